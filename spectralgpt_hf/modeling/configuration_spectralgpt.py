@@ -1,0 +1,244 @@
+# Copyright 2026 The SpectralGPT-HF authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""SpectralGPT model configuration."""
+
+from copy import deepcopy
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers.backbone_utils import BackboneConfigMixin
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.utils import auto_docstring
+
+from .bands import L2A_BANDS, resolve_bands
+
+
+MASKINGS = ("random", "spatial", "spectral")
+
+# Sizes of the paper's table, and a tiny one that fits in a package. Heads and the decoder are the paper's.
+PRESETS: dict[str, dict[str, int]] = {
+    "tiny": {
+        "hidden_size": 192,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 3,
+        "intermediate_size": 768,
+        "decoder_hidden_size": 128,
+        "decoder_num_hidden_layers": 2,
+        "decoder_num_attention_heads": 4,
+        "decoder_intermediate_size": 512,
+    },
+    "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072},
+    "large": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096},
+    "huge": {"hidden_size": 1280, "num_hidden_layers": 32, "num_attention_heads": 16, "intermediate_size": 5120},
+}
+
+# What every saved config carries, so that any class loads from any checkpoint.
+AUTO_MAP = {
+    "AutoConfig": "configuration_spectralgpt.SpectralGPTConfig",
+    "AutoImageProcessor": "image_processing_spectralgpt.SpectralGPTImageProcessor",
+    "AutoModel": "modeling_spectralgpt.SpectralGPTModel",
+    "AutoModelForPreTraining": "modeling_spectralgpt.SpectralGPTForPreTraining",
+    "AutoModelForImageClassification": "modeling_spectralgpt.SpectralGPTForImageClassification",
+    "AutoBackbone": "modeling_spectralgpt.SpectralGPTBackbone",
+}
+
+
+# True where this file was fetched with a checkpoint rather than installed.
+_IS_REMOTE_CODE = __name__.startswith("transformers_modules.")
+
+
+@auto_docstring(checkpoint="spectralgpt/spectralgpt-base")
+@strict
+class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
+    r"""
+    spectral_patch_size (`int`, *optional*, defaults to 3):
+        Number of consecutive bands in one 3D token.
+    bands (`list[str]`, *optional*):
+        Names of the bands that the weights expect, in order (`"mean"` is the mean of the others). Defaults to the 12
+        bands of a Sentinel-2 L2A product, and must be given for any other `num_channels`.
+    decoder_hidden_size (`int`, *optional*, defaults to 512):
+        Width of the pretraining decoder.
+    decoder_num_hidden_layers (`int`, *optional*, defaults to 4):
+        Number of layers of the pretraining decoder.
+    decoder_num_attention_heads (`int`, *optional*, defaults to 16):
+        Number of attention heads of the pretraining decoder.
+    decoder_intermediate_size (`int`, *optional*, defaults to 2048):
+        Width of the MLPs of the pretraining decoder.
+    mask_ratio (`float`, *optional*, defaults to 0.9):
+        Share of tokens hidden in pretraining, between 0 and 1, both excluded.
+    masking (`str`, *optional*, defaults to `"random"`):
+        What is hidden: `"random"` tokens, whole places (`"spatial"`), or whole spectral groups (`"spectral"`).
+    norm_pix_loss (`bool`, *optional*, defaults to `False`):
+        Whether both pretraining targets are standardised token by token.
+    token_loss_weight (`float`, *optional*, defaults to 1.0):
+        Weight of the token-to-token reconstruction error.
+    spectral_loss_weight (`float`, *optional*, defaults to 1.0):
+        Weight of the spectral-to-spectral reconstruction error.
+    classifier_dropout (`float`, *optional*, defaults to 0.0):
+        Dropout before the classifier.
+    semantic_loss_ignore_index (`int`, *optional*, defaults to 255):
+        Label of pixels left out of the loss of segmentation and change detection.
+
+    Example:
+
+    ```python
+    >>> from spectralgpt_hf import SpectralGPTConfig, SpectralGPTModel
+
+    >>> configuration = SpectralGPTConfig.from_preset("base")
+    >>> model = SpectralGPTModel(configuration)
+    >>> configuration = model.config
+    ```"""
+
+    model_type = "spectralgpt"
+    _auto_class = "AutoConfig"  # saving the config saves the code beside it
+
+    image_size: int = 128
+    patch_size: int = 8
+    num_channels: int = 12
+    spectral_patch_size: int = 3
+    bands: list[str] | tuple[str, ...] | None = None
+
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    attention_probs_dropout_prob: float | int = 0.0
+    drop_path_rate: float | int = 0.0
+    layer_norm_eps: float = 1e-6
+    initializer_range: float = 0.02
+
+    decoder_hidden_size: int = 512
+    decoder_num_hidden_layers: int = 4
+    decoder_num_attention_heads: int = 16
+    decoder_intermediate_size: int = 2048
+    mask_ratio: float | int = 0.9
+    masking: str = "random"
+    norm_pix_loss: bool = False
+    token_loss_weight: float | int = 1.0
+    spectral_loss_weight: float | int = 1.0
+
+    classifier_dropout: float | int = 0.0
+    semantic_loss_ignore_index: int = 255
+
+    _out_features: list[str] | None = None
+    _out_indices: list[int] | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        # Read from the class, not from a checkpoint: `save_pretrained` writes them again for the files it saves. An
+        # installed package keeps its pipelines in the registry; on a config they would ask for trust in remote code.
+        kwargs.pop("auto_map", None)
+        kwargs.pop("stage_names", None)
+        if _IS_REMOTE_CODE:
+            self.auto_map = dict(AUTO_MAP)
+        else:
+            kwargs.pop("custom_pipelines", None)
+        if self.bands is None and self.num_channels == len(L2A_BANDS):
+            self.bands = L2A_BANDS
+        if self.bands is not None:
+            self.bands = list(resolve_bands(self.bands, allow_mean=True))
+        self.check()
+        self.stage_names = ["stem"] + [f"stage{i}" for i in range(1, self.num_hidden_layers + 1)]
+        self.set_output_features_output_indices(
+            out_indices=kwargs.pop("out_indices", None), out_features=kwargs.pop("out_features", None)
+        )
+        super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_preset(cls, name: str, **overrides: Any) -> "SpectralGPTConfig":
+        """Return the configuration of one of the paper's sizes.
+
+        Args:
+            name: `"tiny"`, `"base"`, `"large"` or `"huge"`.
+            overrides: Any other attribute of the configuration.
+
+        Raises:
+            ValueError: If `name` is no preset.
+        """
+        if name not in PRESETS:
+            raise ValueError(f"Unknown preset {name!r}: expected one of {', '.join(PRESETS)}.")
+        return cls(**{**PRESETS[name], **overrides})
+
+    def decoder_config(self) -> "SpectralGPTConfig":
+        """Return the configuration of the pretraining decoder's layers: its own sizes, no stochastic depth."""
+        config = deepcopy(self)
+        config.hidden_size = self.decoder_hidden_size
+        config.num_hidden_layers = self.decoder_num_hidden_layers
+        config.num_attention_heads = self.decoder_num_attention_heads
+        config.intermediate_size = self.decoder_intermediate_size
+        config.drop_path_rate = 0.0
+        return config
+
+    def check(self) -> None:
+        """Raise a `ValueError` that names the first attribute with an impossible value."""
+
+        def expect(condition: bool, name: str, expected: str) -> None:
+            if not condition:
+                raise ValueError(f"`{name}` must be {expected}, got {getattr(self, name)!r}.")
+
+        for name in _POSITIVE_INTEGERS:
+            expect(getattr(self, name) > 0, name, "positive")
+        for name in ("drop_path_rate", "attention_probs_dropout_prob", "classifier_dropout"):
+            expect(0 <= getattr(self, name) < 1, name, "in [0, 1)")
+        for name in ("token_loss_weight", "spectral_loss_weight"):
+            expect(getattr(self, name) >= 0, name, "zero or more")
+        expect(0 < self.mask_ratio < 1, "mask_ratio", "between 0 and 1, both excluded")
+        expect(self.masking in MASKINGS, "masking", f"one of {', '.join(map(repr, MASKINGS))}")
+        expect(
+            self.image_size % self.patch_size == 0, "image_size", f"a multiple of `patch_size` ({self.patch_size} px)"
+        )
+        expect(
+            self.num_channels % self.spectral_patch_size == 0,
+            "num_channels",
+            f"a multiple of `spectral_patch_size` ({self.spectral_patch_size} bands)",
+        )
+        expect(
+            self.bands is not None and len(self.bands) == self.num_channels,
+            "bands",
+            f"a list of {self.num_channels} names (`num_channels`)",
+        )
+        for prefix in ("", "decoder_"):
+            heads = getattr(self, f"{prefix}num_attention_heads")
+            expect(
+                getattr(self, f"{prefix}hidden_size") % heads == 0,
+                f"{prefix}hidden_size",
+                f"a multiple of `{prefix}num_attention_heads` ({heads})",
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the attributes, with every class and pipeline that loads from a checkpoint."""
+        # Transformers copies the files that a class imports, here and when it fetches remote code. This line leads from
+        # the config, hence from whichever class is loaded first, to the whole folder: each checkpoint carries all of it.
+        from .pipeline_spectralgpt import CUSTOM_PIPELINES
+
+        return super().to_dict() | {"auto_map": dict(AUTO_MAP), "custom_pipelines": deepcopy(CUSTOM_PIPELINES)}
+
+
+_POSITIVE_INTEGERS = (
+    "image_size",
+    "patch_size",
+    "num_channels",
+    "spectral_patch_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "decoder_hidden_size",
+    "decoder_num_hidden_layers",
+    "decoder_num_attention_heads",
+    "decoder_intermediate_size",
+)
+
+
+__all__ = ["SpectralGPTConfig"]
