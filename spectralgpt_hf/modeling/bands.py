@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The 13 bands of Sentinel-2 MSI, the names that files and people give them, and the orders that files store them in."""
+"""The 13 bands of Sentinel-2, the names that files and people give them, and the orders that files store them in."""
 
 import difflib
 import re
@@ -38,7 +38,7 @@ class Band:
     resolution: int
 
 
-# Wavelengths as the products' own metadata (Spectral_Information, CENTRAL) state them. The order is that of the products.
+# Wavelengths as the products state them (Spectral_Information, CENTRAL); the order is that of the products too.
 BANDS: dict[str, Band] = {
     band.name: band
     for band in (
@@ -119,7 +119,7 @@ def find_band(text: str) -> str | None:
 
 
 def bands_from_count(count: int) -> tuple[str, ...] | None:
-    """Return the usual bands of a file of `count` unnamed bands (13: L1C, 12: L2A, 10: those of 10 and 20 m), or None."""
+    """Return the usual bands of `count` unnamed ones (13: L1C, 12: L2A, 10: those of 10 and 20 m), or None."""
     return {len(layout): layout for layout in (L1C_BANDS, L2A_BANDS, BANDS_10M_20M)}.get(count)
 
 

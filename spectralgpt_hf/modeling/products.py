@@ -1,0 +1,260 @@
+# Copyright 2026 The SpectralGPT-HF authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""What a product consists of: which file holds which band of a SAFE, a folder of band files or a STAC item, and how its
+numbers become reflectance. Nothing here opens a raster.
+"""
+
+import itertools
+import json
+import math
+import os
+import re
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from .bands import L1C_BANDS, find_band, resolve_band
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One band of one file.
+
+    Attributes:
+        path: What GDAL opens.
+        index: Number of the band in the file, from 1.
+        band: Canonical band name, or None.
+        gain: Digital numbers (reflectance x 10000) = stored x gain + offset; None where only the file may say it.
+        offset: See `gain`.
+        nodata: Stored value that means no data in this band alone, or None where only the file may say it.
+    """
+
+    path: str
+    index: int = 1
+    band: str | None = None
+    gain: float | None = None
+    offset: float | None = None
+    nodata: float | None = None
+
+
+@dataclass(frozen=True)
+class Product:
+    """Files that belong together.
+
+    Attributes:
+        name: For messages.
+        layers: One for each band.
+        scene_classification: Path of the SCL layer, or None.
+        tags: What the metadata states: "date", "product", "processing_baseline".
+    """
+
+    name: str
+    layers: list[Layer]
+    scene_classification: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+def read_folder(path: str) -> Product:
+    """Resolve a SAFE product or a folder with one file per band, either of them also zipped.
+
+    Raises:
+        ValueError: If no band is found, a band is found twice, or the metadata of a SAFE is damaged.
+    """
+    files, metadata = _list_zip(path) if os.path.isfile(path) else _list_folder(path)
+    bands: dict[str, dict[int, list[str]]] = {}
+    for file in files:
+        found = _BAND_FILE.search(os.path.basename(file))
+        if found:
+            layer = "SCL" if found["band"].upper() == "SCL" else resolve_band(found["band"])
+            bands.setdefault(layer, {}).setdefault(int(found["resolution"] or 0), []).append(file)
+    finest = {}
+    for band, resolutions in bands.items():
+        candidates = resolutions[min(resolutions)]
+        if len(candidates) > 1:
+            both = " and ".join(sorted(os.path.basename(file) for file in candidates)[:2])
+            raise ValueError(
+                f"{path}: expected one file per band, but both {both} hold {band}. Pass one date's folder."
+            )
+        finest[band] = candidates[0]
+    scene_classification = finest.pop("SCL", None)
+    if not finest:
+        raise ValueError(
+            f"{path}: no band found. Expected a SAFE product, or files named after their band (..._B02.tif, B8A.jp2)."
+        )
+    names = [band for band in L1C_BANDS if band in finest]
+    if metadata is None:
+        return Product(path, [Layer(finest[band], band=band) for band in names], scene_classification)
+    quantification, offsets, tags = _parse_safe_metadata(path, metadata)
+    gain = 10000 / quantification
+    layers = [Layer(finest[name], 1, name, gain, offsets.get(name, 0.0) * gain, nodata=0.0) for name in names]
+    return Product(path, layers, scene_classification, tags)
+
+
+def read_stac_item(item: Mapping[str, Any], name: str, folder: str = "") -> Product:
+    """Resolve a STAC item; its assets are matched by key, else by the band that they describe.
+
+    Scales and offsets of the raster extension are used, but not an offset that the item declares to be in the pixels
+    already (`earthsearch:boa_offset_applied`).
+
+    Args:
+        item: The parsed JSON.
+        name: For messages.
+        folder: What relative links are relative to.
+
+    Raises:
+        ValueError: If the item has no asset of a Sentinel-2 band.
+    """
+    assets, properties = item.get("assets"), item.get("properties") or {}
+    if item.get("type") != "Feature" or not isinstance(assets, Mapping):
+        raise ValueError(f"{name}: expected a STAC item (a GeoJSON Feature with assets).")
+    layers: dict[str, Layer] = {}
+    scene_classification = None
+    harmonised = bool(properties.get("earthsearch:boa_offset_applied"))
+    # Keys first: catalogues repeat a band as another asset (COG and JPEG 2000), described alike but named differently.
+    by_resolution = sorted(assets.items(), key=lambda pair: _resolution(pair[0]))
+    for by_key, (key, asset) in itertools.product((True, False), by_resolution):
+        if not isinstance(asset, Mapping) or not isinstance(asset.get("href"), str):
+            continue
+        href = _join(folder, asset["href"])
+        described = [*_mappings(asset.get("eo:bands")), *_mappings(asset.get("bands"))]
+        label = key if by_key else str(described[0].get("name")) if len(described) == 1 else ""
+        band = find_band(label)
+        if by_key and re.match(r"scl(_\d0m)?$", key, re.IGNORECASE):
+            scene_classification = scene_classification or href
+        elif band is not None and band not in layers:
+            statements = [asset, *_mappings(asset.get("raster:bands")), *described]
+            gain, offset = _stated_radiometry(statements, f"{name}: {key}")
+            layers[band] = Layer(href, 1, band, gain, 0.0 if harmonised else offset)
+    if not layers:
+        raise ValueError(
+            f"{name}: no asset of this STAC item is a Sentinel-2 band; found {', '.join(assets) or 'none'}."
+        )
+    tags = {"date": str(properties["datetime"])} if properties.get("datetime") else {}
+    ordered = [layers[band] for band in L1C_BANDS if band in layers]
+    return Product(name, ordered, scene_classification, tags | {"product": str(item.get("id", ""))})
+
+
+def read_stac_file(path: str) -> Product:
+    """Resolve a STAC item in a JSON file."""
+    try:
+        item = json.loads(Path(path).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: expected a STAC item, but this is not JSON ({error}).") from error
+    if not isinstance(item, Mapping):
+        raise ValueError(f"{path}: expected a STAC item (a GeoJSON Feature with assets).")
+    return read_stac_item(item, path, os.path.dirname(path))
+
+
+def linear(scale: Any, offset: Any, name: str) -> tuple[float, float]:
+    """Return gain and offset to digital numbers from the usual pair, physical value = stored x scale + offset.
+
+    With a scale, the physical value is a reflectance. Without one the offset can only be meant in digital numbers.
+    """
+    try:
+        scale, offset = float(scale), float(offset)
+    except (TypeError, ValueError):
+        scale = math.nan
+    if not math.isfinite(scale) or not math.isfinite(offset) or scale == 0:
+        raise ValueError(
+            f"{name}: expected a finite scale other than 0 and a finite offset, found {scale} and {offset}."
+        )
+    return (1.0, offset) if scale == 1 else (scale * 10000, offset * 10000)
+
+
+# "..._B02.tif", "B8A.jp2", "..._B05_20m.jp2", "..._SCL_20m.jp2": the band ends the name, but for its resolution.
+_BAND_FILE = re.compile(
+    r"(?:^|[_\-. ])(?P<band>B0?[1-9]|B1[0-2]|B0?8A|SCL)(?:_(?P<resolution>[1-6]0)m)?\.(?:tiff?|jp2|img|vrt)$",
+    re.IGNORECASE,
+)
+# Also the names of before 2016: S2A_OPER_MTD_SAFL1C_PDMC_....xml.
+_SAFE_METADATA = re.compile(r"(?:^|_)MTD_(?:MSI|SAF)L(?:1C|2A)[^/]*\.xml$")
+_MAX_METADATA_BYTES = 64 * 2**20
+
+
+def _list_folder(path: str) -> tuple[list[str], bytes | None]:
+    """Return the files that may be bands, and the content of the SAFE metadata if there is one."""
+    folder = Path(path)
+    inner = sorted(folder.glob("*.SAFE"))
+    if len(inner) == 1:
+        return _list_folder(str(inner[0]))
+    metadata = [file for file in folder.glob("*.xml") if _SAFE_METADATA.search(file.name)]
+    patterns = ("GRANULE/*/IMG_DATA/*", "GRANULE/*/IMG_DATA/R?0m/*") if metadata else ("*",)
+    files = [str(file) for pattern in patterns for file in folder.glob(pattern) if file.is_file()]
+    return files, metadata[0].read_bytes() if metadata else None
+
+
+def _list_zip(path: str) -> tuple[list[str], bytes | None]:
+    prefix = f"/vsizip/{{{os.path.abspath(path)}}}/"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            metadata = [name for name in names if _SAFE_METADATA.search(name)]
+            if not metadata:
+                return [prefix + name for name in names], None
+            if archive.getinfo(metadata[0]).file_size > _MAX_METADATA_BYTES:
+                raise ValueError(f"{path}: {metadata[0]} is too large for the metadata of a product.")
+            return [prefix + name for name in names if "/IMG_DATA/" in name], archive.read(metadata[0])
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(f"{path}: cannot be read as a zip archive ({error}).") from error
+
+
+def _parse_safe_metadata(path: str, content: bytes) -> tuple[float, dict[str, float], dict[str, str]]:
+    """Return the quantification value, the offset of each band in stored units, and tags."""
+    try:
+        # Only the root carries a namespace, and its version changes with the baseline.
+        elements = list(ElementTree.fromstring(content).iter())
+        texts = {element.tag: (element.text or "").strip() for element in elements}
+        quantification = next(float(texts[tag]) for tag in _QUANTIFICATION_TAGS if tag in texts)
+        offsets = {
+            L1C_BANDS[int(element.attrib["band_id"])]: float(element.text or "")
+            for element in elements
+            if element.tag in ("RADIO_ADD_OFFSET", "BOA_ADD_OFFSET")
+        }
+        if not (math.isfinite(quantification) and quantification > 0 and all(map(math.isfinite, offsets.values()))):
+            raise ValueError(f"quantification value {quantification}, offsets {offsets}")
+    except (ElementTree.ParseError, StopIteration, KeyError, IndexError, ValueError) as error:
+        raise ValueError(
+            f"{path}: the product's metadata (MTD_MSIL1C.xml or MTD_MSIL2A.xml) is damaged: expected a quantification "
+            f"value and numeric offsets ({error!r})."
+        ) from error
+    named = {"date": "PRODUCT_START_TIME", "product": "PRODUCT_URI", "processing_baseline": "PROCESSING_BASELINE"}
+    return quantification, offsets, {key: texts[tag] for key, tag in named.items() if texts.get(tag)}
+
+
+_QUANTIFICATION_TAGS = ("BOA_QUANTIFICATION_VALUE", "L2A_BOA_QUANTIFICATION_VALUE", "QUANTIFICATION_VALUE")
+
+
+def _stated_radiometry(statements: list[Mapping[str, Any]], name: str) -> tuple[float | None, float | None]:
+    """Return gain and offset of the first statement that has them, under the names of STAC 1.0 or 1.1."""
+    for statement in statements:
+        scale, offset = (statement.get(key, statement.get(f"raster:{key}")) for key in ("scale", "offset"))
+        if scale is not None or offset is not None:
+            return linear(1 if scale is None else scale, offset or 0, name)
+    return None, None
+
+
+def _resolution(name: str) -> int:
+    found = re.search(r"_(\d+)m$", name)
+    return int(found[1]) if found else 0
+
+
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, Iterable) else []
+
+
+def _join(folder: str, href: str) -> str:
+    return href if re.match(r"/|[a-z][a-z0-9+.\-]+:", href, re.IGNORECASE) else os.path.join(folder, href)
