@@ -19,6 +19,7 @@ Shapes: B images, C bands, H x W pixels; G = C / 3 spectral groups, h = H / 8 an
 N = G * h * w tokens in spectral-major order (token = g * h * w + row * w + column), D hidden size.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -29,7 +30,12 @@ from transformers.activations import ACT2FN
 from transformers.backbone_utils import BackboneMixin, filter_output_hidden_states
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BackboneOutput, BaseModelOutputWithPooling, ImageClassifierOutput
+from transformers.modeling_outputs import (
+    BackboneOutput,
+    BaseModelOutputWithPooling,
+    ImageClassifierOutput,
+    SemanticSegmenterOutput,
+)
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs, auto_docstring
@@ -126,6 +132,19 @@ def token_grid(pixel_values: torch.Tensor, config: SpectralGPTConfig) -> tuple[i
     return num_channels // config.spectral_patch_size, height // config.patch_size, width // config.patch_size
 
 
+def mask_units(
+    grid: tuple[int, int, int], masking: str, device: torch.device | None = None
+) -> tuple[torch.Tensor, int]:
+    """Return the unit (N,) that each token of a `grid` of groups, rows and columns is hidden with, and their number."""
+    num_groups, num_places = grid[0], grid[1] * grid[2]
+    tokens = torch.arange(num_groups * num_places, device=device)
+    return {
+        "random": (tokens, num_groups * num_places),
+        "spatial": (tokens % num_places, num_places),
+        "spectral": (tokens // num_places, num_groups),
+    }[masking]
+
+
 class SpectralGPTPositionEmbeddings(nn.Module):
     """Learned, factorised positions: one embedding per place plus one per spectral group."""
 
@@ -140,15 +159,20 @@ class SpectralGPTPositionEmbeddings(nn.Module):
         """Return the positions (N, D) of a grid of tokens, interpolated where it differs from the pretrained one."""
         spatial = self.spatial_position_embeddings
         if (rows, columns) != (self.grid_size, self.grid_size):
-            grid = spatial.float().unflatten(1, (self.grid_size, self.grid_size)).permute(0, 3, 1, 2)
-            grid = nn.functional.interpolate(grid, size=(rows, columns), mode="bicubic", align_corners=False)
-            spatial = grid.flatten(2).transpose(1, 2).to(spatial.dtype)
+            spatial = self.interpolate_spatial(rows, columns)
         spectral = self.spectral_position_embeddings
         if num_groups != spectral.shape[1]:
             groups = spectral.float().transpose(1, 2)
             groups = nn.functional.interpolate(groups, size=num_groups, mode="linear", align_corners=False)
             spectral = groups.transpose(1, 2).to(spectral.dtype)
         return (spectral[0, :, None] + spatial[0, None]).flatten(0, 1)  # (G, h * w, D) -> (N, D)
+
+    def interpolate_spatial(self, rows: int, columns: int) -> torch.Tensor:
+        """Return the spatial positions (1, h * w, D) of another grid."""
+        spatial = self.spatial_position_embeddings
+        grid = spatial.float().unflatten(1, (self.grid_size, self.grid_size)).permute(0, 3, 1, 2)
+        grid = nn.functional.interpolate(grid, size=(rows, columns), mode="bicubic", align_corners=False)
+        return grid.flatten(2).transpose(1, 2).to(spatial.dtype)
 
 
 class SpectralGPTEmbeddings(nn.Module):
@@ -304,17 +328,41 @@ class SpectralGPTPreTrainedModel(PreTrainedModel):
     _can_compile_fullgraph = True
     _can_record_outputs = {"hidden_states": SpectralGPTLayer, "attentions": SpectralGPTAttention}
     _input_embed_layer = "patch_embeddings"
+    accepts_loss_kwargs = False  # every loss is a mean: the Trainer must divide it by the steps it accumulates
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear | nn.Conv2d):
             init.xavier_uniform_(module.weight)  # scales with the width, from tiny to huge
         elif isinstance(module, SpectralGPTPositionEmbeddings):
             init.trunc_normal_(module.spatial_position_embeddings, std=self.config.initializer_range)
             init.trunc_normal_(module.spectral_position_embeddings, std=self.config.initializer_range)
+        elif isinstance(module, SpectralGPTGroupFusion):
+            init.constant_(module.weight, 1 / module.weight.shape[1])  # the mean, as in the other read-outs
+            init.zeros_(module.bias)
         elif isinstance(module, SpectralGPTDecoder):
             init.trunc_normal_(module.mask_token, std=self.config.initializer_range)
+
+
+    @torch.no_grad()
+    def resize_positions(self, image_size: int) -> None:
+        """Make another image size the native one: the next stage of pretraining starts from interpolated positions.
+
+        Args:
+            image_size: Height and width, in pixels, a multiple of `patch_size`.
+
+        Raises:
+            ValueError: If `image_size` is no such multiple.
+        """
+        for module in self.modules():
+            if isinstance(module, SpectralGPTPreTrainedModel):
+                module.config.image_size = image_size
+                module.config.check()
+            elif isinstance(module, SpectralGPTPositionEmbeddings):
+                grid_size = image_size // self.config.patch_size
+                module.spatial_position_embeddings = nn.Parameter(module.interpolate_spatial(grid_size, grid_size))
+                module.grid_size = grid_size
 
 
 @auto_docstring
@@ -390,12 +438,12 @@ def masked_mean(hidden_states: torch.Tensor, attention_mask: torch.Tensor | None
     return (hidden_states * valid).sum(dim=1) / valid.sum(dim=1).clamp(min=1)
 
 
-class SpectralGPTDecoder(nn.Module):
-    """Predicts the values of every token from the encoded visible ones."""
-
+@auto_docstring(custom_intro="Predicts the values of every token from the encoded visible ones.")
+class SpectralGPTDecoder(SpectralGPTPreTrainedModel):
+    # A model of its own, so that `set_attn_implementation` reaches its derived config.
     def __init__(self, config: SpectralGPTConfig):
-        super().__init__()
-        self.config = decoder_config = config.decoder_config()
+        decoder_config = config.decoder_config()
+        super().__init__(decoder_config)
         self.embed = nn.Linear(config.hidden_size, decoder_config.hidden_size)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_config.hidden_size))
         self.position_embeddings = SpectralGPTPositionEmbeddings(decoder_config)
@@ -404,7 +452,9 @@ class SpectralGPTDecoder(nn.Module):
         )
         self.layernorm = nn.LayerNorm(decoder_config.hidden_size, eps=decoder_config.layer_norm_eps)
         self.prediction = nn.Linear(decoder_config.hidden_size, config.spectral_patch_size * config.patch_size**2)
+        self.post_init()
 
+    @auto_docstring
     def forward(
         self,
         hidden_states: torch.Tensor,
@@ -413,7 +463,19 @@ class SpectralGPTDecoder(nn.Module):
         attention_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        """Return the prediction (B, N, 192) from the visible tokens (B, K, D) of a `grid` of groups, rows, columns."""
+        r"""
+        hidden_states (`torch.Tensor` of shape `(batch_size, num_kept, encoder hidden_size)`):
+            Encoded visible tokens.
+        ids_keep (`torch.LongTensor` of shape `(batch_size, num_kept)`):
+            Their indices.
+        grid (`tuple[int, int, int]`):
+            Number of spectral groups, rows and columns of all tokens.
+        attention_mask (`torch.Tensor` of shape `(batch_size, num_tokens)`, *optional*):
+            0 = token without data.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, num_tokens, spectral_patch_size * patch_size ** 2)`: predicted values.
+        """
         positions = self.position_embeddings(*grid)  # (N, 512)
         visible = self.embed(hidden_states)
         tokens = self.mask_token.to(visible.dtype).expand(visible.shape[0], positions.shape[0], -1)
@@ -458,15 +520,8 @@ class SpectralGPTForPreTraining(SpectralGPTPreTrainedModel):
         Raises:
             ValueError: If `noise` has another shape.
         """
-        num_groups, num_places = grid[0], grid[1] * grid[2]
-        tokens = torch.arange(num_groups * num_places, device=device)
-        # The unit that each token belongs to: units are kept or removed whole.
-        unit, num_units = {
-            "random": (tokens, num_groups * num_places),
-            "spatial": (tokens % num_places, num_places),
-            "spectral": (tokens // num_places, num_groups),
-        }[self.config.masking]
-        num_kept = max(1, int(num_units * (1 - self.config.mask_ratio))) * (tokens.numel() // num_units)
+        unit, num_units = mask_units(grid, self.config.masking, device)
+        num_kept = max(1, int(num_units * (1 - self.config.mask_ratio))) * (unit.numel() // num_units)
 
         if noise is None:
             noise = torch.rand(batch_size, num_units, device=device)
@@ -618,6 +673,244 @@ class SpectralGPTForImageClassification(SpectralGPTPreTrainedModel):
         )
 
 
+class SpectralGPTGroupFusion(nn.Module):
+    """Learned weighted sum of the spectral groups of each place: tokens (B, N, D) to features (B, D, h, w).
+
+    Tokens without data have no part in it. The weight of the groups that a place lacks is shared equally by those it has,
+    so that the sum of the weights stays as learned. (Dividing by what remains of it would not do: weights have both signs.)
+    A place without any data takes the mean of the image's other places, which moves neither the maxima nor the means that
+    the decode head takes over the whole map.
+    """
+
+    def __init__(self, config: SpectralGPTConfig):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, config.num_channels // config.spectral_patch_size))
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(
+        self, hidden_states: torch.Tensor, grid: tuple[int, int, int], attention_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        num_groups, rows, columns = grid
+        weight = self.weight
+        if num_groups != weight.shape[1]:  # interpolated like the spectral positions; more groups share the same sum
+            weight = nn.functional.interpolate(weight[None], size=num_groups, mode="linear", align_corners=False)[0]
+            weight = weight * (self.weight.shape[1] / num_groups)
+        groups = hidden_states.unflatten(1, (num_groups, -1))  # (B, G, h * w, D)
+        if attention_mask is None:
+            features = torch.einsum("bgpd,g->bpd", groups, weight[0]) + self.bias
+        else:
+            valid = attention_mask.unflatten(1, (num_groups, -1)).to(weight.dtype)  # (B, G, h * w)
+            num_valid = valid.sum(dim=1)  # (B, h * w)
+            missing = torch.einsum("bgp,g->bp", 1 - valid, weight[0]) / num_valid.clamp(min=1)
+            weight = (weight[..., None] + missing[:, None]) * valid
+            features = torch.einsum("bgpd,bgp->bpd", groups, weight) + self.bias
+            features = features.where(num_valid[..., None] > 0, masked_mean(features, num_valid > 0)[:, None])
+        return features.transpose(1, 2).unflatten(2, (rows, columns))
+
+
+class SpectralGPTConcatConv(nn.Conv2d):
+    """1x1 convolution of several feature maps, as if resized to the size of the last one and concatenated.
+
+    Such a convolution is a sum over its inputs and commutes with resizing: each is convolved at its own resolution.
+    """
+
+    def forward(self, feature_maps: list[torch.Tensor]) -> torch.Tensor:
+        weights = self.weight.split([feature_map.shape[1] for feature_map in feature_maps], dim=1)
+        output = nn.functional.conv2d(feature_maps[-1], weights[-1], self.bias)
+        for feature_map, weight in zip(feature_maps[:-1], weights[:-1]):
+            output = output + resize(nn.functional.conv2d(feature_map, weight), output.shape[-2:])
+        return output
+
+
+class SpectralGPTConvBlock(nn.Sequential):
+    def __init__(self, config: SpectralGPTConfig, conv: nn.Conv2d, num_groups: int, *upsampling: nn.Module):
+        norm = nn.GroupNorm(num_groups, conv.out_channels)
+        super().__init__(conv, norm, nn.GELU(), *upsampling, nn.Dropout(config.decode_dropout))
+
+
+class SpectralGPTDecodeHead(nn.Module):
+    """Spectral groups fused, four resolutions made of one, pyramid pooling and a top-down path (UPerNet, arXiv 1807.10221).
+
+    `forward` takes fused features (B, D, h, w) and returns logits (B, classes, H, W); fusing is a step of its own, since
+    change detection subtracts in between.
+    """
+
+    pool_sizes = (1, 2, 3, 6)
+
+    def __init__(self, config: SpectralGPTConfig):
+        super().__init__()
+        width = config.decode_hidden_size
+        level_widths = [width, 2 * width, 4 * width, 8 * width]  # from single pixels to places
+        self.group_fusion = SpectralGPTGroupFusion(config)
+        self.branches = nn.ModuleList()
+        for level, level_width in enumerate(level_widths):
+            hidden = max(2 * width, level_width)
+            stride = max(1, config.patch_size >> level)
+            upsampling = [nn.ConvTranspose2d(hidden, level_width, stride, stride)] if level < 3 else []
+            conv = nn.Conv2d(config.hidden_size, hidden, 1)
+            self.branches.append(SpectralGPTConvBlock(config, conv, 32, *upsampling))
+        self.pool_projections = nn.ModuleList([nn.Conv2d(8 * width, width, 1) for _ in self.pool_sizes])
+        self.pool_fusion = SpectralGPTConvBlock(config, SpectralGPTConcatConv(12 * width, width, 1), 16)
+        self.top_projection = nn.Conv2d(width, width, 1)
+        # From the coarsest of the other three levels to the finest.
+        self.laterals = nn.ModuleList(
+            [SpectralGPTConvBlock(config, nn.Conv2d(size, width, 1), 16) for size in reversed(level_widths[:3])]
+        )
+        self.merges = nn.ModuleList([SpectralGPTConvBlock(config, nn.Conv2d(width, width, 1), 16) for _ in range(3)])
+        self.level_fusion = SpectralGPTConvBlock(config, SpectralGPTConcatConv(4 * width, width, 1), 16)
+        self.classifier = nn.Conv2d(width, config.num_labels, 3, padding=1)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        *levels, places = [branch(features) for branch in self.branches]
+        pools = [
+            projection(nn.functional.adaptive_max_pool2d(places, size))
+            for projection, size in zip(self.pool_projections, self.pool_sizes)
+        ]
+        merged = [self.pool_fusion([*pools, places])]
+        top = self.top_projection(merged[0])  # before it is enlarged: the two commute
+        for lateral, merge, level in zip(self.laterals, self.merges, reversed(levels)):
+            top = merge(resize(top, level.shape[-2:]) + lateral(level))
+            merged.append(top)
+        return self.classifier(self.level_fusion(merged))
+
+
+def resize(feature_map: torch.Tensor, size: torch.Size) -> torch.Tensor:
+    return nn.functional.interpolate(feature_map, size=size, mode="bilinear", align_corners=True)
+
+
+def dense_loss(
+    logits: torch.Tensor, labels: torch.Tensor, config: SpectralGPTConfig, attention_mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return the weighted mean cross-entropy, in float32, of the pixels that have a label and, in some group, data.
+
+    Args:
+        logits: (B, classes, H, W).
+        labels: (B, H, W), class indices or `config.semantic_loss_ignore_index`.
+        config: Gives `class_weights` and `semantic_loss_ignore_index`.
+        attention_mask: (B, N), 0 = token without data.
+
+    Returns:
+        (), 0 where no pixel counts.
+
+    Raises:
+        ValueError: If `labels` has another shape.
+    """
+    batch_size, num_labels, height, width = logits.shape
+    if labels.shape != (batch_size, height, width):
+        raise ValueError(f"`labels` must have shape {(batch_size, height, width)}, got {tuple(labels.shape)}.")
+    counted = labels != config.semantic_loss_ignore_index
+    if attention_mask is not None:
+        size = config.patch_size
+        places = attention_mask.unflatten(1, (-1, height // size, width // size)).amax(dim=1)
+        counted &= places.repeat_interleave(size, dim=1).repeat_interleave(size, dim=2) != 0
+    labels = labels.where(counted, 0)
+    class_weights = torch.tensor(config.class_weights or [1.0] * num_labels, dtype=torch.float32, device=logits.device)
+    weights = class_weights[labels] * counted
+    errors = nn.functional.cross_entropy(logits.float(), labels, reduction="none")
+    return (errors * weights).sum() / weights.sum().clamp(min=1e-12)
+
+
+@auto_docstring(custom_intro="SpectralGPT with a head that gives every pixel a class.")
+class SpectralGPTForSemanticSegmentation(SpectralGPTPreTrainedModel):
+    _keys_to_ignore_on_load_unexpected = [r"^decoder\."]
+
+    def __init__(self, config: SpectralGPTConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.spectralgpt = SpectralGPTModel(config)
+        self.decode_head = SpectralGPTDecodeHead(config)
+        # The head takes what comes before it. Distributed training refuses parameters that get no gradient.
+        self.spectralgpt.layernorm.requires_grad_(False)
+        self.post_init()
+
+    @can_return_tuple
+    @auto_docstring
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> SemanticSegmenterOutput:
+        r"""
+        attention_mask (`torch.Tensor` of shape `(batch_size, num_tokens)`, *optional*):
+            0 = token without data. Pixels without any are left out of the loss.
+        labels (`torch.LongTensor` of shape `(batch_size, height, width)`, *optional*):
+            Class of each pixel; `config.semantic_loss_ignore_index` is left out of the loss.
+        """
+        outputs = self.spectralgpt(pixel_values, attention_mask, **kwargs)
+        grid = token_grid(pixel_values, self.config)
+        features = self.decode_head.group_fusion(outputs.last_layer_output, grid, attention_mask)
+        logits = self.decode_head(features)  # (B, classes, H, W)
+        return SemanticSegmenterOutput(
+            loss=None if labels is None else dense_loss(logits, labels, self.config, attention_mask),
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+@auto_docstring(custom_intro="SpectralGPT on two dates, with a head that tells for every pixel whether it changed.")
+class SpectralGPTForChangeDetection(SpectralGPTPreTrainedModel):
+    _keys_to_ignore_on_load_unexpected = [r"^decoder\."]
+
+    def __init__(self, config: SpectralGPTConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.spectralgpt = SpectralGPTModel(config)
+        self.decode_head = SpectralGPTDecodeHead(config)
+        # The head takes what comes before it. Distributed training refuses parameters that get no gradient.
+        self.spectralgpt.layernorm.requires_grad_(False)
+        self.post_init()
+
+    @can_return_tuple
+    @auto_docstring
+    def forward(
+        self,
+        pixel_values: torch.Tensor,
+        pixel_values_after: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        attention_mask_after: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> SemanticSegmenterOutput:
+        r"""
+        pixel_values_after (`torch.Tensor` of shape `(batch_size, num_channels, height, width)`):
+            The second date, normalised with the same statistics as the first.
+        attention_mask (`torch.Tensor` of shape `(batch_size, num_tokens)`, *optional*):
+            0 = token without data at the first date.
+        attention_mask_after (`torch.Tensor` of shape `(batch_size, num_tokens)`, *optional*):
+            0 = token without data at the second date. Only groups with data at both dates are compared, and pixels without
+            any are left out of the loss.
+        labels (`torch.LongTensor` of shape `(batch_size, height, width)`, *optional*):
+            1 = changed, 0 = unchanged; `config.semantic_loss_ignore_index` is left out of the loss.
+
+        The output's `hidden_states` and `attentions` hold the first dates of the batch, then the second ones.
+        """
+        if pixel_values.shape != pixel_values_after.shape:
+            raise ValueError(
+                "`pixel_values` and `pixel_values_after` must have one shape, got "
+                f"{tuple(pixel_values.shape)} and {tuple(pixel_values_after.shape)}."
+            )
+        grid = token_grid(pixel_values, self.config)
+        masks = compared = None
+        if attention_mask is not None or attention_mask_after is not None:
+            everything = torch.ones(pixel_values.shape[0], math.prod(grid), dtype=torch.bool, device=pixel_values.device)
+            first_mask = everything if attention_mask is None else attention_mask.bool()
+            second_mask = everything if attention_mask_after is None else attention_mask_after.bool()
+            masks, compared = torch.cat([first_mask, second_mask]), first_mask & second_mask
+        outputs = self.spectralgpt(torch.cat([pixel_values, pixel_values_after]), masks, **kwargs)
+        first, second = outputs.last_layer_output.chunk(2)
+        fuse = self.decode_head.group_fusion
+        logits = self.decode_head(fuse(first, grid, compared) - fuse(second, grid, compared))  # (B, classes, H, W)
+        return SemanticSegmenterOutput(
+            loss=None if labels is None else dense_loss(logits, labels, self.config, compared),
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
 @auto_docstring(custom_intro="SpectralGPT as a backbone: one feature map per chosen layer, spectral groups averaged.")
 class SpectralGPTBackbone(BackboneMixin, SpectralGPTPreTrainedModel):
     _keys_to_ignore_on_load_unexpected = [r"^decoder\."]
@@ -660,5 +953,7 @@ __all__ = [
     "SpectralGPTModel",
     "SpectralGPTForPreTraining",
     "SpectralGPTForImageClassification",
+    "SpectralGPTForSemanticSegmentation",
+    "SpectralGPTForChangeDetection",
     "SpectralGPTBackbone",
 ]

@@ -1,0 +1,88 @@
+"""Rebuild a real Sentinel-2 image from a tenth of its tokens, with the checkpoint and the image inside the package.
+
+    python examples/demo.py [--image scene.tif] [--checkpoint folder_or_hub_id] [--output outputs/demo.png]
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import spectralgpt_hf
+from spectralgpt_hf import SpectralGPTForPreTraining, SpectralGPTImageProcessor
+from spectralgpt_hf.inference.pictures import reconstruction_panel
+from spectralgpt_hf.inference.reconstruction import (
+    band_mean,
+    interpolation,
+    psnr,
+    reconstruct_image,
+    regression,
+    spectral_angle,
+)
+
+
+ASSETS = Path(spectralgpt_hf.__file__).parent / "assets"
+
+
+def cosine(model: SpectralGPTForPreTraining, first: torch.Tensor, second: torch.Tensor) -> float:
+    """Return the cosine similarity of the pooled embeddings of two crops (C, H, W)."""
+    with torch.no_grad():
+        embeddings = model.spectralgpt(torch.stack([first, second])).pooler_output
+    return torch.nn.functional.cosine_similarity(*embeddings, dim=0).item()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--image", default=str(ASSETS / "sample.tif"))
+    parser.add_argument("--checkpoint", default=str(ASSETS / "spectralgpt-tiny"))
+    parser.add_argument("--output", type=Path, default=Path("outputs/demo.png"))
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+
+    # dtype: the weights are stored in half precision, and a CPU computes in single.
+    model = SpectralGPTForPreTraining.from_pretrained(options.checkpoint, dtype=torch.float32).eval()
+    processor = SpectralGPTImageProcessor.from_pretrained(options.checkpoint)
+    inputs, (report,) = processor(options.image, report=True)
+    image = inputs["pixel_values"][0]
+    print(f"{Path(options.image).name}: {report.sizes.original} px, bands {', '.join(report.input_bands)}, {report.crs}")
+
+    result = reconstruct_image(model, image, seed=options.seed)
+    low, scale = (value.numpy()[:, None, None] / 10_000 for value in (report.low, report.scale))
+    original, hidden = result.original, result.hidden
+    linear = interpolation(original, hidden)
+    answers = {
+        "SpectralGPT": result.rebuilt,
+        "band's mean": band_mean(original, hidden),
+        "linear interpolation of the visible tokens": linear,
+        "linear regression from the visible bands*": regression(original, hidden, fallback=linear),
+    }
+    print(f"\n{hidden.mean():.0%} of the tokens hidden; the hidden ones, rebuilt by:")
+    print(f"{'':44}{'PSNR (dB)':>10}{'spectral angle':>16}")
+    for name, answer in answers.items():
+        angle = spectral_angle(original * scale + low, answer * scale + low, hidden)
+        print(f"{name:44}{psnr(original, answer, hidden):10.2f}{angle:15.2f}°")
+    print("* where none is visible at the place, the interpolation")
+
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    reflectance = (original * scale + low, result.rebuilt * scale + low)
+    reconstruction_panel(result, reflectance, report.bands, MARKS, options.output)
+    print(f"\nPicture: {options.output}")
+
+    print("\nCosine similarity of pooled embeddings (crops of 128 px):")
+    for name, (first, second) in CROPS.items():
+        crops = [image[:, row : row + 128, column : column + 128] for row, column in (first, second)]
+        print(f"{name:44}{cosine(model, *crops):10.3f}")
+
+
+# Places in the embedded image: name, row, column; and upper left corners of crops.
+MARKS = (("water", 60, 60), ("marsh", 250, 250), ("land", 440, 440))
+CROPS = {
+    "alike: water and water": ((0, 0), (128, 0)),
+    "unlike: water and land": ((0, 0), (384, 384)),
+}
+
+
+if __name__ == "__main__":
+    np.seterr(all="raise", under="ignore")
+    main()

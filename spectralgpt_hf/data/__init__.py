@@ -1,0 +1,1 @@
+"""Images for training: reading, cutting, augmenting."""

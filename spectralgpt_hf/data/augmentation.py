@@ -1,0 +1,93 @@
+"""Random crops and flips of whole batches on the device, as pure functions of (seed, epoch, sample).
+
+Nothing here keeps state: a run that resumes, or that is spread over other processes, sees the same pictures.
+"""
+
+import math
+
+import torch
+
+
+def keyed_uniform(seed: int, epoch: int, sample_ids: torch.Tensor, count: int, stream: int = 0) -> torch.Tensor:
+    """Draw random numbers that depend on their key alone (SplitMix64, a counter-based generator).
+
+    Args:
+        seed: Seed of the run.
+        epoch: Number of the pass over the data.
+        sample_ids: (B,), integers that name the samples.
+        count: How many numbers a sample needs.
+        stream: What they are for, so that a crop and a mask of one sample are independent.
+
+    Returns:
+        (B, `count`) float32 in [0, 1), on the device of `sample_ids`.
+    """
+    key = torch.tensor(0, dtype=torch.int64, device=sample_ids.device)
+    for part in (seed, epoch, stream):
+        key = _mix(key + part)
+    counter = torch.arange(count, device=sample_ids.device)
+    bits = _mix(_mix(key + sample_ids.long())[:, None] + counter)
+    return _shift_right(bits, 40).float() * 2**-24
+
+
+def random_resized_crop(
+    images: torch.Tensor,
+    uniform: torch.Tensor,
+    size: int,
+    scale: tuple[float, float] = (0.2, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    extent: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Cut a random box out of each image, scale it to a square (antialiased bicubic) and flip half of them sideways.
+
+    Two matrix products a batch: resampling is linear, so each image has one matrix for its rows and one for its columns.
+
+    Args:
+        images: (B, C, H, W), float.
+        uniform: (B, 5) in [0, 1): area, shape, row, column, flip.
+        size: Height and width of the result, in pixels.
+        scale: Range of the box's share of the image's area.
+        ratio: Range of the box's width over its height.
+        extent: (B, 2), height and width of each image where `images` is padded at the bottom and the right.
+
+    Returns:
+        (B, C, `size`, `size`); bicubic overshoot is kept.
+    """
+    if extent is None:
+        extent = torch.tensor(images.shape[-2:], device=images.device).expand(len(images), 2)
+    area = extent.prod(1) * (scale[0] + (scale[1] - scale[0]) * uniform[:, 0])
+    shape = torch.exp(math.log(ratio[0]) + (math.log(ratio[1]) - math.log(ratio[0])) * uniform[:, 1])
+    box = torch.stack([(area / shape).sqrt(), (area * shape).sqrt()], 1).round()  # height, width
+    box = torch.minimum(box, extent).clamp(min=1)
+    start = (uniform[:, 2:4] * (extent - box + 1)).floor()
+    rows = _bicubic_weights(start[:, 0], box[:, 0], images.shape[2], size)
+    columns = _bicubic_weights(start[:, 1], box[:, 1], images.shape[3], size)
+    columns = torch.where(uniform[:, 4, None, None] < 0.5, columns.flip(1), columns)
+    return rows.to(images.dtype)[:, None] @ images @ columns.to(images.dtype).transpose(1, 2)[:, None]
+
+
+def _bicubic_weights(start: torch.Tensor, length: torch.Tensor, source: int, target: int) -> torch.Tensor:
+    """Return (B, target, source): how much each source pixel adds to each target pixel, from the box alone."""
+    scale = (length / target)[:, None]
+    support = scale.clamp(min=1)  # widened when shrinking: antialiasing
+    centre = start[:, None] + (torch.arange(target, device=start.device) + 0.5) * scale
+    pixel = torch.arange(source, device=start.device)
+    distance = ((pixel + 0.5 - centre[..., None]) / support[..., None]).abs()
+    near = (1.5 * distance - 2.5) * distance.square() + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    weights = torch.where(distance < 1, near, torch.where(distance < 2, far, 0.0))
+    inside = (pixel >= start[:, None]) & (pixel < (start + length)[:, None])
+    weights = weights * inside[:, None]
+    return weights / weights.sum(-1, keepdim=True)
+
+
+def _shift_right(bits: torch.Tensor, count: int) -> torch.Tensor:
+    """Shift without the sign."""
+    return (bits >> count) & ((1 << (64 - count)) - 1)
+
+
+def _mix(bits: torch.Tensor) -> torch.Tensor:
+    """The finaliser of SplitMix64 (Steele et al., 2014), on int64 that wraps around; constants as signed numbers."""
+    bits = bits + -7046029254386353131
+    bits = (bits ^ _shift_right(bits, 30)) * -4658895280553007687
+    bits = (bits ^ _shift_right(bits, 27)) * -7723592293110705685
+    return bits ^ _shift_right(bits, 31)

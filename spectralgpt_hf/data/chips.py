@@ -1,0 +1,40 @@
+"""Square chips cut from scenes."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..modeling.rasters import Raster, open_raster
+
+
+def cut_chips(
+    source: str | Path, size: int, stride: int | None = None, bands: Sequence[str] | None = None, min_valid: float = 1.0
+) -> Iterator[Raster]:
+    """Cut a scene into chips, one windowed read each.
+
+    Chips lie on a regular grid whose last row and column are moved inwards, so that the whole scene is covered. A scene
+    smaller than `size` gives one chip of its own size.
+
+    Args:
+        source: Anything that `read_raster` opens.
+        size: Height and width of a chip, in pixels.
+        stride: Distance between chips, in pixels; `size` by default.
+        bands: Names of the bands to read, in order; all by default.
+        min_valid: Smallest share of pixels with data; chips below it are left out.
+
+    Yields:
+        Chips with pixels (C, `size`, `size`), their georeference and valid mask.
+    """
+    with open_raster(source, bands=bands) as reader:
+        for top in _starts(reader.height, size, stride or size):
+            for left in _starts(reader.width, size, stride or size):
+                window = (left, top, min(size, reader.width), min(size, reader.height))
+                chip = reader.read(window)
+                if chip.valid.mean() >= min_valid:
+                    yield chip
+
+
+def _starts(length: int, size: int, stride: int) -> list[int]:
+    last = max(length - size, 0)
+    return np.unique(np.minimum(np.arange(0, last + stride, stride), last)).tolist()

@@ -1,0 +1,1 @@
+"""Models at work on images: reconstruction, and pictures of it."""

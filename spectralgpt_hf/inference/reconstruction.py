@@ -1,0 +1,128 @@
+"""Hide most of an image, rebuild it, and compare with what needs no network.
+
+Images are (C, H, W), normalised to [0, 1] band by band; `hidden` is (C, H, W), True where a token was hidden.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..modeling.modeling_spectralgpt import SpectralGPTForPreTraining, mask_units, unpatchify
+
+
+@dataclass
+class Reconstruction:
+    """An image, what was hidden of it, and what the model put there.
+
+    Attributes:
+        original: (C, H, W).
+        hidden: (C, H, W), bool.
+        rebuilt: (C, H, W), equal to `original` where that was visible.
+    """
+
+    original: np.ndarray
+    hidden: np.ndarray
+    rebuilt: np.ndarray
+
+
+@torch.no_grad()
+def reconstruct_image(model: SpectralGPTForPreTraining, image: torch.Tensor, seed: int = 0) -> Reconstruction:
+    """Hide and rebuild an image of any size in tiles of the model's own.
+
+    Args:
+        model: In evaluation mode.
+        image: (C, H, W), normalised as a whole; H and W multiples of the patch size.
+        seed: Of the choice of hidden tokens.
+
+    Returns:
+        The image cropped to whole tiles, unless it is smaller than one.
+    """
+    config, (_, height, width) = model.config, image.shape
+    size = [min(config.image_size, length) for length in (height, width)]
+    rows, columns = height // size[0], width // size[1]
+    image = image[:, : rows * size[0], : columns * size[1]]
+    tiles = image.unflatten(2, (columns, size[1])).unflatten(1, (rows, size[0])).permute(1, 3, 0, 2, 4).flatten(0, 1)
+
+    grid = (len(image) // config.spectral_patch_size, size[0] // config.patch_size, size[1] // config.patch_size)
+    _, num_units = mask_units(grid, config.masking)
+    noise = torch.rand(len(tiles), num_units, generator=torch.Generator().manual_seed(seed)).to(image.device)
+    mask = model.sample_mask(len(tiles), grid, noise, device=image.device)[1]
+    hidden = unpatchify(mask[..., None].expand(-1, -1, config.spectral_patch_size * config.patch_size**2), *size, config)
+    rebuilt = model.reconstruct(tiles, noise=noise)
+
+    def joined(tiles: torch.Tensor) -> np.ndarray:
+        grid = tiles.unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4)
+        return grid.reshape(image.shape).cpu().numpy()
+
+    return Reconstruction(image.cpu().numpy(), joined(hidden) == 1, joined(rebuilt.float()))
+
+
+def band_mean(image: np.ndarray, hidden: np.ndarray) -> np.ndarray:
+    """Fill hidden pixels with the mean of the band's visible ones."""
+    visible_mean = np.ma.masked_array(image, hidden).mean(axis=(1, 2)).filled(0.5)
+    return np.where(hidden, visible_mean[:, None, None], image)
+
+
+def interpolation(image: np.ndarray, hidden: np.ndarray, patch_size: int = 8) -> np.ndarray:
+    """Fill hidden pixels by linear interpolation between the means of the band's visible tokens.
+
+    Visible tokens lie scattered, so the linear pieces are triangles between their centres; beyond the outermost ones the
+    nearest counts.
+    """
+    from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
+
+    bands, height, width = image.shape
+    tokens = image.reshape(bands, height // patch_size, patch_size, width // patch_size, patch_size).mean(axis=(2, 4))
+    pixels = np.stack(np.mgrid[:height, :width], axis=-1)
+    filled = band_mean(image, hidden)
+    for band in range(bands):
+        places = np.argwhere(~hidden[band, ::patch_size, ::patch_size])
+        if len(places) < 4:
+            continue
+        centres, values = (places + 0.5) * patch_size - 0.5, tokens[band][tuple(places.T)]
+        linear = LinearNDInterpolator(centres, values)(pixels)
+        nearest = NearestNDInterpolator(centres, values)(pixels)
+        filled[band] = np.where(np.isnan(linear), nearest, linear)
+    return np.where(hidden, filled, image)
+
+
+def regression(image: np.ndarray, hidden: np.ndarray, fallback: np.ndarray, spectral_patch_size: int = 3) -> np.ndarray:
+    """Fill hidden pixels by linear regression on the bands that are visible at the same place.
+
+    One least-squares fit for each pair of spectral groups, on the pixels where both are visible; a pixel takes the fit
+    with the smallest error. Where no other band is visible, `fallback` (C, H, W) stands.
+    """
+    filled = np.where(hidden, fallback, image)
+    groups = [slice(first, first + spectral_patch_size) for first in range(0, len(image), spectral_patch_size)]
+    for target in groups:
+        best_error = np.full(image.shape[1:], np.inf)
+        for source in groups:
+            both = ~hidden[target.start] & ~hidden[source.start]
+            where = hidden[target.start] & ~hidden[source.start]
+            if source == target or both.sum() <= spectral_patch_size + 1:
+                continue
+            design = np.vstack([image[source], np.ones_like(image[:1])])
+            weights, *_ = np.linalg.lstsq(design[:, both].T, image[target][:, both].T, rcond=None)
+            error = np.square(design[:, both].T @ weights - image[target][:, both].T).mean()
+            where &= error < best_error
+            filled[target][:, where] = (design[:, where].T @ weights).T
+            best_error[where] = error
+    return filled
+
+
+def psnr(original: np.ndarray, rebuilt: np.ndarray, hidden: np.ndarray) -> float:
+    """Return the peak signal-to-noise ratio of the hidden pixels, in dB; the peak is 1, each band's range."""
+    return float(-10 * np.log10(np.square(original - rebuilt)[hidden].mean()))
+
+
+def spectral_angle(original: np.ndarray, rebuilt: np.ndarray, hidden: np.ndarray) -> float:
+    """Return the mean angle between true and rebuilt spectra, in degrees, over the hidden bands of each pixel.
+
+    Spectra are to be given as reflectance: normalisation turns them.
+    """
+    original, rebuilt = original * hidden, rebuilt * hidden
+    lengths = np.linalg.norm(original, axis=0) * np.linalg.norm(rebuilt, axis=0)
+    counts = (hidden.sum(axis=0) > 1) & (lengths > 0)
+    cosine = (original * rebuilt).sum(axis=0)[counts] / lengths[counts]
+    return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))).mean())

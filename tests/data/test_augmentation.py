@@ -1,0 +1,48 @@
+import pytest
+import torch
+from torch import nn
+
+from spectralgpt_hf.data.augmentation import keyed_uniform, random_resized_crop
+
+
+def test_random_numbers_depend_on_their_key_alone():
+    ids = torch.tensor([3, 1, 7])
+    numbers = keyed_uniform(5, 2, ids, 100)
+    assert torch.equal(keyed_uniform(5, 2, ids.flip(0), 100).flip(0), numbers)
+    assert torch.equal(keyed_uniform(5, 2, ids, 10), numbers[:, :10])
+    for other in (keyed_uniform(6, 2, ids, 100), keyed_uniform(5, 3, ids, 100), keyed_uniform(5, 2, ids, 100, stream=1)):
+        assert not torch.equal(other, numbers)
+
+
+def test_random_numbers_are_uniform_and_uncorrelated():
+    numbers = keyed_uniform(0, 0, torch.arange(400), 500).double()
+    assert 0 <= numbers.min()
+    assert numbers.max() < 1
+    histogram = torch.histc(numbers, bins=20, min=0, max=1) / numbers.numel()
+    torch.testing.assert_close(histogram, torch.full_like(histogram, 0.05), rtol=0, atol=2e-3)
+    correlation = torch.corrcoef(numbers[:50])
+    assert (correlation - torch.eye(50)).abs().max() < 0.25  # 5 sigma of 500 independent draws
+    assert torch.corrcoef(numbers[:, :50].T).sub(torch.eye(50)).abs().max() < 0.25
+
+
+@pytest.mark.parametrize("size", [24, 64])
+def test_a_crop_equals_slicing_and_antialiased_bicubic_resizing(size):
+    images = torch.rand(2, 3, 50, 40)
+    uniform = torch.tensor([[0.3, 0.4, 0.9, 0.2, 0.9], [0.99, 0.5, 0.1, 0.7, 0.1]])
+    crops = random_resized_crop(images, uniform, size)
+    for image, numbers, crop in zip(images, uniform, crops):
+        area, shape = 2000 * (0.2 + 0.8 * numbers[0]), (3 / 4) * (16 / 9) ** numbers[1]
+        height, width = min(50, round(float((area / shape).sqrt()))), min(40, round(float((area * shape).sqrt())))
+        top, left = int(numbers[2] * (51 - height)), int(numbers[3] * (41 - width))
+        box = image[None, :, top : top + height, left : left + width]
+        expected = nn.functional.interpolate(box, (size, size), mode="bicubic", antialias=True)[0]
+        expected = expected.flip(-1) if numbers[4] < 0.5 else expected
+        torch.testing.assert_close(crop, expected, rtol=0, atol=1e-5)
+
+
+def test_padding_never_enters_a_crop():
+    images = torch.rand(1, 2, 30, 30)
+    padded = nn.functional.pad(images, (0, 20, 0, 10), value=1e6)
+    uniform = torch.tensor([[0.9, 0.5, 0.99, 0.99, 0.7]])
+    crop = random_resized_crop(padded, uniform, 16, extent=torch.tensor([[30, 30]]))
+    torch.testing.assert_close(crop, random_resized_crop(images, uniform, 16))
