@@ -1,0 +1,110 @@
+# Copyright 2026 The SpectralGPT-HF authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Where pixels go: resizing and padding to whole tokens, which tokens have data, and the way back to the source."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from .chips import as_tensor
+
+
+IGNORE_INDEX = 255
+
+
+class Sizes(NamedTuple):
+    """(height, width) of the source, after resizing, and after padding."""
+
+    original: tuple[int, ...]
+    resized: tuple[int, ...]
+    padded: tuple[int, ...]
+
+
+def fit_pixels(values: torch.Tensor, share: torch.Tensor, sizes: Sizes, target: torch.Tensor) -> torch.Tensor:
+    """Resize images (bicubic, antialiased) and pad them at the bottom and right with the mean of each band.
+
+    Args:
+        values: (B, C, H, W) of the source, filled where there is no data.
+        share: (B, H, W), which share of each pixel has data.
+        sizes: Of these images.
+        target: (B, C, H, W), takes the result.
+
+    Returns:
+        The share of each pixel of the result that has data.
+    """
+    mean = values.mean((2, 3), keepdim=True)
+    if sizes.resized != sizes.original:
+        values = nn.functional.interpolate(values, sizes.resized, mode="bicubic", antialias=True)
+        share = nn.functional.interpolate(share[:, None], sizes.resized, mode="bilinear", antialias=True)[:, 0]
+    height, width = sizes.resized
+    target[:, :, :height, :width] = values
+    target[:, :, height:] = mean
+    target[:, :, :, width:] = mean
+    return nn.functional.pad(share, (0, sizes.padded[1] - width, 0, sizes.padded[0] - height))
+
+
+def fit_labels(labels: Any, name: str, sizes: Sizes, valid: torch.Tensor | None) -> torch.Tensor:
+    """Bring a map of labels to the geometry of its image, by nearest neighbour; 255 where there is no data.
+
+    Args:
+        labels: (H, W) or (1, H, W).
+        name: Of the image, for messages.
+        sizes: Of the image.
+        valid: (H, W) of the source, True where a pixel has data; None where all have.
+
+    Raises:
+        ValueError: If the map has another size than its image.
+    """
+    labels = as_tensor(labels, name).long()
+    if labels.shape[-2:] != sizes.original or labels.shape[:-2].numel() != 1:
+        raise ValueError(
+            f"{name}: expected a segmentation map of the image's size, {sizes.original}, found {tuple(labels.shape)}."
+        )
+    labels = labels.view(sizes.original)
+    if valid is not None:
+        labels = labels.masked_fill(~valid.to(labels.device), IGNORE_INDEX)
+    # Labels are small integers, which float32 holds exactly.
+    resized = nn.functional.interpolate(labels[None, None].float(), sizes.resized, mode="nearest-exact")[0, 0]
+    fitted = labels.new_full(sizes.padded, IGNORE_INDEX)
+    fitted[: sizes.resized[0], : sizes.resized[1]] = resized.long()
+    return fitted
+
+
+def token_validity(valid: torch.Tensor, patch_size: int) -> torch.Tensor:
+    """Return which places of the token grid have data in at least half of their pixels.
+
+    Args:
+        valid: (B, H, W), share of each pixel that has data, H and W multiples of `patch_size`.
+        patch_size: Pixels on a side of a token.
+
+    Returns:
+        (B, H / patch_size, W / patch_size), bool.
+    """
+    share = nn.functional.avg_pool2d(valid.unsqueeze(1).float(), patch_size).squeeze(1)
+    # Half of an interpolated mask is half up to rounding.
+    return share > 0.5 - 1e-4
+
+
+def to_source_grid(scores: torch.Tensor, sizes: Sizes) -> torch.Tensor:
+    """Crop the padding off scores (K, H, W), and interpolate them to the size of the source."""
+    height, width = sizes.resized
+    return resize_scores(resize_scores(scores, sizes.padded)[:, :height, :width], sizes.original)
+
+
+def resize_scores(scores: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
+    """Interpolate scores (K, H, W) bilinearly."""
+    if scores.shape[1:] == tuple(size):
+        return scores
+    return nn.functional.interpolate(scores[None], tuple(size), mode="bilinear", align_corners=False)[0]

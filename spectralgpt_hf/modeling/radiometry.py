@@ -1,0 +1,286 @@
+# Copyright 2026 The SpectralGPT-HF authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The radiometry of chips: which pixels have data, what is added to them, which band stands where, and statistics of a
+whole scene. What looks wrong is told and never changed.
+"""
+
+import warnings
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+
+from .bands import BANDS, L2A_BANDS, resolve_bands
+from .chips import Chip, Offset, open_chips
+from .pixel_statistics import mean_std, minimum_maximum, percentiles, stack, with_extremes
+
+
+# What users should be told, with the names of the images it is about.
+Notices: TypeAlias = dict[str, list[str]]
+
+PERCENTILES = (0.01, 0.99)
+# Longest side of the decimated read that statistics are measured on.
+STATISTICS_SIDE = 1024
+
+# Digital numbers are reflectance x 10000 in 16 bits, so that 6.5535 is the largest reflectance.
+LARGEST_REFLECTANCE = 6.5535
+LARGEST_DIGITAL_NUMBER = 1e6
+CIRRUS_WITH_OFFSET = 900
+
+TOO_SMALL = (
+    "no value exceeds 6.5, which is 10,000 times too small for digital numbers (reflectance x 10000). Nothing was "
+    "changed: if these are reflectances from 0 to 1, pass `image * 10000`"
+)
+TOO_LARGE = (
+    "values exceed 1,000,000, which is 10,000 times too large for digital numbers (reflectance x 10000). Nothing was "
+    "changed: divide them before, or pass `nodata=` if such a value means no data"
+)
+UNSTATED_OFFSET = (
+    "the median of B10 is 900 or more, as in L1C products whose values carry an offset of +1000. Nothing was changed: "
+    "pass `offset=-1000` to remove it, or `offset=0` if there is none"
+)
+
+
+def measure_statistics(
+    images: Any,
+    bands: Sequence[str] = L2A_BANDS,
+    *,
+    names: Sequence[str] | None = None,
+    nodata: float | None = None,
+    offset: Offset | None = None,
+    mask: Any = None,
+    missing_bands: str = "error",
+) -> dict[str, Any]:
+    """Measure one radiometry for a scene, or for images that are to be compared, such as a pair of dates.
+
+    Args:
+        images: One image or a list, as in `SpectralGPTImageProcessor.preprocess`. Files are read decimated, to at most
+            1024 pixels a side.
+        bands: Bands to measure; `"mean"` is the mean of the others.
+        names: Names of the input's bands, where it does not say them itself.
+        nodata, offset, mask: As in `SpectralGPTImageProcessor.preprocess`.
+        missing_bands: As the processor's attribute.
+
+    Returns:
+        A JSON-able dict: `bands`, and over the valid pixels of all images for each of them `minimum`, `maximum`,
+        `percentile_1`, `percentile_99`, `mean` and `std`, in digital numbers; `pixels`, the number measured.
+
+    Raises:
+        FileNotFoundError, ValueError: As `SpectralGPTImageProcessor.preprocess`.
+    """
+    bands = resolve_bands(bands, allow_mean=True)
+    notices: Notices = defaultdict(list)
+    samples = []
+    for chip in open_chips(images, bands, names, nodata, offset, mask, STATISTICS_SIDE):
+        plan = plan_bands(chip.name, chip.bands, bands, missing_bands)
+        measured = stack_chips([chip], plan, notices)
+        pixels = measured.pixels[0].float()
+        samples.append(pixels.flatten(1) if measured.valid is None else pixels[:, measured.valid[0]])
+    warn_once(notices)
+    pixels = torch.cat(samples, 1)[None, :, None]  # (1, C, 1, pixels)
+    results = (*minimum_maximum(pixels), *percentiles(pixels, None, PERCENTILES), *mean_std(pixels))
+    keys = ("minimum", "maximum", "percentile_1", "percentile_99", "mean", "std")
+    per_band = {key: result[0].tolist() for key, result in zip(keys, results)}
+    return {"bands": list(bands), "pixels": pixels.shape[-1], **per_band}
+
+
+@dataclass(frozen=True)
+class BandPlan:
+    """What fills each band that a model expects.
+
+    Attributes:
+        kept: Positions, in the input, of the bands in use, in the model's order.
+        order: For each expected band its position among the kept ones; their number stands for their mean.
+        filled: For each missing band, what stands in for it.
+    """
+
+    kept: list[int]
+    order: list[int]
+    filled: dict[str, str]
+
+    @property
+    def notice(self) -> str:
+        """What a user should be told about missing bands."""
+        pairs = [
+            f"{band} by {'the mean of the others' if name == 'mean' else name}" for band, name in self.filled.items()
+        ]
+        return f"missing bands were replaced: {', '.join(pairs)} (`missing_bands`)" if pairs else ""
+
+    def apply(self, kept: torch.Tensor) -> torch.Tensor:
+        """Return the expected bands (B, C, H, W) from the kept ones."""
+        number = kept.shape[1]
+        if self.order == list(range(number)):
+            return kept
+        if number in self.order:
+            kept = torch.cat([kept.float(), kept.float().mean(1, keepdim=True)], 1)
+        return kept[:, self.order]
+
+
+def plan_bands(name: str, found: Sequence[str], expected: Sequence[str], missing_bands: str) -> BandPlan:
+    """Match the bands of an input to those that a model expects.
+
+    Args:
+        name: Name of the input, for messages.
+        found: Bands of the input.
+        expected: Bands of the model; `"mean"` is the mean of the others.
+        missing_bands: `"error"`, `"nearest"` (in wavelength), `"mean"` (of the bands there are) or `"mask"` (filled
+            like `"nearest"`; whoever calls this masks the groups that have no other band).
+
+    Raises:
+        ValueError: If a band is missing and must not be, or if there is none at all.
+    """
+    kept = [band for band in expected if band in found]
+    missing = [band for band in expected if band not in found and band != "mean"]
+    if not kept or (missing and missing_bands == "error"):
+        raise ValueError(
+            f"{name}: expected the bands {' '.join(expected)}, found {' '.join(found)}; missing: {' '.join(missing)}. "
+            "Name the input's bands with `bands=`, or choose what stands in for missing ones: "
+            "`missing_bands='nearest'`, `'mean'` or `'mask'`."
+        )
+    filled = {}
+    for band in missing:
+        nearest = min(kept, key=lambda other: abs(BANDS[other].wavelength_s2a - BANDS[band].wavelength_s2a))
+        filled[band] = "mean" if missing_bands == "mean" else nearest
+    sources = [filled.get(band, band) for band in expected]
+    order = [kept.index(source) if source in kept else len(kept) for source in sources]
+    return BandPlan([list(found).index(band) for band in kept], order, filled)
+
+
+@dataclass(eq=False)
+class Stack:
+    """Chips of one kind, with the bands that a model expects.
+
+    Attributes:
+        pixels: (B, C, H, W), in digital numbers.
+        valid: (B, H, W), True where a pixel has data; None where all have.
+        extremes: Smallest and largest valid value of each band (B, C), where they are known already.
+    """
+
+    pixels: torch.Tensor
+    valid: torch.Tensor | None
+    extremes: tuple[torch.Tensor, torch.Tensor] | None
+
+
+def stack_chips(chips: Sequence[Chip], plan: BandPlan, notices: Notices) -> Stack:
+    """Find the valid pixels of some chips that stack, add their offsets, and select and fill bands.
+
+    Args:
+        chips: Of one `kind`.
+        plan: Of any of them.
+        notices: Takes what a user should be told, with the names of the chips.
+
+    Raises:
+        ValueError: If a chip has no valid pixel.
+    """
+    first = chips[0]
+    for chip in chips:
+        for notice in (chip.assumed, plan.notice):
+            if notice:
+                notices[notice].append(chip.name)
+    raw, extremes = with_extremes(stack([chip.pixels for chip in chips]))
+    kept = raw if plan.kept == list(range(raw.shape[1])) else raw[:, plan.kept]
+    masks = [chip.valid for chip in chips if chip.valid is not None]
+    valid = torch.stack(masks) if masks else None
+    if not first.settled:
+        valid = _find_data(chips, raw, kept, valid, extremes, notices)
+    if valid is not None:
+        for chip, any_valid in zip(chips, valid.flatten(1).any(1).tolist()):
+            if not any_valid:
+                raise ValueError(f"{chip.name}: no pixel of this image has data. Leave it out.")
+        extremes = minimum_maximum(raw, valid)
+    _check_radiometry(chips, raw, valid, extremes[1], notices)
+
+    offsets = [chip.offset[plan.kept] for chip in chips if chip.offset is not None]
+    if offsets:
+        kept = kept.float() + torch.stack(offsets)[..., None, None]
+    pixels = plan.apply(kept)
+    return Stack(pixels, valid, extremes if pixels is raw else None)
+
+
+def look_up_statistics(name: str, statistics: Mapping[str, Any] | None, bands: Sequence[str]) -> list[float]:
+    """Return one statistic of `measure_statistics` for each band.
+
+    Raises:
+        ValueError: If there is none, or not for each band.
+    """
+    if statistics is None:
+        raise ValueError(
+            "Expected `statistics`, because they are to be given (`normalization_scope`): measure them once for the "
+            "scene or the pair with `processor.measure_statistics(images)`."
+        )
+    missing = [key for key in ("bands", name) if key not in statistics]
+    if missing:
+        raise ValueError(f"`statistics` must come from `measure_statistics`; found no {missing[0]!r} in them.")
+    by_band = dict(zip(statistics["bands"], statistics[name]))
+    absent = [band for band in bands if band not in by_band]
+    if absent:
+        raise ValueError(
+            f"`statistics` are of the bands {', '.join(by_band)}, and lack {', '.join(absent)}: measure them with "
+            "`processor.measure_statistics(images)`."
+        )
+    return [by_band[band] for band in bands]
+
+
+def warn_once(notices: Notices) -> None:
+    """Warn once for each kind of notice, with the names of up to three images."""
+    for message, names in notices.items():
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        warnings.warn(f"{', '.join(names[:3])}{more}: {message}.", stacklevel=4)
+
+
+def _find_data(
+    chips: Sequence[Chip],
+    raw: torch.Tensor,
+    kept: torch.Tensor,
+    valid: torch.Tensor | None,
+    extremes: tuple[torch.Tensor, torch.Tensor],
+    notices: Notices,
+) -> torch.Tensor | None:
+    """Return where pixels (B, H, W) have data, None for everywhere. Each test runs only if the extremes call for it."""
+    tests = []
+    if not (extremes[0] > 0).any(1).all():
+        tests.append((raw != 0).any(1))
+    if not torch.isfinite(extremes[1] - extremes[0]).all():
+        tests.append(kept.isfinite().all(1))
+        for chip, finite in zip(chips, tests[-1].flatten(1).all(1).tolist()):
+            if not finite:
+                notices["NaN and infinite values count as pixels without data"].append(chip.name)
+    if chips[0].nodata is not None:
+        tests.append((kept != chips[0].nodata).all(1))
+    for test in tests:
+        valid = test if valid is None else valid & test
+    return None if valid is None or valid.all() else valid
+
+
+def _check_radiometry(
+    chips: Sequence[Chip],
+    raw: torch.Tensor,
+    valid: torch.Tensor | None,
+    highest: torch.Tensor,
+    notices: Notices,
+) -> None:
+    """Notice values that look wrong, which are never changed: what they should be is for the user to say."""
+    for chip, value in zip(chips, highest.amax(1).tolist()):
+        if value <= LARGEST_REFLECTANCE:
+            notices[TOO_SMALL].append(chip.name)
+        elif value >= LARGEST_DIGITAL_NUMBER:
+            notices[TOO_LARGE].append(chip.name)
+    if "B10" in chips[0].bands and chips[0].offsets is None:
+        position = chips[0].bands.index("B10")
+        (median,) = percentiles(raw[:, position : position + 1], valid, (0.5,))
+        for chip, value in zip(chips, median.squeeze(1).tolist()):
+            if value >= CIRRUS_WITH_OFFSET:
+                notices[UNSTATED_OFFSET].append(chip.name)
