@@ -37,6 +37,7 @@ PRESETS: dict[str, dict[str, int]] = {
         "decoder_num_hidden_layers": 2,
         "decoder_num_attention_heads": 4,
         "decoder_intermediate_size": 512,
+        "decode_hidden_size": 64,
     },
     "base": {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072},
     "large": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096},
@@ -50,6 +51,7 @@ AUTO_MAP = {
     "AutoModel": "modeling_spectralgpt.SpectralGPTModel",
     "AutoModelForPreTraining": "modeling_spectralgpt.SpectralGPTForPreTraining",
     "AutoModelForImageClassification": "modeling_spectralgpt.SpectralGPTForImageClassification",
+    "AutoModelForSemanticSegmentation": "modeling_spectralgpt.SpectralGPTForSemanticSegmentation",
     "AutoBackbone": "modeling_spectralgpt.SpectralGPTBackbone",
 }
 
@@ -87,6 +89,13 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
         Weight of the spectral-to-spectral reconstruction error.
     classifier_dropout (`float`, *optional*, defaults to 0.0):
         Dropout before the classifier.
+    decode_hidden_size (`int`, *optional*, defaults to 256):
+        Width of the head of segmentation and change detection, a multiple of 16; its four levels are 1, 2, 4 and 8 times
+        as wide.
+    decode_dropout (`float`, *optional*, defaults to 0.5):
+        Dropout after every convolution block of that head.
+    class_weights (`list[float]`, *optional*):
+        Weight of each class in the loss of segmentation and change detection. All 1 by default.
     semantic_loss_ignore_index (`int`, *optional*, defaults to 255):
         Label of pixels left out of the loss of segmentation and change detection.
 
@@ -130,6 +139,9 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
     spectral_loss_weight: float | int = 1.0
 
     classifier_dropout: float | int = 0.0
+    decode_hidden_size: int = 256
+    decode_dropout: float | int = 0.5
+    class_weights: list[float | int] | tuple[float | int, ...] | None = None
     semantic_loss_ignore_index: int = 255
 
     _out_features: list[str] | None = None
@@ -148,12 +160,12 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
             self.bands = L2A_BANDS
         if self.bands is not None:
             self.bands = list(resolve_bands(self.bands, allow_mean=True))
-        self.check()
         self.stage_names = ["stem"] + [f"stage{i}" for i in range(1, self.num_hidden_layers + 1)]
         self.set_output_features_output_indices(
             out_indices=kwargs.pop("out_indices", None), out_features=kwargs.pop("out_features", None)
         )
         super().__post_init__(**kwargs)
+        self.check()
 
     @classmethod
     def from_preset(cls, name: str, **overrides: Any) -> "SpectralGPTConfig":
@@ -172,13 +184,14 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
 
     def decoder_config(self) -> "SpectralGPTConfig":
         """Return the configuration of the pretraining decoder's layers: its own sizes, no stochastic depth."""
-        config = deepcopy(self)
-        config.hidden_size = self.decoder_hidden_size
-        config.num_hidden_layers = self.decoder_num_hidden_layers
-        config.num_attention_heads = self.decoder_num_attention_heads
-        config.intermediate_size = self.decoder_intermediate_size
-        config.drop_path_rate = 0.0
-        return config
+        sizes = {
+            "hidden_size": self.decoder_hidden_size,
+            "num_hidden_layers": self.decoder_num_hidden_layers,
+            "num_attention_heads": self.decoder_num_attention_heads,
+            "intermediate_size": self.decoder_intermediate_size,
+        }
+        own = {"drop_path_rate": 0.0, "out_features": None, "out_indices": None}
+        return _DecoderConfig(**self.to_dict() | sizes | own, attn_implementation=self._attn_implementation)
 
     def check(self) -> None:
         """Raise a `ValueError` that names the first attribute with an impossible value."""
@@ -189,7 +202,7 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
 
         for name in _POSITIVE_INTEGERS:
             expect(getattr(self, name) > 0, name, "positive")
-        for name in ("drop_path_rate", "attention_probs_dropout_prob", "classifier_dropout"):
+        for name in ("drop_path_rate", "attention_probs_dropout_prob", "classifier_dropout", "decode_dropout"):
             expect(0 <= getattr(self, name) < 1, name, "in [0, 1)")
         for name in ("token_loss_weight", "spectral_loss_weight"):
             expect(getattr(self, name) >= 0, name, "zero or more")
@@ -208,6 +221,13 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
             "bands",
             f"a list of {self.num_channels} names (`num_channels`)",
         )
+        expect(self.decode_hidden_size % 16 == 0, "decode_hidden_size", "a multiple of 16 (its GroupNorms have 16 groups)")
+        if self.class_weights is not None:
+            expect(
+                len(self.class_weights) == self.num_labels and min(self.class_weights) >= 0,
+                "class_weights",
+                f"a list of {self.num_labels} weights (`num_labels`), zero or more",
+            )
         for prefix in ("", "decoder_"):
             heads = getattr(self, f"{prefix}num_attention_heads")
             expect(
@@ -225,6 +245,10 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
         return super().to_dict() | {"auto_map": dict(AUTO_MAP), "custom_pipelines": deepcopy(CUSTOM_PIPELINES)}
 
 
+class _DecoderConfig(SpectralGPTConfig):
+    """A class of its own, by which `set_attn_implementation` knows that the decoder does not share the encoder's."""
+
+
 _POSITIVE_INTEGERS = (
     "image_size",
     "patch_size",
@@ -238,6 +262,7 @@ _POSITIVE_INTEGERS = (
     "decoder_num_hidden_layers",
     "decoder_num_attention_heads",
     "decoder_intermediate_size",
+    "decode_hidden_size",
 )
 
 
