@@ -1,0 +1,192 @@
+"""From an original checkpoint to a folder that `from_pretrained` loads, and back."""
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import torch
+from safetensors.torch import save_file
+
+from ..modeling.configuration_spectralgpt import SpectralGPTConfig
+from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
+from ..modeling.modeling_spectralgpt import SpectralGPTForChangeDetection
+from .architecture import check_tensors, infer_architecture, saved_architecture
+from .sources import OriginalCheckpoint, digest, fetch, is_url, read_original
+from .state_dict import our_name, to_original, to_ours
+
+
+logger = logging.getLogger(__name__)
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+MAX_SHARD_SIZE = "5GB"
+RECORD = "conversion.json"
+
+
+def convert_checkpoint(
+    source: str | PathLike[str],
+    output_dir: str | PathLike[str],
+    *,
+    dtype: str | torch.dtype | None = None,
+    **config_overrides: Any,
+) -> Path:
+    """Convert a checkpoint of the original code into a folder for `from_pretrained`.
+
+    The folder holds the configuration, safetensors, the processor with the bands and normalisation of this checkpoint,
+    the model's code, and `conversion.json`: the source's SHA-256, and for each tensor both names and the shape.
+
+    Args:
+        source: Path or URL of a `.pth` file of pretraining, segmentation or change detection, or of a `.safetensors`
+            file with the original's names. `#sha256=...` at the end of a URL is checked.
+        output_dir: The folder to write; it must not exist, or be empty. It appears complete or not at all.
+        dtype: "float32", "float16" or "bfloat16"; by default that of the checkpoint.
+        config_overrides: Attributes of `SpectralGPTConfig` that the shapes do not tell: `num_attention_heads` and
+            `decoder_num_attention_heads` where no preset has the width, `bands` where they are not the usual ones,
+            `architectures=["SpectralGPTForSemanticSegmentation"]` for two classes in a bare state dict.
+
+    Returns:
+        `output_dir`.
+
+    Raises:
+        ValueError: If the file is no original checkpoint, a tensor is missing, left over, misshapen or not finite, an
+            override is unknown, or the folder is not empty.
+        FileNotFoundError: If there is no `source`.
+        ConnectionError: If the download fails.
+    """
+    output_dir = Path(output_dir)
+    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
+        raise ValueError(f"Expected a new or an empty folder to write to, found files in {output_dir}.")
+    target_dtype = _resolve_dtype(dtype)
+
+    path = fetch(source)
+    original = read_original(path)
+    architecture, config = infer_architecture(original, config_overrides)
+    with torch.device("meta"):
+        model = architecture(config)  # names and shapes only
+    check_tensors(original, model)
+    tensors = _cast(to_ours(original.state_dict), target_dtype, original.name)
+    model.load_state_dict(tensors, assign=True)  # memory-mapped still, unless cast
+    processor = SpectralGPTImageProcessor(
+        bands=config.bands or (), patch_size=config.patch_size, spectral_patch_size=config.spectral_patch_size
+    )
+    record = _describe(source, path, original, model)
+
+    with _appearing(output_dir) as folder:
+        folder.mkdir()
+        model.save_pretrained(folder, max_shard_size=MAX_SHARD_SIZE)
+        processor.save_pretrained(folder)
+        (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")
+    logger.info("%s: %d tensors converted, nothing left over, written to %s", path, len(record["tensors"]), output_dir)
+    return output_dir
+
+
+def restore_checkpoint(checkpoint: str | PathLike[str], output_file: str | PathLike[str]) -> Path:
+    """Write a checkpoint of ours in the original's layout: names, shapes and values, bit for bit.
+
+    Args:
+        checkpoint: Folder, or name on the Hub, of a pretraining, segmentation or change-detection checkpoint.
+        output_file: `.pth` or `.safetensors` file to write; it must not exist. The layout (`{"model": ...}` or bare,
+            with or without "module.") is that of the source where `conversion.json` tells it, else that of the task.
+
+    Returns:
+        `output_file`.
+
+    Raises:
+        ValueError: If the file exists, or the original has no such network.
+    """
+    output_file = Path(output_file)
+    if output_file.exists() or output_file.suffix not in (".pth", ".safetensors"):
+        raise ValueError(f"Expected a new file ending with .pth or .safetensors, got {output_file}.")
+    config = SpectralGPTConfig.from_pretrained(checkpoint)
+    architecture = saved_architecture(config)
+    model = architecture.from_pretrained(checkpoint, dtype="auto")
+
+    record_file = Path(checkpoint) / RECORD
+    record = json.loads(record_file.read_text()) if record_file.is_file() else {}
+    layout = record.get("layout", {"nested": architecture is not SpectralGPTForChangeDetection, "prefix": ""})
+    dtypes = record.get("dtype", {})
+    if dtypes.get("source") != dtypes.get("written"):
+        logger.warning("Converted from %s to %s: the values stay rounded.", dtypes["source"], dtypes["written"])
+    tensors = to_original(model.state_dict(), config)
+    tensors = {f"{layout['prefix']}{name}": tensor.contiguous() for name, tensor in tensors.items()}
+    with _appearing(output_file) as part:
+        if output_file.suffix == ".safetensors":
+            save_file(tensors, part)
+        else:
+            with part.open("wb") as file:  # given a path, torch would write its name into the archive
+                torch.save({"model": tensors} if layout["nested"] else tensors, file)
+    return output_file
+
+
+def _resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    if dtype is None:
+        return None
+    name = str(dtype).removeprefix("torch.")
+    if name not in DTYPES:
+        raise ValueError(f"`dtype` must be one of {', '.join(DTYPES)}, got {dtype!r}.")
+    return DTYPES[name]
+
+
+def _cast(tensors: dict[str, torch.Tensor], dtype: torch.dtype | None, file_name: str) -> dict[str, torch.Tensor]:
+    """Bring all tensors to `dtype`, or see that they have one already."""
+    if dtype is None:
+        found = sorted({_dtype_name(tensor) for tensor in tensors.values()})
+        if len(found) > 1:
+            raise ValueError(f"{file_name} mixes {', '.join(found)}: choose one with `dtype`.")
+        return tensors
+    cast = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+    for name, tensor in cast.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{file_name}: {name} holds values beyond the range of {dtype}; bfloat16 has a wider one.")
+    return cast
+
+
+def _describe(
+    source: str | PathLike[str], path: Path, original: OriginalCheckpoint, model: torch.nn.Module
+) -> dict[str, Any]:
+    """Return what `conversion.json` says: of a local source only the name, since the folder may be published."""
+    url = urlsplit(str(source))
+    return {
+        "source": {
+            "file": path.name,
+            "url": f"{url.scheme}://{url.hostname}{url.path}" if is_url(source) else None,
+            "bytes": path.stat().st_size,
+            "sha256": digest(path),
+        },
+        "architecture": type(model).__name__,
+        "layout": {"nested": original.nested, "prefix": original.prefix},
+        "dtype": {
+            "source": _dtype_name(next(iter(original.state_dict.values()))),
+            "written": _dtype_name(next(model.parameters())),
+        },
+        "left_behind": list(original.others),
+        "left_over": [],
+        "tensors": [
+            {"original": f"{original.prefix}{name}", "ours": our_name(name), "shape": list(tensor.shape)}
+            for name, tensor in original.state_dict.items()
+        ],
+    }
+
+
+def _dtype_name(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+@contextmanager
+def _appearing(path: Path) -> Iterator[Path]:
+    """Give a name beside `path` to write under, renamed to `path` when all went well and removed otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        if part.is_dir():
+            shutil.rmtree(part)
+        part.unlink(missing_ok=True)

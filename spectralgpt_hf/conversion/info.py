@@ -1,0 +1,104 @@
+"""What a checkpoint is and what it costs, from its configuration alone: no weights are read."""
+
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from transformers.initialization import no_init_weights
+
+from ..modeling import modeling_spectralgpt
+from ..modeling.configuration_spectralgpt import SpectralGPTConfig
+from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What a checkpoint is, and what one image of its size costs.
+
+    Attributes:
+        architecture: The class that it was saved from.
+        config: Its configuration.
+        processor: Its image processor.
+        revision: The commit on the Hub; None for a folder.
+        num_parameters: Parameters of the architecture.
+        dtype: Of the stored weights.
+        flops: Floating-point operations of a forward pass (a multiplication and an addition are two).
+        weight_bytes: Memory of the weights, in `dtype`.
+        training_bytes: Memory of weights, gradients and AdamW's two moments, in float32.
+        activation_bytes: Memory of what a training step keeps for the backward pass, in float32, for one image.
+    """
+
+    architecture: str
+    config: SpectralGPTConfig
+    processor: SpectralGPTImageProcessor
+    revision: str | None
+    num_parameters: int
+    dtype: str
+    flops: int
+    weight_bytes: int
+    training_bytes: int
+    activation_bytes: int
+
+
+def describe_checkpoint(checkpoint: str | PathLike[str], revision: str = "main") -> CheckpointInfo:
+    """Read the configuration and processor of a checkpoint, and measure its network on the meta device.
+
+    Args:
+        checkpoint: Folder, or name on the Hub.
+        revision: Branch, tag or commit on the Hub.
+
+    Raises:
+        ValueError: If it is no SpectralGPT checkpoint.
+        OSError: If it is not found.
+    """
+    config = SpectralGPTConfig.from_pretrained(checkpoint, revision=revision)
+    processor = SpectralGPTImageProcessor.from_pretrained(checkpoint, revision=revision)
+    name = (config.architectures or ["SpectralGPTModel"])[0]
+    architecture = getattr(modeling_spectralgpt, name, None)
+    if name not in modeling_spectralgpt.__all__ or architecture is None:
+        raise ValueError(f"{checkpoint} holds a {name}, expected one of {', '.join(modeling_spectralgpt.__all__)}.")
+
+    with FakeTensorMode(), no_init_weights():  # tensors of the right shapes, without memory
+        model = architecture(config)
+        shape = (1, config.num_channels, config.image_size, config.image_size)
+        images = [torch.empty(shape) for _ in range(2 if name == "SpectralGPTForChangeDetection" else 1)]
+        flops, activation_bytes = _measure(model, images)
+    num_parameters = model.num_parameters()
+    dtype = str(config.dtype or "float32").removeprefix("torch.")
+    return CheckpointInfo(
+        architecture=name,
+        config=config,
+        processor=processor,
+        revision=None if Path(checkpoint).is_dir() else config._commit_hash,
+        num_parameters=num_parameters,
+        dtype=dtype,
+        flops=flops,
+        weight_bytes=num_parameters * getattr(torch, dtype).itemsize,
+        training_bytes=num_parameters * 4 * 4,
+        activation_bytes=activation_bytes,
+    )
+
+
+def _measure(model: torch.nn.Module, images: list[torch.Tensor]) -> tuple[int, int]:
+    """Return the operations of a forward pass and the bytes that it keeps for the backward pass, parameters aside."""
+    parameters = {id(parameter) for parameter in model.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if id(tensor) not in parameters:
+            kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    def attention_flops(query: torch.Size, key: torch.Size, value: torch.Size, *_: object, **__: object) -> int:
+        return sdpa_flop_count(query, key, value)
+
+    # The counter knows the fused attention of GPUs only.
+    mapping = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_flops}
+    counter = FlopCounterMode(display=False, custom_mapping=mapping)
+    with counter, saved_tensors_hooks(keep, lambda tensor: tensor):
+        model(*images)
+    return counter.get_total_flops(), sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
