@@ -1,0 +1,94 @@
+"""The `spectralgpt` command: a thin list of what the package does. Each command calls one function and prints."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from .conversion import convert_checkpoint, describe_checkpoint, restore_checkpoint, verify_conversion
+from .conversion.convert import RECORD
+from .conversion.verification import TOLERANCE
+
+
+class Commands(TyperGroup):
+    """Prints what was wrong with the input as a message, not as a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (ValueError, OSError) as error:
+            typer.echo(f"spectralgpt: {error}", err=True)
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, help="SpectralGPT for Sentinel-2."
+)
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        str, typer.Argument(help="Original .pth or .safetensors file, or its URL (#sha256=... is checked).")
+    ],
+    output: Annotated[Path, typer.Argument(help="Folder to write; with --to-original, the file.")],
+    dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16; as stored by default.")] = None,
+    num_attention_heads: Annotated[int | None, typer.Option(help="Where no preset has the encoder's width.")] = None,
+    decoder_num_attention_heads: Annotated[int | None, typer.Option(help="Where no preset has the decoder's.")] = None,
+    bands: Annotated[
+        str | None, typer.Option(help="Names in order, with commas, where they are not the usual.")
+    ] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare outputs with the original's mathematics.")] = False,
+    to_original: Annotated[
+        bool, typer.Option("--to-original", help="From our folder back to the original's file.")
+    ] = False,
+) -> None:
+    """Convert a checkpoint of the original code into a folder for from_pretrained, or back."""
+    if to_original:
+        typer.echo(restore_checkpoint(source, output))
+        return
+    overrides = {
+        "num_attention_heads": num_attention_heads,
+        "decoder_num_attention_heads": decoder_num_attention_heads,
+        "bands": bands and bands.split(","),
+    }
+    convert_checkpoint(source, output, dtype=dtype, **{name: value for name, value in overrides.items() if value})
+    record = json.loads((output / RECORD).read_text())
+    for tensor in record["tensors"]:
+        typer.echo(f"{tensor['original']} -> {tensor['ours']} {tuple(tensor['shape'])}")
+    typer.echo(
+        f"{len(record['tensors'])} tensors of {record['architecture']}, {len(record['left_over'])} left over: {output}"
+    )
+    if verify:
+        difference = verify_conversion(source, output)
+        typer.echo(f"Largest difference from the original's mathematics: {difference:.1e} of the largest value")
+        if not difference < TOLERANCE:
+            raise ValueError(f"Expected a difference below {TOLERANCE}: do not use {output}.")
+
+
+@app.command()
+def info(
+    checkpoint: Annotated[str, typer.Argument(help="Folder, or name on the Hub.")],
+    revision: Annotated[str, typer.Option(help="Branch, tag or commit on the Hub.")] = "main",
+) -> None:
+    """Show what a checkpoint is, and what it costs."""
+    described = describe_checkpoint(checkpoint, revision)
+    config, processor = described.config, described.processor
+    rows = {
+        "architecture": f"{described.architecture}, {config.num_hidden_layers} layers, {config.hidden_size} wide, "
+        f"{config.num_attention_heads} heads",
+        "image": f"{config.image_size} x {config.image_size} px, tokens of {config.spectral_patch_size} bands x "
+        f"{config.patch_size} x {config.patch_size} px",
+        "parameters": f"{described.num_parameters:,} ({described.dtype})",
+        "bands": " ".join(processor.bands),
+        "normalisation": f"{processor.normalization}, limits per {processor.normalization_scope}",
+        "revision": described.revision or "local folder",
+        "forward pass": f"{described.flops / 1e9:,.1f} GFLOP an image",
+        "memory, weights": f"{described.weight_bytes / 2**20:,.0f} MiB",
+        "memory, training": f"{described.training_bytes / 2**20:,.0f} MiB (float32, AdamW) + "
+        f"{described.activation_bytes / 2**20:,.0f} MiB an image",
+    }
+    for name, value in rows.items():
+        typer.echo(f"{name:17} {value}")
