@@ -27,6 +27,7 @@ from transformers.image_processing_utils import BaseImageProcessor, get_size_dic
 
 from .bands import L2A_BANDS, resolve_band, resolve_bands
 from .chips import Chip, Offset, one_each, open_chips
+from .configuration_spectralgpt import AUTO_MAP
 from .geometry import Sizes, fit_labels, fit_pixels, resize_scores, to_source_grid, token_validity
 from .pixel_statistics import allocate, minimum_maximum, percentiles, quantise_, span, valid_mean
 from .radiometry import (
@@ -203,6 +204,10 @@ class SpectralGPTImageProcessor(BaseImageProcessor):
             for name in ("mean", "std"):
                 expect(getattr(self, name) is not None, name, f"given for normalization={self.normalization!r}")
         expect(self.std is None or min(self.std) > 0, "std", "positive")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the attributes, and where the code is that reads them."""
+        return super().to_dict() | {"auto_map": {"AutoImageProcessor": AUTO_MAP["AutoImageProcessor"]}}
 
     def preprocess(
         self,
