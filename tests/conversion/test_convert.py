@@ -13,7 +13,6 @@ from spectralgpt_hf.conversion import convert, convert_checkpoint, restore_check
 from spectralgpt_hf.conversion.architecture import infer_architecture
 from spectralgpt_hf.conversion.sources import OriginalCheckpoint, digest, read_original
 from spectralgpt_hf.conversion.state_dict import to_original
-from spectralgpt_hf.modeling.configuration_spectralgpt import PRESETS
 from tests import parity
 from tests.conversion.originals import TOY, TOY_HEADS, narrow_tensors, save, several_gpus, toy_tensors
 
@@ -63,22 +62,34 @@ def test_verification_notices_a_wrong_tensor(toy, tmp_path):
     assert verify_conversion(TOY, tmp_path) > 1e-4
 
 
+def paper_shapes(preset: str) -> dict[str, list[int]]:
+    """Return the tensors of an original 96 px checkpoint: those of Base, widened and deepened."""
+    sizes = SpectralGPTConfig.from_preset(preset)
+    widths = {768: sizes.hidden_size, 3072: sizes.intermediate_size}
+    shapes = {}
+    for name, shape in json.loads((parity.FOLDER / "original_parameter_shapes.json").read_text())["base_96"].items():
+        wide = [widths.get(size, size) for size in shape]
+        if not name.startswith("blocks."):
+            shapes[name] = wide
+        elif name.startswith("blocks.0."):
+            for layer in range(sizes.num_hidden_layers):
+                shapes[name.replace("blocks.0.", f"blocks.{layer}.")] = wide
+    return shapes
+
+
 @pytest.mark.parametrize("preset", ["base", "large", "huge"])
-def test_shapes_alone_tell_each_size_of_the_paper(preset):
+def test_shapes_alone_tell_each_size_of_the_paper_with_nothing_left_over(preset):
+    shapes = paper_shapes(preset)
+    tensors = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+
+    architecture, config = infer_architecture(OriginalCheckpoint("checkpoint.pth", tensors, "", True, ()), {})
     with torch.device("meta"):
-        sizes = {"image_size": 96, **PRESETS[preset]}
-        model = SpectralGPTForPreTraining(SpectralGPTConfig(**sizes))
-        tensors = to_original(model.state_dict(), model.config)
+        model = architecture(config)
 
-    cls, config = infer_architecture(OriginalCheckpoint("checkpoint.pth", tensors, "", True, ()), {})
-
-    assert cls is SpectralGPTForPreTraining
-    assert {name: getattr(config, name) for name in sizes} == sizes
-    assert (config.decoder_hidden_size, config.decoder_num_hidden_layers, config.decoder_num_attention_heads) == (
-        512,
-        4,
-        16,
-    )
+    assert isinstance(model, SpectralGPTForPreTraining)
+    assert config.image_size == 96
+    assert config.to_dict() == SpectralGPTConfig.from_preset(preset, image_size=96).to_dict()
+    assert {name: list(tensor.shape) for name, tensor in to_original(model.state_dict(), config).items()} == shapes
 
 
 def test_the_number_of_heads_is_asked_for_where_no_preset_has_the_width(tmp_path):
