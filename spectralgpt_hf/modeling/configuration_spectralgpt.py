@@ -245,7 +245,7 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
         return super().to_dict() | {"auto_map": dict(AUTO_MAP), "custom_pipelines": deepcopy(CUSTOM_PIPELINES)}
 
 
-class _DecoderConfig(SpectralGPTConfig):
+class _DecoderConfig(SpectralGPTConfig):  # trf-ignore: TRF057 (never seen by users)
     """A class of its own, by which `set_attn_implementation` knows that the decoder does not share the encoder's."""
 
 
