@@ -2,7 +2,8 @@
 
     python benchmarks/preprocessing.py [--batch-size 64] [--repeats 30]
 
-Both give the same tensor, bit for bit. The times of both are taken in turn, so that what else the machine does falls on both.
+Both give the same tensor, bit for bit. The times of both are taken in turn, so that what else the machine does falls on
+both.
 """
 
 import argparse

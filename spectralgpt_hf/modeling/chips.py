@@ -233,7 +233,7 @@ def _from_array(image: Any, name: str, given: _Given) -> Chip:
         mask = as_tensor(given.mask, f"{name}: mask")
         if mask.shape[-2:] != pixels.shape[1:] or mask.numel() != pixels[0].numel():
             raise ValueError(f"{name}: expected a mask of {tuple(pixels.shape[1:])} pixels, found {tuple(mask.shape)}.")
-        chip.valid = mask.view(pixels.shape[1:]).to(pixels.device) != 0
+        chip.valid = mask.reshape(pixels.shape[1:]).to(pixels.device).bool()
     if given.offset is not None:
         chip.offsets = _offset_per_band(name, given.offset, bands)
         if any(chip.offsets):

@@ -72,7 +72,7 @@ def fit_labels(labels: Any, name: str, sizes: Sizes, valid: torch.Tensor | None)
         raise ValueError(
             f"{name}: expected a segmentation map of the image's size, {sizes.original}, found {tuple(labels.shape)}."
         )
-    labels = labels.view(sizes.original)
+    labels = labels.reshape(sizes.original)
     if valid is not None:
         labels = labels.masked_fill(~valid.to(labels.device), IGNORE_INDEX)
     # Labels are small integers, which float32 holds exactly.
@@ -82,19 +82,18 @@ def fit_labels(labels: Any, name: str, sizes: Sizes, valid: torch.Tensor | None)
     return fitted
 
 
-def token_validity(valid: torch.Tensor, patch_size: int) -> torch.Tensor:
+def token_validity(share: torch.Tensor, patch_size: int) -> torch.Tensor:
     """Return which places of the token grid have data in at least half of their pixels.
 
     Args:
-        valid: (B, H, W), share of each pixel that has data, H and W multiples of `patch_size`.
+        share: (B, H, W), which share of each pixel has data; H and W are multiples of `patch_size`.
         patch_size: Pixels on a side of a token.
 
     Returns:
         (B, H / patch_size, W / patch_size), bool.
     """
-    share = nn.functional.avg_pool2d(valid.unsqueeze(1).float(), patch_size).squeeze(1)
     # Half of an interpolated mask is half up to rounding.
-    return share > 0.5 - 1e-4
+    return nn.functional.avg_pool2d(share.unsqueeze(1), patch_size).squeeze(1) > 0.5 - 1e-4
 
 
 def to_source_grid(scores: torch.Tensor, sizes: Sizes) -> torch.Tensor:

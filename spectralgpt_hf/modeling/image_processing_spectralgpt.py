@@ -112,7 +112,7 @@ class PreprocessingReport:
         return 1.0 if self.valid is None else self.valid.float().mean().item()
 
 
-class SpectralGPTImageProcessor(BaseImageProcessor):
+class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the generated texts are about RGB photos)
     r"""
     Brings Sentinel-2 images of any source to the input of SpectralGPT: bands by name, without guesses on radiometry.
 
@@ -205,11 +205,16 @@ class SpectralGPTImageProcessor(BaseImageProcessor):
                 expect(getattr(self, name) is not None, name, f"given for normalization={self.normalization!r}")
         expect(self.std is None or min(self.std) > 0, "std", "positive")
 
+    @property
+    def measures_pixels(self) -> bool:
+        """Whether limits are measured, on the image or as `statistics`, rather than known from `mean` and `std`."""
+        return self.normalization in ("minmax", "percentile") or self.mean is None or self.std is None
+
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes, and where the code is that reads them."""
         return super().to_dict() | {"auto_map": {"AutoImageProcessor": AUTO_MAP["AutoImageProcessor"]}}
 
-    def preprocess(
+    def preprocess(  # trf-ignore: TRF057
         self,
         images: Any,
         bands: Sequence[str] | None = None,
@@ -234,7 +239,8 @@ class SpectralGPTImageProcessor(BaseImageProcessor):
             mask: (H, W) of the image, non-zero where a pixel counts; for files also a path, or `"SCL"` for the
                 product's own. A list for several images.
             statistics: From `measure_statistics`: sets the limits of minmax and percentile normalisation alike to the
-                1st and 99th percentiles measured. zscore and sigma_clip take mean and std from it if they have none.
+                1st and 99th percentiles measured, because the extremes of a scene are clouds and glint. zscore and
+                sigma_clip take mean and std from it if they have none.
             segmentation_maps: Labels (H, W) of each image, or their paths. They follow the geometry of the images by
                 nearest neighbour; pixels without data become 255.
             return_tensors: `"pt"` or `"np"`; torch tensors by default.

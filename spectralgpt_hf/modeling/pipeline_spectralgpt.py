@@ -89,10 +89,9 @@ class MultispectralPipeline(Pipeline):
         return PipelineIterator(outputs, self.postprocess, postprocess_params)
 
     def preprocess(self, input_: Any, **options: Any) -> dict[str, Any]:
-        processor = self.image_processor
-        if processor.normalization_scope == "given" and options.get("statistics") is None:
-            options = {**options, "statistics": self._measure(input_, options)}
-        batch, reports = processor(input_, return_tensors="pt", report=True, **options)
+        if self.image_processor.normalization_scope == "given":
+            options = self._with_statistics(input_, options)
+        batch, reports = self.image_processor(input_, return_tensors="pt", report=True, **options)
         return {**batch, "reports": reports}
 
     def _forward(self, model_inputs: dict[str, Any], **options: Any) -> dict[str, Any]:
@@ -108,10 +107,12 @@ class MultispectralPipeline(Pipeline):
             return list(inputs)
         return (item for item in inputs) if isinstance(inputs, Iterator) else inputs
 
-    def _measure(self, images: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-        return self.image_processor.measure_statistics(
-            images, **{key: value for key, value in options.items() if key != "statistics"}
-        )
+    def _with_statistics(self, images: Any, options: dict[str, Any]) -> dict[str, Any]:
+        """Add statistics of the images together, unless they are given or not needed."""
+        if options.get("statistics") is not None or not self.image_processor.measures_pixels:
+            return options
+        options = {key: value for key, value in options.items() if key != "statistics"}
+        return {**options, "statistics": self.image_processor.measure_statistics(images, **options)}
 
     def _forward_by_size(
         self, items: Iterator[dict[str, Any]], batch_size: int, forward_params: dict[str, Any]
@@ -195,8 +196,7 @@ class MultispectralChangeDetectionPipeline(MultispectralPipeline):
                 f"found {type(input_).__name__}."
             )
         pair = list(input_)
-        if options.get("statistics") is None and self.image_processor.normalization in ("minmax", "percentile"):
-            options = {**options, "statistics": self._measure(pair, options)}
+        options = self._with_statistics(pair, options)
         batch, (before, after) = self.image_processor(pair, return_tensors="pt", report=True, **options)
         if before.sizes != after.sizes or (before.crs, before.transform) != (after.crs, after.transform):
             raise ValueError(
