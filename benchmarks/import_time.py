@@ -20,8 +20,8 @@ TIMER = "import time; start = time.perf_counter()\n{}\nprint(time.perf_counter()
 
 
 def seconds(statements: str) -> float:
-    result = subprocess.run([sys.executable, "-c", TIMER.format(statements)], capture_output=True, text=True, check=True)
-    return float(result.stdout)
+    command = [sys.executable, "-c", TIMER.format(statements)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 def main() -> None:

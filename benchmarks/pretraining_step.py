@@ -2,12 +2,13 @@
 
     python benchmarks/pretraining_step.py [--preset base] [--batch_size 8] [--dtypes float32 bfloat16]
 
-A step is forward, backward and AdamW. Printed for each dtype: GFLOP/s, the share of this machine's matrix-multiplication
-rate (measured between the steps, in the same dtype), and the time relative to the same step with materialised attention and
-with every token projected before the visible ones are chosen. Runs alternate and medians are taken, since machines are noisy.
+A step is forward, backward and AdamW. Printed for each dtype: GFLOP/s, the share of this machine's
+matrix-multiplication rate (measured between the steps, in the same dtype), and the time relative to the same step with
+materialised attention and with every token projected before the visible ones are chosen. Runs alternate and medians are
+taken, since machines are noisy.
 
-Both ways run with an allocator that keeps freed memory (see KEEP_MEMORY): glibc's default hands every large block back to
-the kernel, and a step then spends up to half of its time on page faults.
+Both ways run with an allocator that keeps freed memory (see KEEP_MEMORY): glibc's default hands every large block back
+to the kernel, and a step then spends up to half of its time on page faults.
 """
 
 import argparse
@@ -52,7 +53,8 @@ def step_flops(config: SpectralGPTConfig) -> float:
     decoder = config.decoder_config()
     forward = layers(config.num_hidden_layers, config.hidden_size, config.intermediate_size, visible)
     forward += layers(decoder.num_hidden_layers, decoder.hidden_size, decoder.intermediate_size, tokens)
-    forward += 2 * visible * (values + decoder.hidden_size) * config.hidden_size + 2 * tokens * values * decoder.hidden_size
+    forward += 2 * visible * (values + decoder.hidden_size) * config.hidden_size  # into and out of the encoder
+    forward += 2 * tokens * decoder.hidden_size * values  # the prediction
     return 3 * forward
 
 
@@ -113,8 +115,8 @@ def main() -> None:
         rate = flops * options.batch_size / median["ours"]
         ratio = statistics.median(a / b for a, b in zip(times["ours"], times["literal"]))
         print(
-            f"{str(dtype).removeprefix('torch.'):>8}: {rate / 1e9:6.0f} GFLOP/s = {rate / peak:.0%} of matrix multiplication "
-            f"({peak / 1e9:.0f} GFLOP/s); {options.batch_size / median['ours']:.2f} samples/s; "
+            f"{str(dtype).removeprefix('torch.'):>8}: {rate / 1e9:6.0f} GFLOP/s = {rate / peak:.0%} of matrix "
+            f"multiplication ({peak / 1e9:.0f} GFLOP/s); {options.batch_size / median['ours']:.2f} samples/s; "
             f"{ratio:.2f} x the time of the literal step"
         )
 

@@ -1,6 +1,6 @@
 """Rebuild a real Sentinel-2 image from a tenth of its tokens, with the checkpoint and the image inside the package.
 
-    python examples/demo.py [--image scene.tif] [--checkpoint folder_or_hub_id] [--output outputs/demo.png]
+python examples/demo.py [--image scene.tif] [--checkpoint folder_or_hub_id] [--output outputs/demo.png]
 """
 
 import argparse
@@ -29,7 +29,7 @@ def cosine(model: SpectralGPTForPreTraining, first: torch.Tensor, second: torch.
     """Return the cosine similarity of the pooled embeddings of two crops (C, H, W)."""
     with torch.no_grad():
         embeddings = model.spectralgpt(torch.stack([first, second])).pooler_output
-    return torch.nn.functional.cosine_similarity(*embeddings, dim=0).item()
+    return torch.nn.functional.cosine_similarity(embeddings[0], embeddings[1], dim=0).item()
 
 
 def main() -> None:
@@ -43,9 +43,10 @@ def main() -> None:
     # dtype: the weights are stored in half precision, and a CPU computes in single.
     model = SpectralGPTForPreTraining.from_pretrained(options.checkpoint, dtype=torch.float32).eval()
     processor = SpectralGPTImageProcessor.from_pretrained(options.checkpoint)
-    inputs, (report,) = processor(options.image, report=True)
+    inputs, (report,) = processor.preprocess(options.image, report=True)
     image = inputs["pixel_values"][0]
-    print(f"{Path(options.image).name}: {report.sizes.original} px, bands {', '.join(report.input_bands)}, {report.crs}")
+    height, width = report.sizes.original
+    print(f"{Path(options.image).name}: {height} x {width} px, {report.crs}, bands {', '.join(report.input_bands)}")
 
     result = reconstruct_image(model, image, seed=options.seed)
     low, scale = (value.numpy()[:, None, None] / 10_000 for value in (report.low, report.scale))

@@ -2,8 +2,8 @@
 
     accelerate launch examples/pretrain.py --scenes scene.tif other_scene/ --output_dir outputs/tiny
 
-A scene is anything that `read_raster` opens: a GeoTIFF, a folder with one file per band, a SAFE product. Options may also
-come from a YAML file, which the command line overrides:
+A scene is anything that `read_raster` opens: a GeoTIFF, a folder with one file per band, a SAFE product. Options may
+also come from a YAML file, which the command line overrides:
 
     accelerate launch examples/pretrain.py --config examples/configs/pretrain_tiny.yaml --scenes scene.tif
 """
@@ -12,6 +12,7 @@ import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -24,7 +25,7 @@ from spectralgpt_hf import SpectralGPTConfig, SpectralGPTForPreTraining, Spectra
 from spectralgpt_hf.data.augmentation import keyed_uniform, random_resized_crop
 from spectralgpt_hf.data.chips import cut_chips
 from spectralgpt_hf.modeling.modeling_spectralgpt import mask_units
-from spectralgpt_hf.modeling.radiometry import minimum_maximum, span
+from spectralgpt_hf.modeling.pixel_statistics import minimum_maximum, span
 from spectralgpt_hf.training.arguments import parse_options
 from spectralgpt_hf.training.optimization import parameter_groups
 
@@ -86,26 +87,25 @@ def main() -> None:
     output_dir.mkdir(parents=True, exist_ok=True)
 
     # Model
-    settings = {"mask_ratio": options.mask_ratio, "masking": options.masking}
+    settings: dict[str, Any] = {"mask_ratio": options.mask_ratio, "masking": options.masking}
     if options.model_name_or_path:
         model = SpectralGPTForPreTraining.from_pretrained(options.model_name_or_path, **settings)
         model.resize_positions(options.image_size)
     else:
-        config = SpectralGPTConfig.from_preset(options.preset, image_size=options.image_size, **settings)
-        model = SpectralGPTForPreTraining(config)
-    config = model.config
+        preset = SpectralGPTConfig.from_preset(options.preset, image_size=options.image_size, **settings)
+        model = SpectralGPTForPreTraining(preset)
+    config, bands = model.config, list(model.config.bands or ())
     rows = options.image_size // config.patch_size
     _, num_units = mask_units((config.num_channels // config.spectral_patch_size, rows, rows), config.masking)
 
     # Data
-    images = read_images(options.scenes, config.bands, options.chip_size, options.chip_stride)
-    loader = DataLoader(
-        list(enumerate(images)), batch_size=options.batch_size, shuffle=True, drop_last=True, collate_fn=collate
-    )
+    images = read_images(options.scenes, bands, options.chip_size, options.chip_stride)
+    dataset: Any = list(enumerate(images))
+    loader = DataLoader(dataset, batch_size=options.batch_size, shuffle=True, drop_last=True, collate_fn=collate)
     if len(images) < options.batch_size * accelerator.num_processes:
         raise ValueError(
-            f"{len(images)} images do not fill a batch of {options.batch_size} on {accelerator.num_processes} processes: "
-            "give more scenes, a smaller `chip_stride` or a smaller `batch_size`."
+            f"{len(images)} images do not fill a batch of {options.batch_size} on {accelerator.num_processes} "
+            "processes: give more scenes, a smaller `chip_stride` or a smaller `batch_size`."
         )
 
     # Optimisation: the paper's recipe
@@ -174,7 +174,7 @@ def main() -> None:
     if accelerator.is_main_process:
         unwrapped = accelerator.unwrap_model(model)
         unwrapped.to(getattr(torch, options.save_dtype)).save_pretrained(output_dir)
-        SpectralGPTImageProcessor(bands=config.bands).save_pretrained(output_dir)
+        SpectralGPTImageProcessor(bands=bands).save_pretrained(output_dir)
     accelerator.end_training()
 
 

@@ -1,6 +1,7 @@
 """SpectralGPT, the spectral foundation model for Sentinel-2, for the Hugging Face ecosystem.
 
-Importing the package registers its classes: afterwards `AutoModel`, `AutoImageProcessor` and the others know `"spectralgpt"`.
+Importing the package registers its classes: afterwards `AutoModel`, `AutoImageProcessor` and the others know
+`"spectralgpt"`.
 """
 
 from transformers.models.auto.configuration_auto import AutoConfig

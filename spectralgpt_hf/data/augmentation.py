@@ -39,7 +39,8 @@ def random_resized_crop(
 ) -> torch.Tensor:
     """Cut a random box out of each image, scale it to a square (antialiased bicubic) and flip half of them sideways.
 
-    Two matrix products a batch: resampling is linear, so each image has one matrix for its rows and one for its columns.
+    Two matrix products a batch: resampling is linear, so each image has one matrix for its rows and one for its
+    columns.
 
     Args:
         images: (B, C, H, W), float.

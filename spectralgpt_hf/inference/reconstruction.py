@@ -48,7 +48,8 @@ def reconstruct_image(model: SpectralGPTForPreTraining, image: torch.Tensor, see
     _, num_units = mask_units(grid, config.masking)
     noise = torch.rand(len(tiles), num_units, generator=torch.Generator().manual_seed(seed)).to(image.device)
     mask = model.sample_mask(len(tiles), grid, noise, device=image.device)[1]
-    hidden = unpatchify(mask[..., None].expand(-1, -1, config.spectral_patch_size * config.patch_size**2), *size, config)
+    token_size = config.spectral_patch_size * config.patch_size**2
+    hidden = unpatchify(mask[..., None].expand(-1, -1, token_size), size[0], size[1], config)
     rebuilt = model.reconstruct(tiles, noise=noise)
 
     def joined(tiles: torch.Tensor) -> np.ndarray:
@@ -67,14 +68,14 @@ def band_mean(image: np.ndarray, hidden: np.ndarray) -> np.ndarray:
 def interpolation(image: np.ndarray, hidden: np.ndarray, patch_size: int = 8) -> np.ndarray:
     """Fill hidden pixels by linear interpolation between the means of the band's visible tokens.
 
-    Visible tokens lie scattered, so the linear pieces are triangles between their centres; beyond the outermost ones the
-    nearest counts.
+    Visible tokens lie scattered, so the linear pieces are triangles between their centres; beyond the outermost ones
+    the nearest counts.
     """
     from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
 
     bands, height, width = image.shape
     tokens = image.reshape(bands, height // patch_size, patch_size, width // patch_size, patch_size).mean(axis=(2, 4))
-    pixels = np.stack(np.mgrid[:height, :width], axis=-1)
+    pixels = np.moveaxis(np.mgrid[:height, :width], 0, -1)
     filled = band_mean(image, hidden)
     for band in range(bands):
         places = np.argwhere(~hidden[band, ::patch_size, ::patch_size])

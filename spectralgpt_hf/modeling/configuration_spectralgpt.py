@@ -90,8 +90,8 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
     classifier_dropout (`float`, *optional*, defaults to 0.0):
         Dropout before the classifier.
     decode_hidden_size (`int`, *optional*, defaults to 256):
-        Width of the head of segmentation and change detection, a multiple of 16; its four levels are 1, 2, 4 and 8 times
-        as wide.
+        Width of the head of segmentation and change detection, a multiple of 16; its four levels are 1, 2, 4 and 8
+        times as wide.
     decode_dropout (`float`, *optional*, defaults to 0.5):
         Dropout after every convolution block of that head.
     class_weights (`list[float]`, *optional*):
@@ -191,7 +191,9 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
             "intermediate_size": self.decoder_intermediate_size,
         }
         own = {"drop_path_rate": 0.0, "out_features": None, "out_indices": None}
-        return _DecoderConfig(**self.to_dict() | sizes | own, attn_implementation=self._attn_implementation)
+        config = _DecoderConfig(**self.to_dict() | sizes | own)
+        config._attn_implementation = self._attn_implementation
+        return config
 
     def check(self) -> None:
         """Raise a `ValueError` that names the first attribute with an impossible value."""
@@ -221,7 +223,7 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
             "bands",
             f"a list of {self.num_channels} names (`num_channels`)",
         )
-        expect(self.decode_hidden_size % 16 == 0, "decode_hidden_size", "a multiple of 16 (its GroupNorms have 16 groups)")
+        expect(self.decode_hidden_size % 16 == 0, "decode_hidden_size", "a multiple of 16 (groups of its GroupNorms)")
         if self.class_weights is not None:
             expect(
                 len(self.class_weights) == self.num_labels and min(self.class_weights) >= 0,
@@ -239,7 +241,7 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes, with every class and pipeline that loads from a checkpoint."""
         # Transformers copies the files that a class imports, here and when it fetches remote code. This line leads from
-        # the config, hence from whichever class is loaded first, to the whole folder: each checkpoint carries all of it.
+        # the config, hence from whichever class is loaded first, to the whole folder: each checkpoint is complete.
         from .pipeline_spectralgpt import CUSTOM_PIPELINES
 
         return super().to_dict() | {"auto_map": dict(AUTO_MAP), "custom_pipelines": deepcopy(CUSTOM_PIPELINES)}

@@ -57,7 +57,7 @@ class SpectralGPTModelOutput(BaseModelOutputWithPooling):
         Tokens before the final LayerNorm: what the dense read-outs take.
     """
 
-    last_layer_output: torch.FloatTensor | None = None
+    last_layer_output: torch.Tensor | None = None
 
 
 @auto_docstring(custom_intro="Output of SpectralGPT pretraining.")
@@ -78,14 +78,14 @@ class SpectralGPTForPreTrainingOutput(ModelOutput):
         Rank of every token in the ascending order of the noise.
     """
 
-    loss: torch.FloatTensor | None = None
-    token_loss: torch.FloatTensor | None = None
-    spectral_loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    mask: torch.FloatTensor | None = None
-    ids_restore: torch.LongTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
+    loss: torch.Tensor | None = None
+    token_loss: torch.Tensor | None = None
+    spectral_loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
+    ids_restore: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 def patchify(pixel_values: torch.Tensor, config: SpectralGPTConfig) -> torch.Tensor:
@@ -111,7 +111,8 @@ def token_grid(pixel_values: torch.Tensor, config: SpectralGPTConfig) -> tuple[i
     """
     if pixel_values.ndim != 4:
         raise ValueError(
-            f"`pixel_values` must have 4 dimensions (batch, bands, height, width), got shape {tuple(pixel_values.shape)}."
+            "`pixel_values` must have 4 dimensions (batch, bands, height, width), got shape "
+            f"{tuple(pixel_values.shape)}."
         )
     if not pixel_values.is_floating_point():
         raise ValueError(
@@ -344,7 +345,6 @@ class SpectralGPTPreTrainedModel(PreTrainedModel):
         elif isinstance(module, SpectralGPTDecoder):
             init.trunc_normal_(module.mask_token, std=self.config.initializer_range)
 
-
     @torch.no_grad()
     def resize_positions(self, image_size: int) -> None:
         """Make another image size the native one: the next stage of pretraining starts from interpolated positions.
@@ -549,8 +549,8 @@ class SpectralGPTForPreTraining(SpectralGPTPreTrainedModel):
     ) -> SpectralGPTForPreTrainingOutput:
         r"""
         noise (`torch.Tensor` of shape `(batch_size, num_units)`, *optional*):
-            What decides which tokens stay visible, one value in [0, 1) for each token, place or group (`config.masking`):
-            the smallest are kept. Drawn if not given.
+            What decides which tokens stay visible, one value in [0, 1) for each token, place or group
+            (`config.masking`): the smallest are kept. Drawn if not given.
         attention_mask (`torch.Tensor` of shape `(batch_size, num_tokens)`, *optional*):
             0 = token without data: it is kept last, nobody attends to it, and it is in neither loss.
         """
@@ -628,7 +628,7 @@ class SpectralGPTForPreTraining(SpectralGPTPreTrainedModel):
         mean, scale = self.target_statistics(target)
         prediction = outputs.logits.to(target.dtype) * scale + mean
         rebuilt = torch.where(outputs.mask[..., None] == 1, prediction, target)
-        return unpatchify(rebuilt, *pixel_values.shape[-2:], self.config)
+        return unpatchify(rebuilt, pixel_values.shape[2], pixel_values.shape[3], self.config)
 
 
 @auto_docstring(custom_intro="SpectralGPT with a linear classifier on its pooled output, for one label or many.")
@@ -676,10 +676,10 @@ class SpectralGPTForImageClassification(SpectralGPTPreTrainedModel):
 class SpectralGPTGroupFusion(nn.Module):
     """Learned weighted sum of the spectral groups of each place: tokens (B, N, D) to features (B, D, h, w).
 
-    Tokens without data have no part in it. The weight of the groups that a place lacks is shared equally by those it has,
-    so that the sum of the weights stays as learned. (Dividing by what remains of it would not do: weights have both signs.)
-    A place without any data takes the mean of the image's other places, which moves neither the maxima nor the means that
-    the decode head takes over the whole map.
+    Tokens without data have no part in it. The weight of the groups that a place lacks is shared equally by those it
+    has, so that the sum of the weights stays as learned. (Dividing by what remains of it would not do: weights have
+    both signs.) A place without any data takes the mean of the image's other places, which moves neither the maxima nor
+    the means that the decode head takes over the whole map.
     """
 
     def __init__(self, config: SpectralGPTConfig):
@@ -729,10 +729,10 @@ class SpectralGPTConvBlock(nn.Sequential):
 
 
 class SpectralGPTDecodeHead(nn.Module):
-    """Spectral groups fused, four resolutions made of one, pyramid pooling and a top-down path (UPerNet, arXiv 1807.10221).
+    """Fused spectral groups, four resolutions made of one, pyramid pooling and a top-down path (arXiv 1807.10221).
 
-    `forward` takes fused features (B, D, h, w) and returns logits (B, classes, H, W); fusing is a step of its own, since
-    change detection subtracts in between.
+    `forward` takes fused features (B, D, h, w) and returns logits (B, classes, H, W); fusing is a step of its own,
+    since change detection subtracts in between.
     """
 
     pool_sizes = (1, 2, 3, 6)
@@ -880,8 +880,8 @@ class SpectralGPTForChangeDetection(SpectralGPTPreTrainedModel):
         attention_mask (`torch.Tensor` of shape `(batch_size, num_tokens)`, *optional*):
             0 = token without data at the first date.
         attention_mask_after (`torch.Tensor` of shape `(batch_size, num_tokens)`, *optional*):
-            0 = token without data at the second date. Only groups with data at both dates are compared, and pixels without
-            any are left out of the loss.
+            0 = token without data at the second date. Only groups with data at both dates are compared, and pixels
+            without any are left out of the loss.
         labels (`torch.LongTensor` of shape `(batch_size, height, width)`, *optional*):
             1 = changed, 0 = unchanged; `config.semantic_loss_ignore_index` is left out of the loss.
 
@@ -895,7 +895,8 @@ class SpectralGPTForChangeDetection(SpectralGPTPreTrainedModel):
         grid = token_grid(pixel_values, self.config)
         masks = compared = None
         if attention_mask is not None or attention_mask_after is not None:
-            everything = torch.ones(pixel_values.shape[0], math.prod(grid), dtype=torch.bool, device=pixel_values.device)
+            shape = (pixel_values.shape[0], math.prod(grid))
+            everything = torch.ones(shape, dtype=torch.bool, device=pixel_values.device)
             first_mask = everything if attention_mask is None else attention_mask.bool()
             second_mask = everything if attention_mask_after is None else attention_mask_after.bool()
             masks, compared = torch.cat([first_mask, second_mask]), first_mask & second_mask
@@ -936,10 +937,9 @@ class SpectralGPTBackbone(BackboneMixin, SpectralGPTPreTrainedModel):
         """
         kwargs["output_hidden_states"] = True
         outputs = self.spectralgpt(pixel_values, attention_mask, **kwargs)
+        height, width = pixel_values.shape[2:]
         feature_maps = tuple(
-            self.spectralgpt.feature_map(
-                self.spectralgpt.layernorm(hidden_state), *pixel_values.shape[-2:], attention_mask
-            )
+            self.spectralgpt.feature_map(self.spectralgpt.layernorm(hidden_state), height, width, attention_mask)
             for stage, hidden_state in zip(self.stage_names, outputs.hidden_states)
             if stage in self.out_features
         )
@@ -949,11 +949,11 @@ class SpectralGPTBackbone(BackboneMixin, SpectralGPTPreTrainedModel):
 
 
 __all__ = [
-    "SpectralGPTPreTrainedModel",
-    "SpectralGPTModel",
-    "SpectralGPTForPreTraining",
-    "SpectralGPTForImageClassification",
-    "SpectralGPTForSemanticSegmentation",
-    "SpectralGPTForChangeDetection",
     "SpectralGPTBackbone",
+    "SpectralGPTForChangeDetection",
+    "SpectralGPTForImageClassification",
+    "SpectralGPTForPreTraining",
+    "SpectralGPTForSemanticSegmentation",
+    "SpectralGPTModel",
+    "SpectralGPTPreTrainedModel",
 ]

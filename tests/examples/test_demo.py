@@ -9,9 +9,10 @@ def test_the_demo_prints_its_scores_and_draws_its_picture(tmp_path):
     picture = tmp_path / "demo.png"
     command = [sys.executable, "examples/demo.py", "--output", str(picture)]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    psnr = {name: float(value) for name, value in re.findall(r"^(\S.*?) +(-?\d+\.\d+) +\d+\.\d+°$", output, re.MULTILINE)}
+    scores = re.findall(r"^(\S.*?) +(-?\d+\.\d+) +\d+\.\d+°$", output, re.MULTILINE)
+    psnr = {name: float(value) for name, value in scores}
     assert len(psnr) == 4
     assert psnr["SpectralGPT"] > psnr["band's mean"]
-    similarity = {name: float(value) for name, value in re.findall(r"^(alike|unlike).* (-?\d\.\d{3})$", output, re.MULTILINE)}
-    assert similarity["alike"] > similarity["unlike"]
+    similarity = dict(re.findall(r"^(alike|unlike).* (-?\d\.\d{3})$", output, re.MULTILINE))
+    assert float(similarity["alike"]) > float(similarity["unlike"])
     assert Image.open(picture).size == (1500, 820)

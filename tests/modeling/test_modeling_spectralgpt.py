@@ -4,8 +4,15 @@ import logging
 import pytest
 import torch
 from torch import nn
-from transformers import AutoBackbone, AutoConfig, AutoModel, AutoModelForImageClassification, AutoModelForPreTraining
-from transformers import UperNetConfig, UperNetForSemanticSegmentation
+from transformers import (
+    AutoBackbone,
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoModelForPreTraining,
+    UperNetConfig,
+    UperNetForSemanticSegmentation,
+)
 
 from spectralgpt_hf import (
     SpectralGPTBackbone,
@@ -481,7 +488,7 @@ def test_loading_leaves_no_value_uninitialised(tmp_path):
     model = SpectralGPTForPreTraining.from_pretrained(tmp_path)
     for name, parameter in model.decoder.named_parameters():
         assert parameter.device.type == "cpu"
-        if name.endswith("layernorm.weight") or "layernorm_" in name and name.endswith("weight"):
+        if name.endswith("layernorm.weight") or ("layernorm_" in name and name.endswith("weight")):
             assert (parameter == 1).all(), name
         elif name.endswith("bias"):
             assert (parameter == 0).all(), name
