@@ -112,6 +112,13 @@ def test_a_constant_band_becomes_zero():
         assert values.isfinite().all()
 
 
+def test_a_band_that_is_constant_but_for_a_few_pixels_has_no_percentile_range_and_becomes_zero():
+    pixels = image()
+    pixels[4] = 1234
+    pixels[4, 0, 0] = 9999
+    assert SpectralGPTImageProcessor(normalization="percentile")(pixels).pixel_values[0, 4].abs().max() == 0
+
+
 # Bands
 
 
@@ -395,6 +402,12 @@ def test_resizing_normalises_the_whole_image_first_and_keeps_nodata_out():
     assert batch.attention_mask.view(4, 4, 4)[0].tolist() == [[0] * 4, [0] * 4, [1] * 4, [1] * 4]
     np.testing.assert_allclose(batch.pixel_values[0, 0, 24].numpy(), values[16].numpy(), atol=0.01)
     assert SpectralGPTImageProcessor(size=32, do_resize=False)(pixels).pixel_values.shape[-1] == 64
+
+
+def test_resizing_averages_what_becomes_smaller_than_a_pixel():
+    pixels = np.tile(np.array([3000, 1000, 1000, 3000], np.uint16), (12, 128, 32))
+    values = SpectralGPTImageProcessor(size=32)(pixels).pixel_values[0, :, 8:24, 8:24]
+    np.testing.assert_allclose(values.numpy(), 0.5, atol=0.02)
 
 
 def test_images_of_different_sizes_are_refused_with_advice_unless_resized():
