@@ -21,30 +21,26 @@ import math
 import os
 import re
 import warnings
-import zipfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
-from .bands import BANDS, bands_from_count, find_band, resolve_bands
-from .products import Layer, Product, linear, read_folder, read_stac_file, read_stac_item
+from .bands import BANDS, resolve_bands
+from .products import Layer
+from .sources import Files, Source, alpha_band, is_remote, named_errors, stored_bytes
 
 
 try:
     import rasterio
     from affine import Affine
-    from rasterio.enums import ColorInterp, MaskFlags, Resampling
-    from rasterio.io import MemoryFile
+    from rasterio.enums import MaskFlags, Resampling
     from rasterio.vrt import WarpedVRT
     from rasterio.windows import Window
 except ImportError:
     rasterio = None
-
-Source: TypeAlias = str | os.PathLike[str] | bytes | Mapping[str, Any]
 
 SCL_EXCLUDED = (0, 1, 3, 8, 9, 10)
 """Classes of the scene classification that are left out: no data, saturated, shadow, two of cloud, cirrus."""
@@ -156,24 +152,22 @@ class RasterReader:
         mask_classes: Collection[int] | None,
         max_bytes: int,
     ) -> None:
-        self.name = _name(source)
+        self._files = Files(source, names, bands)
+        self.name = self._files.name
         self._max_bytes = max_bytes
-        self._datasets: dict[str, Any] = {}
-        with ExitStack() as stack, self._named_errors():
-            self._stack = stack
-            product = self._resolve(source, names, bands)
-            self._all_layers = product.layers
-            self._layers = self._select(product.layers, bands)
-            self._layers = _apply_offset(self.name, [self._with_radiometry(layer) for layer in self._layers], offset)
-            self._set_grid(product.layers, resolution)
-            self._mask = None if mask is None else self._open_mask(mask, product, mask_classes)
-            self.bands = None if self._layers[0].band is None else tuple(str(layer.band) for layer in self._layers)
-            stated = any(layer.offset is not None for layer in self._layers)
-            self.offsets = tuple(layer.offset or 0.0 for layer in self._layers) if stated else None
-            self.tags = self._describe(product.tags)
-            self._dtype = self._output_type()
-            # From here on the files stay open until `close`.
-            self._stack = stack.pop_all()
+        try:
+            with named_errors(self.name):
+                self._layers = _apply_offset(self.name, [*map(self._files.describe, self._select(bands))], offset)
+                self._set_grid(resolution)
+                self._mask = None if mask is None else self._open_mask(mask, mask_classes)
+                self._dtype = self._output_type()
+        except BaseException:
+            self.close()
+            raise
+        self.bands = None if self._layers[0].band is None else tuple(str(layer.band) for layer in self._layers)
+        stated = any(layer.offset is not None for layer in self._layers)
+        self.offsets = tuple(layer.offset or 0.0 for layer in self._layers) if stated else None
+        self.tags = self._describe()
 
     def __enter__(self) -> "RasterReader":
         return self
@@ -185,7 +179,7 @@ class RasterReader:
 
     def close(self) -> None:
         """Close the files."""
-        self._stack.close()
+        self._files.close()
 
     def read(
         self,
@@ -208,7 +202,7 @@ class RasterReader:
         transform *= Affine.scale(area.width / width, area.height / height)
         view = _View(area, height, width, transform)
         self._check_size(view)
-        with self._named_errors():
+        with named_errors(self.name):
             pixels = np.empty((len(self._layers), height, width), self._dtype)
             valid = np.ones((height, width), bool)
             empty = np.ones((height, width), bool)
@@ -234,61 +228,8 @@ class RasterReader:
                 valid &= covered & ~np.isin(classes, left_out)
         return Raster(pixels, self.bands, valid, self.crs, transform, dict(self.tags), self.offsets)
 
-    def _resolve(self, source: Source, names: Sequence[str] | None, bands: Sequence[str] | None) -> Product:
-        """Find out what the source is, by content, and list its layers."""
-        if isinstance(source, Mapping):
-            return read_stac_item(source, self.name)
-        if isinstance(source, bytes | bytearray | memoryview):
-            return self._resolve_raster(self._in_memory(bytes(source)), names)
-        path = os.fspath(source)
-        if re.match(r"/vsi|[A-Za-z][A-Za-z0-9+_]+:", path):
-            return self._resolve_raster(path, names)
-        if not os.path.exists(path):
-            raise FileNotFoundError(f"{path}: no such file or folder.")
-        if os.path.isdir(path):
-            return read_folder(path)
-        if not os.path.isfile(path):
-            raise ValueError(f"{path}: expected a file or a folder.")
-        with open(path, "rb") as file:
-            start = file.read(512)
-        if start.startswith(b"\x93NUMPY"):
-            return self._resolve_raster(self._in_memory(_array_file(path)), names or bands, "an .npy array")
-        if zipfile.is_zipfile(path):
-            return read_folder(path)
-        if start.lstrip().startswith(b"{"):
-            return read_stac_file(path)
-        if re.search(r"MTD_(MSI|SAF)L(1C|2A).*\.xml$", path):
-            return read_folder(os.path.dirname(path) or ".")
-        return self._resolve_raster(path, names)
-
-    def _resolve_raster(self, path: str, names: Sequence[str] | None, needs_names: str = "") -> Product:
-        """List the bands of one file, named by the caller, by its descriptions, or by their count."""
-        dataset = self._open(path)
-        indexes = [index for index in dataset.indexes if not _is_alpha(dataset, index)]
-        found: list[str | None] = [find_band(dataset.descriptions[index - 1] or "") for index in indexes]
-        if names is not None:
-            found = list(resolve_bands(names))
-            if len(found) != len(indexes):
-                raise ValueError(f"{self.name}: got {len(found)} band names for {len(indexes)} bands.")
-        elif needs_names:
-            raise ValueError(f"{self.name}: {needs_names} carries no band names: pass `bands`, in the array's order.")
-        elif not any(found):
-            assumed = bands_from_count(len(indexes))
-            if assumed is not None:
-                warnings.warn(
-                    f"A file of {len(indexes)} bands without names: taken as {', '.join(assumed)}, in this order. If "
-                    "that is wrong (EuroSAT stores B8A last), pass the names (`names` here, `bands` to the processor).",
-                    stacklevel=2,
-                )
-                found = list(assumed)
-        twice = [band for band in BANDS if found.count(band) > 1]
-        if twice:
-            raise ValueError(f"{self.name}: {', '.join(twice)} occurs more than once: pass `names`, one date's bands.")
-        # Beside named bands, others are quality layers.
-        layers = [Layer(path, index, band) for index, band in zip(indexes, found) if band or not any(found)]
-        return Product(self.name, layers, tags={k: v for k, v in dataset.tags().items() if k != "AREA_OR_POINT"})
-
-    def _select(self, layers: list[Layer], bands: Sequence[str] | None) -> list[Layer]:
+    def _select(self, bands: Sequence[str] | None) -> list[Layer]:
+        layers = self._files.product.layers
         if bands is None:
             return layers
         wanted = resolve_bands(bands)
@@ -303,26 +244,11 @@ class RasterReader:
             raise ValueError(f"{self.name}: no band {', '.join(missing)}; the source holds {held}.")
         return [by_name[band] for band in wanted]
 
-    def _with_radiometry(self, layer: Layer) -> Layer:
-        """Add what the file itself says to what the product's metadata say."""
-        dataset = self._open(layer.path)
-        position = layer.index - 1
-        if dataset.dtypes[position].startswith("complex"):
-            raise ValueError(f"{self.name}: expected real numbers, found {dataset.dtypes[position]}.")
-        gain, offset, nodata = layer.gain, layer.offset, layer.nodata
-        scale, added = dataset.scales[position], dataset.offsets[position]
-        if gain is None and (scale, added) != (1, 0):
-            gain, stated = linear(scale, added, self.name)
-            offset = stated if offset is None else offset
-        if nodata is None and dataset.nodatavals[position] != 0:
-            nodata = dataset.nodatavals[position]
-        return replace(layer, gain=gain, offset=offset, nodata=nodata)
-
-    def _set_grid(self, layers: list[Layer], resolution: float | None) -> None:
+    def _set_grid(self, resolution: float | None) -> None:
         """Choose the output grid: the finest of the source, so that it does not depend on which bands are asked for."""
-        finest = min(layers, key=lambda layer: BANDS[layer.band].resolution if layer.band else 0)
+        finest = min(self._files.product.layers, key=lambda layer: BANDS[layer.band].resolution if layer.band else 0)
         paths = dict.fromkeys([finest.path, *(layer.path for layer in self._layers)])
-        reference = min(map(self._open, paths), key=lambda dataset: abs(dataset.transform.determinant))
+        reference = min(map(self._files.open, paths), key=lambda dataset: abs(dataset.transform.determinant))
         self.crs, self.transform = reference.crs, reference.transform
         self.width, self.height = reference.width, reference.height
         if self.crs is None:
@@ -343,27 +269,25 @@ class RasterReader:
             self.width = math.ceil(self.width / factor - 1e-6)
             self.height = math.ceil(self.height / factor - 1e-6)
 
-    def _open_mask(
-        self, mask: Source, product: Product, classes: Collection[int] | None
-    ) -> tuple[str, tuple[int, ...]]:
+    def _open_mask(self, mask: Source, classes: Collection[int] | None) -> tuple[str, tuple[int, ...]]:
         """Return the path of the mask and the values that leave a pixel out."""
         if isinstance(mask, bytes | bytearray | memoryview):
-            path = self._in_memory(bytes(mask))
+            path = self._files.hold(bytes(mask))
         elif isinstance(mask, Mapping):
             raise ValueError(f"{self.name}: expected `mask` to be a file or 'SCL', found a dict.")
         elif str(mask).upper() == "SCL":
-            if product.scene_classification is None:
+            path = self._files.product.scene_classification or ""
+            if not path:
                 raise ValueError(f"{self.name}: has no scene classification (SCL): pass a mask file, or none.")
-            path = product.scene_classification
         else:
             path = os.fspath(mask)
-            if not path.startswith("/vsi") and "://" not in path and not os.path.exists(path):
+            if not is_remote(path) and not os.path.exists(path):
                 raise FileNotFoundError(f"{path}: no such mask.")
-        is_scl = "SCL" in re.split(r"[_\W]+", f"{path} {self._open(path).descriptions[0]}".upper())
+        is_scl = "SCL" in re.split(r"[_\W]+", f"{path} {self._files.open(path).descriptions[0]}".upper())
         return path, tuple(classes if classes is not None else SCL_EXCLUDED if is_scl else (0,))
 
-    def _describe(self, tags: dict[str, str]) -> dict[str, str]:
-        tags = dict(tags)
+    def _describe(self) -> dict[str, str]:
+        tags = dict(self._files.product.tags)
         dates = [value for key, value in tags.items() if key.lower() in ("date", "datetime", "acquisition_date")]
         name = os.path.basename(self.name.rstrip("/"))
         in_name = re.search(r"(?<!\d)(20\d\d)-?([01]\d)-?([0-3]\d)(?!\d)", name)
@@ -380,9 +304,9 @@ class RasterReader:
     def _output_type(self) -> np.dtype[Any]:
         """The stored type where values are copied, float32 where they are computed."""
         computed = any(layer.gain not in (None, 1) or layer.offset for layer in self._layers)
-        if computed or not all(self._is_on_grid(self._open(layer.path)) for layer in self._layers):
+        if computed or not all(self._is_on_grid(self._files.open(layer.path)) for layer in self._layers):
             return np.dtype(np.float32)
-        return np.result_type(*(self._open(layer.path).dtypes[layer.index - 1] for layer in self._layers))
+        return np.result_type(*(self._files.open(layer.path).dtypes[layer.index - 1] for layer in self._layers))
 
     def _read(
         self, path: str, indexes: list[int], view: "_View", nearest: bool = False
@@ -393,10 +317,10 @@ class RasterReader:
             Values, interpolated where the grids differ (C, H, W); the nearest stored values (C, H, W), which tell
             nodata; and which pixels the file covers (H, W).
         """
-        dataset = self._open(path)
+        dataset = self._files.open(path)
         shape = (view.height, view.width)
         flags = dataset.mask_flag_enums[0]
-        alpha = next((index for index in dataset.indexes if _is_alpha(dataset, index)), None)
+        alpha = alpha_band(dataset)
         masked = MaskFlags.per_dataset in flags and (alpha is not None or MaskFlags.alpha not in flags)
         if self._is_on_grid(dataset):
             stored = dataset.read(indexes, window=view.window, out_shape=(len(indexes), *shape))
@@ -432,7 +356,7 @@ class RasterReader:
 
     def _empty(self, view: "_View", empty: np.ndarray) -> np.ndarray:
         """Narrow the pixels that are 0 in all bands asked for down to those that are 0 in all bands of the source."""
-        others = [layer for layer in self._all_layers if not any(_same(layer, read) for read in self._layers)]
+        others = [layer for layer in self._files.product.layers if not any(_same(layer, read) for read in self._layers)]
         for path, positions in _by_path(others).items():
             if not empty.any():
                 break
@@ -471,33 +395,9 @@ class RasterReader:
             raise ValueError(
                 f"{what}, more than `max_bytes` ({limit}): read windows, or a decimated image (`out_shape`)."
             )
-        stored = sum(_stored_bytes(path) for path in _by_path(self._layers))
+        stored = sum(stored_bytes(path) for path in _by_path(self._layers))
         if needed > 2**28 and needed > 2000 * stored and not view.decimated:
             raise ValueError(f"{what}, but it holds {stored} bytes: the file is truncated or damaged.")
-
-    def _in_memory(self, content: bytes) -> str:
-        if not content:
-            raise ValueError(f"{self.name}: expected the bytes of a TIFF, found none.")
-        return self._stack.enter_context(MemoryFile(content)).name
-
-    def _open(self, path: str) -> Any:
-        if path not in self._datasets:
-            # Bytes come from strangers, and other drivers follow references to files and networks.
-            drivers = ["GTiff", "JP2OpenJPEG", "PNG", "JPEG"] if path.startswith("/vsimem/") else None
-            self._datasets[path] = self._stack.enter_context(rasterio.open(path, driver=drivers))
-        return self._datasets[path]
-
-    @contextmanager
-    def _named_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (rasterio.errors.RasterioError, rasterio._err.CPLE_BaseError, OSError, MemoryError, ValueError) as error:
-            if self.name in str(error) and isinstance(error, ValueError | FileNotFoundError):
-                raise
-            cause = error.__cause__ or error
-            raise ValueError(
-                f"{self.name}: cannot be read as a raster; expected a GeoTIFF or another format of rasterio ({cause})."
-            ) from error
 
 
 def write_raster(
@@ -576,14 +476,6 @@ class _View:
         return (self.height, self.width) != (self.window.height, self.window.width)
 
 
-def _name(source: Source) -> str:
-    if isinstance(source, Mapping):
-        return f"STAC item {source.get('id', '')!r}"
-    if isinstance(source, bytes | bytearray | memoryview):
-        return f"raster of {len(source)} bytes"
-    return os.fspath(source)
-
-
 def _by_path(layers: list[Layer]) -> dict[str, list[int]]:
     """Positions of the layers of each file, so that a file is read once."""
     groups: dict[str, list[int]] = {}
@@ -594,11 +486,6 @@ def _by_path(layers: list[Layer]) -> dict[str, list[int]]:
 
 def _same(one: Layer, other: Layer) -> bool:
     return (one.path, one.index) == (other.path, other.index)
-
-
-def _is_alpha(dataset: Any, index: int) -> bool:
-    """Four bands of 8 bits are often declared RGBA by default; a band's name says that it is none."""
-    return dataset.colorinterp[index - 1] == ColorInterp.alpha and not find_band(dataset.descriptions[index - 1] or "")
 
 
 def _apply_offset(
@@ -619,26 +506,3 @@ def _apply_offset(
 def _join_numbers(numbers: Sequence[float]) -> str:
     texts = [f"{number:g}" for number in numbers]
     return texts[0] if len(set(texts)) == 1 else ",".join(texts)
-
-
-def _stored_bytes(path: str) -> float:
-    """Size of the file behind a path, or infinity where only reading would tell."""
-    zipped = re.match(r"/vsizip/\{(.*)\}/", path)
-    path = zipped[1] if zipped else path
-    return os.path.getsize(path) if os.path.isfile(path) else math.inf
-
-
-def _array_file(path: str) -> bytes:
-    """Return a TIFF of an `.npy` file, so that arrays take the same way as files."""
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError, SyntaxError) as error:
-        raise ValueError(f"{path}: cannot be read as an .npy array ({error}).") from error
-    if array.ndim != 3 or 0 in array.shape or array.dtype.kind not in "uif":
-        raise ValueError(f"{path}: expected a numeric array (C, H, W), found {array.dtype} {array.shape}.")
-    array = array.astype(np.float32) if array.dtype == np.float16 else array
-    count, height, width = array.shape
-    with MemoryFile() as memory:
-        with memory.open(driver="GTiff", count=count, height=height, width=width, dtype=array.dtype.name) as dataset:
-            dataset.write(array)
-        return memory.read()
