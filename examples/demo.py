@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import spectralgpt_hf
 from spectralgpt_hf import SpectralGPTForPreTraining, SpectralGPTImageProcessor
+from spectralgpt_hf.assets import CHECKPOINT, SAMPLE
 from spectralgpt_hf.inference.pictures import reconstruction_panel
 from spectralgpt_hf.inference.reconstruction import (
     band_mean,
@@ -22,9 +22,6 @@ from spectralgpt_hf.inference.reconstruction import (
 )
 
 
-ASSETS = Path(spectralgpt_hf.__file__).parent / "assets"
-
-
 def cosine(model: SpectralGPTForPreTraining, first: torch.Tensor, second: torch.Tensor) -> float:
     """Return the cosine similarity of the pooled embeddings of two crops (C, H, W)."""
     with torch.no_grad():
@@ -34,8 +31,8 @@ def cosine(model: SpectralGPTForPreTraining, first: torch.Tensor, second: torch.
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--image", default=str(ASSETS / "sample.tif"))
-    parser.add_argument("--checkpoint", default=str(ASSETS / "spectralgpt-tiny"))
+    parser.add_argument("--image", default=str(SAMPLE))
+    parser.add_argument("--checkpoint", default=str(CHECKPOINT))
     parser.add_argument("--output", type=Path, default=Path("outputs/demo.png"))
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -76,11 +73,11 @@ def main() -> None:
         print(f"{name:44}{cosine(model, *crops):10.3f}")
 
 
-# Places in the embedded image: name, row, column; and upper left corners of crops.
-MARKS = (("water", 60, 60), ("marsh", 250, 250), ("land", 440, 440))
+# Places in the embedded image: name, row and column of pixels; upper left corners of crops.
+MARKS = (("field", 75, 65), ("water", 400, 192), ("marsh", 410, 380))
 CROPS = {
-    "alike: water and water": ((0, 0), (128, 0)),
-    "unlike: water and land": ((0, 0), (384, 384)),
+    "alike: marsh and marsh": ((0, 384), (384, 384)),
+    "unlike: marsh and fields": ((384, 384), (64, 0)),
 }
 
 

@@ -168,6 +168,16 @@ class SpectralGPTPositionEmbeddings(nn.Module):
             spectral = groups.transpose(1, 2).to(spectral.dtype)
         return (spectral[0, :, None] + spatial[0, None]).flatten(0, 1)  # (G, h * w, D) -> (N, D)
 
+    def sine_cosine_positions(self) -> torch.Tensor:
+        """Return waves (1, h * w, D) along the rows and the columns, from one pixel of a place to beyond the grid."""
+        width = self.spatial_position_embeddings.shape[-1]
+        frequencies = 10_000 ** -torch.linspace(0, 1, width // 4)
+        angles = torch.arange(self.grid_size)[:, None] * frequencies
+        waves = torch.cat([angles.sin(), angles.cos()], dim=1)  # (grid_size, D / 2)
+        rows = waves[:, None].expand(-1, self.grid_size, -1)
+        positions = torch.cat([rows, rows.transpose(0, 1)], dim=-1).flatten(0, 1)
+        return nn.functional.pad(positions, (0, width - positions.shape[-1]))[None]
+
     def interpolate_spatial(self, rows: int, columns: int) -> torch.Tensor:
         """Return the spatial positions (1, h * w, D) of another grid."""
         spatial = self.spatial_position_embeddings
@@ -337,8 +347,9 @@ class SpectralGPTPreTrainedModel(PreTrainedModel):
         if isinstance(module, nn.Linear | nn.Conv2d):
             init.xavier_uniform_(module.weight)  # scales with the width, from tiny to huge
         elif isinstance(module, SpectralGPTPositionEmbeddings):
-            init.trunc_normal_(module.spatial_position_embeddings, std=self.config.initializer_range)
-            init.trunc_normal_(module.spectral_position_embeddings, std=self.config.initializer_range)
+            # Learned, but from waves: places know their neighbours from the start, which saves thousands of steps.
+            init.copy_(module.spatial_position_embeddings, module.sine_cosine_positions())
+            init.normal_(module.spectral_position_embeddings, std=2**-0.5)  # as strong as the waves
         elif isinstance(module, SpectralGPTGroupFusion):
             init.constant_(module.weight, 1 / module.weight.shape[1])  # the mean, as in the other read-outs
             init.zeros_(module.bias)
@@ -718,14 +729,24 @@ class SpectralGPTConcatConv(nn.Conv2d):
         weights = self.weight.split([feature_map.shape[1] for feature_map in feature_maps], dim=1)
         output = nn.functional.conv2d(feature_maps[-1], weights[-1], self.bias)
         for feature_map, weight in zip(feature_maps[:-1], weights[:-1]):
-            output = output + resize(nn.functional.conv2d(feature_map, weight), output.shape[-2:])
+            output += resize(nn.functional.conv2d(feature_map, weight), output.shape[-2:])
         return output
+
+
+class SpectralGPTEnlargement(nn.ConvTranspose2d):
+    """Transposed convolution whose kernels lie side by side: one matrix product, and its values put in their places."""
+
+    def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
+        values = feature_map.permute(0, 2, 3, 1) @ self.weight.flatten(1)  # (B, h, w, channels * kernel * kernel)
+        pixels = nn.functional.pixel_shuffle(values.permute(0, 3, 1, 2), self.kernel_size[0])
+        return pixels + self.bias[:, None, None]
 
 
 class SpectralGPTConvBlock(nn.Sequential):
     def __init__(self, config: SpectralGPTConfig, conv: nn.Conv2d, num_groups: int, *upsampling: nn.Module):
         norm = nn.GroupNorm(num_groups, conv.out_channels)
-        super().__init__(conv, norm, nn.GELU(), *upsampling, nn.Dropout(config.decode_dropout))
+        # In place: nothing before it needs its own output again, and these are the largest tensors of all.
+        super().__init__(conv, norm, nn.GELU(), *upsampling, nn.Dropout(config.decode_dropout, inplace=True))
 
 
 class SpectralGPTDecodeHead(nn.Module):
@@ -746,7 +767,7 @@ class SpectralGPTDecodeHead(nn.Module):
         for level, level_width in enumerate(level_widths):
             hidden = max(2 * width, level_width)
             stride = max(1, config.patch_size >> level)
-            upsampling = [nn.ConvTranspose2d(hidden, level_width, stride, stride)] if level < 3 else []
+            upsampling = [SpectralGPTEnlargement(hidden, level_width, stride, stride)] if level < 3 else []
             conv = nn.Conv2d(config.hidden_size, hidden, 1)
             self.branches.append(SpectralGPTConvBlock(config, conv, 32, *upsampling))
         self.pool_projections = nn.ModuleList([nn.Conv2d(8 * width, width, 1) for _ in self.pool_sizes])

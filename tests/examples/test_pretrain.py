@@ -2,16 +2,12 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-import spectralgpt_hf
 from spectralgpt_hf import SpectralGPTForPreTraining, SpectralGPTImageProcessor
-
-
-SAMPLE = Path(spectralgpt_hf.__file__).parent / "assets" / "sample.tif"
+from spectralgpt_hf.assets import SAMPLE
 
 
 def pretrain(*arguments: str) -> subprocess.CompletedProcess[str]:

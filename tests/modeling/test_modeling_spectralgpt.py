@@ -156,6 +156,14 @@ def test_resizing_the_positions_gives_what_interpolating_them_on_the_fly_gave(tm
         model.resize_positions(50)
 
 
+def test_positions_start_as_waves_in_which_neighbours_are_alike():
+    positions = small_model().embeddings.position_embeddings.spatial_position_embeddings[0].reshape(4, 4, 48)
+    similarity = nn.functional.cosine_similarity(positions[0, 0], positions, dim=-1)
+    assert (similarity[0].diff() < 0).all()
+    assert (similarity[:, 0].diff() < 0).all()
+    torch.testing.assert_close(similarity, similarity.T)
+
+
 # Tokens without data
 
 
@@ -492,8 +500,10 @@ def test_loading_leaves_no_value_uninitialised(tmp_path):
             assert (parameter == 1).all(), name
         elif name.endswith("bias"):
             assert (parameter == 0).all(), name
-        elif "position" in name or name == "mask_token":
+        elif name == "mask_token":
             assert 0.005 < parameter.std() < 0.04, name
+        elif "position" in name:
+            assert 0.5 < parameter.square().mean().sqrt() < 0.9, name
         else:
             bound = (6 / sum(parameter.shape)) ** 0.5
             assert 0.4 * bound < parameter.std() < 0.8 * bound, name
