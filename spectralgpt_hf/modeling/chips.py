@@ -128,10 +128,12 @@ def as_tensor(image: Any, name: str) -> torch.Tensor:
             raise ValueError(
                 f"{name}: expected a path, or an array or tensor of numbers, found {type(image).__name__}."
             )
-        image = torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), ["C", "W"]))
+        if not (array.flags.carray and array.dtype.isnative):  # what torch cannot share
+            array = np.array(array, array.dtype.newbyteorder("="), order="C")
+        image = torch.from_numpy(array)
     if image.is_complex():
         raise ValueError(f"{name}: expected real numbers, found {image.dtype}.")
-    return image.to(_WIDER.get(image.dtype, image.dtype))
+    return image.to(_WIDER[image.dtype]) if image.dtype in _WIDER else image
 
 
 # Torch has hardly any arithmetic for these.

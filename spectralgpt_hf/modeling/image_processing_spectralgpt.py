@@ -49,7 +49,7 @@ NORMALIZATION_SCOPES = ("image", "given")
 MISSING_BANDS = ("error", "nearest", "mean", "mask")
 
 # Values that go through the arithmetic at once: few enough to stay in a CPU's cache.
-CHUNK_VALUES = 2**21
+CHUNK_VALUES = 3 * 2**19
 
 
 class SpectralGPTImageProcessorKwargs(TypedDict, total=False):
@@ -451,11 +451,11 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
     ) -> list[torch.Tensor | None]:
         """Return for each chip which tokens (N,) have data; None where all have."""
         filled = plan.filled if self.missing_bands == "mask" else {}
+        if share is None and not filled:
+            return [None] * len(chips)
         present = torch.tensor([band not in filled for band in self.bands], device=pixel_values.device)
         groups = present.view(-1, self.spectral_patch_size).any(1)
         if share is None:
-            if groups.all():
-                return [None] * len(chips)
             share = torch.ones_like(pixel_values[:, 0])
         places = token_validity(share, self.patch_size).flatten(1)
         for chip, any_place in zip(chips, places.any(1).tolist()):
