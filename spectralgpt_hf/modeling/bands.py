@@ -111,9 +111,9 @@ def find_band(text: str) -> str | None:
     """Return the band that a file name or a band description speaks of, or None.
 
     A whole name counts ("red", "B8A"), and else the last band number that stands alone: "T33UUU_20170216_B8A_20m" and
-    "B8A, narrow NIR" are B8A.
+    "B8A, narrow NIR" are B8A. "Band 9" counts as none: much software writes it for the ninth band, whatever that is.
     """
-    whole = _NAMES.get(_normalise(text))
+    whole = None if re.match(r"\s*band[\s_]*\d", text, re.IGNORECASE) else _NAMES.get(_normalise(text))
     inside = re.findall(r"(?<![a-z0-9])b0?(8a|1[0-2]|[1-9])(?![a-z0-9])", text.lower().replace("_", " "))
     return whole or (_NAMES[f"b{inside[-1]}"] if inside else None)
 

@@ -181,7 +181,7 @@ _BAND_FILE = re.compile(
     re.IGNORECASE,
 )
 # Also the names of before 2016: S2A_OPER_MTD_SAFL1C_PDMC_....xml.
-_SAFE_METADATA = re.compile(r"(?:^|_)MTD_(?:MSI|SAF)L(?:1C|2A)[^/]*\.xml$")
+_SAFE_METADATA = re.compile(r"(?:^|[_/])MTD_(?:MSI|SAF)L(?:1C|2A)[^/]*\.xml$")
 _MAX_METADATA_BYTES = 64 * 2**20
 
 

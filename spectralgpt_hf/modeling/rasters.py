@@ -20,7 +20,6 @@ metadata state it, and never inferred from dates, names or values.
 import math
 import os
 import re
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -29,15 +28,14 @@ from typing import Any
 import numpy as np
 
 from .bands import BANDS, resolve_bands
+from .grids import Grid, Part, choose_grid, read_part
 from .products import Layer
-from .sources import Files, Source, alpha_band, is_remote, named_errors, stored_bytes
+from .sources import Files, Source, is_remote, named_errors, stored_bytes
 
 
 try:
     import rasterio
     from affine import Affine
-    from rasterio.enums import MaskFlags, Resampling
-    from rasterio.vrt import WarpedVRT
     from rasterio.windows import Window
 except ImportError:
     rasterio = None
@@ -47,6 +45,10 @@ SCL_EXCLUDED = (0, 1, 3, 8, 9, 10)
 
 MAX_READ_BYTES = 4 * 2**30
 """What one read may take, unless told otherwise: a file of a few bytes can declare terabytes."""
+
+# From this size on a file must be large enough for what it declares: no image is compressed better.
+CHECKED_BYTES = 2**28
+LARGEST_COMPRESSION = 2000
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +119,7 @@ def open_raster(
         mask: Further pixels to leave out: "SCL" for the product's own scene classification, or a file that overlaps.
         offset: What to add to the stored digital numbers, in place of what the metadata say: a number, one for each of
             `bands`, or one for each band name.
-        names: What the source holds, in its order, in place of what it says itself.
+        names: What a file or array holds, in its order, in place of what it says itself. Products name their files.
         mask_classes: Values of the mask that leave a pixel out. Defaults to `SCL_EXCLUDED` for a scene classification,
             and to 0 for any other mask.
         max_bytes: Largest read.
@@ -158,12 +160,14 @@ class RasterReader:
         try:
             with named_errors(self.name):
                 self._layers = _apply_offset(self.name, [*map(self._files.describe, self._select(bands))], offset)
-                self._set_grid(resolution)
+                self._grid = self._choose_grid(resolution)
                 self._mask = None if mask is None else self._open_mask(mask, mask_classes)
                 self._dtype = self._output_type()
         except BaseException:
             self.close()
             raise
+        self.crs, self.transform = self._grid.crs, self._grid.transform
+        self.height, self.width = self._grid.height, self._grid.width
         self.bands = None if self._layers[0].band is None else tuple(str(layer.band) for layer in self._layers)
         stated = any(layer.offset is not None for layer in self._layers)
         self.offsets = tuple(layer.offset or 0.0 for layer in self._layers) if stated else None
@@ -196,43 +200,41 @@ class RasterReader:
         Raises:
             ValueError: If the window leaves the grid, the read takes more than `max_bytes`, or the file is damaged.
         """
-        area = self._checked(window)
-        height, width = out_shape or (area.height, area.width)
-        transform = self.transform * Affine.translation(area.col_off, area.row_off)
-        transform *= Affine.scale(area.width / width, area.height / height)
-        view = _View(area, height, width, transform)
-        self._check_size(view)
+        part = self._grid.part(window, out_shape, self.name)
+        self._check_size(part)
+        shape = (part.grid.height, part.grid.width)
         with named_errors(self.name):
-            pixels = np.empty((len(self._layers), height, width), self._dtype)
-            valid = np.ones((height, width), bool)
-            empty = np.ones((height, width), bool)
-            for path, positions in _by_path(self._layers).items():
-                layers = [self._layers[position] for position in positions]
-                values, stored, covered = self._read(path, [layer.index for layer in layers], view)
+            pixels = np.empty((len(self._layers), *shape), self._dtype)
+            valid, empty = np.ones(shape, bool), np.ones(shape, bool)
+            for path, layers in _by_path(self._layers).items():
+                values, stored, covered = self._read(path, layers, part)
                 valid &= covered
-                for position, layer, channel, raw in zip(positions, layers, values, stored):
+                for layer, channel, raw in zip(layers, values, stored):
                     empty &= raw == 0
                     if layer.nodata is not None:
                         valid &= raw != layer.nodata
-                    pixels[position] = channel
+                    target = pixels[self._layers.index(layer)]
+                    target[:] = channel
                     if layer.gain not in (None, 1):
-                        pixels[position] *= layer.gain
+                        target *= layer.gain
                     if layer.offset:
-                        pixels[position] += layer.offset
-            valid &= ~self._empty(view, empty)
-            if np.issubdtype(self._dtype, np.floating):
+                        target += layer.offset
+            valid &= ~self._narrow(empty, part)
+            if pixels.dtype.kind == "f":
                 valid &= np.isfinite(pixels).all(0)
             if self._mask is not None:
-                mask_path, left_out = self._mask
-                _, (classes,), covered = self._read(mask_path, [1], view, nearest=True)
+                layer, left_out = self._mask
+                _, (classes,), covered = self._read(layer.path, [layer], part, nearest=True)
                 valid &= covered & ~np.isin(classes, left_out)
-        return Raster(pixels, self.bands, valid, self.crs, transform, dict(self.tags), self.offsets)
+        return Raster(pixels, self.bands, valid, self.crs, part.grid.transform, dict(self.tags), self.offsets)
 
     def _select(self, bands: Sequence[str] | None) -> list[Layer]:
         layers = self._files.product.layers
         if bands is None:
             return layers
         wanted = resolve_bands(bands)
+        if not wanted:
+            raise ValueError(f"{self.name}: expected `bands` to name at least one band, or None for all.")
         by_name = {layer.band: layer for layer in layers}
         missing = [band for band in wanted if band not in by_name]
         if missing and layers[0].band is None:
@@ -244,33 +246,15 @@ class RasterReader:
             raise ValueError(f"{self.name}: no band {', '.join(missing)}; the source holds {held}.")
         return [by_name[band] for band in wanted]
 
-    def _set_grid(self, resolution: float | None) -> None:
-        """Choose the output grid: the finest of the source, so that it does not depend on which bands are asked for."""
+    def _choose_grid(self, resolution: float | None) -> Grid:
+        """Take the finest grid of the source, so that it does not depend on which bands are asked for."""
         finest = min(self._files.product.layers, key=lambda layer: BANDS[layer.band].resolution if layer.band else 0)
         paths = dict.fromkeys([finest.path, *(layer.path for layer in self._layers)])
         reference = min(map(self._files.open, paths), key=lambda dataset: abs(dataset.transform.determinant))
-        self.crs, self.transform = reference.crs, reference.transform
-        self.width, self.height = reference.width, reference.height
-        if self.crs is None:
-            return
-        sampling = math.sqrt(abs(self.transform.determinant))
-        if self.crs.is_projected:
-            sampling *= self.crs.linear_units_factor[1]
-        else:
-            latitude = (self.transform * (self.width / 2, self.height / 2))[1]
-            sampling *= 111_320 * math.sqrt(max(math.cos(math.radians(latitude)), 0.01))
-        if not 5 <= sampling <= 20:
-            warnings.warn(
-                f"{self.name}: ground sampling is {sampling:.3g} m, Sentinel-2's finest is 10 m.", stacklevel=2
-            )
-        if self.crs.is_projected and resolution is not None and abs(resolution / sampling - 1) > 0.01:
-            factor = resolution / sampling
-            self.transform *= Affine.scale(factor)
-            self.width = math.ceil(self.width / factor - 1e-6)
-            self.height = math.ceil(self.height / factor - 1e-6)
+        return choose_grid(reference, resolution, self.name)
 
-    def _open_mask(self, mask: Source, classes: Collection[int] | None) -> tuple[str, tuple[int, ...]]:
-        """Return the path of the mask and the values that leave a pixel out."""
+    def _open_mask(self, mask: Source, classes: Collection[int] | None) -> tuple[Layer, tuple[int, ...]]:
+        """Return the mask and the values that leave a pixel out."""
         if isinstance(mask, bytes | bytearray | memoryview):
             path = self._files.hold(bytes(mask))
         elif isinstance(mask, Mapping):
@@ -284,7 +268,7 @@ class RasterReader:
             if not is_remote(path) and not os.path.exists(path):
                 raise FileNotFoundError(f"{path}: no such mask.")
         is_scl = "SCL" in re.split(r"[_\W]+", f"{path} {self._files.open(path).descriptions[0]}".upper())
-        return path, tuple(classes if classes is not None else SCL_EXCLUDED if is_scl else (0,))
+        return Layer(path), tuple(classes if classes is not None else SCL_EXCLUDED if is_scl else (0,))
 
     def _describe(self) -> dict[str, str]:
         tags = dict(self._files.product.tags)
@@ -302,102 +286,40 @@ class RasterReader:
         return tags
 
     def _output_type(self) -> np.dtype[Any]:
-        """The stored type where values are copied, float32 where they are computed."""
+        """Return the stored type where values are copied, float32 where they are computed."""
+        datasets = [self._files.open(layer.path) for layer in self._layers]
         computed = any(layer.gain not in (None, 1) or layer.offset for layer in self._layers)
-        if computed or not all(self._is_on_grid(self._files.open(layer.path)) for layer in self._layers):
+        if computed or not all(map(self._grid.holds, datasets)):
             return np.dtype(np.float32)
-        return np.result_type(*(self._files.open(layer.path).dtypes[layer.index - 1] for layer in self._layers))
+        return np.result_type(*(dataset.dtypes[layer.index - 1] for dataset, layer in zip(datasets, self._layers)))
 
     def _read(
-        self, path: str, indexes: list[int], view: "_View", nearest: bool = False
+        self, path: str, layers: list[Layer], part: Part, nearest: bool = False
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Read bands of one file on the view.
+        indexes = [layer.index for layer in layers]
+        return read_part(self._files.open(path), indexes, self._grid, part, self.name, nearest)
 
-        Returns:
-            Values, interpolated where the grids differ (C, H, W); the nearest stored values (C, H, W), which tell
-            nodata; and which pixels the file covers (H, W).
-        """
-        dataset = self._files.open(path)
-        shape = (view.height, view.width)
-        flags = dataset.mask_flag_enums[0]
-        alpha = alpha_band(dataset)
-        masked = MaskFlags.per_dataset in flags and (alpha is not None or MaskFlags.alpha not in flags)
-        if self._is_on_grid(dataset):
-            stored = dataset.read(indexes, window=view.window, out_shape=(len(indexes), *shape))
-            covered = np.ones(shape, bool)
-            if masked:
-                covered = dataset.read_masks(indexes[0], window=view.window, out_shape=shape) > 0
-            return stored, stored, covered
-        if dataset.crs is None or self.crs is None:
-            raise ValueError(
-                f"{self.name}: {os.path.basename(path)} has {dataset.height} x {dataset.width} px beside {self.height} "
-                f"x {self.width} px, and without a reference system nothing says how they overlap."
-            )
-        target = {"crs": self.crs, "transform": view.transform, "height": view.height, "width": view.width}
-        # Exact to well below a pixel; 0 would select no transformer at all.
-        target["tolerance"] = 1e-6
-        # Here NaN means that no value is nodata, so that what is stored comes out and alpha tells the extent.
-        extent = {"src_nodata": math.nan, "add_alpha": True}
-        if masked and alpha is not None:
-            extent = {"src_nodata": math.nan, "src_alpha": alpha, "add_alpha": True}
-        with WarpedVRT(dataset, resampling=Resampling.nearest, **target, **extent) as warped:
-            stored = warped.read(indexes)
-            covered = warped.read(warped.count) > 0
-        if nearest or view.decimated:
-            return stored, stored, covered
-        coarser = abs(dataset.transform.determinant) > 0.99 * abs(self.transform.determinant)
-        resampling = Resampling.bilinear if coarser else Resampling.average
-        # Zeros beyond the swath are seldom declared, and must not be mixed into the pixels beside them either.
-        nodata = dataset.nodatavals[indexes[0] - 1] or 0
-        with WarpedVRT(
-            dataset, resampling=resampling, dtype="float32", src_nodata=nodata, nodata=0, **target
-        ) as warped:
-            return warped.read(indexes), stored, covered
-
-    def _empty(self, view: "_View", empty: np.ndarray) -> np.ndarray:
-        """Narrow the pixels that are 0 in all bands asked for down to those that are 0 in all bands of the source."""
-        others = [layer for layer in self._files.product.layers if not any(_same(layer, read) for read in self._layers)]
-        for path, positions in _by_path(others).items():
+    def _narrow(self, empty: np.ndarray, part: Part) -> np.ndarray:
+        """Narrow pixels that are 0 in all bands asked for down to those that are 0 in all bands of the source."""
+        read = {(layer.path, layer.index) for layer in self._layers}
+        others = [layer for layer in self._files.product.layers if (layer.path, layer.index) not in read]
+        for path, layers in _by_path(others).items():
             if not empty.any():
                 break
-            _, stored, _ = self._read(path, [others[position].index for position in positions], view, nearest=True)
+            _, stored, _ = self._read(path, layers, part, nearest=True)
             empty = empty & (stored == 0).all(0)
         return empty
 
-    def _is_on_grid(self, dataset: Any) -> bool:
-        if (dataset.height, dataset.width) != (self.height, self.width):
-            return False
-        if dataset.crs is None or self.crs is None:
-            return True
-        precision = 1e-3 * math.sqrt(abs(self.transform.determinant))
-        return dataset.crs == self.crs and dataset.transform.almost_equals(self.transform, precision)
-
-    def _checked(self, window: "Window | tuple[int, int, int, int] | None") -> "Window":
-        if window is None:
-            return Window(0, 0, self.width, self.height)
-        numbers = window.flatten() if isinstance(window, Window) else tuple(window)
-        column, row, width, height = (int(number) for number in numbers)
-        inside = min(column, row) >= 0 and column + width <= self.width and row + height <= self.height
-        if (column, row, width, height) != numbers or width < 1 or height < 1 or not inside:
-            raise ValueError(
-                f"{self.name}: expected a window of whole pixels (column, row, width, height) within {self.width} x "
-                f"{self.height} px, found {numbers}."
-            )
-        return Window(column, row, width, height)
-
-    def _check_size(self, view: "_View") -> None:
-        needed = len(self._layers) * view.height * view.width * self._dtype.itemsize
-        what = (
-            f"{self.name}: {len(self._layers)} bands of {view.width} x {view.height} px take {needed / 2**30:.1f} GiB"
-        )
+    def _check_size(self, part: Part) -> None:
+        count, height, width = len(self._layers), part.grid.height, part.grid.width
+        needed = count * height * width * self._dtype.itemsize
+        what = f"{self.name}: {count} bands of {width} x {height} px take {needed / 2**30:.1f} GiB"
         if needed > self._max_bytes:
             limit = f"{self._max_bytes / 2**30:.1f} GiB"
-            raise ValueError(
-                f"{what}, more than `max_bytes` ({limit}): read windows, or a decimated image (`out_shape`)."
-            )
-        stored = sum(stored_bytes(path) for path in _by_path(self._layers))
-        if needed > 2**28 and needed > 2000 * stored and not view.decimated:
-            raise ValueError(f"{what}, but it holds {stored} bytes: the file is truncated or damaged.")
+            raise ValueError(f"{what}, more than `max_bytes` ({limit}): read windows, or decimate (`out_shape`).")
+        stored = sum(map(stored_bytes, _by_path(self._layers)))
+        if needed > CHECKED_BYTES and needed > LARGEST_COMPRESSION * stored and not part.is_decimated:
+            raise ValueError(f"{what}, but it holds {stored} bytes: it is truncated or damaged.")
 
 
 def write_raster(
@@ -432,6 +354,10 @@ def write_raster(
         raise ValueError(f"{path}: expected pixels (C, H, W) or (H, W), none of them 0, found {pixels.shape}.")
     if bands is not None and len(bands) != len(pixels):
         raise ValueError(f"{path}: got {len(bands)} band names for {len(pixels)} bands.")
+    if not rasterio.dtypes.check_dtype(pixels.dtype.name):
+        raise ValueError(f"{path}: a GeoTIFF holds no {pixels.dtype.name} values.")
+    if nodata is not None and not rasterio.dtypes.in_dtype_range(nodata, pixels.dtype.name):
+        raise ValueError(f"{path}: expected a nodata value that {pixels.dtype.name} can hold, found {nodata}.")
     destination = os.fspath(path)
     temporary = f"{destination}.{os.getpid()}.part"
     profile = {
@@ -462,30 +388,12 @@ def write_raster(
             os.remove(temporary)
 
 
-@dataclass(frozen=True)
-class _View:
-    """What is read: a window of the output grid, at a shape of its own."""
-
-    window: "Window"
-    height: int
-    width: int
-    transform: "Affine"
-
-    @property
-    def decimated(self) -> bool:
-        return (self.height, self.width) != (self.window.height, self.window.width)
-
-
-def _by_path(layers: list[Layer]) -> dict[str, list[int]]:
-    """Positions of the layers of each file, so that a file is read once."""
-    groups: dict[str, list[int]] = {}
-    for position, layer in enumerate(layers):
-        groups.setdefault(layer.path, []).append(position)
+def _by_path(layers: list[Layer]) -> dict[str, list[Layer]]:
+    """Group layers by file, so that each file is read once."""
+    groups: dict[str, list[Layer]] = {}
+    for layer in layers:
+        groups.setdefault(layer.path, []).append(layer)
     return groups
-
-
-def _same(one: Layer, other: Layer) -> bool:
-    return (one.path, one.index) == (other.path, other.index)
 
 
 def _apply_offset(

@@ -36,6 +36,8 @@ try:
 except ImportError:
     rasterio = None
 
+_IMAGE_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
+
 Source: TypeAlias = str | os.PathLike[str] | bytes | Mapping[str, Any]
 
 
@@ -44,7 +46,7 @@ class Files:
 
     Args:
         source: As in `open_raster`.
-        names: What the source holds, in its order, in place of what it says itself.
+        names: What a file or array holds, in its order, in place of what it says itself.
         array_names: The same for sources that cannot say it.
 
     Attributes:
@@ -67,15 +69,14 @@ class Files:
     def open(self, path: str) -> Any:
         """Return the rasterio dataset of a path."""
         if path not in self._datasets:
-            # Bytes come from strangers, and other drivers follow references to files and networks.
-            drivers = ["GTiff", "JP2OpenJPEG", "PNG", "JPEG"] if path.startswith("/vsimem/") else None
-            self._datasets[path] = self._stack.enter_context(rasterio.open(path, driver=drivers))
+            self._datasets[path] = self._stack.enter_context(rasterio.open(path))
         return self._datasets[path]
 
     def hold(self, content: bytes) -> str:
         """Return a path under which GDAL finds these bytes."""
-        if not content:
-            raise ValueError(f"{self.name}: expected the bytes of a TIFF, found none.")
+        # Bytes come from strangers, and many other formats can refer to files and networks.
+        if not content.startswith(_IMAGE_SIGNATURES):
+            raise ValueError(f"{self.name}: expected the bytes of a TIFF or JPEG 2000, found {content[:8]!r}...")
         return self._stack.enter_context(MemoryFile(content)).name
 
     def describe(self, layer: Layer) -> Layer:
@@ -131,6 +132,9 @@ class Files:
         """List the bands of one file, named by the caller, by its descriptions, or by their count."""
         dataset = self.open(path)
         indexes = [index for index in dataset.indexes if index != alpha_band(dataset)]
+        if not indexes:
+            parts = f"; pass one of its parts: {', '.join(dataset.subdatasets)}" if dataset.subdatasets else ""
+            raise ValueError(f"{self.name}: expected a raster, found no bands{parts}.")
         found: Sequence[str | None] = [find_band(dataset.descriptions[index - 1] or "") for index in indexes]
         if names is not None:
             found = resolve_bands(names)
@@ -176,7 +180,7 @@ def named_errors(name: str) -> Iterator[None]:
     try:
         yield
     except (rasterio.errors.RasterioError, rasterio._err.CPLE_BaseError, OSError, MemoryError, ValueError) as error:
-        if name in str(error) and isinstance(error, ValueError | FileNotFoundError):
+        if isinstance(error, FileNotFoundError) or (isinstance(error, ValueError) and name in str(error)):
             raise
         raise ValueError(
             f"{name}: cannot be read as a raster; expected a GeoTIFF or another format of rasterio "

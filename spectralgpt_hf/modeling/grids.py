@@ -1,0 +1,178 @@
+# Copyright 2026 The SpectralGPT-HF authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""The grid that bands are read on, and how files on other grids come onto it: by geotransform, never by stretching."""
+
+import math
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .sources import alpha_band
+
+
+try:
+    from affine import Affine
+    from rasterio.enums import ColorInterp, MaskFlags, Resampling
+    from rasterio.vrt import WarpedVRT
+    from rasterio.windows import Window
+except ImportError:
+    # `open_raster` says what is missing.
+    pass
+
+METRES_PER_DEGREE = 111_320
+USUAL_SAMPLING = (5, 20)
+"""Metres on the ground that a model of 10 m pixels may be given without a warning."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the pixels of an image lie."""
+
+    crs: Any
+    transform: "Affine"
+    height: int
+    width: int
+
+    @property
+    def pixel_size(self) -> float:
+        """Side of a pixel, in the units of the reference system."""
+        return math.sqrt(abs(self.transform.determinant))
+
+    def holds(self, dataset: Any) -> bool:
+        """Return whether a file has these pixels; without a reference system its size must tell."""
+        if (dataset.height, dataset.width) != (self.height, self.width):
+            return False
+        if dataset.crs is None or self.crs is None:
+            return True
+        return dataset.crs == self.crs and dataset.transform.almost_equals(self.transform, 1e-3 * self.pixel_size)
+
+    def part(self, window: "Window | Sequence[int] | None", out_shape: tuple[int, int] | None, name: str) -> "Part":
+        """Return a window of the grid, read at a shape of its own.
+
+        Raises:
+            ValueError: If the window leaves the grid.
+        """
+        numbers = window if window is not None else (0, 0, self.width, self.height)
+        numbers = numbers.flatten() if isinstance(numbers, Window) else tuple(numbers)
+        column, row, width, height = (int(number) for number in numbers)
+        inside = min(column, row) >= 0 and column + width <= self.width and row + height <= self.height
+        if (column, row, width, height) != numbers or width < 1 or height < 1 or not inside:
+            raise ValueError(
+                f"{name}: expected a window of whole pixels (column, row, width, height) within {self.width} x "
+                f"{self.height} px, found {numbers}."
+            )
+        rows, columns = out_shape or (height, width)
+        if rows < 1 or columns < 1:
+            raise ValueError(f"{name}: expected a positive `out_shape` (height, width), found {out_shape}.")
+        transform = self.transform * Affine.translation(column, row) * Affine.scale(width / columns, height / rows)
+        return Part(Window(column, row, width, height), Grid(self.crs, transform, rows, columns))
+
+
+@dataclass(frozen=True)
+class Part:
+    """A window of a grid, and the grid of the pixels that are made of it."""
+
+    window: "Window"
+    grid: Grid
+
+    @property
+    def is_decimated(self) -> bool:
+        """Whether there are fewer, or more, pixels than in the window."""
+        return (self.grid.height, self.grid.width) != (self.window.height, self.window.width)
+
+
+def choose_grid(dataset: Any, resolution: float | None, name: str) -> Grid:
+    """Return the grid of a file, at another resolution where it is in metres and not yet near.
+
+    Warns where the ground sampling is far from Sentinel-2's.
+
+    Raises:
+        ValueError: If the resolution is not positive, or the geotransform is damaged.
+    """
+    grid = Grid(dataset.crs, dataset.transform, dataset.height, dataset.width)
+    if resolution is not None and not 0 < resolution < math.inf:
+        raise ValueError(f"{name}: expected a positive `resolution` in metres, or None, found {resolution}.")
+    if not 0 < grid.pixel_size < math.inf:
+        raise ValueError(f"{name}: expected a geotransform with an area, found {tuple(grid.transform)[:6]}.")
+    if grid.crs is None or not (grid.crs.is_projected or grid.crs.is_geographic):
+        return grid
+    if grid.crs.is_projected:
+        sampling = grid.pixel_size * grid.crs.linear_units_factor[1]
+    else:
+        _, latitude = grid.transform * (grid.width / 2, grid.height / 2)
+        sampling = grid.pixel_size * METRES_PER_DEGREE * math.sqrt(abs(math.cos(math.radians(latitude))))
+    if not USUAL_SAMPLING[0] <= sampling <= USUAL_SAMPLING[1]:
+        warnings.warn(
+            f"{name}: one pixel is {sampling:.3g} m on the ground, far from Sentinel-2's finest 10 m.", stacklevel=5
+        )
+    if resolution is None or not grid.crs.is_projected or abs(resolution / sampling - 1) < 0.01:
+        return grid
+    factor = resolution / sampling
+    height, width = (math.ceil(size / factor - 1e-6) for size in (grid.height, grid.width))
+    return Grid(grid.crs, grid.transform * Affine.scale(factor), height, width)
+
+
+def read_part(
+    dataset: Any, indexes: list[int], grid: Grid, part: Part, name: str, nearest: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Read bands of one file.
+
+    Args:
+        dataset: The file.
+        indexes: Which of its bands.
+        grid: The whole output grid.
+        part: What to read of it.
+        name: The source, for messages.
+        nearest: Do not interpolate.
+
+    Returns:
+        Values, interpolated where the grids differ (C, H, W); the nearest stored values (C, H, W), which tell nodata;
+        and which pixels the file covers and does not mask (H, W).
+    """
+    shape = (part.grid.height, part.grid.width)
+    alpha = alpha_band(dataset)
+    if grid.holds(dataset):
+        stored = dataset.read(indexes, window=part.window, out_shape=(len(indexes), *shape))
+        covered = np.ones(shape, bool)
+        flags = dataset.mask_flag_enums[indexes[0] - 1]
+        if MaskFlags.per_dataset in flags and (alpha is not None or MaskFlags.alpha not in flags):
+            covered = dataset.read_masks(indexes[0], window=part.window, out_shape=shape) > 0
+        return stored, stored, covered
+    if dataset.crs is None or grid.crs is None:
+        raise ValueError(
+            f"{name}: {os.path.basename(dataset.name)} has {dataset.height} x {dataset.width} px beside {grid.height} "
+            f"x {grid.width} px, and without a reference system nothing says how they overlap."
+        )
+    if alpha is None and ColorInterp.alpha in dataset.colorinterp:
+        raise ValueError(f"{name}: declares a named band to be transparency: only `resolution=None` reads it unharmed.")
+    target = {"crs": grid.crs, "transform": part.grid.transform, "height": shape[0], "width": shape[1]}
+    # Exact to well below a pixel; 0 would select no transformer at all.
+    target["tolerance"] = 1e-6
+    # NaN: no value is nodata. So what is stored comes out, and the alpha band tells the extent.
+    extent = {"src_nodata": math.nan, "add_alpha": alpha is None}
+    with WarpedVRT(dataset, resampling=Resampling.nearest, **target, **extent) as warped:
+        stored = warped.read(indexes)
+        covered = warped.read(alpha or warped.count) > 0
+    if nearest or part.is_decimated:
+        return stored, stored, covered
+    coarser = abs(dataset.transform.determinant) > 0.99 * abs(grid.transform.determinant)
+    resampling = Resampling.bilinear if coarser else Resampling.average
+    # Zeros beyond the swath are seldom declared, and must not be mixed into the pixels beside them either.
+    nodata = dataset.nodatavals[indexes[0] - 1] or 0
+    with WarpedVRT(dataset, resampling=resampling, dtype="float32", src_nodata=nodata, nodata=0, **target) as warped:
+        return warped.read(indexes), stored, covered
