@@ -13,12 +13,17 @@
 # limitations under the License.
 """Where pixels go: resizing and padding to whole tokens, which tokens have data, and the way back to the source."""
 
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
 from .chips import as_tensor
+from .rasters import Raster, read_raster
 
 
 IGNORE_INDEX = 255
@@ -30,6 +35,50 @@ class Sizes(NamedTuple):
     original: tuple[int, ...]
     resized: tuple[int, ...]
     padded: tuple[int, ...]
+
+
+@dataclass(eq=False)
+class PreprocessingReport:
+    """What was assumed of an image and done to it; post-processing takes it to find back to the source's grid.
+
+    Attributes:
+        source: The image's path, or its place in the list.
+        input_bands: Bands found in the image.
+        assumed: What was assumed about them; empty where they were named.
+        bands: Bands of `pixel_values`.
+        filled: What stands in for each missing band.
+        offsets: What was added to each of `input_bands`; None where nothing stated an offset.
+        normalization: The name of the rule.
+        low, scale: (C,) each: values are (pixel - low) / scale, for sigma_clip then clipped and floored to 8 bits.
+        valid: (H, W) of the source, True where a pixel has data; None where all have.
+        tokens: (N,), 0 where a token has no data; None where all have.
+        sizes: (height, width) of the source, after resizing, and after padding.
+        crs, transform: Georeference of the source; None without one.
+        tags: Metadata of the source.
+        units: Of `offsets`, `low` and `scale`.
+    """
+
+    source: str
+    input_bands: tuple[str, ...]
+    assumed: str
+    bands: tuple[str, ...]
+    filled: dict[str, str]
+    offsets: tuple[float, ...] | None
+    normalization: str
+    low: torch.Tensor
+    scale: torch.Tensor
+    valid: torch.Tensor | None
+    tokens: torch.Tensor | None
+    sizes: Sizes
+    crs: Any
+    transform: Any
+    tags: dict[str, str]
+    units: str = "digital numbers (reflectance x 10000)"
+
+    @property
+    def valid_share(self) -> float:
+        """Share of the source's pixels that have data."""
+        return 1.0 if self.valid is None else self.valid.float().mean().item()
 
 
 def fit_pixels(values: torch.Tensor, share: torch.Tensor, sizes: Sizes, target: torch.Tensor) -> torch.Tensor:
@@ -59,7 +108,7 @@ def fit_labels(labels: Any, name: str, sizes: Sizes, valid: torch.Tensor | None)
     """Bring a map of labels to the geometry of its image, by nearest neighbour; 255 where there is no data.
 
     Args:
-        labels: (H, W) or (1, H, W).
+        labels: (H, W) or (1, H, W), or the path of a file.
         name: Of the image, for messages.
         sizes: Of the image.
         valid: (H, W) of the source, True where a pixel has data; None where all have.
@@ -67,6 +116,8 @@ def fit_labels(labels: Any, name: str, sizes: Sizes, valid: torch.Tensor | None)
     Raises:
         ValueError: If the map has another size than its image.
     """
+    if isinstance(labels, str | os.PathLike | bytes):
+        labels = read_raster(labels, resolution=None).pixels
     labels = as_tensor(labels, name).long()
     if labels.shape[-2:] != sizes.original or labels.shape[:-2].numel() != 1:
         raise ValueError(
@@ -96,14 +147,36 @@ def token_validity(share: torch.Tensor, patch_size: int) -> torch.Tensor:
     return nn.functional.avg_pool2d(share.unsqueeze(1), patch_size).squeeze(1) > 0.5 - 1e-4
 
 
-def to_source_grid(scores: torch.Tensor, sizes: Sizes) -> torch.Tensor:
-    """Crop the padding off scores (K, H, W), and interpolate them to the size of the source."""
-    height, width = sizes.resized
-    return resize_scores(resize_scores(scores, sizes.padded)[:, :height, :width], sizes.original)
+def to_source_grids(
+    logits: torch.Tensor,
+    target_sizes: Sequence[tuple[int, int]] | None,
+    reports: Sequence[PreprocessingReport] | None,
+) -> Iterator[torch.Tensor]:
+    """Yield the scores (K, H, W) of each image at the size of its source (padding cropped off), or of its target.
+
+    Raises:
+        ValueError: If there is not one report or target for each image.
+    """
+    for given in (target_sizes, reports):
+        if given is not None and len(given) != len(logits):
+            raise ValueError(f"Expected one size or report for each of the {len(logits)} images, found {len(given)}.")
+    for i, scores in enumerate(logits.float()):
+        if reports is not None:
+            original, (height, width), padded = reports[i].sizes
+            yield _resize(_resize(scores, padded)[:, :height, :width], original)
+        else:
+            yield scores if target_sizes is None else _resize(scores, target_sizes[i])
 
 
-def resize_scores(scores: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
-    """Interpolate scores (K, H, W) bilinearly."""
+def georeference(labels: torch.Tensor, report: PreprocessingReport) -> Raster:
+    """Return a map of labels (H, W) as a raster on the grid of the report's image, valid where that has data."""
+    pixels = labels[None].cpu().numpy().astype(np.uint8 if labels.max() < 256 else np.uint16)
+    valid = np.ones(labels.shape, bool) if report.valid is None else report.valid.cpu().numpy()
+    tags = {**report.tags, "normalization": report.normalization}
+    return Raster(pixels, None, valid, report.crs, report.transform, tags, None)
+
+
+def _resize(scores: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
     if scores.shape[1:] == tuple(size):
         return scores
     return nn.functional.interpolate(scores[None], tuple(size), mode="bilinear", align_corners=False)[0]

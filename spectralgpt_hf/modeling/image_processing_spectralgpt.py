@@ -13,14 +13,11 @@
 # limitations under the License.
 """Image processor for SpectralGPT: from any Sentinel-2 image to `pixel_values`, from outputs to labels and maps."""
 
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, TypedDict
 
-import numpy as np
 import torch
 from transformers.image_processing_base import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor, get_size_dict
@@ -28,7 +25,15 @@ from transformers.image_processing_utils import BaseImageProcessor, get_size_dic
 from .bands import L2A_BANDS, resolve_band, resolve_bands
 from .chips import Chip, Offset, one_each, open_chips
 from .configuration_spectralgpt import AUTO_MAP
-from .geometry import Sizes, fit_labels, fit_pixels, resize_scores, to_source_grid, token_validity
+from .geometry import (
+    PreprocessingReport,
+    Sizes,
+    fit_labels,
+    fit_pixels,
+    georeference,
+    to_source_grids,
+    token_validity,
+)
 from .pixel_statistics import allocate, minimum_maximum, percentiles, quantise_, span, valid_mean
 from .radiometry import (
     PERCENTILES,
@@ -41,7 +46,7 @@ from .radiometry import (
     stack_chips,
     warn_once,
 )
-from .rasters import Raster, read_raster
+from .rasters import Raster
 
 
 NORMALIZATIONS = ("minmax", "percentile", "zscore", "sigma_clip")
@@ -68,50 +73,6 @@ class SpectralGPTImageProcessorKwargs(TypedDict, total=False):
     spectral_patch_size: int
 
 
-@dataclass(eq=False)
-class PreprocessingReport:
-    """What was assumed of an image and done to it; post-processing takes it to find back to the source's grid.
-
-    Attributes:
-        source: The image's path, or its place in the list.
-        input_bands: Bands found in the image.
-        assumed: What was assumed about them; empty where they were named.
-        bands: Bands of `pixel_values`.
-        filled: What stands in for each missing band.
-        offsets: What was added to each of `input_bands`; None where nothing stated an offset.
-        normalization: The name of the rule.
-        low, scale: (C,) each: values are (pixel - low) / scale, for sigma_clip then clipped and floored to 8 bits.
-        valid: (H, W) of the source, True where a pixel has data; None where all have.
-        tokens: (N,), 0 where a token has no data; None where all have.
-        sizes: (height, width) of the source, after resizing, and after padding.
-        crs, transform: Georeference of the source; None without one.
-        tags: Metadata of the source.
-        units: Of `offsets`, `low` and `scale`.
-    """
-
-    source: str
-    input_bands: tuple[str, ...]
-    assumed: str
-    bands: tuple[str, ...]
-    filled: dict[str, str]
-    offsets: tuple[float, ...] | None
-    normalization: str
-    low: torch.Tensor
-    scale: torch.Tensor
-    valid: torch.Tensor | None
-    tokens: torch.Tensor | None
-    sizes: Sizes
-    crs: Any
-    transform: Any
-    tags: dict[str, str]
-    units: str = "digital numbers (reflectance x 10000)"
-
-    @property
-    def valid_share(self) -> float:
-        """Share of the source's pixels that have data."""
-        return 1.0 if self.valid is None else self.valid.float().mean().item()
-
-
 class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the generated texts are about RGB photos)
     r"""
     Brings Sentinel-2 images of any source to the input of SpectralGPT: bands by name, without guesses on radiometry.
@@ -135,6 +96,13 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
 
     Raises:
         ValueError: If an argument is unknown or has an impossible value.
+
+    Example:
+
+    ```python
+    >>> processor = SpectralGPTImageProcessor(bands=model.config.bands)
+    >>> outputs = model(**processor("crop.tif", return_tensors="pt"))
+    ```
     """
 
     model_input_names = ["pixel_values", "attention_mask"]
@@ -275,7 +243,7 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
             data["attention_mask"] = torch.stack([everywhere if mask is None else mask for mask in masks])
         if segmentation_maps is not None:
             maps = one_each(segmentation_maps, len(chips), "segmentation_maps")
-            labels = [fit_labels(_open_map(labels), r.source, r.sizes, r.valid) for labels, r in zip(maps, reports)]
+            labels = [fit_labels(labels, r.source, r.sizes, r.valid) for labels, r in zip(maps, reports)]
             data["labels"] = torch.stack(labels).to(pixel_values.device)
         batch = BatchFeature(data, tensor_type=return_tensors)
         return (batch, reports) if report else batch
@@ -344,8 +312,8 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
             For each image a map (H, W), int64; with `reports` a `Raster` with the map as its one band (uint8, or uint16
             for more than 256 classes), and as its valid mask that of the source.
         """
-        maps = [scores.argmax(0) for scores in _to_source_grids(outputs.logits, target_sizes, reports)]
-        return maps if reports is None else [_georeference(*pair) for pair in zip(maps, reports)]
+        maps = [scores.argmax(0) for scores in to_source_grids(outputs.logits, target_sizes, reports)]
+        return maps if reports is None else [georeference(*pair) for pair in zip(maps, reports)]
 
     def post_process_change_detection(
         self,
@@ -358,9 +326,9 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
 
         Other arguments and result as in `post_process_semantic_segmentation`.
         """
-        scores = _to_source_grids(outputs.logits, target_sizes, reports)
+        scores = to_source_grids(outputs.logits, target_sizes, reports)
         maps = [(logits.softmax(0)[1] >= threshold).long() for logits in scores]
-        return maps if reports is None else [_georeference(*pair) for pair in zip(maps, reports)]
+        return maps if reports is None else [georeference(*pair) for pair in zip(maps, reports)]
 
     def _sizes(self, chip: Chip) -> Sizes:
         original = tuple(chip.pixels.shape[1:])
@@ -503,31 +471,3 @@ def _runs(chips: list[Chip]) -> Iterator[slice]:
         for first in range(start, stop, longest):
             yield slice(first, min(first + longest, stop))
         start = stop
-
-
-def _open_map(labels: Any) -> Any:
-    """Read a map of labels if it is a file."""
-    is_file = isinstance(labels, str | os.PathLike | bytes)
-    return read_raster(labels, resolution=None).pixels if is_file else labels
-
-
-def _to_source_grids(
-    logits: torch.Tensor,
-    target_sizes: Sequence[tuple[int, int]] | None,
-    reports: Sequence[PreprocessingReport] | None,
-) -> Iterator[torch.Tensor]:
-    """Yield the scores (K, H, W) of each image at the size of its source, or of its target."""
-    for given in (target_sizes, reports):
-        if given is not None and len(given) != len(logits):
-            raise ValueError(f"Expected one size or report for each of the {len(logits)} images, found {len(given)}.")
-    for i, scores in enumerate(logits.float()):
-        if reports is not None:
-            yield to_source_grid(scores, reports[i].sizes)
-        else:
-            yield scores if target_sizes is None else resize_scores(scores, target_sizes[i])
-
-
-def _georeference(labels: torch.Tensor, report: PreprocessingReport) -> Raster:
-    pixels = labels[None].cpu().numpy().astype(np.uint8 if labels.max() < 256 else np.uint16)
-    valid = np.ones(labels.shape, bool) if report.valid is None else report.valid.cpu().numpy()
-    return Raster(pixels, None, valid, report.crs, report.transform, dict(report.tags), None)

@@ -34,8 +34,11 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import Pipeline, no_collate_fn
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
-from .image_processing_spectralgpt import PreprocessingReport
-from .modeling_spectralgpt import SpectralGPTModel  # noqa: F401  checkpoints carry the files that pipelines import
+from .geometry import PreprocessingReport
+
+# Checkpoints carry the files that their pipelines import, and so all of them.
+from .image_processing_spectralgpt import SpectralGPTImageProcessor  # noqa: F401
+from .modeling_spectralgpt import SpectralGPTModel  # noqa: F401
 
 
 # How many batches of inputs are read ahead, to find images of one size.

@@ -72,18 +72,18 @@ def percentiles(pixels: torch.Tensor, valid: torch.Tensor | None, shares: tuple[
         shares: Which ones, between 0 and 1.
     """
     values = pixels.flatten(2).float()
-    count = torch.full((len(values),), values.shape[2], device=values.device)
+    count = torch.full((len(values),), values.shape[2])
     if valid is not None:
         values = values.masked_fill(~valid.flatten(1).unsqueeze(1), torch.inf)
-        count = valid.flatten(1).sum(1)
+        count = valid.flatten(1).sum(1).cpu()  # some devices have no float64, which ranks need
     values = values.sort(2).values
     results = []
     for share in shares:
         position = share * (count - 1).double()
         below = position.long()
         indices = torch.stack([below, torch.minimum(below + 1, count - 1)], 1)[:, None].expand(-1, values.shape[1], -1)
-        neighbours = values.gather(2, indices)
-        weight = (position - below).float().unsqueeze(1)
+        neighbours = values.gather(2, indices.to(values.device))
+        weight = (position - below).to(values).unsqueeze(1)
         results.append(torch.lerp(neighbours[..., 0], neighbours[..., 1], weight))
     return results
 

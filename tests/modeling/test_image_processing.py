@@ -630,6 +630,7 @@ def test_a_map_returns_to_the_grid_and_the_georeference_of_its_source(tmp_path):
         (result,) = processor.post_process_semantic_segmentation(SimpleNamespace(logits=logits), reports=[report])
         np.testing.assert_array_equal(result.pixels[0], truth.numpy())
         assert result.pixels.dtype == np.uint8
+        assert result.tags["normalization"] == "minmax"
         assert result.crs.to_epsg() == 32633
         assert result.transform == from_origin(400_000, 5_000_000, 10, 10)
         np.testing.assert_array_equal(result.valid, np.broadcast_to(np.arange(30) >= 8, (36, 30)))
