@@ -27,12 +27,18 @@ def cut_chips(
         Chips with pixels (C, `size`, `size`), their georeference and valid mask.
     """
     with open_raster(source, bands=bands) as reader:
-        for top in _starts(reader.height, size, stride or size):
-            for left in _starts(reader.width, size, stride or size):
-                window = (left, top, min(size, reader.width), min(size, reader.height))
-                chip = reader.read(window)
-                if chip.valid.mean() >= min_valid:
-                    yield chip
+        for left, top in chip_corners(reader.height, reader.width, size, stride):
+            chip = reader.read((left, top, min(size, reader.width), min(size, reader.height)))
+            if chip.valid.mean() >= min_valid:
+                yield chip
+
+
+def chip_corners(height: int, width: int, size: int, stride: int | None = None) -> list[tuple[int, int]]:
+    """Return (left, top) of the chips that cover a scene, row by row, in pixels; arguments as in `cut_chips`."""
+    if min(size, stride or size) < 1:
+        raise ValueError(f"Expected a positive `size` and `stride`, in pixels, got {size} and {stride}.")
+    lefts = _starts(width, size, stride or size)
+    return [(left, top) for top in _starts(height, size, stride or size) for left in lefts]
 
 
 def _starts(length: int, size: int, stride: int) -> list[int]:
