@@ -53,8 +53,8 @@ NORMALIZATIONS = ("minmax", "percentile", "zscore", "sigma_clip")
 NORMALIZATION_SCOPES = ("image", "given")
 MISSING_BANDS = ("error", "nearest", "mean", "mask")
 
-# Values that go through the arithmetic at once: few enough to stay in a CPU's cache.
-CHUNK_VALUES = 3 * 2**19
+# Values that go through the arithmetic at once: few enough for the last cache of a CPU.
+CHUNK_VALUES = 2**22
 
 
 class SpectralGPTImageProcessorKwargs(TypedDict, total=False):
