@@ -38,6 +38,7 @@ STATISTICS_SIDE = 1024
 # Digital numbers are reflectance x 10000 in 16 bits, so that 6.5535 is the largest reflectance.
 LARGEST_REFLECTANCE = 6.5535
 LARGEST_DIGITAL_NUMBER = 1e6
+LARGEST_COMPUTABLE = 1e15  # squares and sums of more leave float32
 CIRRUS_WITH_OFFSET = 900
 
 TOO_SMALL = (
@@ -45,7 +46,7 @@ TOO_SMALL = (
     "changed: if these are reflectances from 0 to 1, pass `image * 10000`"
 )
 TOO_LARGE = (
-    "values exceed 1,000,000, which is 10,000 times too large for digital numbers (reflectance x 10000). Nothing was "
+    "values exceed 1,000,000 in size, 10,000 times too large for digital numbers (reflectance x 10000). Nothing was "
     "changed: divide them before, or pass `nodata=` if such a value means no data"
 )
 UNSTATED_OFFSET = (
@@ -183,7 +184,7 @@ def stack_chips(chips: Sequence[Chip], plan: BandPlan, notices: Notices) -> Stac
         notices: Takes what a user should be told, with the names of the chips.
 
     Raises:
-        ValueError: If a chip has no valid pixel.
+        ValueError: If a chip has no valid pixel, or values that float32 cannot compute with.
     """
     first = chips[0]
     for chip in chips:
@@ -201,7 +202,7 @@ def stack_chips(chips: Sequence[Chip], plan: BandPlan, notices: Notices) -> Stac
             if not any_valid:
                 raise ValueError(f"{chip.name}: no pixel of this image has data. Leave it out.")
         extremes = minimum_maximum(raw, valid)
-    _check_radiometry(chips, raw, valid, extremes[1], notices)
+    _check_radiometry(chips, raw, valid, [extreme[:, plan.kept] for extreme in extremes], notices)
 
     offsets = [chip.offset[plan.kept] for chip in chips if chip.offset is not None]
     if offsets:
@@ -269,11 +270,14 @@ def _check_radiometry(
     chips: Sequence[Chip],
     raw: torch.Tensor,
     valid: torch.Tensor | None,
-    highest: torch.Tensor,
+    extremes: list[torch.Tensor],
     notices: Notices,
 ) -> None:
     """Notice values that look wrong, which are never changed: what they should be is for the user to say."""
-    for chip, value in zip(chips, highest.amax(1).tolist()):
+    low, high = extremes
+    for chip, value in zip(chips, torch.maximum(high, -low).amax(1).tolist()):
+        if value > LARGEST_COMPUTABLE:
+            raise ValueError(f"{chip.name}: values reach {value:.3g}. If these mean no data, pass `nodata=`.")
         if value <= LARGEST_REFLECTANCE:
             notices[TOO_SMALL].append(chip.name)
         elif value >= LARGEST_DIGITAL_NUMBER:

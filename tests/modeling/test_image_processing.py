@@ -239,6 +239,19 @@ def test_values_of_another_unit_raise_one_warning_for_a_batch_and_are_not_change
     np.testing.assert_allclose(values[0, 0].numpy(), (images[0][0] - 752.4) / 1300, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("value", [-2e6, 9.9e37, -3.4e38])
+def test_a_fill_value_that_nothing_declares_is_noticed_or_refused(value):
+    pixels = image().astype(np.float32)
+    pixels[:, 3] = value
+    if value == -2e6:
+        with pytest.warns(UserWarning, match="or pass `nodata=`"):
+            assert SpectralGPTImageProcessor()(pixels).pixel_values.isfinite().all()
+    else:
+        with pytest.raises(ValueError, match=r"image 0: values reach .*pass `nodata=`"):
+            SpectralGPTImageProcessor()(pixels)
+    SpectralGPTImageProcessor()(pixels, nodata=float(pixels[0, 3, 0]))
+
+
 def test_negative_reflectance_is_kept():
     pixels = image(dtype=np.int16) - 4000
     np.testing.assert_array_equal(SpectralGPTImageProcessor()(pixels).pixel_values[0].numpy(), minmax(pixels))
