@@ -1,0 +1,187 @@
+"""Model cards: the texts for the checkpoints of the paper, and one made from the facts for any other."""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from huggingface_hub import ModelCard
+from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+from ..modeling.configuration_spectralgpt import PRESETS, SpectralGPTConfig
+
+
+FOLDER = Path(__file__).parent / "model_cards"
+# The cards of the files that the authors released for pretraining.
+RELEASED = {"spectralgpt.pth": "spectralgpt-base", "spectralgpt+.pth": "spectralgpt-base-plus"}
+# The tag of a card that no weights go with; publishing refuses it.
+ARCHITECTURE_ONLY = "architecture-only"
+# What cards call checkpoints of ours, since they do not know where they will be published.
+PLACEHOLDER = r"org/([\w-]+(?:\.[\w-]+)*)"
+
+
+def card_for(config: SpectralGPTConfig, record: Mapping[str, Any] | None = None) -> str:
+    """Return the text of README.md for a checkpoint.
+
+    It calls the checkpoint `org/<name>`, which publishing replaces by the name of the repository.
+
+    Args:
+        config: Its configuration.
+        record: The content of `conversion.json`, if it was converted. The pretrained files that the authors released
+            have cards of their own; the card of any other checkpoint says what the configuration and the record tell,
+            and leaves its training to those who know it.
+    """
+    record = record or {}
+    source = record.get("source")
+    architecture = record.get("architecture") or (config.architectures or ["SpectralGPTModel"])[0]
+    name = RELEASED.get(source["file"].lower()) if source else None
+    is_base = all(getattr(config, key) == value for key, value in PRESETS["base"].items())
+    if name and is_base and architecture == "SpectralGPTForPreTraining":
+        return (FOLDER / f"{name}.md").read_text(encoding="utf-8")
+    use = USES.get(architecture, FEATURES)
+    has_classes = use is not FEATURES
+    return TEMPLATE.format(
+        **use._asdict(),
+        architecture=architecture,
+        config=config,
+        bands=" ".join(config.bands or ()),
+        classes=f"Classes: {', '.join((config.id2label or {}).values())}.\n\n" if has_classes else "",
+        provenance=CONVERTED.format(**source) if source else UNKNOWN,
+    )
+
+
+def check_card(card: str) -> None:
+    """Check the metadata of a model card, as far as that goes without the Hub (which checks them at each commit).
+
+    Raises:
+        ValueError: If something is missing or not as the Hub wants it, or the card is of an architecture without
+            weights; the message names everything.
+    """
+    try:
+        data = ModelCard(card).data
+    except Exception as error:  # those of YAML and of the client have no common base
+        raise ValueError(f"README.md: the metadata cannot be read: {error}") from error
+    problems = [
+        f"`{key}` must be {rule.expected}, found {data.get(key)!r}"
+        for key, rule in RULES.items()
+        if not rule.accepts(data.get(key))
+    ]
+    if data.get("license") == "other" and not (data.get("license_name") and data.get("license_link")):
+        problems.append("`license: other` needs `license_name` and `license_link`")
+    if ARCHITECTURE_ONLY in data.get("tags", ()):
+        problems.append(
+            f"the tag `{ARCHITECTURE_ONLY}` says that there are no weights: describe how yours were trained, then "
+            "remove it"
+        )
+    if problems:
+        raise ValueError("README.md cannot be published:\n  " + "\n  ".join(problems))
+
+
+def name_repository(card: str, repo_id: str) -> str:
+    """Replace the placeholders of a card: its own by `repo_id`, those of others by their names in its namespace."""
+    own = re.search(rf'"{PLACEHOLDER}"', card)  # the code of a card loads its own checkpoint
+    namespace = repo_id.rpartition("/")[0]
+
+    def name(found: re.Match[str]) -> str:
+        return repo_id if own and found[1] == own[1] else f"{namespace}/{found[1]}".lstrip("/")
+
+    return re.sub(rf"(?<![\w./-]){PLACEHOLDER}", name, card)
+
+
+class _Use(NamedTuple):
+    purpose: str
+    pipeline_tag: str
+    pipeline: str
+    inputs: str
+
+
+FEATURES = _Use("features", "image-feature-extraction", "multispectral-feature-extraction", '"scene.tif"')
+USES = {
+    "SpectralGPTForImageClassification": _Use(
+        "image classification", "image-classification", "multispectral-image-classification", '"scene.tif"'
+    ),
+    "SpectralGPTForSemanticSegmentation": _Use(
+        "segmentation", "image-segmentation", "multispectral-image-segmentation", '"scene.tif"'
+    ),
+    "SpectralGPTForChangeDetection": _Use(
+        "change detection", "image-segmentation", "multispectral-change-detection", '("before.tif", "after.tif")'
+    ),
+}
+
+TEMPLATE = """---
+library_name: transformers
+pipeline_tag: {pipeline_tag}
+license: unknown
+tags:
+- remote-sensing
+- sentinel-2
+- multispectral
+---
+
+# SpectralGPT for {purpose}
+
+A `{architecture}` for Sentinel-2: {config.num_hidden_layers} layers, {config.hidden_size} wide, images of \
+{config.image_size} × {config.image_size} px, tokens of {config.spectral_patch_size} bands × {config.patch_size} × \
+{config.patch_size} pixels.
+
+Bands: {bands}. The processor finds them by name and carries the normalisation.
+
+{classes}## Use
+
+```python
+from transformers import pipeline
+
+run = pipeline("{pipeline}", model="org/spectralgpt", trust_remote_code=True)
+result = run({inputs})
+```
+
+## Provenance and licence
+
+{provenance}
+
+The architecture is that of Hong et al., *SpectralGPT: Spectral Remote Sensing Foundation Model*, IEEE TPAMI 46(8), 2024
+(arXiv 2311.07113). The code beside the weights is Apache-2.0.
+"""
+CONVERTED = """Converted from `{file}`, SHA-256 `{sha256}`; `conversion.json` says where each tensor came from.
+The licence of the weights is not stated here because it is not known to us: check it at their source before you use or
+share them."""
+UNKNOWN = "To be said by those who trained it: on which data, how, with which scores, and under which licence."
+
+
+class _Rule(NamedTuple):
+    accepts: Callable[[Any], bool]
+    expected: str
+
+
+def _matches(pattern: str) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
+
+
+def _is_model_name(value: Any) -> bool:
+    try:
+        validate_repo_id(value)
+    except HFValidationError:
+        return False
+    return True
+
+
+def _all(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda values: isinstance(values, list) and all(map(accepts, values))
+
+
+# What the Hub wants of each entry, where there is one, and which ones this project wants to be there.
+RULES = {
+    "library_name": _Rule(lambda value: value == "transformers", "'transformers'"),
+    "pipeline_tag": _Rule(_matches(r"[a-z0-9-]+"), "a task of the Hub, such as 'image-feature-extraction'"),
+    "license": _Rule(
+        _matches(r"[a-z0-9][a-z0-9.+-]*"), "one of the Hub's identifiers: 'apache-2.0', 'other', 'unknown'"
+    ),
+    "tags": _Rule(_all(_matches(r"\S.*")), "a list of words"),
+    "datasets": _Rule(
+        lambda value: value is None or _all(_matches(r"[\w.-]+(/[\w.-]+)?"))(value), "a list of names without spaces"
+    ),
+    "base_model": _Rule(
+        lambda value: value is None or _is_model_name(value) or _all(_is_model_name)(value),
+        "a model's name, or several",
+    ),
+}
