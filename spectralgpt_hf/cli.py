@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from .conversion import convert_checkpoint, describe_checkpoint, restore_checkpoint, verify_conversion
+from .conversion import convert_checkpoint, describe_checkpoint, publish, restore_checkpoint, verify_conversion
 from .conversion.convert import RECORD
 from .conversion.verification import TOLERANCE
 
@@ -92,3 +92,25 @@ def info(
     }
     for name, value in rows.items():
         typer.echo(f"{name:17} {value}")
+
+
+@app.command("publish")
+def publish_checkpoint(
+    folder: Annotated[Path, typer.Argument(help="Checkpoint: what save_pretrained wrote, and a README.md.")],
+    repo_id: Annotated[str, typer.Argument(help="namespace/name on the Hub; made if there is none.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch; main by default, made if there is none.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change.")] = False,
+) -> None:
+    """Check a checkpoint, upload it as one commit, and load it back. Repeat it to resume. Takes HF_TOKEN."""
+    url = publish(
+        folder,
+        repo_id,
+        private=private,
+        create_pr=create_pr,
+        revision=revision,
+        dry_run=dry_run,
+        report=typer.echo,
+    )
+    typer.echo(url)
