@@ -70,6 +70,8 @@ def publish(
         ValueError: If the checkpoint must not be published, or does not load back.
         OSError: If there is no such folder, or the Hub refuses or cannot be reached.
     """
+    if repo_id.count("/") != 1:
+        raise ValueError(f"`repo_id` must be namespace/name, got {repo_id!r}.")
     folder = Path(folder).absolute()
     outputs = check_checkpoint(folder)
     report("Loads with this package and without it, to the same outputs.")
@@ -198,8 +200,8 @@ class _Target:
         except (HTTPError, OSError, RuntimeError) as error:  # the last from an upload
             reason = error.__cause__ if isinstance(error, RuntimeError) else error
             raise ConnectionError(
-                f"{repo_id} was not changed: {reason}\nRepeat the command to go on: what was sent is kept, and the "
-                "files appear together or not at all."
+                f"{repo_id} could not be published: {reason}\nRepeat the command to go on: what was sent is kept, and "
+                "the files appear together or not at all."
             ) from error
 
     def load(self, commit: str, folder: Path) -> dict[str, torch.Tensor]:

@@ -200,7 +200,7 @@ def test_an_upload_that_cannot_be_finished_changes_nothing_and_resumes(hub, quic
     shard(folder)
     first, second = (sha256(file.read_bytes()) for file in sorted(folder.glob("model-*.safetensors")))
     hub.troubles.append(Trouble(f"PUT /objects/{second}", what, times=1000))
-    with pytest.raises(ConnectionError, match=f"{NAME} was not changed(.|\n)*Repeat the command"):
+    with pytest.raises(ConnectionError, match=f"{NAME} could not be published(.|\n)*Repeat the command"):
         publish(folder, NAME)
     assert hub.repositories[NAME].files.keys() == {".gitattributes"}
     assert set(hub.objects) == {first}
@@ -215,7 +215,7 @@ def test_an_upload_that_cannot_be_finished_changes_nothing_and_resumes(hub, quic
 
 def test_a_hub_that_stays_down_is_reported_and_left_as_it_is(hub, quick, folder):
     hub.troubles.append(Trouble("POST .*/commit/", 503, times=1000))
-    with pytest.raises(ConnectionError, match="was not changed: The Hub failed 5 times"):
+    with pytest.raises(ConnectionError, match="could not be published: The Hub failed 5 times"):
         publish(folder, NAME)
     assert hub.repositories[NAME].files.keys() == {".gitattributes"}
 
@@ -229,9 +229,14 @@ def test_a_commit_of_somebody_else_meanwhile_is_not_overwritten(hub, quick, fold
         if line == "add    notes.md":
             repo.branches["main"] = repo.add(repo.files | {"notes.md": b"Theirs."})
 
-    with pytest.raises(ConnectionError, match=r"was not changed(.|\n)*A commit has happened since"):
+    with pytest.raises(ConnectionError, match=r"could not be published(.|\n)*A commit has happened since"):
         publish(folder, NAME, report=interfere)
     assert repo.files["notes.md"] == b"Theirs."
+
+
+def test_a_repository_needs_a_namespace(folder):
+    with pytest.raises(ValueError, match="namespace/name, got 'tiny'"):
+        publish(folder, "tiny")
 
 
 def test_a_refusal_of_the_hub_is_passed_on_at_once(hub, quick, folder, monkeypatch):
