@@ -99,6 +99,9 @@ def read_folder(path: str) -> Product:
     if metadata is None:
         return Product(path, [Layer(finest[band], band=band) for band in names], scene_classification)
     quantification, offsets, tags = _parse_safe_metadata(path, metadata)
+    unstated = [name for name in names if offsets and name not in offsets]
+    if unstated:
+        raise ValueError(f"{path}: the product's metadata state offsets, but none for {', '.join(unstated)}.")
     gain = 10000 / quantification
     layers = [Layer(finest[name], 1, name, gain, offsets.get(name, 0.0) * gain, nodata=0.0) for name in names]
     return Product(path, layers, scene_classification, tags)
@@ -119,7 +122,7 @@ def read_stac_item(item: Mapping[str, Any], name: str, folder: str = "") -> Prod
         ValueError: If the item has no asset of a Sentinel-2 band.
     """
     assets, properties = item.get("assets"), item.get("properties") or {}
-    if item.get("type") != "Feature" or not isinstance(assets, Mapping):
+    if item.get("type") != "Feature" or not isinstance(assets, Mapping) or not isinstance(properties, Mapping):
         raise ValueError(f"{name}: expected a STAC item (a GeoJSON Feature with assets).")
     layers: dict[str, Layer] = {}
     scene_classification = None
@@ -175,9 +178,10 @@ def linear(scale: Any, offset: Any, name: str) -> tuple[float, float]:
     return (1.0, offset) if scale == 1 else (scale * 10000, offset * 10000)
 
 
-# "..._B02.tif", "B8A.jp2", "..._B05_20m.jp2", "..._SCL_20m.jp2": the band ends the name, but for its resolution.
+# "..._B02.tif", "B8A.jp2", "..._B05_20m.jp2", "..._SCL_20m.jp2", "..._B02_(Raw).tiff": the band all but ends the name.
 _BAND_FILE = re.compile(
-    r"(?:^|[_\-. ])(?P<band>B0?[1-9]|B1[0-2]|B0?8A|SCL)(?:_(?P<resolution>[1-6]0)m)?\.(?:tiff?|jp2|img|vrt)$",
+    r"(?:^|[_\-. ])(?P<band>B0?[1-9]|B1[0-2]|B0?8A|SCL)(?:_(?P<resolution>[1-6]0)m)?(?:_\(raw\))?"
+    r"\.(?:tiff?|jp2|img|vrt)$",
     re.IGNORECASE,
 )
 # Also the names of before 2016: S2A_OPER_MTD_SAFL1C_PDMC_....xml.
@@ -189,7 +193,9 @@ def _list_folder(path: str) -> tuple[list[str], bytes | None]:
     """Return the files that may be bands, and the content of the SAFE metadata if there is one."""
     folder = Path(path)
     inner = sorted(folder.glob("*.SAFE"))
-    if len(inner) == 1:
+    if len(inner) > 1:
+        raise ValueError(f"{path}: expected one SAFE product, found {len(inner)}: pass one of them.")
+    if inner:
         return _list_folder(str(inner[0]))
     metadata = [file for file in folder.glob("*.xml") if _SAFE_METADATA.search(file.name)]
     patterns = ("GRANULE/*/IMG_DATA/*", "GRANULE/*/IMG_DATA/R?0m/*") if metadata else ("*",)
@@ -226,7 +232,7 @@ def _parse_safe_metadata(path: str, content: bytes) -> tuple[float, dict[str, fl
         }
         if not (math.isfinite(quantification) and quantification > 0 and all(map(math.isfinite, offsets.values()))):
             raise ValueError(f"quantification value {quantification}, offsets {offsets}")
-    except (ElementTree.ParseError, StopIteration, KeyError, IndexError, ValueError) as error:
+    except (ElementTree.ParseError, StopIteration, LookupError, ValueError) as error:
         raise ValueError(
             f"{path}: the product's metadata (MTD_MSIL1C.xml or MTD_MSIL2A.xml) is damaged: expected a quantification "
             f"value and numeric offsets ({error!r})."

@@ -30,7 +30,7 @@ import numpy as np
 from .bands import BANDS, resolve_bands
 from .grids import Grid, Part, choose_grid, read_part
 from .products import Layer
-from .sources import Files, Source, is_remote, named_errors, stored_bytes
+from .sources import Files, Source, is_remote, named_errors
 
 
 try:
@@ -45,10 +45,6 @@ SCL_EXCLUDED = (0, 1, 3, 8, 9, 10)
 
 MAX_READ_BYTES = 4 * 2**30
 """What one read may take, unless told otherwise: a file of a few bytes can declare terabytes."""
-
-# From this size on a file must be large enough for what it declares: no image is compressed better.
-CHECKED_BYTES = 2**28
-LARGEST_COMPRESSION = 2000
 
 
 @dataclass(frozen=True, eq=False)
@@ -313,13 +309,14 @@ class RasterReader:
     def _check_size(self, part: Part) -> None:
         count, height, width = len(self._layers), part.grid.height, part.grid.width
         needed = count * height * width * self._dtype.itemsize
-        what = f"{self.name}: {count} bands of {width} x {height} px take {needed / 2**30:.1f} GiB"
         if needed > self._max_bytes:
-            limit = f"{self._max_bytes / 2**30:.1f} GiB"
-            raise ValueError(f"{what}, more than `max_bytes` ({limit}): read windows, or decimate (`out_shape`).")
-        stored = sum(map(stored_bytes, _by_path(self._layers)))
-        if needed > CHECKED_BYTES and needed > LARGEST_COMPRESSION * stored and not part.is_decimated:
-            raise ValueError(f"{what}, but it holds {stored} bytes: it is truncated or damaged.")
+            raise ValueError(
+                f"{self.name}: {count} bands of {width} x {height} px take {needed / 2**30:.1f} GiB, more than "
+                f"`max_bytes` ({self._max_bytes / 2**30:.1f} GiB): read windows, or decimate (`out_shape`)."
+            )
+        if not part.is_decimated:
+            for path, layers in _by_path(self._layers).items():
+                self._files.check_size(path, needed * len(layers) / count, "pixels")
 
 
 def write_raster(

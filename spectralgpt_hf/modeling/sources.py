@@ -31,10 +31,14 @@ from .products import Layer, Product, linear, read_folder, read_stac_file, read_
 
 try:
     import rasterio
-    from rasterio.enums import ColorInterp
+    from rasterio.enums import ColorInterp, Interleaving
     from rasterio.io import MemoryFile
 except ImportError:
     rasterio = None
+
+# From this size on a file must be large enough for what it declares: no image is compressed better.
+CHECKED_BYTES = 2**28
+LARGEST_COMPRESSION = 1000
 
 _IMAGE_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
 
@@ -57,6 +61,7 @@ class Files:
     def __init__(self, source: Source, names: Sequence[str] | None, array_names: Sequence[str] | None) -> None:
         self.name = _name(source)
         self._datasets: dict[str, Any] = {}
+        self._sizes: dict[str, int] = {}
         with ExitStack() as self._stack, named_errors(self.name):
             self.product = self._resolve(source, names, array_names)
             # From here on the files stay open until `close`.
@@ -69,15 +74,35 @@ class Files:
     def open(self, path: str) -> Any:
         """Return the rasterio dataset of a path."""
         if path not in self._datasets:
-            self._datasets[path] = self._stack.enter_context(rasterio.open(path))
+            dataset = self._stack.enter_context(rasterio.open(path))
+            # GDAL reads whole blocks, and may allocate one before it finds that the data end.
+            height, width = dataset.block_shapes[0] if dataset.count else (0, 0)
+            together = dataset.count if dataset.interleaving == Interleaving.pixel else 1
+            self.check_size(path, height * width * together * np.dtype(dataset.dtypes[0]).itemsize, "blocks")
+            self._datasets[path] = dataset
         return self._datasets[path]
+
+    def check_size(self, path: str, declared: float, what: str) -> None:
+        """Refuse a file that declares far more than it can hold.
+
+        Raises:
+            ValueError: If `declared` bytes are many, and more than any compression makes of the file's size.
+        """
+        stored = self._stored_bytes(path)
+        if declared > CHECKED_BYTES and declared > LARGEST_COMPRESSION * stored:
+            raise ValueError(
+                f"{self.name}: declares {what} of {declared / 2**20:.0f} MiB, but holds {stored} bytes: truncated or "
+                "damaged."
+            )
 
     def hold(self, content: bytes) -> str:
         """Return a path under which GDAL finds these bytes."""
         # Bytes come from strangers, and many other formats can refer to files and networks.
         if not content.startswith(_IMAGE_SIGNATURES):
             raise ValueError(f"{self.name}: expected the bytes of a TIFF or JPEG 2000, found {content[:8]!r}...")
-        return self._stack.enter_context(MemoryFile(content)).name
+        path = self._stack.enter_context(MemoryFile(content)).name
+        self._sizes[path] = len(content)
+        return path
 
     def describe(self, layer: Layer) -> Layer:
         """Add what the file itself says of its radiometry and nodata to what the product's metadata say.
@@ -158,6 +183,12 @@ class Files:
         layers = [Layer(path, index, band) for index, band in zip(indexes, found) if band or not any(found)]
         return Product(self.name, layers, tags={k: v for k, v in dataset.tags().items() if k != "AREA_OR_POINT"})
 
+    def _stored_bytes(self, path: str) -> float:
+        """Return the size of the file behind a path, or infinity where only reading would tell."""
+        zipped = re.match(r"/vsizip/\{(.*)\}/", path)
+        path = zipped[1] if zipped else path
+        return os.path.getsize(path) if os.path.isfile(path) else self._sizes.get(path, math.inf)
+
     def _hold_array(self, path: str) -> str:
         """Hold an `.npy` file as a TIFF, so that arrays take the same way as files."""
         try:
@@ -195,13 +226,6 @@ def alpha_band(dataset: Any) -> int | None:
         if interpretation == ColorInterp.alpha and not find_band(name or ""):
             return index
     return None
-
-
-def stored_bytes(path: str) -> float:
-    """Return the size of the file behind a path, or infinity where only reading would tell."""
-    zipped = re.match(r"/vsizip/\{(.*)\}/", path)
-    path = zipped[1] if zipped else path
-    return os.path.getsize(path) if os.path.isfile(path) else math.inf
 
 
 def is_remote(path: str) -> bool:

@@ -1,4 +1,7 @@
 import json
+import re
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -456,6 +459,22 @@ def test_a_safe_product_with_damaged_metadata_is_refused(tmp_path):
             read_raster(safe)
 
 
+def test_a_safe_product_that_states_offsets_for_some_bands_only_is_refused(tmp_path):
+    safe = write_safe(tmp_path, "L1C", OFFSETS)
+    metadata = safe / "MTD_MSIL1C.xml"
+    text = metadata.read_text()
+    metadata.write_text(text.replace('<RADIO_ADD_OFFSET band_id="4">-1040</RADIO_ADD_OFFSET>', ""))
+    with pytest.raises(ValueError, match="state offsets, but none for B5"):
+        read_raster(safe)
+
+
+def test_a_folder_of_several_safe_products_is_refused(tmp_path):
+    write_safe(tmp_path, "L1C")
+    write_safe(tmp_path, "L2A")
+    with pytest.raises(ValueError, match="expected one SAFE product, found 2"):
+        read_raster(tmp_path)
+
+
 def test_the_scene_classification_leaves_out_clouds_and_shadows(tmp_path):
     safe = write_safe(tmp_path, "L2A", OFFSETS)
     expected = np.ones((SIDE // 2, SIDE // 2), bool)
@@ -490,7 +509,7 @@ def test_a_mask_that_is_not_there_is_refused(tmp_path):
         read_raster(path, mask=tmp_path / "clouds.tif")
 
 
-@pytest.mark.parametrize("pattern", ["{}.tif", "T31_20180101T104431_{}.jp2", "x_{}_10m.TIF", "s2-{}.tiff"])
+@pytest.mark.parametrize("pattern", ["{}.tif", "T31_20180101T104431_{}.jp2", "x_{}_10m.TIF", "2018_L1C_{}_(Raw).tiff"])
 def test_files_named_after_their_band_make_a_folder_a_product(tmp_path, pattern):
     stored = numbers(13)
     for band, pixels in zip(L1C_BANDS, stored):
@@ -584,6 +603,26 @@ def test_the_bytes_of_a_tiff_read_like_the_file(tmp_path):
     raster = read_raster(path.read_bytes(), bands=["B3"])
     np.testing.assert_array_equal(raster.pixels, numbers(2)[1:])
     assert raster.crs == "EPSG:32633"
+
+
+@pytest.fixture
+def file_server(tmp_path, monkeypatch):
+    """Address of a web server of `tmp_path`: another process, since GDAL opens files without letting go of the GIL."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        yield re.search(r"http://[\d.:]+", process.stdout.readline())[0]
+        process.kill()
+
+
+def test_a_url_reads_like_the_file(tmp_path, file_server):
+    write_geotiff(tmp_path / "a.tif", numbers(1), names=["B3"])
+    item = stac_item(Path("."), green=("", {}))
+    item["assets"]["green"]["href"] = f"{file_server}/a.tif"
+    for source in (f"/vsicurl/{file_server}/a.tif", f"{file_server}/a.tif", item):
+        np.testing.assert_array_equal(read_raster(source).pixels, numbers(1))
+    with pytest.raises(ValueError, match=r"missing\.tif: cannot be read"):
+        read_raster(f"/vsicurl/{file_server}/missing.tif")
 
 
 def test_bytes_that_refer_to_other_files_are_refused(tmp_path):
