@@ -57,7 +57,8 @@ class Raster:
         valid: (H, W), bool. What `pixels` holds where it is False has no meaning.
         crs: Coordinate reference system, or None.
         transform: From pixel to map coordinates.
-        tags: The file's own tags, and "source", "date", "offset", "scale" where known or applied.
+        tags: The file's own tags; "source"; "date" where known; "scale" and "offset" where stated: what turned stored
+            values into digital numbers.
         offsets: What was added to each channel, in digital numbers, or None where nothing states an offset.
     """
 
@@ -107,8 +108,8 @@ def open_raster(
 
     Args:
         source: GeoTIFF or anything else that rasterio opens, also `/vsicurl/` and `/vsis3/`; the bytes of such a file;
-            a folder with one file per band; a SAFE product; either of them zipped; an `.npy` array (C, H, W); a STAC
-            item, as a dict or a JSON file. The format is read from the content.
+            a folder with one file per band; a SAFE product; either of them zipped; an `.npy` array (C, H, W), which is
+            held in memory; a STAC item, as a dict or a JSON file. The format is read from the content.
         bands: Which bands, in which order. Defaults to all. For an `.npy` without `names` they name its channels.
         resolution: Size of the output pixels in metres, or None for the finest of the source. Grids in degrees and
             grids without a reference system are kept as they are, and so are those within 1 % of it.
@@ -124,8 +125,7 @@ def open_raster(
         FileNotFoundError: If there is no such file.
         ValueError: If the source is damaged, holds no raster, or lacks a band. The message names the source.
     """
-    if rasterio is None:
-        raise ImportError("Reading and writing files needs rasterio: `pip install rasterio`. Arrays work without it.")
+    _require_rasterio()
     return RasterReader(source, bands, resolution, mask, offset, names, mask_classes, max_bytes)
 
 
@@ -346,6 +346,7 @@ def write_raster(
         ValueError: If the arguments do not fit each other or the type cannot be stored.
         OSError: If the file cannot be written; the destination is then as before.
     """
+    _require_rasterio()
     pixels = pixels[None] if pixels.ndim == 2 else pixels
     if pixels.ndim != 3 or 0 in pixels.shape:
         raise ValueError(f"{path}: expected pixels (C, H, W) or (H, W), none of them 0, found {pixels.shape}.")
@@ -380,9 +381,16 @@ def write_raster(
                 dataset.write_colormap(1, dict(colormap))
             dataset.update_tags(**(tags or {}))
         os.replace(temporary, destination)
+    except (rasterio.errors.RasterioError, rasterio._err.CPLE_BaseError) as error:
+        raise OSError(f"{path}: cannot be written ({error}).") from error
     finally:
         if os.path.exists(temporary):
             os.remove(temporary)
+
+
+def _require_rasterio() -> None:
+    if rasterio is None:
+        raise ImportError("Reading and writing files needs rasterio: `pip install rasterio`. Arrays work without it.")
 
 
 def _by_path(layers: list[Layer]) -> dict[str, list[Layer]]:
@@ -398,14 +406,17 @@ def _apply_offset(
 ) -> list[Layer]:
     if offset is None:
         return layers
+    given = offset
     if isinstance(offset, Mapping):
         by_name = dict(zip(resolve_bands(offset), offset.values()))
-        offsets = [by_name.get(str(layer.band), layer.offset) for layer in layers]
-    else:
-        offsets = list(offset) if isinstance(offset, Sequence) else [offset] * len(layers)
-    if len(offsets) != len(layers) or not all(value is None or math.isfinite(value) for value in offsets):
-        raise ValueError(f"{name}: expected a finite `offset`, one or {len(layers)} for the bands, found {offset}.")
-    return [replace(layer, offset=value if value is None else float(value)) for layer, value in zip(layers, offsets)]
+        offset = [by_name.get(str(layer.band), layer.offset or 0.0) for layer in layers]
+    try:
+        offsets = np.broadcast_to(np.asarray(offset, float), len(layers)).tolist()
+    except (TypeError, ValueError):
+        offsets = [math.nan]
+    if not all(map(math.isfinite, offsets)):
+        raise ValueError(f"{name}: expected a finite `offset`, one or {len(layers)} for the bands, found {given!r}.")
+    return [replace(layer, offset=value) for layer, value in zip(layers, offsets)]
 
 
 def _join_numbers(numbers: Sequence[float]) -> str:

@@ -76,9 +76,9 @@ class Files:
         if path not in self._datasets:
             dataset = self._stack.enter_context(rasterio.open(path))
             # GDAL reads whole blocks, and may allocate one before it finds that the data end.
-            height, width = dataset.block_shapes[0] if dataset.count else (0, 0)
             together = dataset.count if dataset.interleaving == Interleaving.pixel else 1
-            self.check_size(path, height * width * together * np.dtype(dataset.dtypes[0]).itemsize, "blocks")
+            for (height, width), dtype in zip(dataset.block_shapes, dataset.dtypes):
+                self.check_size(path, height * width * together * np.dtype(dtype).itemsize, "blocks")
             self._datasets[path] = dataset
         return self._datasets[path]
 
@@ -171,7 +171,7 @@ class Files:
                 warnings.warn(
                     f"A file of {len(indexes)} bands without names: taken as {', '.join(assumed)}, in this order. If "
                     "that is wrong (EuroSAT stores B8A last), pass the names (`names` here, `bands` to the processor).",
-                    stacklevel=5,
+                    stacklevel=6,
                 )
                 found = assumed
         twice = [band for band in BANDS if found.count(band) > 1]

@@ -373,7 +373,7 @@ def test_an_offset_without_a_scale_is_in_digital_numbers(tmp_path):
     assert raster.tags["offset"] == "-1000"
 
 
-@pytest.mark.parametrize("offset", [-1000, [-1000, -1000], {"green": -1000, "B02": -1000}])
+@pytest.mark.parametrize("offset", [-1000, [-1000, -1000], np.array([-1000, -1000]), {"green": -1000, "B02": -1000}])
 def test_a_given_offset_replaces_the_stated_one(tmp_path, offset):
     stored = numbers(2)
     path = write_geotiff(tmp_path / "a.tif", stored, names=["B2", "B3"])
@@ -392,7 +392,7 @@ def test_an_offset_of_zero_is_a_statement_and_changes_nothing(tmp_path):
     assert raster.pixels.dtype == np.uint16
 
 
-@pytest.mark.parametrize("offset", [[1, 2, 3], float("nan"), "many", {"B44": 1}])
+@pytest.mark.parametrize("offset", [[1, 2, 3], float("nan"), "ab", [None, 1], {"B44": 1}])
 def test_an_offset_that_does_not_fit_is_refused(tmp_path, offset):
     path = write_geotiff(tmp_path / "a.tif", numbers(2), names=["B2", "B3"])
     with pytest.raises(ValueError, match=r"a\.tif.*`offset`|Unknown band 'B44'"):
@@ -660,6 +660,16 @@ def test_quality_layers_beside_named_bands_are_left_out(tmp_path):
     np.testing.assert_array_equal(raster.pixels, numbers(3)[[0, 2]])
 
 
+def test_a_container_of_several_rasters_is_refused_with_its_parts(tmp_path):
+    for index in (1, 2):
+        layer = {"driver": "GPKG", "RASTER_TABLE": f"part_{index}", "APPEND_SUBDATASET": "YES" if index > 1 else "NO"}
+        write_geotiff(tmp_path / "a.gpkg", numbers(3, dtype=np.uint8), **layer)
+    with pytest.raises(ValueError, match=r"a\.gpkg: expected a raster, found no bands; pass one .*:part_1, .*:part_2"):
+        read_raster(tmp_path / "a.gpkg")
+    part = read_raster(f"GPKG:{tmp_path / 'a.gpkg'}:part_2", names=["B4", "B3", "B2"])
+    assert part.pixels.shape[0] == 3
+
+
 def test_generic_descriptions_name_no_bands(tmp_path):
     path = write_geotiff(tmp_path / "a.tif", numbers(10), names=[f"Band {index}" for index in range(1, 11)])
     with pytest.warns(UserWarning, match="10 bands without names"):
@@ -727,5 +737,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         write_raster(path, numbers(1), bands=["B2", "B3"], **arguments)
     with pytest.raises(ValueError, match=r"expected pixels \(C, H, W\)"):
         write_raster(path, np.zeros((0, 4, 4)), **arguments)
+    with pytest.raises(OSError, match=r"none/out\.tif: cannot be written"):
+        write_raster(tmp_path / "none" / "out.tif", numbers(1), **arguments)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["out.tif"]
