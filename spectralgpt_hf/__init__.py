@@ -11,14 +11,18 @@ from transformers.models.auto.modeling_auto import (
     AutoModel,
     AutoModelForImageClassification,
     AutoModelForPreTraining,
+    AutoModelForSemanticSegmentation,
+    AutoModelForUniversalSegmentation,
 )
 
 from .modeling.configuration_spectralgpt import SpectralGPTConfig
 from .modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from .modeling.modeling_spectralgpt import (
     SpectralGPTBackbone,
+    SpectralGPTForChangeDetection,
     SpectralGPTForImageClassification,
     SpectralGPTForPreTraining,
+    SpectralGPTForSemanticSegmentation,
     SpectralGPTModel,
 )
 from .modeling.pipeline_spectralgpt import register_pipelines
@@ -30,6 +34,9 @@ AutoConfig.register("spectralgpt", SpectralGPTConfig)
 AutoModel.register(SpectralGPTConfig, SpectralGPTModel)
 AutoModelForPreTraining.register(SpectralGPTConfig, SpectralGPTForPreTraining)
 AutoModelForImageClassification.register(SpectralGPTConfig, SpectralGPTForImageClassification)
+AutoModelForSemanticSegmentation.register(SpectralGPTConfig, SpectralGPTForSemanticSegmentation)
+# Transformers has no auto class for change detection; this one is free, and pipelines need one.
+AutoModelForUniversalSegmentation.register(SpectralGPTConfig, SpectralGPTForChangeDetection)
 AutoBackbone.register(SpectralGPTConfig, SpectralGPTBackbone)
 # Both keys: the library picks one by whether torchvision is installed, and ours does not care.
 AutoImageProcessor.register(
@@ -41,8 +48,10 @@ register_pipelines()
 __all__ = [
     "SpectralGPTBackbone",
     "SpectralGPTConfig",
+    "SpectralGPTForChangeDetection",
     "SpectralGPTForImageClassification",
     "SpectralGPTForPreTraining",
+    "SpectralGPTForSemanticSegmentation",
     "SpectralGPTImageProcessor",
     "SpectralGPTModel",
 ]

@@ -78,18 +78,12 @@ def forward(model: Any, processor: Any) -> dict[str, torch.Tensor]:
 def _main(checkpoint: str, architecture: str, output: str, revision: str) -> None:
     sys.modules["spectralgpt_hf"] = None  # type: ignore[assignment]  # importing it fails
     import transformers
-    from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
     source = {"trust_remote_code": True} | ({"revision": revision} if revision else {})
     config = transformers.AutoConfig.from_pretrained(checkpoint, **source)
     processor = transformers.AutoImageProcessor.from_pretrained(checkpoint, **source)
-    auto_class = next((name for name, path in config.auto_map.items() if path.endswith(f".{architecture}")), None)
-    if auto_class:
-        model_class = getattr(transformers, auto_class)
-    else:
-        reference = f"modeling_spectralgpt.{architecture}"
-        model_class = get_class_from_dynamic_module(reference, checkpoint, revision=revision or None)
-    model = model_class.from_pretrained(checkpoint, dtype=torch.float32, **source).eval()
+    auto_class = next(name for name, path in config.auto_map.items() if path.endswith(f".{architecture}"))
+    model = getattr(transformers, auto_class).from_pretrained(checkpoint, dtype=torch.float32, **source).eval()
     save_file(forward(model, processor), output)
 
 

@@ -52,6 +52,8 @@ AUTO_MAP = {
     "AutoModelForPreTraining": "modeling_spectralgpt.SpectralGPTForPreTraining",
     "AutoModelForImageClassification": "modeling_spectralgpt.SpectralGPTForImageClassification",
     "AutoModelForSemanticSegmentation": "modeling_spectralgpt.SpectralGPTForSemanticSegmentation",
+    # Transformers has no auto class for change detection; this one is free, and pipelines need one.
+    "AutoModelForUniversalSegmentation": "modeling_spectralgpt.SpectralGPTForChangeDetection",
     "AutoBackbone": "modeling_spectralgpt.SpectralGPTBackbone",
 }
 

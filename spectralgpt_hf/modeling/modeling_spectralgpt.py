@@ -736,6 +736,8 @@ class SpectralGPTConcatConv(nn.Conv2d):
 class SpectralGPTEnlargement(nn.ConvTranspose2d):
     """Transposed convolution whose kernels lie side by side: one matrix product, and its values put in their places."""
 
+    bias: nn.Parameter
+
     def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
         values = feature_map.permute(0, 2, 3, 1) @ self.weight.flatten(1)  # (B, h, w, channels * kernel * kernel)
         pixels = nn.functional.pixel_shuffle(values.permute(0, 3, 1, 2), self.kernel_size[0])
@@ -799,6 +801,16 @@ def resize(feature_map: torch.Tensor, size: torch.Size) -> torch.Tensor:
     return nn.functional.interpolate(feature_map, size=size, mode="bilinear", align_corners=True)
 
 
+def keep_untrained(module: nn.Module) -> None:
+    """Turn parameters into buffers: saved and loaded as before, but distributed training expects no gradient of them.
+
+    `requires_grad_(False)` would not last: `from_pretrained` makes every parameter trainable.
+    """
+    for name, parameter in list(module.named_parameters()):
+        delattr(module, name)
+        module.register_buffer(name, parameter.detach())
+
+
 def dense_loss(
     logits: torch.Tensor, labels: torch.Tensor, config: SpectralGPTConfig, attention_mask: torch.Tensor | None = None
 ) -> torch.Tensor:
@@ -840,8 +852,7 @@ class SpectralGPTForSemanticSegmentation(SpectralGPTPreTrainedModel):
         self.num_labels = config.num_labels
         self.spectralgpt = SpectralGPTModel(config)
         self.decode_head = SpectralGPTDecodeHead(config)
-        # The head takes what comes before it. Distributed training refuses parameters that get no gradient.
-        self.spectralgpt.layernorm.requires_grad_(False)
+        keep_untrained(self.spectralgpt.layernorm)  # the head takes what comes before it
         self.post_init()
 
     @can_return_tuple
@@ -876,12 +887,15 @@ class SpectralGPTForChangeDetection(SpectralGPTPreTrainedModel):
     _keys_to_ignore_on_load_unexpected = [r"^decoder\."]
 
     def __init__(self, config: SpectralGPTConfig):
+        if config.num_labels != 2:
+            raise ValueError(
+                f"`num_labels` must be 2 (unchanged, changed), got {config.num_labels}: pass `num_labels=2`."
+            )
         super().__init__(config)
         self.num_labels = config.num_labels
         self.spectralgpt = SpectralGPTModel(config)
         self.decode_head = SpectralGPTDecodeHead(config)
-        # The head takes what comes before it. Distributed training refuses parameters that get no gradient.
-        self.spectralgpt.layernorm.requires_grad_(False)
+        keep_untrained(self.spectralgpt.layernorm)  # the head takes what comes before it
         self.post_init()
 
     @can_return_tuple

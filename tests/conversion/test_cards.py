@@ -13,10 +13,15 @@ import rasterio
 import torch
 from huggingface_hub import ModelCard
 
-from spectralgpt_hf import SpectralGPTConfig, SpectralGPTForImageClassification, SpectralGPTImageProcessor
+from spectralgpt_hf import SpectralGPTConfig, SpectralGPTImageProcessor
 from spectralgpt_hf.conversion import convert_checkpoint
 from spectralgpt_hf.conversion.cards import FOLDER, card_for, check_card, name_repository
 from spectralgpt_hf.modeling.bands import L2A_BANDS
+from spectralgpt_hf.modeling.modeling_spectralgpt import (
+    SpectralGPTForChangeDetection,
+    SpectralGPTForImageClassification,
+    SpectralGPTForSemanticSegmentation,
+)
 from tests import parity
 from tests.conversion.originals import TOY, TOY_HEADS
 
@@ -89,20 +94,21 @@ def test_published_scores_are_marked_as_the_authors(name):
 
 def test_every_code_block_of_every_card_runs(tmp_path):
     torch.manual_seed(0)
-    pretrained, classifier = tmp_path / "pretrained", tmp_path / "classifier"
-    convert_checkpoint(TOY, pretrained, **TOY_HEADS)
-    model = SpectralGPTForImageClassification(parity.config("toy"))
-    model.save_pretrained(classifier)
-    SpectralGPTImageProcessor().save_pretrained(classifier)
+    pretrained = convert_checkpoint(TOY, tmp_path / "pretrained", **TOY_HEADS)
     code = {name: blocks(card, pretrained) for name, card in CARDS.items()}
-    code["a converted one"] = blocks(card_for(SpectralGPTConfig.from_pretrained(pretrained)), pretrained)
-    code["a classifier"] = blocks(card_for(SpectralGPTConfig.from_pretrained(classifier)), classifier)
+    for task in (SpectralGPTForImageClassification, SpectralGPTForSemanticSegmentation, SpectralGPTForChangeDetection):
+        folder = tmp_path / task.__name__
+        model = task(parity.config("toy", decode_hidden_size=16))
+        model.save_pretrained(folder)
+        SpectralGPTImageProcessor().save_pretrained(folder)
+        code[task.__name__] = blocks(card_for(model.config), folder)
     assert all(code.values())
     (tmp_path / "code.json").write_text(json.dumps(code))
     profile = {"driver": "GTiff", "count": 12, "height": 40, "width": 32, "dtype": "uint16"}
-    with rasterio.open(tmp_path / "scene.tif", "w", **profile) as file:
-        file.write(np.random.default_rng(0).integers(1, 5000, (12, 40, 32), dtype=np.uint16))
-        file.descriptions = L2A_BANDS
+    for name in ("scene", "before", "after"):
+        with rasterio.open(tmp_path / f"{name}.tif", "w", **profile) as file:
+            file.write(np.random.default_rng(len(name)).integers(1, 5000, (12, 40, 32), dtype=np.uint16))
+            file.descriptions = L2A_BANDS
 
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
     arguments = [sys.executable, "-W", "ignore", "-c", SCRIPT, "code.json"]
