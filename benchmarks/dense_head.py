@@ -4,8 +4,8 @@
 
 Literal: plain transposed convolutions; feature maps resized to full resolution, concatenated, and only then convolved.
 Both have the same weights and dropout. Printed: the time of forward + backward in training, relative to the literal
-decoder, and the largest difference of their logits, relative to the largest logit. Runs alternate and the fastest of each
-counts: whatever else a machine does only adds time.
+decoder, and the largest difference of their logits, relative to the largest logit. Runs alternate and the fastest of
+each counts: whatever else a machine does only adds time.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from spectralgpt_hf.modeling.modeling_spectralgpt import (
 
 
 class LiteralConcatConv(SpectralGPTConcatConv):
-    def forward(self, feature_maps: list[torch.Tensor]) -> torch.Tensor:
+    def forward(self, feature_maps: list[torch.Tensor]) -> torch.Tensor:  # type: ignore[override]
         size = feature_maps[-1].shape[-2:]
         resized = [resize(feature_map, size) for feature_map in feature_maps[:-1]]
         return nn.Conv2d.forward(self, torch.cat([*resized, feature_maps[-1]], dim=1))
@@ -107,7 +107,7 @@ def main() -> None:
     fastest = {name: min(values) for name, values in times.items()}
     print(
         f"{options.preset}, {options.image_size} px, batch {options.batch_size}, {options.device}, {options.dtype}, "
-        f"{torch.get_num_threads()} threads: {fastest['ours'] / fastest['literal']:.2f} x the time of the literal decoder "
+        f"{torch.get_num_threads()} threads: {fastest['ours'] / fastest['literal']:.2f} x the literal decoder's time "
         f"({fastest['ours']:.3g} s against {fastest['literal']:.3g} s); "
         f"largest relative difference {difference:.1e}"
     )
