@@ -1,0 +1,1 @@
+"""The demo page and the handler for Inference Endpoints."""
