@@ -22,6 +22,7 @@ from ..modeling.configuration_spectralgpt import AUTO_MAP, SpectralGPTConfig
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.pipeline_spectralgpt import CUSTOM_PIPELINES
 from .cards import check_card
+from .endpoint import ENDPOINT_FILES
 from .isolation import forward, forward_in_isolation
 
 
@@ -127,7 +128,8 @@ def _problems_of(path: Path) -> Iterator[str]:
     elif not re.fullmatch(r"[\w.+-]+", path.name):
         yield "expected a name of letters, digits and . _ - +"
     elif path.suffix == ".py":
-        if path.name not in CODE or path.read_bytes() != CODE[path.name].read_bytes():
+        ours = CODE[path.name].read_bytes() if path.name in CODE else ENDPOINT_FILES.get(path.name)
+        if path.read_bytes() != ours:
             yield "code that is not this package's; save the model again with the version that publishes it"
     elif path.suffix == ".safetensors":
         try:

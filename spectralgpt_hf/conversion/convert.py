@@ -19,6 +19,7 @@ from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.modeling_spectralgpt import SpectralGPTForChangeDetection
 from .architecture import check_tensors, infer_architecture, saved_architecture
 from .cards import card_for
+from .endpoint import ENDPOINT_FILES
 from .sources import OriginalCheckpoint, digest, fetch, is_url, read_original
 from .state_dict import our_name, to_original, to_ours
 
@@ -40,8 +41,8 @@ def convert_checkpoint(
     """Convert a checkpoint of the original code into a folder for `from_pretrained`.
 
     The folder holds the configuration, safetensors, the processor with the bands and normalisation of this checkpoint,
-    the model's code, its card (README.md), and `conversion.json`: the source's SHA-256, and for each tensor both names
-    and the shape.
+    the model's code, `handler.py` for Inference Endpoints, its card (README.md), and `conversion.json`: the source's
+    SHA-256, and for each tensor both names and the shape.
 
     Args:
         source: Path or URL of a `.pth` file of pretraining, segmentation or change detection, or of a `.safetensors`
@@ -85,6 +86,8 @@ def convert_checkpoint(
         processor.save_pretrained(folder)
         (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")
         (folder / "README.md").write_text(card_for(model.config, record), encoding="utf-8")
+        for name, content in ENDPOINT_FILES.items():
+            (folder / name).write_bytes(content)
     logger.info("%s: %d tensors converted, nothing left over, written to %s", path, len(record["tensors"]), output_dir)
     return output_dir
 

@@ -24,6 +24,7 @@ from huggingface_hub.hf_api import RepoFile
 from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 from .cards import name_repository
 from .checks import check_checkpoint, check_outputs
+from .endpoint import ENDPOINT_FILES
 from .isolation import forward_in_isolation
 from .sources import digest
 
@@ -51,7 +52,7 @@ def publish(
     """Publish a checkpoint as one commit, and load it back from there.
 
     Files that are on the Hub already are not sent again, so repeating the call resumes an interrupted upload. In
-    README.md, `org/<name>` becomes `repo_id`.
+    README.md, `org/<name>` becomes `repo_id`. `handler.py` for Inference Endpoints is added where it is not there yet.
 
     Args:
         folder: The checkpoint; `check_checkpoint` says what is refused.
@@ -80,7 +81,7 @@ def publish(
     seen = target.look()
     if private and seen and not seen.is_private:
         raise ValueError(f"{repo_id} is public: make it private in its settings, or publish under another name.")
-    files: dict[str, Path | bytes] = {
+    files: dict[str, Path | bytes] = ENDPOINT_FILES | {
         path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
     }
     files[CARD] = name_repository((folder / CARD).read_text(encoding="utf-8"), repo_id).encode()

@@ -1,0 +1,12 @@
+"""What makes a checkpoint deployable on Inference Endpoints: two files beside its weights."""
+
+from pathlib import Path
+
+from ..serving import endpoint_handler
+
+
+ENDPOINT_FILES: dict[str, bytes] = {
+    "handler.py": Path(endpoint_handler.__file__).read_bytes(),
+    # What the images of Inference Endpoints lack, or may have too old.
+    "requirements.txt": b"transformers>=5.18,<6\nrasterio>=1.4\npillow>=11.0\n",
+}

@@ -1,0 +1,176 @@
+"""The handler over real HTTP, where only the checkpoints and their dependencies are."""
+
+import base64
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+from rasterio.io import MemoryFile
+from transformers import pipeline
+
+from spectralgpt_hf.conversion.endpoint import ENDPOINT_FILES
+from spectralgpt_hf.inference.maps import class_colours
+from spectralgpt_hf.modeling.bands import L2A_BANDS
+from tests.modeling.test_pipelines import image, write
+from tests.serving.checkpoints import LABELS, MODELS, save_checkpoint
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("endpoints")
+    for task in MODELS:
+        save_checkpoint(task, folder / task)
+        for name, content in ENDPOINT_FILES.items():
+            (folder / task / name).write_bytes(content)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def endpoint(checkpoints, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(elsewhere / "modules")}
+    command = [sys.executable, "-P", Path(__file__).with_name("endpoint_server.py"), checkpoints]
+    with subprocess.Popen(command, env=environment, cwd=elsewhere, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            yield f"http://127.0.0.1:{int(server.stdout.readline())}"
+        finally:
+            server.terminate()
+
+
+@pytest.fixture(scope="module")
+def tiff(tmp_path_factory):
+    pixels = image(44, 36)
+    pixels[:, :, :8] = 0
+    return write(tmp_path_factory.mktemp("images") / "chip.tif", pixels).read_bytes()
+
+
+def ask(url: str, body: object, expect: int = 200):
+    data, kind = (body, "audio/x-audio") if isinstance(body, bytes) else (json.dumps(body).encode(), "application/json")
+    request = urllib.request.Request(url, data, {"Content-Type": kind})
+    try:
+        with urllib.request.urlopen(request) as response:
+            status, content = response.status, response.read()
+    except urllib.error.HTTPError as error:
+        status, content = error.code, error.read()
+    assert status == expect, content
+    return json.loads(content)
+
+
+def text(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def test_labels_are_the_same_for_bytes_base64_and_arrays_and_those_of_the_pipeline(endpoint, checkpoints, tiff):
+    answer = ask(f"{endpoint}/classification", {"inputs": text(tiff), "parameters": {"top_k": 2}})
+    with MemoryFile(tiff) as file, file.open() as dataset:
+        pixels = dataset.read()
+    classify = pipeline("multispectral-image-classification", model=str(checkpoints / "classification"), device="cpu")
+    expected = [{"label": entry["label"], "score": pytest.approx(entry["score"], abs=1e-6)} for entry in classify(tiff)]
+    assert answer == expected[:2]
+    array = {"pixels": pixels[::-1].tolist(), "bands": L2A_BANDS[::-1]}
+    for inputs in (tiff, {"inputs": {"tiff": text(tiff)}}, {"inputs": array}, {"inputs": pixels.tolist()}):
+        assert ask(f"{endpoint}/classification", inputs) == expected
+
+
+def test_features_are_a_vector_or_a_map(endpoint, tiff):
+    vector = ask(f"{endpoint}/features", {"inputs": text(tiff)})
+    assert vector["shape"] == [48] == [len(vector["features"])]
+    dense = ask(f"{endpoint}/features", {"inputs": text(tiff), "parameters": {"output": "map"}})
+    assert dense["shape"] == [48, 6, 5]
+    assert np.shape(dense["features"]) == (48, 6, 5)
+
+
+def test_a_map_comes_as_a_georeferenced_tiff_with_colours_and_names(endpoint, tiff):
+    answer = ask(f"{endpoint}/segmentation", {"inputs": text(tiff)})
+    assert answer["format"] == "image/tiff"
+    with MemoryFile(base64.b64decode(answer["map"])) as file, file.open() as dataset:
+        classes = dataset.read(1)
+        assert (dataset.crs.to_epsg(), dataset.transform.c, classes.shape) == (32633, 400_000, (44, 36))
+        assert dataset.nodata == 255
+        assert dataset.tags()["class_1"] == "forest"
+        colours = [dataset.colormap(1)[i][:3] for i in range(4)]
+        np.testing.assert_array_equal(colours, class_colours(4))
+    assert (classes[:, :8] == 255).all()
+    shares = {LABELS[i]: (classes[:, 8:] == i).mean() for i in range(4) if (classes == i).any()}
+    assert {entry["label"]: pytest.approx(entry["share"]) for entry in answer["labels"]} == shares
+
+
+def test_a_map_comes_as_a_png_that_is_transparent_without_data(endpoint, tiff):
+    tiff_map = ask(f"{endpoint}/segmentation", {"inputs": text(tiff)})["map"]
+    answer = ask(f"{endpoint}/segmentation", {"inputs": text(tiff), "parameters": {"format": "png"}})
+    assert answer["format"] == "image/png"
+    picture = Image.open(io.BytesIO(base64.b64decode(answer["map"])))
+    with MemoryFile(base64.b64decode(tiff_map)) as file, file.open() as dataset:
+        np.testing.assert_array_equal(np.asarray(picture), dataset.read(1))
+    alpha = np.asarray(picture.convert("RGBA"))[..., 3]
+    assert (alpha[:, :8] == 0).all()
+    assert (alpha[:, 8:] == 255).all()
+
+
+def test_change_takes_a_pair(endpoint, tiff):
+    answer = ask(f"{endpoint}/change", {"inputs": {"before": text(tiff), "after": text(tiff)}})
+    with MemoryFile(base64.b64decode(answer["map"])) as file, file.open() as dataset:
+        changed = dataset.read(1)[:, 8:]
+    assert answer["share"] == pytest.approx((changed == 1).mean())
+    everything = {"inputs": {"before": text(tiff), "after": text(tiff)}, "parameters": {"threshold": 0.0}}
+    assert ask(f"{endpoint}/change", everything)["share"] == 1
+
+
+@pytest.mark.parametrize(
+    ("inputs", "reason"),
+    [
+        (b"", "Expected 1 to 33554432 bytes of a GeoTIFF, found 0"),
+        (b"hello", "expected the bytes of a TIFF or JPEG 2000"),
+        (b"II*\0" + bytes(100), "cannot be read as a raster"),
+        ({"inputs": ""}, "found 0"),
+        ({"inputs": "not base64!"}, "Expected the base64 of a GeoTIFF"),
+        ({"inputs": "/etc/passwd"}, "base64|TIFF or JPEG 2000"),
+        ({"inputs": "http://127.0.0.1/scene.tif"}, "Paths and URLs are not read"),
+        ({"inputs": {"type": "Feature", "assets": {}}}, "Expected an image"),
+        ({"inputs": {"tiff": "x", "url": "y"}}, "Expected an image"),
+        ({"inputs": "A" * 45_000_000}, "Expected at most 33554432 bytes"),
+        ({"inputs": [[[1] * 600] * 600]}, r"Expected at most 262144 pixels \(512 x 512\), found 600 x 600"),
+        ({"inputs": [[1, 2], [3]]}, "Expected numbers as nested lists"),
+        ({"inputs": [[["a"]]]}, "Expected numbers as nested lists"),
+        ({"inputs": [1, 2]}, r"found the shape \(2,\)"),
+        ({"inputs": [[[1.0]], [[2.0]], [[3.0]]]}, "3 unnamed bands may be any"),
+        ({"inputs": None}, "found NoneType"),
+        ({"image": "x"}, 'Expected {"inputs": image'),
+        ([], 'Expected {"inputs": image'),
+        ({"inputs": "", "parameters": {"device": "x"}}, "Expected `parameters` among"),
+        ({"inputs": "", "parameters": {"top_k": "many"}}, "`top_k` has an impossible value: 'many'"),
+        ({"inputs": "", "parameters": []}, "found 0"),
+    ],
+)
+def test_wrong_requests_are_refused_with_the_reason(endpoint, inputs, reason):
+    answer = ask(f"{endpoint}/classification", inputs, expect=400)
+    assert answer["kind"] == "ValueError"
+    assert re.search(reason, answer["error"]), answer["error"]
+
+
+def test_a_small_file_that_declares_a_large_image_is_refused(endpoint, tmp_path):
+    sizes = {"count": 12, "height": 30_000, "width": 30_000, "dtype": "uint8", "crs": "EPSG:32633"}
+    with rasterio.open(tmp_path / "bomb.tif", "w", driver="GTiff", sparse_ok=True, **sizes) as dataset:
+        dataset.descriptions = L2A_BANDS
+    content = (tmp_path / "bomb.tif").read_bytes()
+    assert len(content) < 10**6
+    assert "Expected at most 262144 pixels" in ask(f"{endpoint}/segmentation", content, expect=400)["error"]
+
+
+def test_a_body_beyond_the_servers_limit_is_refused(endpoint):
+    assert ask(f"{endpoint}/features", {"inputs": "A" * 55_000_000}, expect=413)
+
+
+def test_what_is_no_pair_is_refused(endpoint, tiff):
+    for inputs in (text(tiff), {"before": text(tiff)}, [text(tiff), text(tiff)]):
+        assert "before" in ask(f"{endpoint}/change", {"inputs": inputs}, expect=400)["error"]
