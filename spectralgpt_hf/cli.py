@@ -18,7 +18,7 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, ImportError) as error:
             typer.echo(f"spectralgpt: {error}", err=True)
             raise typer.Exit(1) from error
 
@@ -114,3 +114,22 @@ def publish_checkpoint(
         report=typer.echo,
     )
     typer.echo(url)
+
+
+exports = typer.Typer(no_args_is_help=True, help="Write a checkpoint in another format.")
+app.add_typer(exports, name="export")
+
+
+@exports.command("onnx")
+def export_as_onnx(
+    checkpoint: Annotated[str, typer.Argument(help="Folder, or name on the Hub.")],
+    output: Annotated[Path, typer.Argument(help=".onnx file to write.")],
+    image_size: Annotated[int | None, typer.Option(help="Height and width in pixels; the checkpoint's.")] = None,
+) -> None:
+    """Export a classifier, or else the encoder, for onnxruntime, and compare it with PyTorch."""
+    from .conversion.export import export_onnx
+
+    written = export_onnx(checkpoint, output, image_size=image_size)
+    size = f"{written.image_size} x {written.image_size} px"
+    typer.echo(f"{written.architecture}, {size}, batches of any size: {output}")
+    typer.echo(f"Largest difference from PyTorch: {written.difference:.1e}")

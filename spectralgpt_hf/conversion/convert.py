@@ -80,7 +80,7 @@ def convert_checkpoint(
     )
     record = _describe(source, path, original, model)
 
-    with _appearing(output_dir) as folder:
+    with appearing(output_dir) as folder:
         folder.mkdir()
         model.save_pretrained(folder, max_shard_size=MAX_SHARD_SIZE)
         processor.save_pretrained(folder)
@@ -121,7 +121,7 @@ def restore_checkpoint(checkpoint: str | PathLike[str], output_file: str | PathL
         logger.warning("Converted from %s to %s: the values stay rounded.", dtypes["source"], dtypes["written"])
     tensors = to_original(model.state_dict(), config)
     tensors = {f"{layout['prefix']}{name}": tensor.contiguous() for name, tensor in tensors.items()}
-    with _appearing(output_file) as part:
+    with appearing(output_file) as part:
         if output_file.suffix == ".safetensors":
             save_file(tensors, part)
         else:
@@ -185,7 +185,7 @@ def _dtype_name(tensor: torch.Tensor) -> str:
 
 
 @contextmanager
-def _appearing(path: Path) -> Iterator[Path]:
+def appearing(path: Path) -> Iterator[Path]:
     """Give a name beside `path` to write under, renamed to `path` when all went well and removed otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -1,0 +1,141 @@
+"""From a checkpoint to ONNX, compared with PyTorch before the file appears."""
+
+import importlib.util
+import logging
+import math
+import warnings
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..modeling.configuration_spectralgpt import SpectralGPTConfig
+from ..modeling.modeling_spectralgpt import SpectralGPTForImageClassification, SpectralGPTModel
+from .convert import appearing
+
+
+# Largest difference from PyTorch.
+TOLERANCE = 1e-4
+# One file holds at most as much: a limit of protocol buffers.
+LARGEST_FILE = 2**31
+CLASSIFIER, ENCODER = ("logits",), ("last_hidden_state", "pooler_output")
+
+
+class OnnxExport(NamedTuple):
+    """What was written.
+
+    Attributes:
+        architecture: The class that was exported.
+        image_size: Height and width of its images.
+        difference: Largest difference of an output from PyTorch's.
+    """
+
+    architecture: str
+    image_size: int
+    difference: float
+
+
+def export_onnx(
+    checkpoint: str | PathLike[str], output_file: str | PathLike[str], *, image_size: int | None = None
+) -> OnnxExport:
+    """Write a checkpoint as one ONNX file for images of one size, in batches of any.
+
+    Inputs are `pixel_values` (B, C, S, S), float32, as the processor makes them, and `attention_mask` (B, N), int64, 1
+    where a token has data. A classification checkpoint gives `logits` (B, classes); the encoder of any other gives
+    `last_hidden_state` (B, N, D) and `pooler_output` (B, D). The names of the bands are in the file's metadata.
+
+    Args:
+        checkpoint: Folder, or name on the Hub.
+        output_file: `.onnx` file; one that exists is replaced, once the new one is seen to agree with PyTorch.
+        image_size: Height and width S in pixels, a multiple of the patch size; that of the checkpoint by default.
+
+    Returns:
+        What was written, and how far it is from PyTorch.
+
+    Raises:
+        ImportError: If the extra `export` is not installed.
+        ValueError: If the size is impossible, the weights do not fit in one file, or the outputs differ.
+    """
+    missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(f"Export needs {', '.join(missing)}: `pip install spectralgpt-hf[export]`.")
+    output_file = Path(output_file)
+    if output_file.suffix != ".onnx":
+        raise ValueError(f"Expected a file ending with .onnx, got {output_file}.")
+    config = SpectralGPTConfig.from_pretrained(checkpoint)
+    size = config.image_size if image_size is None else image_size
+    if size <= 0 or size % config.patch_size:
+        raise ValueError(f"`image_size` must be a multiple of {config.patch_size} px (`patch_size`), got {size}.")
+    is_classifier = config.architectures == [SpectralGPTForImageClassification.__name__]
+    architecture = SpectralGPTForImageClassification if is_classifier else SpectralGPTModel
+    model: Any = architecture.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    if 4 * model.num_parameters() > LARGEST_FILE:
+        raise ValueError(f"{checkpoint}: an ONNX file holds 2 GiB, and these are {model.num_parameters():,} weights.")
+    graph = _Graph(model, CLASSIFIER if is_classifier else ENCODER).eval()
+
+    with appearing(output_file) as part:
+        program = _trace(graph, _example(config, size, 2))
+        program.model.metadata_props.update(bands=",".join(config.bands or ()), image_size=str(size))
+        program.save(part, external_data=False)
+        difference = max(_difference(part, graph, _example(config, size, batch)) for batch in (1, 3))
+        if not difference <= TOLERANCE:
+            raise ValueError(f"{checkpoint}: ONNX differs by {difference:.1e} from PyTorch, more than {TOLERANCE}.")
+    return OnnxExport(architecture.__name__, size, difference)
+
+
+class _Graph(nn.Module):
+    """A model from its two inputs to some of its outputs."""
+
+    def __init__(self, model: nn.Module, outputs: tuple[str, ...]):
+        super().__init__()
+        self.model, self.outputs = model, outputs
+
+    def forward(self, pixel_values: torch.Tensor, attention_mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        results = self.model(pixel_values, attention_mask=attention_mask)
+        return tuple(results[name] for name in self.outputs)
+
+
+def _example(config: SpectralGPTConfig, size: int, batch: int) -> dict[str, torch.Tensor]:
+    """Return random inputs, some of whose tokens have no data."""
+    noise = torch.Generator().manual_seed(batch)
+    tokens = math.prod((config.num_channels // config.spectral_patch_size, *[size // config.patch_size] * 2))
+    mask = (torch.rand(batch, tokens, generator=noise) < 0.9).long()
+    mask[:, 0] = 1
+    return {
+        "pixel_values": torch.rand(batch, config.num_channels, size, size, generator=noise),
+        "attention_mask": mask,
+    }
+
+
+def _trace(graph: _Graph, example: dict[str, torch.Tensor]) -> Any:
+    batch = torch.export.Dim("batch", min=1)
+    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = registration.level
+    registration.setLevel(logging.ERROR)  # it tells that torchvision is not installed
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the exporter about itself
+            return torch.onnx.export(
+                graph,
+                kwargs=example,
+                dynamo=True,
+                input_names=list(example),
+                output_names=list(graph.outputs),
+                dynamic_shapes={name: {0: batch} for name in example},
+                verbose=False,
+            )
+    finally:
+        registration.setLevel(level)
+
+
+@torch.no_grad()
+def _difference(file: Path, graph: _Graph, example: dict[str, torch.Tensor]) -> float:
+    """Return the largest difference between the outputs of a file and of PyTorch."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    found = session.run(list(graph.outputs), {name: tensor.numpy() for name, tensor in example.items()})
+    return max(float(np.abs(one - other.numpy()).max()) for one, other in zip(found, graph(**example)))
