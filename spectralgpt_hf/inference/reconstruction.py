@@ -3,6 +3,7 @@
 Images are (C, H, W), normalised to [0, 1] band by band; `hidden` is (C, H, W), True where a token was hidden.
 """
 
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,18 +28,33 @@ class Reconstruction:
 
 
 @torch.no_grad()
-def reconstruct_image(model: SpectralGPTForPreTraining, image: torch.Tensor, seed: int = 0) -> Reconstruction:
+def reconstruct_image(
+    model: SpectralGPTForPreTraining,
+    image: torch.Tensor,
+    seed: int = 0,
+    mask_ratio: float | None = None,
+    masking: str | None = None,
+) -> Reconstruction:
     """Hide and rebuild an image of any size in tiles of the model's own.
 
     Args:
         model: In evaluation mode.
         image: (C, H, W), normalised as a whole; H and W multiples of the patch size.
         seed: Of the choice of hidden tokens.
+        mask_ratio, masking: In place of those of the model's configuration, which stays as it is.
 
     Returns:
         The image cropped to whole tiles, unless it is smaller than one.
+
+    Raises:
+        ValueError: If the masking is impossible.
     """
-    config, (_, height, width) = model.config, image.shape
+    config, (_, height, width) = copy(model.config), image.shape
+    config.mask_ratio = config.mask_ratio if mask_ratio is None else mask_ratio
+    config.masking = config.masking if masking is None else masking
+    config.check()
+    model = copy(model)  # shares the weights, not the configuration
+    model.config = config
     size = [min(config.image_size, length) for length in (height, width)]
     rows, columns = height // size[0], width // size[1]
     image = image[:, : rows * size[0], : columns * size[1]]

@@ -42,6 +42,18 @@ def test_the_first_tile_is_what_the_model_gives_for_it_alone(model):
     np.testing.assert_allclose(result.rebuilt[:, :, 32:], alone.numpy(), atol=1e-5)
 
 
+def test_the_masking_can_be_chosen_without_changing_the_model(model):
+    before = model.config.to_dict()
+    hidden = reconstruct_image(model, torch.rand(12, 32, 32), mask_ratio=0.5, masking="spatial").hidden
+    assert hidden.mean() == 0.5
+    assert (hidden == hidden[0]).all()
+    hidden = reconstruct_image(model, torch.rand(12, 32, 32), mask_ratio=0.75, masking="spectral").hidden
+    assert sorted(hidden[::3].mean(axis=(1, 2))) == [0, 1, 1, 1]
+    assert model.config.to_dict() == before
+    with pytest.raises(ValueError, match="mask_ratio"):
+        reconstruct_image(model, torch.rand(12, 32, 32), mask_ratio=1.5)
+
+
 def hidden_tokens(shape, share, seed=0):
     bands, height, width = shape
     tokens = np.random.default_rng(seed).random((bands // 3, height // 8, width // 8)) < share
