@@ -85,9 +85,12 @@ def hold_out(names: Sequence[str], share: float, seed: int) -> set[str]:
         raise ValueError(f"Expected a share between 0 and 1, got {share}.")
     if share == 1:
         return set(names)
-    # Ranked by hash: Python's and numpy's own generators may change between releases.
-    ranked = sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
-    return set(ranked[: round(share * len(names))])
+    return set(rank(names, seed)[: round(share * len(names))])
+
+
+def rank(names: Sequence[str], seed: int) -> list[str]:
+    """Return names in random order, the same on every machine: Python's and NumPy's generators may change."""
+    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
 
 
 def class_number(name: str, numbers: Mapping[str, int], *source: object) -> int:

@@ -4,7 +4,7 @@ import csv
 import os
 from pathlib import PurePosixPath
 
-from datasets import ClassLabel, Dataset
+from datasets import ClassLabel, Dataset, Value
 
 from ..modeling.bands import L1C_BANDS
 from .common import PathLike, build_dataset, class_number, find_folder, split_name
@@ -31,7 +31,8 @@ _COLUMNS = ("category", "location_id", "image_id")
 def load_fmow_sentinel(root: PathLike, split: str = "train") -> Dataset:
     """List fMoW-Sentinel: `train.csv`, `val.csv`, `test_gt.csv` and `<split>/<category>/<category>_<location>/*.tif`.
 
-    Rows hold `id`, `pixels` (13, H, W) of various sizes, `bands` and `label`. Images are not opened or looked for.
+    Rows hold `id`, `pixels` (13, H, W) of various sizes, `bands`, `label` and `date`. Images are not opened or
+    looked for.
 
     Args:
         root: Any ancestor of the CSV files and the images.
@@ -46,7 +47,7 @@ def load_fmow_sentinel(root: PathLike, split: str = "train") -> Dataset:
         raise ValueError(f"Expected `split` to be one of {', '.join(_FILES)}, got {split!r}.")
     table = find_folder(root, f"{stem}.csv") / f"{stem}.csv"
     numbers = {name: number for number, name in enumerate(FMOW_CLASSES)}
-    relative, labels = [], []
+    relative, labels, dates = [], [], []
     with open(table, newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file)
         if not set(_COLUMNS) <= set(rows.fieldnames or ()):
@@ -54,6 +55,7 @@ def load_fmow_sentinel(root: PathLike, split: str = "train") -> Dataset:
         for line, row in enumerate(rows, start=2):
             labels.append(class_number(row["category"], numbers, table, f"line {line}"))
             relative.append(_image_path(row, stem))
+            dates.append(row.get("timestamp"))
     if not relative:
         raise ValueError(f"{table}: expected a line for each image, found none.")
     folder = find_folder(root, str(PurePosixPath(relative[0]).parents[1]))
@@ -64,6 +66,7 @@ def load_fmow_sentinel(root: PathLike, split: str = "train") -> Dataset:
         MultispectralImage(bands, names=bands),
         [os.path.join(folder, path) for path in relative],
         label=(ClassLabel(names=list(FMOW_CLASSES)), labels),
+        date=(Value("string"), dates),
     )
 
 

@@ -33,6 +33,7 @@ def test_paths_are_built_from_category_location_and_image(fmow):
     assert dataset["id"][:] == ["airport_0_6", "zoo_12_100", "multi-unit_residential_3_1"]
     assert [dataset[i]["pixels"].shape for i in (0, 1)] == [(13, 45, 52), (13, 20, 31)]
     assert dataset[0]["bands"] == list(L1C_BANDS)
+    assert dataset[1]["date"] == "2018-07-01T10:00:00Z"
     assert dataset[0]["pixels"][8, 0, 0] == 9000  # B8A is ninth
     assert load_fmow_sentinel(fmow, "test")[0]["pixels"].shape == (13, 30, 30)
     with pytest.raises(FileNotFoundError, match=r"multi-unit_residential_3_1\.tif"):
@@ -57,7 +58,9 @@ def test_damaged_tables_are_named(fmow):
     with pytest.raises(ValueError, match=r"val\.csv, line 2: unknown label 'airfield'; expected one of airport, "):
         load_fmow_sentinel(fmow, "val")
     (fmow / "val.csv").write_text("image,label\na,b\n")
-    with pytest.raises(ValueError, match=r"val\.csv: expected columns category, location_id, image_id, found \['im"):
+    with pytest.raises(
+        ValueError, match=r"val\.csv: expected columns category, location_id, image_id, found \['im"
+    ):
         load_fmow_sentinel(fmow, "validation")
     (fmow / "val.csv").write_text(HEADER)
     with pytest.raises(ValueError, match=r"val\.csv: expected a line for each image"):
