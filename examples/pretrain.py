@@ -1,180 +1,435 @@
-"""Pretrain SpectralGPT on chips cut from Sentinel-2 scenes.
+"""Pretrain SpectralGPT on Parquet shards, in one stage or several.
 
-    accelerate launch examples/pretrain.py --scenes scene.tif other_scene/ --output_dir outputs/tiny
+    spectralgpt prepare scene.tif other_scene/ shards
+    accelerate launch examples/pretrain.py --data shards --output_dir outputs/tiny --epochs 20
 
-A scene is anything that `read_raster` opens: a GeoTIFF, a folder with one file per band, a SAFE product. Options may
-also come from a YAML file, which the command line overrides:
+Options may come from a YAML file, which the command line overrides. Its `stages` are lists of options that differ from
+stage to stage (data, image size, epochs, learning rate, masking, bands); each goes on from the one before:
 
-    accelerate launch examples/pretrain.py --config examples/configs/pretrain_tiny.yaml --scenes scene.tif
+    accelerate launch examples/pretrain.py --config examples/configs/pretrain_base.yaml --resume auto
+
+Order, crops, flips and masks are functions of (seed, epoch, sample): a run that is killed and resumed gives the same
+losses, to the last bit on CPU. `OUTPUT_DIR/model` is the result, beside `log.jsonl`, `pictures` and `checkpoints`.
 """
 
 import json
+import math
+import shutil
+import signal
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
 from spectralgpt_hf import SpectralGPTConfig, SpectralGPTForPreTraining, SpectralGPTImageProcessor
-from spectralgpt_hf.data.augmentation import keyed_uniform, random_resized_crop
-from spectralgpt_hf.data.chips import cut_chips
-from spectralgpt_hf.modeling.modeling_spectralgpt import mask_units
-from spectralgpt_hf.modeling.pixel_statistics import minimum_maximum, span
-from spectralgpt_hf.training.arguments import parse_options
+from spectralgpt_hf.conversion import publish
+from spectralgpt_hf.conversion.cards import card_for
+from spectralgpt_hf.data.shards import find_shards
+from spectralgpt_hf.data.stream import ShardStream
+from spectralgpt_hf.inference.pictures import reconstruction_panel
+from spectralgpt_hf.inference.reconstruction import Reconstruction
+from spectralgpt_hf.modeling.modeling_spectralgpt import SpectralGPTPositionEmbeddings, unpatchify
+from spectralgpt_hf.training.arguments import check_names, option, parse_options
+from spectralgpt_hf.training.checkpointing import CheckpointFolder, read_position, write_folder
+from spectralgpt_hf.training.monitoring import JsonLinesLog, attainable_flops, step_flops
 from spectralgpt_hf.training.optimization import parameter_groups
+from spectralgpt_hf.training.pretraining import make_views
 
 
 @dataclass
 class PretrainingOptions:
-    scenes: list[str] = field(metadata={"help": "Sentinel-2 files or folders to learn from."})
-    output_dir: str = field(metadata={"help": "Folder of the checkpoint and of log.jsonl."})
-    preset: str = field(default="tiny", metadata={"help": "tiny, base, large or huge."})
-    model_name_or_path: str | None = field(default=None, metadata={"help": "Checkpoint to go on from."})
-    image_size: int = field(default=128, metadata={"help": "Size of the crops, in pixels."})
-    chip_size: int = field(default=192, metadata={"help": "Size of the images that crops are taken from, in pixels."})
-    chip_stride: int = field(default=96, metadata={"help": "Distance between these images, in pixels."})
-    mask_ratio: float = field(default=0.9)
-    masking: str = field(default="random", metadata={"help": "random, spatial or spectral."})
-    steps: int = field(default=1000)
-    batch_size: int = field(default=32, metadata={"help": "Images of a process and a step."})
-    gradient_accumulation_steps: int = field(default=1)
-    base_learning_rate: float = field(default=2e-4, metadata={"help": "Times the effective batch / 256."})
-    warmup_share: float = field(default=0.1)
-    weight_decay: float = field(default=0.05)
-    max_grad_norm: float = field(default=1.0)
-    mixed_precision: str = field(default="no", metadata={"help": "no, bf16 or fp16."})
-    save_dtype: str = field(default="float32", metadata={"help": "float32, float16 or bfloat16."})
-    log_every: int = field(default=10, metadata={"help": "Steps."})
-    seed: int = field(default=0)
+    # What may differ from stage to stage
+    data: str = option("shards", "Folder of Parquet shards.")
+    image_size: int = option(128, "Size of the crops, in pixels.")
+    bands: list[str] | None = option(None, "Names of the bands, in order; the checkpoint's or the usual 12 by default.")
+    mask_ratio: float = option(0.9, "Share of the tokens that is hidden.")
+    masking: str = option("random", "random, spatial or spectral.")
+    epochs: float = option(1.0, "Passes over the data.")
+    steps: int = option(0, "Instead of `epochs`.")
+    schedule_epochs: float | None = option(None, "Length of the cosine, where a stage ends before it does.")
+    warmup_share: float = option(0.1, "Of the schedule.")
+    batch_size: int = option(32, "Images of a process and a forward pass.")
+    gradient_accumulation_steps: int = option(1, "Forward passes of a step.")
+    base_learning_rate: float = option(2e-4, "Times the effective batch / 256.")
+    positions: str = option(
+        "interpolate", "interpolate or reinitialise: positions of a stage of another size."
+    )
+
+    # Model and optimisation
+    stages: list[str] = option([], "In a YAML file: one mapping of the options above for each stage.")
+    preset: str = option("tiny", "tiny, base, large or huge.")
+    config_overrides: str = option("{}", "Other entries of the configuration, a mapping (JSON on the command line).")
+    model_name_or_path: str | None = option(None, "Checkpoint to go on from.")
+    weight_decay: float = option(0.05, "Not of biases, norms and positions.")
+    max_grad_norm: float = option(1.0, "Gradients are clipped to it.")
+    mixed_precision: str = option("bf16", "bf16, fp16 or no.")
+    compile: bool = option(False, "Whether to compile the model.")
+    gradient_checkpointing: bool = option(False, "Whether to trade time for memory.")
+    max_nonfinite_steps: int = option(20, "Steps in a row that may be skipped because a gradient is not finite.")
+    seed: int = option(0, "Of weights, order, crops and masks.")
+    num_workers: int = option(2, "Threads that read, of each process.")
+
+    # Output
+    output_dir: str = option("outputs/pretraining", "Folder of everything that is written.")
+    resume: str = option(
+        "no", "auto (the newest checkpoint in `output_dir`, if any), no, or a checkpoint."
+    )
+    save_every: int = option(1000, "Steps between checkpoints.")
+    total_limit: int = option(3, "How many checkpoints are kept.")
+    time_limit: float = option(0.0, "Minutes after which to save a checkpoint and stop; 0 for none.")
+    eval_every: int = option(500, "Steps between validations, with a picture.")
+    log_every: int = option(10, "Steps between records in log.jsonl.")
+    report_to: list[str] = option([], "Trackers: trackio, tensorboard, wandb.")
+    save_dtype: str = option("float32", "Of the result: float32, float16 or bfloat16.")
+    push_to_hub: str | None = option(None, "namespace/name to publish the result as.")
 
 
-def read_images(scenes: list[str], bands: list[str], size: int, stride: int) -> list[torch.Tensor]:
-    """Return every chip (C, H, W) without missing pixels, each band scaled to [0, 1] over the chip."""
-    images = []
-    for scene in tqdm(scenes, desc="Reading scenes", disable=None):
-        for chip in cut_chips(scene, size, stride, bands):
-            pixels = torch.from_numpy(chip.pixels).float()[None]
-            low, high = (value[..., None, None] for value in minimum_maximum(pixels))
-            images.append(((pixels - low) / span(low, high))[0])
-    if not images:
-        raise ValueError(f"No chip of the {len(scenes)} scenes is free of missing pixels: nothing to learn from.")
-    return images
+STAGE_OPTIONS = list(PretrainingOptions.__dataclass_fields__)[:13]
+# What may change when a run is resumed.
+FREE = {"output_dir", "resume", "save_every", "total_limit", "time_limit", "eval_every", "log_every", "report_to"}
+FREE |= {"num_workers", "save_dtype", "push_to_hub", "compile", "stages"}
+COUNTERS = ("stage", "stage_step", "step", "skipped")
 
 
-def collate(samples: list[tuple[int, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Stack images of different sizes, padded at the bottom and the right; `extent` tells their true size."""
-    ids, images = zip(*samples)
-    extent = torch.tensor([image.shape[1:] for image in images])
-    batch = torch.zeros(len(images), len(images[0]), *extent.amax(0))
-    for padded, image in zip(batch, images):
-        padded[:, : image.shape[1], : image.shape[2]] = image
-    return {"ids": torch.tensor(ids), "images": batch, "extent": extent}
+def split_stages(options: PretrainingOptions) -> list[PretrainingOptions]:
+    """Return the options of each stage."""
+    stages = []
+    for number, text in enumerate(options.stages or ["{}"], 1):
+        stage = check_names(json.loads(text), PretrainingOptions, f"stage {number}")
+        general = sorted(set(stage) - set(STAGE_OPTIONS))
+        if general:
+            raise ValueError(f"stage {number}: {', '.join(general)} cannot differ from stage to stage.")
+        stages.append(replace(options, **stage))
+    return stages
+
+
+class Run:
+    """What lasts as long as the script: the process group, the position, the log, the reasons to stop."""
+
+    def __init__(self, options: PretrainingOptions, stages: list[PretrainingOptions]) -> None:
+        self.accelerator = Accelerator(
+            mixed_precision=options.mixed_precision, log_with=options.report_to or None, project_dir=options.output_dir
+        )
+        set_seed(options.seed)
+        self.folder = Path(options.output_dir)
+        self.checkpoints = CheckpointFolder(self.folder / "checkpoints", options.total_limit)
+        self.settings = {"processes": self.accelerator.num_processes, "stages": [asdict(stage) for stage in stages]}
+        self.stage = self.stage_step = self.step = self.skipped = 0
+        self.resume_from = self._find_checkpoint(options)
+        if self.resume_from:
+            position = read_position(self.resume_from)
+            self._check_settings(position["settings"])
+            for name in COUNTERS:
+                setattr(self, name, position[name])
+        here = (self.stage + 1, self.step) if self.resume_from else (0, 0)
+        # Of what was logged after the checkpoint, nothing stays: it will be logged again.
+        self.log = JsonLinesLog(self.folder / "log.jsonl", lambda record: (record["stage"], record["step"]) <= here)
+        self.deadline = time.monotonic() + 60 * options.time_limit if options.time_limit else math.inf
+        self.signalled = False
+        signal.signal(signal.SIGTERM, self._on_signal)
+        if options.report_to:
+            self.accelerator.init_trackers("spectralgpt", {**asdict(options), "stages": json.dumps(options.stages)})
+
+    def save(self, schedule: Any) -> None:
+        position = {name: getattr(self, name) for name in (*COUNTERS, "settings")}
+        self.checkpoints.save(self.accelerator, self.step, {**position, "schedule": schedule.state_dict()})
+
+    def resume(self, schedule: Any) -> None:
+        """Restore the model, the optimizer and the schedule that were prepared, where there is a checkpoint."""
+        if self.resume_from:
+            self.checkpoints.load(self.accelerator, self.resume_from)
+            schedule.load_state_dict(read_position(self.resume_from)["schedule"])
+            self.resume_from = None
+
+    def record(self, values: dict[str, Any]) -> None:
+        """Write values to log.jsonl and to the trackers."""
+        values = {"step": self.step, "stage": self.stage + 1, **values}
+        self.accelerator.log({name: value for name, value in values.items() if value is not None}, step=self.step)
+        if self.accelerator.is_main_process:
+            self.log.write(values)
+
+    def must_stop(self) -> bool:
+        """Return whether any process was told to end, or the time is up; the same answer in all of them."""
+        if self.signalled or time.monotonic() > self.deadline:
+            self.accelerator.set_trigger()
+        return self.accelerator.check_trigger()
+
+    def _on_signal(self, *_: Any) -> None:
+        self.signalled = True
+
+    def _find_checkpoint(self, options: PretrainingOptions) -> Path | None:
+        latest = self.checkpoints.latest()
+        if options.resume == "auto":
+            return latest
+        if options.resume != "no":
+            if not (Path(options.resume) / "position.json").is_file():
+                raise FileNotFoundError(f"`--resume {options.resume}`: expected auto, no, or a complete checkpoint.")
+            return Path(options.resume)
+        if latest or (self.folder / "log.jsonl").exists():
+            raise ValueError(f"{self.folder} holds a run: pass `--resume auto` to go on with it, or another folder.")
+        return None
+
+    def _check_settings(self, before: dict[str, Any]) -> None:
+        """Refuse to go on with other data, another batch or another schedule: it would not be the same run."""
+        now = self.settings
+        changed = [] if before["processes"] == now["processes"] else ["the number of processes"]
+        if len(before["stages"]) != len(now["stages"]):
+            changed.append("the number of stages")
+        for number, (old, new) in enumerate(zip(before["stages"], now["stages"]), 1):
+            names = [name for name in new if name not in FREE and old.get(name) != new[name]]
+            changed += [f"{name} of stage {number}: {old.get(name)!r} became {new[name]!r}" for name in names]
+        if changed:
+            raise ValueError(f"{self.resume_from} cannot be resumed: {'; '.join(changed)}.")
+
+
+def build_model(stage: PretrainingOptions, previous: str | None) -> SpectralGPTForPreTraining:
+    """Return the model of a stage: new, or from a checkpoint, with positions for its size and bands."""
+    settings = {"mask_ratio": stage.mask_ratio, "masking": stage.masking, **json.loads(stage.config_overrides)}
+    if previous is None:
+        if stage.bands:
+            settings |= {"bands": stage.bands, "num_channels": len(stage.bands)}
+        return SpectralGPTForPreTraining(
+            SpectralGPTConfig.from_preset(stage.preset, image_size=stage.image_size, **settings)
+        )
+    model = SpectralGPTForPreTraining.from_pretrained(previous, dtype=torch.float32, **settings)
+    resized = stage.image_size != model.config.image_size
+    model.resize_positions(stage.image_size, stage.bands)
+    if resized and stage.positions == "reinitialise":
+        for module in model.modules():
+            if isinstance(module, SpectralGPTPositionEmbeddings):
+                module.spatial_position_embeddings.data = module.sine_cosine_positions()
+    return model
+
+
+def open_stream(
+    stage: PretrainingOptions, bands: list[str], accelerator: Accelerator, split: str, batch_size: int
+) -> ShardStream:
+    return ShardStream(
+        stage.data,
+        bands,
+        batch_size,
+        split=split,
+        seed=stage.seed,
+        shuffle=split == "train",
+        num_processes=accelerator.num_processes,
+        process_index=accelerator.process_index,
+        num_workers=stage.num_workers,
+        pin_memory=accelerator.device.type == "cuda",
+    )
+
+
+@torch.no_grad()
+def validate(model: torch.nn.Module, stream: ShardStream, config: SpectralGPTConfig, run: Run, picture: Path) -> float:
+    """Return the loss on held-out images, always cropped and masked alike; draw the first of them."""
+    model.eval()
+    total = torch.zeros(2, dtype=torch.float64)
+    for batch in stream.batches():
+        views = make_views(batch, config, 0, 0, run.accelerator.device)
+        output = model(**views)
+        if not total[1] and run.accelerator.is_main_process:
+            draw(views["pixel_values"], output, config, picture)
+        total += torch.tensor([output.loss.item(), 1.0])
+    model.train()
+    loss, count = run.accelerator.reduce(total.to(run.accelerator.device, torch.float32)).tolist()
+    return loss / count
+
+
+def draw(images: torch.Tensor, output: Any, config: SpectralGPTConfig, path: Path) -> None:
+    """Write a picture of the first image of a batch, of what was visible of it and of what was made of that."""
+    if config.norm_pix_loss or not {"B2", "B3", "B4", "B8"} <= set(config.bands or ()):
+        return
+    size = images.shape[-1]
+    hidden = output.mask[:1, :, None].expand(-1, -1, output.logits.shape[-1])
+    hidden, rebuilt = (
+        unpatchify(tokens, size, size, config)[0].cpu() for tokens in (hidden, output.logits[:1].float())
+    )
+    original = images[0].cpu()
+    rebuilt = torch.where(hidden == 1, rebuilt, original)
+    shown = Reconstruction(original.numpy(), hidden.numpy() == 1, rebuilt.numpy())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    reconstruction_panel(shown, (shown.original, shown.rebuilt), config.bands or (), path=path, title=path.stem)
+
+
+def open_validation(stage: PretrainingOptions, bands: list[str], accelerator: Accelerator) -> ShardStream | None:
+    """Return the held-out images, if there are any, in batches of up to 8."""
+    try:
+        find_shards(stage.data, "validation")
+    except FileNotFoundError:
+        return None
+    images = open_stream(stage, bands, accelerator, "validation", 1).num_samples // accelerator.num_processes
+    return open_stream(stage, bands, accelerator, "validation", min(images, stage.batch_size, 8))
+
+
+def train_stage(run: Run, stage: PretrainingOptions, previous: str | None) -> bool:
+    """Train one stage, and write its result to `stage-N`. Return False if the run was told to stop."""
+    accelerator, number = run.accelerator, run.stage + 1
+    accelerator.gradient_accumulation_steps = stage.gradient_accumulation_steps
+
+    # Model and data
+    model = build_model(stage, previous)
+    config = model.config
+    bands = list(config.bands or ())
+    stream = open_stream(stage, bands, accelerator, "train", stage.batch_size)
+    validation = open_validation(stage, bands, accelerator)
+    run.checkpoints.check_space(3 * 4 * model.num_parameters())  # float32 weights and two moments
+    if stage.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    if stage.compile:
+        model.compile()
+
+    # Optimisation: the paper's recipe
+    accumulation = stage.gradient_accumulation_steps
+    effective_batch = stream.global_batch_size * accumulation
+    steps_per_epoch = len(stream) / accumulation
+    steps = stage.steps or max(1, round(stage.epochs * steps_per_epoch))
+    schedule_steps = round(stage.schedule_epochs * steps_per_epoch) if stage.schedule_epochs else steps
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, stage.weight_decay),
+        lr=stage.base_learning_rate * effective_batch / 256,
+        betas=(0.9, 0.95),
+        fused=accelerator.device.type in ("cpu", "cuda"),  # one pass over the weights instead of a dozen
+    )
+    model, optimizer = accelerator.prepare(model, optimizer)
+    schedule = get_cosine_schedule_with_warmup(optimizer, round(stage.warmup_share * schedule_steps), schedule_steps)
+    run.resume(schedule)
+    accelerator.print(
+        f"stage {number}: {stream.num_samples} images, {accelerator.num_processes} processes on "
+        f"{accelerator.device.type}, effective batch {effective_batch}, {steps} steps"
+    )
+    flops = step_flops(config) * effective_batch
+    dtype = torch.float32 if accelerator.mixed_precision == "no" else torch.bfloat16
+    attainable = attainable_flops(accelerator.device, dtype) * accelerator.num_processes
+
+    def evaluate() -> None:
+        if validation is None:
+            return
+        picture = run.folder / "pictures" / f"step-{run.step:08d}.png"
+        loss = validate(model, validation, config, run, picture)
+        accelerator.print(f"step {run.step}: validation loss {loss:.5f}")
+        run.record({"validation_loss": loss})
+
+    if run.stage_step == 0:
+        evaluate()
+
+    # Training
+    progress = tqdm(total=steps, initial=run.stage_step, disable=None if accelerator.is_main_process else True)
+    model.train()
+    batches = stream.endless(run.stage_step * accumulation)
+    nonfinite = unreadable = steps_timed = 0
+    waited, started = 0.0, time.perf_counter()
+    while run.stage_step < steps:
+        losses = torch.zeros(3, device=accelerator.device)
+        for _ in range(accumulation):
+            asked = time.perf_counter()
+            epoch, batch = next(batches)
+            waited += time.perf_counter() - asked
+            unreadable += batch["skipped"]
+            with accelerator.accumulate(model):
+                output = model(**make_views(batch, config, stage.seed + run.stage, epoch, accelerator.device))
+                accelerator.backward(output.loss)
+            losses += torch.stack([output.loss, output.token_loss, output.spectral_loss]).detach() / accumulation
+        norm = accelerator.clip_grad_norm_(model.parameters(), stage.max_grad_norm)
+        finite = norm is None or bool(torch.isfinite(norm))
+        nonfinite, run.skipped = (0, run.skipped) if finite else (nonfinite + 1, run.skipped + 1)
+        if finite or accelerator.scaler is not None:  # the scaler has to see an overflow, and skips the step itself
+            optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+        run.step, run.stage_step, steps_timed = run.step + 1, run.stage_step + 1, steps_timed + 1
+        progress.update()
+        if nonfinite > stage.max_nonfinite_steps:
+            raise ValueError(
+                f"step {run.step}: the gradients of {nonfinite} steps in a row were not finite. Lower "
+                "`base_learning_rate`, use `mixed_precision: bf16` or `no`, and look at the data; the last checkpoint "
+                f"is {run.checkpoints.latest()}."
+            )
+
+        if run.step % stage.log_every == 0 or run.stage_step == steps:
+            loss, token_loss, spectral_loss = accelerator.reduce(losses, "mean").tolist()
+            progress.set_postfix(loss=f"{loss:.4f}")
+            seconds = time.perf_counter() - started
+            record = {
+                "epoch": round(run.stage_step / steps_per_epoch, 3),
+                "loss": loss,
+                "token_loss": token_loss,
+                "spectral_loss": spectral_loss,
+                "learning_rate": schedule.get_last_lr()[0],
+                "grad_norm": None if norm is None or not finite else float(norm),
+                "skipped_steps": run.skipped,
+                "unreadable_rows": unreadable,
+                "samples_per_second": steps_timed * effective_batch / seconds,
+                "flops_utilisation": steps_timed * flops / seconds / attainable,
+                "data_wait": waited / seconds,
+            }
+            run.record(record)
+            steps_timed, waited, started = 0, 0.0, time.perf_counter()
+        if run.step % stage.eval_every == 0 or run.stage_step == steps:
+            evaluate()
+            steps_timed, waited, started = 0, 0.0, time.perf_counter()
+        stopping = run.must_stop()
+        if stopping or run.step % stage.save_every == 0 or run.stage_step == steps:
+            run.save(schedule)
+        if stopping:
+            return False
+    progress.close()
+
+    # The result of the stage: weights, configuration, processor, code
+    weights = accelerator.get_state_dict(model)
+
+    def write(folder: Path) -> None:
+        if accelerator.is_main_process:
+            accelerator.unwrap_model(model).save_pretrained(folder, state_dict=weights)
+            SpectralGPTImageProcessor(bands=bands).save_pretrained(folder)
+
+    write_folder(accelerator, run.folder / f"stage-{number}", write)
+    accelerator.free_memory(model, optimizer)
+    return True
+
+
+def describe(stages: list[PretrainingOptions], run: Run) -> str:
+    """Say in a card how the model was trained."""
+    lines = [
+        f"{number}. {stage.image_size} px, {stage.masking} masking of {stage.mask_ratio:.0%}, batches of "
+        f"{stage.batch_size} x {stage.gradient_accumulation_steps} x {run.accelerator.num_processes}, base learning "
+        f"rate {stage.base_learning_rate:g}, on the shards `{Path(stage.data).name}`"
+        for number, stage in enumerate(stages, 1)
+    ]
+    source = f", from `{Path(stages[0].model_name_or_path).name}`" if stages[0].model_name_or_path else ""
+    return f"Pretrained with `examples/pretrain.py`, {run.step} steps{source}:\n\n" + "\n".join(lines)
 
 
 def main() -> None:
     options = parse_options(PretrainingOptions)
-    accelerator = Accelerator(
-        mixed_precision=options.mixed_precision, gradient_accumulation_steps=options.gradient_accumulation_steps
-    )
-    set_seed(options.seed)
-    output_dir = Path(options.output_dir)
-    output_dir.mkdir(parents=True, exist_ok=True)
+    stages = split_stages(options)
+    run = Run(options, stages)
+    accelerator = run.accelerator
+    previous = options.model_name_or_path
+    for number, stage in enumerate(stages):
+        if number >= run.stage:
+            if not train_stage(run, stage, previous):
+                accelerator.print(f"Stopped after step {run.step}; `--resume auto` goes on.")
+                accelerator.end_training()
+                return
+            run.stage, run.stage_step = number + 1, 0
+        previous = str(run.folder / f"stage-{number + 1}")
 
-    # Model
-    settings: dict[str, Any] = {"mask_ratio": options.mask_ratio, "masking": options.masking}
-    if options.model_name_or_path:
-        model = SpectralGPTForPreTraining.from_pretrained(options.model_name_or_path, **settings)
-        model.resize_positions(options.image_size)
-    else:
-        preset = SpectralGPTConfig.from_preset(options.preset, image_size=options.image_size, **settings)
-        model = SpectralGPTForPreTraining(preset)
-    config, bands = model.config, list(model.config.bands or ())
-    rows = options.image_size // config.patch_size
-    _, num_units = mask_units((config.num_channels // config.spectral_patch_size, rows, rows), config.masking)
+    # The result: the last stage, in the type asked for, with a card
+    def write(folder: Path) -> None:
+        if accelerator.is_main_process:
+            shutil.copytree(str(previous), folder, dirs_exist_ok=True)
+            model = SpectralGPTForPreTraining.from_pretrained(folder, dtype=getattr(torch, options.save_dtype))
+            model.save_pretrained(folder)
+            (folder / "README.md").write_text(card_for(model.config, {"training": describe(stages, run)}))
 
-    # Data
-    images = read_images(options.scenes, bands, options.chip_size, options.chip_stride)
-    dataset: Any = list(enumerate(images))
-    loader = DataLoader(dataset, batch_size=options.batch_size, shuffle=True, drop_last=True, collate_fn=collate)
-    if len(images) < options.batch_size * accelerator.num_processes:
-        raise ValueError(
-            f"{len(images)} images do not fill a batch of {options.batch_size} on {accelerator.num_processes} "
-            "processes: give more scenes, a smaller `chip_stride` or a smaller `batch_size`."
-        )
-
-    # Optimisation: the paper's recipe
-    effective_batch = options.batch_size * accelerator.num_processes * options.gradient_accumulation_steps
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, options.weight_decay),
-        lr=options.base_learning_rate * effective_batch / 256,
-        betas=(0.9, 0.95),
-    )
-    schedule = get_cosine_schedule_with_warmup(optimizer, int(options.warmup_share * options.steps), options.steps)
-    model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-    accelerator.print(
-        f"{len(images)} images, {accelerator.num_processes} processes on {accelerator.device.type}, "
-        f"effective batch {effective_batch}, {options.steps} steps"
-    )
-
-    # Training
-    progress = tqdm(total=options.steps, disable=None if accelerator.is_main_process else True)
-    log = (output_dir / "log.jsonl").open("w") if accelerator.is_main_process else None
-    model.train()
-    step, epoch, started = 0, 0, time.perf_counter()
-    while step < options.steps:
-        for batch in loader:
-            with accelerator.accumulate(model):
-                crops = random_resized_crop(
-                    batch["images"],
-                    keyed_uniform(options.seed, epoch, batch["ids"], 5),
-                    options.image_size,
-                    extent=batch["extent"],
-                )
-                noise = keyed_uniform(options.seed, epoch, batch["ids"], num_units, stream=1)
-                output = model(crops, noise=noise)
-                accelerator.backward(output.loss)
-                if accelerator.sync_gradients:
-                    accelerator.clip_grad_norm_(model.parameters(), options.max_grad_norm)
-                optimizer.step()
-                optimizer.zero_grad()
-            if not accelerator.sync_gradients:
-                continue
-            schedule.step()
-            step += 1
-            progress.update()
-            if step % options.log_every == 0 or step == options.steps:
-                losses = torch.stack([output.loss, output.token_loss, output.spectral_loss]).detach()[None]
-                loss, token_loss, spectral_loss = accelerator.gather(losses).mean(0).tolist()
-                progress.set_postfix(loss=f"{loss:.4f}")
-                if log:
-                    record = {
-                        "step": step,
-                        "epoch": epoch,
-                        "loss": loss,
-                        "token_loss": token_loss,
-                        "spectral_loss": spectral_loss,
-                        "learning_rate": schedule.get_last_lr()[0],
-                        "samples_per_second": step * effective_batch / (time.perf_counter() - started),
-                    }
-                    log.write(json.dumps(record) + "\n")
-                    log.flush()
-            if step == options.steps:
-                break
-        epoch += 1
-    progress.close()
-
-    # The checkpoint: weights, configuration, processor, code
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        unwrapped = accelerator.unwrap_model(model)
-        unwrapped.to(getattr(torch, options.save_dtype)).save_pretrained(output_dir)
-        SpectralGPTImageProcessor(bands=bands).save_pretrained(output_dir)
+    write_folder(accelerator, run.folder / "model", write)
+    if options.push_to_hub and accelerator.is_main_process:
+        accelerator.print(publish(run.folder / "model", options.push_to_hub))
     accelerator.end_training()
 
 

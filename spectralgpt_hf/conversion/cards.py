@@ -27,7 +27,8 @@ def card_for(config: SpectralGPTConfig, record: Mapping[str, Any] | None = None)
 
     Args:
         config: Its configuration.
-        record: The content of `conversion.json`, if it was converted. The pretrained files that the authors released
+        record: The content of `conversion.json`, if it was converted; or `{"training": text}` that says how it was
+            trained. The pretrained files that the authors released
             have cards of their own; the card of any other checkpoint says what the configuration and the record tell,
             and leaves its training to those who know it.
     """
@@ -46,7 +47,7 @@ def card_for(config: SpectralGPTConfig, record: Mapping[str, Any] | None = None)
         config=config,
         bands=" ".join(config.bands or ()),
         classes=f"Classes: {', '.join((config.id2label or {}).values())}.\n\n" if has_classes else "",
-        provenance=CONVERTED.format(**source) if source else UNKNOWN,
+        provenance=CONVERTED.format(**source) if source else record.get("training", UNKNOWN),
     )
 
 

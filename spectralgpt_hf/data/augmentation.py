@@ -4,6 +4,7 @@ Nothing here keeps state: a run that resumes, or that is spread over other proce
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 
@@ -55,14 +56,39 @@ def random_resized_crop(
     """
     if extent is None:
         extent = torch.tensor(images.shape[-2:], device=images.device).expand(len(images), 2)
+    return resample(images, *random_crop_weights(uniform, extent, images.shape[-2:], size, scale, ratio))
+
+
+def random_crop_weights(
+    uniform: torch.Tensor,
+    extent: torch.Tensor,
+    source: Sequence[int],
+    size: int,
+    scale: tuple[float, float] = (0.2, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the matrices of a random resized crop, which `resample` applies.
+
+    Args:
+        uniform: As in `random_resized_crop`, and so are `size`, `scale` and `ratio`.
+        extent: (B, 2), height and width of each image.
+        source: Height and width of the batch.
+
+    Returns:
+        (B, `size`, H) for the rows and (B, `size`, W) for the columns, which are mirrored in half of the images.
+    """
     area = extent.prod(1) * (scale[0] + (scale[1] - scale[0]) * uniform[:, 0])
     shape = torch.exp(math.log(ratio[0]) + (math.log(ratio[1]) - math.log(ratio[0])) * uniform[:, 1])
     box = torch.stack([(area / shape).sqrt(), (area * shape).sqrt()], 1).round()  # height, width
     box = torch.minimum(box, extent).clamp(min=1)
     start = (uniform[:, 2:4] * (extent - box + 1)).floor()
-    rows = _bicubic_weights(start[:, 0], box[:, 0], images.shape[2], size)
-    columns = _bicubic_weights(start[:, 1], box[:, 1], images.shape[3], size)
-    columns = torch.where(uniform[:, 4, None, None] < 0.5, columns.flip(1), columns)
+    rows = _bicubic_weights(start[:, 0], box[:, 0], source[0], size)
+    columns = _bicubic_weights(start[:, 1], box[:, 1], source[1], size)
+    return rows, torch.where(uniform[:, 4, None, None] < 0.5, columns.flip(1), columns)
+
+
+def resample(images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Apply one matrix (B, h, H) to the rows and one (B, w, W) to the columns of images (B, C, H, W)."""
     return rows.to(images.dtype)[:, None] @ images @ columns.to(images.dtype).transpose(1, 2)[:, None]
 
 

@@ -163,9 +163,7 @@ class SpectralGPTPositionEmbeddings(nn.Module):
             spatial = self.interpolate_spatial(rows, columns)
         spectral = self.spectral_position_embeddings
         if num_groups != spectral.shape[1]:
-            groups = spectral.float().transpose(1, 2)
-            groups = nn.functional.interpolate(groups, size=num_groups, mode="linear", align_corners=False)
-            spectral = groups.transpose(1, 2).to(spectral.dtype)
+            spectral = self.interpolate_spectral(num_groups)
         return (spectral[0, :, None] + spatial[0, None]).flatten(0, 1)  # (G, h * w, D) -> (N, D)
 
     def sine_cosine_positions(self) -> torch.Tensor:
@@ -184,6 +182,13 @@ class SpectralGPTPositionEmbeddings(nn.Module):
         grid = spatial.float().unflatten(1, (self.grid_size, self.grid_size)).permute(0, 3, 1, 2)
         grid = nn.functional.interpolate(grid, size=(rows, columns), mode="bicubic", align_corners=False)
         return grid.flatten(2).transpose(1, 2).to(spatial.dtype)
+
+    def interpolate_spectral(self, num_groups: int) -> torch.Tensor:
+        """Return the spectral positions (1, G, D) of another number of groups."""
+        spectral = self.spectral_position_embeddings
+        groups = spectral.float().transpose(1, 2)
+        groups = nn.functional.interpolate(groups, size=num_groups, mode="linear", align_corners=False)
+        return groups.transpose(1, 2).to(spectral.dtype)
 
 
 class SpectralGPTEmbeddings(nn.Module):
@@ -357,23 +362,29 @@ class SpectralGPTPreTrainedModel(PreTrainedModel):
             init.trunc_normal_(module.mask_token, std=self.config.initializer_range)
 
     @torch.no_grad()
-    def resize_positions(self, image_size: int) -> None:
-        """Make another image size the native one: the next stage of pretraining starts from interpolated positions.
+    def resize_positions(self, image_size: int, bands: list[str] | None = None) -> None:
+        """Make another image size and list of bands the native ones: the next stage starts from interpolated positions.
 
         Args:
             image_size: Height and width, in pixels, a multiple of `patch_size`.
+            bands: Names of the bands, in order; their number a multiple of `spectral_patch_size`. As before by default.
 
         Raises:
-            ValueError: If `image_size` is no such multiple.
+            ValueError: If `image_size` or the number of `bands` is no such multiple.
         """
         for module in self.modules():
             if isinstance(module, SpectralGPTPreTrainedModel):
                 module.config.image_size = image_size
+                if bands is not None:
+                    module.config.bands, module.config.num_channels = list(bands), len(bands)
                 module.config.check()
-            elif isinstance(module, SpectralGPTPositionEmbeddings):
-                grid_size = image_size // self.config.patch_size
-                module.spatial_position_embeddings = nn.Parameter(module.interpolate_spatial(grid_size, grid_size))
-                module.grid_size = grid_size
+        rows = image_size // self.config.patch_size
+        groups = self.config.num_channels // self.config.spectral_patch_size
+        for module in self.modules():
+            if isinstance(module, SpectralGPTPositionEmbeddings):
+                module.spatial_position_embeddings = nn.Parameter(module.interpolate_spatial(rows, rows))
+                module.spectral_position_embeddings = nn.Parameter(module.interpolate_spectral(groups))
+                module.grid_size = rows
 
 
 @auto_docstring

@@ -1,8 +1,9 @@
 """Options of a script, from a YAML file and the command line."""
 
+import json
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +12,13 @@ from transformers import HfArgumentParser
 
 
 Options = TypeVar("Options")
+
+
+def option(default: Any, text: str) -> Any:
+    """Return a dataclass field with a help text."""
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata={"help": text})
+    return field(default=default, metadata={"help": text})
 
 
 def parse_options(dataclass_type: type[Options], argv: Sequence[str] | None = None) -> Options:
@@ -35,17 +43,24 @@ def parse_options(dataclass_type: type[Options], argv: Sequence[str] | None = No
     return options
 
 
+def check_names(found: Any, dataclass_type: Any, source: object) -> dict[str, Any]:
+    """Return a mapping of options, or raise a `ValueError` that names the source and the keys that are none."""
+    names = {field.name for field in fields(dataclass_type) if field.init}
+    if not isinstance(found, dict) or set(found) - names:
+        unknown = sorted(set(found) - names) if isinstance(found, dict) else found
+        raise ValueError(f"{source}: unknown options {unknown}: expected some of {', '.join(sorted(names))}.")
+    return found
+
+
 def _flags(file: Path, dataclass_type: Any) -> list[str]:
-    """Write the options of a YAML file as a command line."""
+    """Write the options of a YAML file as a command line; mappings, such as stages, as JSON."""
     if not file.is_file():
         raise FileNotFoundError(f"`--config` must name a YAML file, got '{file}'.")
-    options = yaml.safe_load(file.read_text()) or {}
-    names = {field.name for field in fields(dataclass_type)}
-    if not isinstance(options, dict) or set(options) - names:
-        unknown = sorted(set(options) - names) if isinstance(options, dict) else options
-        raise ValueError(f"{file}: unknown options {unknown}: expected some of {', '.join(sorted(names))}.")
+    options = check_names(yaml.safe_load(file.read_text()) or {}, dataclass_type, file)
     flags: list[str] = []
     for name, value in options.items():
+        if value is None:
+            continue
         values = value if isinstance(value, list) else [value]
-        flags += [f"--{name}", *map(str, values)]
+        flags += [f"--{name}", *(json.dumps(entry) if isinstance(entry, dict) else str(entry) for entry in values)]
     return flags

@@ -1,45 +1,224 @@
+import importlib
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
 import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
 
 from spectralgpt_hf import SpectralGPTForPreTraining, SpectralGPTImageProcessor
 from spectralgpt_hf.assets import SAMPLE
+from spectralgpt_hf.data.chips import cut_chips
+from spectralgpt_hf.data.shards import ShardRow, write_shards
 
 
-def pretrain(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "accelerate.commands.launch", "examples/pretrain.py", *arguments]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment)
+SMALL = {
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 96,
+    "decoder_hidden_size": 32,
+    "decoder_num_hidden_layers": 1,
+    "decoder_num_attention_heads": 2,
+    "decoder_intermediate_size": 64,
+}
+OPTIONS = ["--config_overrides", json.dumps(SMALL), "--image_size=32", "--batch_size=8", "--log_every=1"]
+OPTIONS += [
+    "--num_workers=2",
+    "--mixed_precision=no",
+    "--base_learning_rate=0.3",
+    "--save_every=4",
+    "--eval_every=1000",
+]
 
 
-def test_a_scene_is_learnt_from_and_the_checkpoint_loads_at_the_next_stages_size(tmp_path):
-    options = ["--scenes", str(SAMPLE), "--chip_size", "128", "--chip_stride", "64", "--batch_size", "8"]
-    options += ["--image_size", "64", "--base_learning_rate", "3e-2", "--log_every", "5"]
-    result = pretrain(*options, "--output_dir", str(tmp_path / "stage1"), "--steps", "20")
-    assert result.returncode == 0, result.stderr
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards")
+    chips = [
+        ShardRow(str(number), chip.pixels, chip.bands) for number, chip in enumerate(cut_chips(SAMPLE, 64, bands=None))
+    ]
+    write_shards(chips[:56], folder, rows_per_shard=30)
+    write_shards(chips[56:], folder, "validation")
+    return folder
 
-    log = [json.loads(line) for line in (tmp_path / "stage1" / "log.jsonl").read_text().splitlines()]
-    assert [record["step"] for record in log] == [5, 10, 15, 20]
-    assert log[-1]["loss"] < 0.25 * log[0]["loss"]
-    assert log[-1]["loss"] == pytest.approx(log[-1]["token_loss"] + log[-1]["spectral_loss"], rel=1e-4)
 
-    model = SpectralGPTForPreTraining.from_pretrained(tmp_path / "stage1")
-    processor = SpectralGPTImageProcessor.from_pretrained(tmp_path / "stage1")
+@pytest.fixture
+def pretrain(monkeypatch):
+    """Run the script in this process."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    script = importlib.machinery.SourceFileLoader("pretrain", "examples/pretrain.py").load_module()
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments):
+        for state in (AcceleratorState, GradientState):
+            state._reset_state()
+        PartialState._reset_state()
+        monkeypatch.setattr(sys, "argv", ["pretrain.py", *OPTIONS, *map(str, arguments)])
+        script.main()
+
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+
+
+def start(processes: int, *arguments) -> subprocess.Popen:
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)] if processes > 1 else []
+    command = [sys.executable, *launcher, "examples/pretrain.py", *OPTIONS, *map(str, arguments)]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def read_log(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def losses(folder: Path) -> list[tuple]:
+    return [(record["step"], record["loss"], record["grad_norm"]) for record in read_log(folder) if "loss" in record]
+
+
+def kill_at_random(process: subprocess.Popen, folder: Path, before: int) -> int:
+    """Kill all processes with SIGKILL in the middle of the run; return the last step that was logged."""
+    step = random.randint(5, before - 20)
+    while process.poll() is None:
+        if (folder / "log.jsonl").exists() and (folder / "log.jsonl").read_text().count("grad_norm") >= step:
+            break
+        time.sleep(0.002)
+    assert process.poll() is None, process.communicate()[0]
+    for child in psutil.Process(process.pid).children(recursive=True):
+        child.kill()
+    process.kill()
+    process.communicate()
+    logged = losses(folder)[-1][0]
+    assert logged < before
+    return logged
+
+
+def test_a_run_that_was_killed_resumes_to_the_same_losses(pretrain, shards, tmp_path):
+    run = ("--data", shards, "--steps", 60)
+    pretrain(*run, "--output_dir", tmp_path / "whole")
+    killed = tmp_path / "killed"
+    kill_at_random(start(1, *run, "--output_dir", killed), killed, 60)
+    torch.rand(7)  # no generator's state matters
+    pretrain(*run, "--output_dir", killed, "--resume", "auto")
+    assert losses(killed) == losses(tmp_path / "whole")
+    assert [step for step, *_ in losses(killed)] == list(range(1, 61))
+    left, right = (SpectralGPTForPreTraining.from_pretrained(tmp_path / name / "model") for name in ("whole", "killed"))
+    for before, after in zip(left.parameters(), right.parameters()):
+        assert torch.equal(before, after)
+
+
+def test_two_processes_equal_one_and_resume_to_the_same_losses(pretrain, shards, tmp_path):
+    run = ("--data", shards, "--steps", 40)
+    pretrain(*run, "--output_dir", tmp_path / "one")
+    process = start(2, *run, "--batch_size", 4, "--output_dir", tmp_path / "two")
+    output, _ = process.communicate()
+    assert "2 processes on cpu, effective batch 8" in output, output
+    one, two = (np.array(losses(tmp_path / name)) for name in ("one", "two"))
+    assert np.abs(one[:, 1] / two[:, 1] - 1).max() < 1e-5
+
+    killed = tmp_path / "killed"
+    kill_at_random(start(2, *run, "--batch_size", 4, "--output_dir", killed), killed, 40)
+    output, _ = start(2, *run, "--batch_size", 4, "--output_dir", killed, "--resume", "auto").communicate()
+    assert "2 processes on cpu" in output, output
+    assert losses(killed) == losses(tmp_path / "two")
+
+
+def test_stages_go_on_from_each_other_and_resume_in_the_second(pretrain, shards, tmp_path):
+    config = tmp_path / "stages.yaml"
+    config.write_text(
+        f"data: {shards}\nstages:\n"
+        "- {image_size: 32, steps: 30}\n"
+        "- {image_size: 48, steps: 10, masking: spatial, base_learning_rate: 0.1, bands: [B2, B3, B4, B5, B6, B7]}\n"
+    )
+    folder = tmp_path / "run"
+    pretrain("--config", config, "--output_dir", folder)
+    log = read_log(folder)
+    assert [(record["stage"], record["step"]) for record in log if "loss" in record][29:31] == [(1, 30), (2, 31)]
+    validation = [record["validation_loss"] for record in log if "validation_loss" in record]
+    assert len(validation) == 4
+    assert validation[1] < 0.5 * validation[0]
+    model = SpectralGPTForPreTraining.from_pretrained(folder / "model")
+    assert (model.config.image_size, model.config.num_channels, model.config.masking) == (48, 6, "spatial")
+    processor = SpectralGPTImageProcessor.from_pretrained(folder / "model")
     assert processor.bands == model.config.bands
     assert torch.isfinite(model(**processor(SAMPLE)).loss)
+    assert "48 px, spatial masking" in (folder / "model" / "README.md").read_text()
+    assert len(list((folder / "pictures").glob("*.png"))) == 2  # six bands have no false colours
 
-    stage2 = ["--model_name_or_path", str(tmp_path / "stage1"), "--output_dir", str(tmp_path / "stage2")]
-    result = pretrain(*options, *stage2, "--image_size", "96", "--steps", "2", "--save_dtype", "float16")
-    assert result.returncode == 0, result.stderr
-    model = SpectralGPTForPreTraining.from_pretrained(tmp_path / "stage2")
-    assert (model.config.image_size, model.dtype) == (96, torch.float16)
+    # As if killed after step 36, of which there is the newest checkpoint.
+    (folder / "checkpoints" / "step-00000040").rename(tmp_path / "gone")
+    pretrain("--config", config, "--output_dir", folder, "--resume", "auto")
+    assert [(r["step"], r.get("loss")) for r in read_log(folder)] == [(r["step"], r.get("loss")) for r in log]
 
 
-def test_too_few_images_for_a_batch_is_an_error_before_training(tmp_path):
-    result = pretrain("--scenes", str(SAMPLE), "--output_dir", str(tmp_path), "--chip_size", "512")
-    assert result.returncode != 0
-    assert "1 images do not fill a batch of 32 on 1 processes" in result.stderr
+def test_a_second_stage_starts_better_from_interpolated_positions(pretrain, shards, tmp_path):
+    pretrain("--data", shards, "--steps", 60, "--output_dir", tmp_path / "stage1")
+    first = {}
+    for positions in ("interpolate", "reinitialise"):
+        folder = tmp_path / positions
+        options = ("--model_name_or_path", tmp_path / "stage1" / "model", "--image_size", 64, "--positions", positions)
+        pretrain("--data", shards, "--steps", 1, "--output_dir", folder, *options)
+        first[positions] = read_log(folder)[0]["validation_loss"]
+    assert first["interpolate"] < first["reinitialise"]
+
+
+def test_a_run_that_is_told_to_end_saves_first(pretrain, shards, tmp_path):
+    folder = tmp_path / "run"
+    run = ("--data", shards, "--steps", 5000, "--save_every", 5000, "--output_dir", folder)
+    process = start(1, *run)
+    while process.poll() is None and not (folder / "log.jsonl").exists():
+        time.sleep(0.01)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    (checkpoint,) = (folder / "checkpoints").iterdir()
+    assert f"Stopped after step {int(checkpoint.name.removeprefix('step-'))}" in output
+    pretrain(*run, "--resume", "auto", "--time_limit", 0.001)  # 60 ms
+    assert len(list((folder / "checkpoints").iterdir())) == 2
+
+
+def test_steps_without_finite_gradients_are_skipped_counted_and_end_the_run(pretrain, shards, tmp_path, monkeypatch):
+    forward = SpectralGPTForPreTraining.forward
+    calls = []
+
+    def sometimes_infinite(self, *args, **kwargs):
+        output = forward(self, *args, **kwargs)
+        if self.training:
+            calls.append(0)
+            if len(calls) == 3 or len(calls) > 6:
+                output.loss = output.loss * float("nan")
+        return output
+
+    monkeypatch.setattr(SpectralGPTForPreTraining, "forward", sometimes_infinite)
+    with pytest.raises(ValueError, match="3 steps in a row were not finite"):
+        pretrain("--data", shards, "--steps", 40, "--output_dir", tmp_path, "--max_nonfinite_steps", 2)
+    log = [record for record in read_log(tmp_path) if "loss" in record]
+    assert [record["skipped_steps"] for record in log] == [0, 0, 1, 1, 1, 1, 2, 3]
+    assert np.isfinite(log[3]["loss"])
+
+
+def test_mistakes_are_told_before_training(pretrain, shards, tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("stages:\n- {image_sise: 96}\n")
+    with pytest.raises(ValueError, match=r"stage 1: unknown options.*image_sise"):
+        pretrain("--config", config, "--output_dir", tmp_path / "a")
+    config.write_text("stages:\n- {seed: 96}\n")
+    with pytest.raises(ValueError, match="stage 1: seed cannot differ from stage to stage"):
+        pretrain("--config", config, "--output_dir", tmp_path / "a")
+    with pytest.raises(FileNotFoundError, match="expected shards"):
+        pretrain("--data", tmp_path, "--output_dir", tmp_path / "b")
+    run = ("--data", shards, "--output_dir", tmp_path / "c", "--steps", 1)
+    pretrain(*run)
+    with pytest.raises(ValueError, match="holds a run: pass `--resume auto`"):
+        pretrain(*run)
+    with pytest.raises(ValueError, match="cannot be resumed: steps of stage 1: 1 became 2"):
+        pretrain(*run, "--steps", 2, "--resume", "auto")

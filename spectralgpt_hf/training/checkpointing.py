@@ -1,0 +1,109 @@
+"""Checkpoints of a run: complete or absent, whatever kills the process that writes them."""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+
+POSITION = "position.json"
+WRITING = ".writing-"
+
+
+class CheckpointFolder:
+    """Folders `step-00001234` with the state of Accelerate and a `position.json`, the newest few of them.
+
+    A folder is written under another name, and takes its own once everything is in it.
+
+    Args:
+        folder: Where they are.
+        total_limit: How many are kept.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], total_limit: int = 3) -> None:
+        self.folder, self.total_limit = Path(folder), max(1, total_limit)
+
+    def latest(self) -> Path | None:
+        """Return the newest complete checkpoint, if there is one."""
+        complete = self._complete()
+        return complete[-1] if complete else None
+
+    def save(self, accelerator: Accelerator, step: int, position: dict[str, Any]) -> Path:
+        """Write the state of a run; every process takes part.
+
+        Args:
+            accelerator: Of the run.
+            step: How many steps were taken.
+            position: What is needed to go on, besides model, optimizer and schedule; JSON.
+
+        Raises:
+            OSError: If it cannot be written, such as on a full disk. Earlier checkpoints are as they were.
+        """
+        path = self.folder / f"step-{step:08d}"
+
+        def write(temporary: Path) -> None:
+            accelerator.save_state(str(temporary))
+            if accelerator.is_main_process:
+                (temporary / POSITION).write_text(json.dumps(position))
+
+        write_folder(accelerator, path, write)
+        if accelerator.is_main_process:
+            for old in self._complete()[: -self.total_limit]:
+                shutil.rmtree(old)
+        return path
+
+    def check_space(self, size: int) -> None:
+        """Raise an `OSError` if there is no room for a checkpoint of `size` bytes beside those that are kept."""
+        existing = next(folder for folder in (self.folder, *self.folder.absolute().parents) if folder.exists())
+        free = shutil.disk_usage(existing).free
+        if free < size:
+            raise OSError(
+                errno.ENOSPC, f"{self.folder}: expected room for a checkpoint of {size:,} bytes, found {free:,} bytes."
+            )
+
+    def load(self, accelerator: Accelerator, path: Path) -> None:
+        """Restore what `save` wrote, into what was prepared."""
+        accelerator.load_state(str(path))
+
+    def _complete(self) -> list[Path]:
+        return sorted(file.parent for file in self.folder.glob(f"step-*/{POSITION}"))
+
+
+def read_position(path: Path) -> dict[str, Any]:
+    """Return what `CheckpointFolder.save` was told beside the state."""
+    return json.loads((path / POSITION).read_text())
+
+
+def write_folder(accelerator: Accelerator, path: Path, write: Callable[[Path], None]) -> None:
+    """Write a folder under a temporary name beside it, then give it its own, in place of what was there.
+
+    Args:
+        accelerator: Of the run. Every process calls this.
+        path: The folder.
+        write: Called by every process with the temporary name.
+
+    Raises:
+        OSError: If it cannot be written; what was there before still is.
+    """
+    temporary = path.with_name(WRITING + path.name)
+    if accelerator.is_main_process:
+        shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+        temporary.mkdir(parents=True)
+    accelerator.wait_for_everyone()
+    try:
+        write(temporary)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        shutil.rmtree(temporary, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or error
+        raise OSError(getattr(error, "errno", None), f"{path}: cannot be written ({reason}).") from error
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.replace(path)
+    accelerator.wait_for_everyone()

@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+import torch
+
+from spectralgpt_hf import SpectralGPTForPreTraining
+from spectralgpt_hf.data.augmentation import keyed_uniform, random_resized_crop
+from spectralgpt_hf.data.shards import ShardRow, write_shards
+from spectralgpt_hf.data.stream import ShardStream
+from spectralgpt_hf.training.pretraining import make_views
+from tests.parity import config
+
+
+CONFIG = config("toy")
+CPU = torch.device("cpu")
+
+
+def one_batch(folder, images):
+    rows = [ShardRow(str(i), image, CONFIG.bands) for i, image in enumerate(images)]
+    write_shards(rows, folder)
+    (batch,) = ShardStream(folder, CONFIG.bands, len(images), shuffle=False).batches()
+    return batch
+
+
+def images(*sizes):
+    rng = np.random.default_rng(0)
+    return [rng.integers(1, 5000, (CONFIG.num_channels, *size)).astype(np.uint16) for size in sizes]
+
+
+def test_views_are_crops_of_each_image_scaled_as_a_whole(tmp_path):
+    samples = images((40, 40), (32, 48))
+    views = make_views(one_batch(tmp_path, samples), CONFIG, 5, 2, CPU)
+    assert views["attention_mask"] is None
+    for number, sample in enumerate(samples):
+        image = torch.from_numpy(sample).float()
+        low, high = image.amin((1, 2), keepdim=True), image.amax((1, 2), keepdim=True)
+        uniform = keyed_uniform(5, 2, torch.tensor([number]), 5)
+        expected = random_resized_crop(((image - low) / (high - low))[None], uniform, CONFIG.image_size)[0]
+        assert torch.allclose(views["pixel_values"][number], expected, atol=1e-5)
+
+
+def test_a_view_does_not_depend_on_the_rest_of_the_batch(tmp_path):
+    samples = images((40, 40), (40, 40), (40, 40))
+    together = make_views(one_batch(tmp_path / "a", samples), CONFIG, 0, 0, CPU)
+    alone = make_views(one_batch(tmp_path / "b", samples[:1]), CONFIG, 0, 0, CPU)
+    assert torch.allclose(together["pixel_values"][:1], alone["pixel_values"], atol=1e-6)
+    assert torch.equal(together["noise"][:1], alone["noise"])
+
+
+def test_tokens_with_a_pixel_without_data_are_in_no_loss(tmp_path):
+    samples = images((64, 64), (64, 64))
+    samples[0][:, :, 20:40] = 0
+    views = make_views(one_batch(tmp_path / "a", samples), CONFIG, 0, 0, CPU)
+    mask = views["attention_mask"]
+    assert 0 < mask[0].float().mean() < 1
+    assert mask[1].all()
+    model = SpectralGPTForPreTraining(CONFIG)
+    torch.manual_seed(0)
+    loss = model(**views).loss
+    assert torch.isfinite(loss)
+    views["pixel_values"][0].unfold(1, 8, 8).unfold(2, 8, 8)[
+        :, mask[0].view(-1, *[CONFIG.image_size // 8] * 2)[0] == 0
+    ] = 99.0
+    assert model(**views).loss.item() == pytest.approx(loss.item(), rel=1e-6)
+
+
+def test_an_image_that_could_not_be_read_changes_nothing(tmp_path):
+    samples = images((64, 64), (64, 64))
+    rows = [ShardRow("0", samples[0], CONFIG.bands), ShardRow("1", samples[1][:3], CONFIG.bands[:3])]
+    write_shards(rows, tmp_path)
+    (batch,) = ShardStream(tmp_path, CONFIG.bands, 2, shuffle=False).batches()
+    views = make_views(batch, CONFIG, 0, 0, CPU)
+    model = SpectralGPTForPreTraining(CONFIG)
+    both = model(**views)
+    both.loss.backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+    alone = model(views["pixel_values"][:1], noise=views["noise"][:1])
+    assert both.loss.item() == pytest.approx(alone.loss.item(), rel=1e-5)
