@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from .fmow import load_fmow_sentinel
     from .folders import load_change_pairs, load_image_folder, load_image_masks
     from .oscd import load_oscd
+    from .prepare import prepare_shards
     from .segmunich import load_segmunich
+    from .shard_dataset import load_shards
 
 __all__ = [
     "MultispectralImage",
@@ -25,6 +27,8 @@ __all__ = [
     "load_image_masks",
     "load_oscd",
     "load_segmunich",
+    "load_shards",
+    "prepare_shards",
 ]
 
 _MODULES = {
@@ -39,6 +43,8 @@ _MODULES = {
     "load_image_masks": "folders",
     "load_oscd": "oscd",
     "load_segmunich": "segmunich",
+    "load_shards": "shard_dataset",
+    "prepare_shards": "prepare",
 }
 
 
