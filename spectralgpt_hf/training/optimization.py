@@ -1,26 +1,71 @@
-"""Parameter groups."""
+"""Parameter groups and the schedules that transformers lacks."""
 
+import re
 from typing import Any
 
 from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Split the trainable parameters into those with weight decay and those without.
+# MAE's recipe, which the paper follows: no weight decay on biases, norms, positions and learned tokens.
+FREE_OF_DECAY = ("position_embeddings", "mask_token", "cls_token", "relative_position_bias_table")
 
-    Biases, norms, positions and the mask token are not decayed (MAE's recipe, which the paper follows).
+
+def parameter_groups(
+    model: nn.Module, weight_decay: float, *, learning_rate: float | None = None, layer_decay: float = 1.0
+) -> list[dict[str, Any]]:
+    """Split the trainable parameters by weight decay and, if rates differ, by layer.
 
     Args:
-        model: The model, before it is wrapped.
-        weight_decay: Of the parameters that have one.
+        model: The model, before it is wrapped for distributed training; LoRA may wrap it.
+        weight_decay: Of the parameters that have one: biases, norms, positions and learned tokens do not.
+        learning_rate: Of the head, needed with `layer_decay`.
+        layer_decay: Rate of a layer over that of the next: layer i of L has learning_rate * layer_decay ** (L + 1 - i).
+            The patch embedding and the positions are layer 0, the encoder's layers 1 to L, all after them L + 1.
 
     Returns:
-        Two groups for a torch optimizer.
+        Groups for a torch optimizer, without empty ones: with and without decay, for each layer from the first where
+        rates differ.
+
+    Raises:
+        ValueError: If rates should differ by layer, but the model is not SpectralGPT or `learning_rate` is missing.
     """
-    decayed: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
+    by_layer = layer_decay != 1.0
+    if by_layer and learning_rate is None:
+        raise ValueError("`layer_decay` needs the `learning_rate` of the head.")
+    head = _head_depth(model) if by_layer else 0
+    groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            is_free = parameter.ndim == 1 or name.endswith(("position_embeddings", "mask_token"))
-            (free if is_free else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+        if not parameter.requires_grad:
+            continue
+        is_free = parameter.ndim == 1 or name.endswith(FREE_OF_DECAY)
+        depth = layer_of(name, head) if by_layer else head
+        group = groups.setdefault((depth, is_free), {"params": [], "weight_decay": 0.0 if is_free else weight_decay})
+        group["params"].append(parameter)
+        if learning_rate is not None:
+            group["lr"] = learning_rate * layer_decay ** (head - depth)
+    return [groups[key] for key in sorted(groups)]
+
+
+def layer_of(name: str, head: int) -> int:
+    """Return the layer of SpectralGPT that a parameter belongs to: 0 for embeddings, `head` beyond the last layer."""
+    found = re.search(r"(?<!decoder\.)\b(?:embeddings|layers\.(\d+))\.", name)
+    if found is None:
+        return head
+    return 0 if found[1] is None else int(found[1]) + 1
+
+
+def exponential_schedule(optimizer: Optimizer, steps_per_epoch: int, factor: float) -> LambdaLR:
+    """Multiply the learning rate by `factor` after each epoch."""
+    return LambdaLR(optimizer, lambda step: factor ** (step // steps_per_epoch))
+
+
+def _head_depth(model: nn.Module) -> int:
+    config: Any = getattr(model, "config", None)
+    if getattr(config, "model_type", None) != "spectralgpt":
+        found = getattr(config, "model_type", type(model).__name__)
+        raise ValueError(
+            f"Layer-wise decay knows the layers of SpectralGPT only, found {found}: set `layer_decay` to 1."
+        )
+    return config.num_hidden_layers + 1

@@ -1,0 +1,114 @@
+"""What keeps a small dataset from being learnt by heart: turned, erased and mixed images, and soft targets.
+
+Functions of whole batches on the device and of random numbers that are given (`keyed_uniform`).
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+
+def flip_and_rotate(tensors: Sequence[torch.Tensor], uniform: torch.Tensor) -> list[torch.Tensor]:
+    """Turn each sample by one of the eight symmetries of the square: 90-degree rotations, mirrored or not.
+
+    Args:
+        tensors: Images (B, C, H, W) and maps (B, H, W), square, which are all turned alike.
+        uniform: (B, 3) in [0, 1).
+
+    Raises:
+        ValueError: If something is not square.
+    """
+    results = []
+    for tensor in tensors:
+        if tensor.shape[-1] != tensor.shape[-2]:
+            raise ValueError(f"Only squares can be rotated, got {tensor.shape[-2]} x {tensor.shape[-1]} px.")
+        sideways, upside_down, transposed = (uniform < 0.5).view(len(tensor), 3, *[1] * (tensor.ndim - 1)).unbind(1)
+        tensor = torch.where(sideways, tensor.flip(-1), tensor)
+        tensor = torch.where(upside_down, tensor.flip(-2), tensor)
+        results.append(torch.where(transposed, tensor.transpose(-1, -2), tensor))
+    return results
+
+
+def random_erasing(
+    images: torch.Tensor, uniform: torch.Tensor, probability: float, scale: tuple[float, float] = (0.02, 0.33)
+) -> torch.Tensor:
+    """Fill a random box in some of the images with the mean of each band (Zhong et al., 2020).
+
+    Args:
+        images: (B, C, H, W).
+        uniform: (B, 5) in [0, 1): whether, area, shape, row, column.
+        probability: Share of the images with a box.
+        scale: Range of the box's share of the area.
+    """
+    area = scale[0] + (scale[1] - scale[0]) * uniform[:, 1]
+    shape = torch.exp(math.log(0.3) * (1 - 2 * uniform[:, 2]))  # height over width, 0.3 to its inverse
+    sides = torch.stack([(area * shape).sqrt(), (area / shape).sqrt()], 1).clamp(max=1)
+    boxes = box_masks(uniform[:, 3:5] * (1 - sides), sides, images.shape[2:])
+    erased = boxes & (uniform[:, 0] < probability)[:, None, None, None]
+    return torch.where(erased, images.mean((2, 3), keepdim=True), images)
+
+
+def centre_crop(images: torch.Tensor, resized: int, size: int) -> torch.Tensor:
+    """Scale images (B, C, H, W) to `resized` pixels (antialiased bicubic) and cut out the middle `size` pixels."""
+    images = nn.functional.interpolate(images, (resized, resized), mode="bicubic", antialias=True)
+    start = (resized - size) // 2
+    return images[:, :, start : start + size, start : start + size]
+
+
+def soft_targets(labels: torch.Tensor, num_classes: int, smoothing: float = 0.0) -> torch.Tensor:
+    """Return class probabilities (B, `num_classes`) of labels (B,): `smoothing` is shared by all classes."""
+    hot = nn.functional.one_hot(labels, num_classes).float()
+    return hot * (1 - smoothing) + smoothing / num_classes
+
+
+def mix(
+    images: torch.Tensor, targets: torch.Tensor, uniform: torch.Tensor, mixup: float = 0.0, cutmix: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mix each image with the next of the batch: by mixup (Zhang et al., 2018) or by cutmix (Yun et al., 2019).
+
+    With both, each image has an even chance of either.
+
+    Args:
+        images: (B, C, H, W).
+        targets: Class probabilities (B, K).
+        uniform: (B, 4) in [0, 1): which of the two, the share of the other image, row, column.
+        mixup: Both parameters of the beta distribution of the share; 0 for no mixup.
+        cutmix: The same for the area of the box.
+
+    Returns:
+        Images and targets, mixed alike.
+    """
+    if not mixup and not cutmix:
+        return images, targets
+    pasted = (uniform[:, 0] < (0.5 if mixup and cutmix else float(bool(cutmix))))[:, None, None, None]
+    share = torch.ones_like(uniform[:, 1])
+    boxes = torch.zeros_like(images[:, :1], dtype=torch.bool)
+    if mixup:
+        share = beta_quantile(uniform[:, 1], mixup)
+    if cutmix:
+        side = beta_quantile(uniform[:, 1], cutmix).sqrt()[:, None].expand(-1, 2)
+        boxes = box_masks(uniform[:, 2:4] - side / 2, side, images.shape[2:])
+        share = torch.where(pasted.flatten(), boxes.float().mean((1, 2, 3)), share)
+    other, blend = images.roll(-1, 0), share[:, None, None, None].to(images.dtype)
+    mixed = torch.where(pasted, torch.where(boxes, other, images), images.lerp(other, blend))
+    return mixed, targets.lerp(targets.roll(-1, 0), share[:, None])
+
+
+def box_masks(start: torch.Tensor, sides: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """Return masks (B, 1, H, W) of boxes whose `start` and `sides` (B, 2) are shares of height and width."""
+    inside = []
+    for axis, length in enumerate(size):
+        centre = (torch.arange(length, device=start.device) + 0.5) / length
+        first = start[:, axis, None]
+        inside.append((centre >= first) & (centre < first + sides[:, axis, None]))
+    return (inside[0][:, :, None] & inside[1][:, None, :])[:, None]
+
+
+def beta_quantile(uniform: torch.Tensor, alpha: float, steps: int = 4096) -> torch.Tensor:
+    """Turn uniform numbers into numbers of the distribution beta(`alpha`, `alpha`), by a table of its quantiles."""
+    grid = (torch.arange(steps, device=uniform.device, dtype=torch.float64) + 0.5) / steps
+    cumulative = (grid * (1 - grid)).pow(alpha - 1).cumsum(0)
+    place = torch.searchsorted(cumulative / cumulative[-1], uniform.double())
+    return grid[place.clamp(max=steps - 1)].to(uniform.dtype)

@@ -1,0 +1,69 @@
+"""What batches go through before the model in training: functions of (seed, epoch, sample), on the device."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ..data.augmentation import keyed_uniform, random_resized_crop
+from ..data.regularization import flip_and_rotate, mix, random_erasing, soft_targets
+from .options import FineTuningOptions
+
+
+CROP, TURN, ERASE, MIX = range(4)  # streams of random numbers
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Augments batches of `collate`.
+
+    Attributes:
+        options: Which ones, and how strong.
+        num_classes: If given, labels are class numbers, and become probabilities.
+    """
+
+    options: FineTuningOptions
+    num_classes: int | None = None
+
+    def __call__(self, batch: Mapping[str, torch.Tensor], epoch: int) -> dict[str, torch.Tensor]:
+        """Return the batch as the model shall see it, in a pass over the data."""
+        options, ids = self.options, batch["ids"]
+        batch = dict(batch)
+
+        def uniform(count: int, stream: int) -> torch.Tensor:
+            return keyed_uniform(options.seed, epoch, ids, count, stream)
+
+        if options.crop_scale is not None:
+            draws, scale = uniform(5, CROP), (options.crop_scale, 1.0)
+            pixels = _with_shares(batch)
+            crops = random_resized_crop(pixels, draws, options.image_size, scale, extent=batch["extent"])
+            batch |= _without_shares(crops, batch)
+        if options.rotations:
+            names = [name for name in batch if batch[name].ndim >= 3]
+            batch |= zip(names, flip_and_rotate([batch[name] for name in names], uniform(3, TURN)))
+        if options.random_erasing:
+            batch["pixel_values"] = random_erasing(batch["pixel_values"], uniform(5, ERASE), options.random_erasing)
+        if self.num_classes is not None:
+            targets = soft_targets(batch["labels"], self.num_classes, options.label_smoothing)
+            batch["pixel_values"], batch["labels"] = mix(
+                batch["pixel_values"], targets, uniform(4, MIX), options.mixup, options.cutmix
+            )
+        return batch
+
+
+def _with_shares(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Append which share of each pixel has data, by spectral group, so that it goes where the pixels go."""
+    pixels = batch["pixel_values"]
+    if "attention_mask" not in batch:
+        return pixels
+    shares = nn.functional.interpolate(batch["attention_mask"].to(pixels.dtype), pixels.shape[2:], mode="nearest")
+    return torch.cat([pixels, shares], 1)
+
+
+def _without_shares(pixels: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    if "attention_mask" not in batch:
+        return {"pixel_values": pixels}
+    pixels, shares = pixels.split([batch["pixel_values"].shape[1], batch["attention_mask"].shape[1]], 1)
+    patch = batch["pixel_values"].shape[-1] // batch["attention_mask"].shape[-1]
+    return {"pixel_values": pixels, "attention_mask": (nn.functional.avg_pool2d(shares, patch) >= 0.5).long()}

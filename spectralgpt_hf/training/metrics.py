@@ -1,0 +1,268 @@
+"""Scores over whole evaluation sets: every sample counts once, however batches and processes share them.
+
+Scores are fed with gathered batches that may repeat samples, as padded last batches do, and know samples by their
+number. Intervals come from resampling what is independent: images, or whole scenes where windows were stitched.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from ..modeling.geometry import IGNORE_INDEX
+
+
+try:
+    from torchmetrics.functional.classification import (
+        multiclass_accuracy,
+        multiclass_confusion_matrix,
+        multilabel_average_precision,
+        multilabel_f1_score,
+    )
+except ImportError as error:
+    raise ImportError("Scores need torchmetrics: pip install spectralgpt-hf[train].") from error
+
+
+class Scores(Protocol):
+    """What all scores have in common.
+
+    Attributes:
+        main: Name of the score to choose a checkpoint by; more is better.
+        units: Number of independent observations.
+    """
+
+    main: str
+    units: int
+
+    def update(self, logits: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor) -> None:
+        """Take a batch of outputs; a sample that was there before is passed over."""
+
+    def compute(self, units: torch.Tensor | None = None) -> dict[str, float]:
+        """Return the scores over everything, or over the units of these numbers (with repetitions)."""
+
+    def details(self) -> dict[str, Any]:
+        """Return scores by class and what pictures are drawn from, JSON-able."""
+
+
+def bootstrap_intervals(scores: Scores, resamples: int = 200, seed: int = 0) -> dict[str, list[float]]:
+    """Return the 95 % percentile interval of each score over resampled units; nothing for fewer than two units."""
+    if scores.units < 2 or resamples < 1:
+        return {}
+    generator = torch.Generator().manual_seed(seed)
+    draws = [
+        scores.compute(torch.randint(scores.units, (scores.units,), generator=generator)) for _ in range(resamples)
+    ]
+    limits = torch.tensor([0.025, 0.975], dtype=torch.float64)
+    values = {name: torch.tensor([draw[name] for draw in draws], dtype=torch.float64) for name in draws[0]}
+    return {name: torch.nanquantile(value, limits).tolist() for name, value in values.items()}
+
+
+class ClassificationScores:
+    """Scores of images with one class each.
+
+    Args:
+        num_samples: Size of the evaluation set.
+        class_names: In the order of the class numbers.
+    """
+
+    main = "accuracy"
+
+    def __init__(self, num_samples: int, class_names: Sequence[str]) -> None:
+        self.units = num_samples
+        self.class_names = list(class_names)
+        self.predictions = torch.zeros(num_samples, dtype=torch.int64)
+        self.labels = torch.zeros(num_samples, dtype=torch.int64)
+        self.seen = torch.zeros(num_samples, dtype=torch.bool)
+
+    def update(self, logits: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor) -> None:
+        ids = ids.cpu()
+        self.predictions[ids], self.labels[ids] = logits.argmax(1).cpu(), labels.cpu()
+        self.seen[ids] = True
+
+    def compute(self, units: torch.Tensor | None = None) -> dict[str, float]:
+        _check_complete(self.seen)
+        chosen = slice(None) if units is None else units
+        pair, number = (self.predictions[chosen], self.labels[chosen]), len(self.class_names)
+        return {
+            "accuracy": multiclass_accuracy(*pair, number, average="micro").item(),
+            "mean_class_accuracy": _nan_mean(_recall(multiclass_confusion_matrix(*pair, number))),
+        }
+
+    def details(self) -> dict[str, Any]:
+        matrix = multiclass_confusion_matrix(self.predictions, self.labels, len(self.class_names))
+        return {
+            "class_accuracy": _by_class(self.class_names, _recall(matrix)),
+            "confusion_matrix": matrix.tolist(),
+        }
+
+
+class MultiLabelScores:
+    """Scores of images with any number of classes each; a class without positive images is left out of macro means.
+
+    Args:
+        num_samples: Size of the evaluation set.
+        class_names: In the order of the class numbers.
+    """
+
+    main = "macro_map"
+
+    def __init__(self, num_samples: int, class_names: Sequence[str]) -> None:
+        self.units = num_samples
+        self.class_names = list(class_names)
+        # Ranks and signs of the logits within [0, 1], where torchmetrics leaves them alone; a sigmoid would round to 1.
+        self.ranks = torch.zeros(num_samples, len(class_names), dtype=torch.float64)
+        self.labels = torch.zeros(num_samples, len(class_names), dtype=torch.int64)
+        self.seen = torch.zeros(num_samples, dtype=torch.bool)
+
+    def update(self, logits: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor) -> None:
+        ids = ids.cpu()
+        self.ranks[ids] = 0.5 + 0.5 * nn.functional.softsign(logits.cpu().double())
+        self.labels[ids] = labels.cpu().long()
+        self.seen[ids] = True
+
+    def compute(self, units: torch.Tensor | None = None) -> dict[str, float]:
+        _check_complete(self.seen)
+        chosen = slice(None) if units is None else units
+        pair, number = (self.ranks[chosen], self.labels[chosen]), len(self.class_names)
+        return {
+            "macro_map": _nan_mean(_average_precision(*pair)),
+            "micro_map": multilabel_average_precision(*pair, number, average="micro").item(),
+            "macro_f1": _nan_mean(_f1_where_positive(*pair)),
+            "micro_f1": multilabel_f1_score(*pair, number, average="micro").item(),
+        }
+
+    def details(self) -> dict[str, Any]:
+        return {
+            "average_precision": _by_class(self.class_names, _average_precision(self.ranks, self.labels)),
+            "positives": dict(zip(self.class_names, self.labels.sum(0).tolist())),
+        }
+
+
+class DenseScores:
+    """Scores of maps. Windows of one scene are stitched first: logits are averaged where windows overlap.
+
+    Args:
+        class_names: In the order of the class numbers.
+        scenes: Name of the scene of each sample; samples without a window must have scenes of their own.
+        windows: (left, top, width, height) of each sample in its scene, in pixels, or None for a whole scene.
+        change: Whether class 1 is a change to be found: adds its precision, recall and F1.
+        background: Class to leave out of a second mean of IoU.
+    """
+
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        scenes: Sequence[str],
+        windows: Sequence[Sequence[int] | None],
+        change: bool = False,
+        background: int | None = None,
+    ) -> None:
+        self.main = "f1" if change else "miou"
+        self.class_names, self.change, self.background = list(class_names), change, background
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(scenes))}
+        self.scenes, self.windows = [numbers[scene] for scene in scenes], list(windows)
+        self.units = len(numbers)
+        self.seen = torch.zeros(len(scenes), dtype=torch.bool)
+        self.missing = torch.tensor(self.scenes).bincount(minlength=self.units).tolist()
+        self.mosaics: dict[int, _Mosaic] = {}
+        self.confusion = torch.zeros(self.units, len(class_names), len(class_names), dtype=torch.int64)
+
+    def update(self, logits: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor) -> None:
+        for sample, scores, truth in zip(ids.tolist(), logits.float().cpu(), labels.cpu()):
+            if self.seen[sample]:
+                continue
+            self.seen[sample] = True
+            scene, window = self.scenes[sample], self.windows[sample]
+            self.missing[scene] -= 1
+            if window is not None:
+                mosaic = self.mosaics.setdefault(scene, _Mosaic(len(self.class_names), *self._extent(scene)))
+                mosaic.add(scores, truth, window)
+                if self.missing[scene]:
+                    continue
+                finished = self.mosaics.pop(scene)
+                scores, truth = finished.scores, finished.labels
+            self.confusion[scene] = multiclass_confusion_matrix(
+                scores[None], truth[None], len(self.class_names), ignore_index=IGNORE_INDEX
+            )
+
+    def compute(self, units: torch.Tensor | None = None) -> dict[str, float]:
+        _check_complete(self.seen)
+        matrix = (self.confusion if units is None else self.confusion[units]).sum(0)
+        iou = _iou(matrix)
+        scores = {"oa": (matrix.trace() / matrix.sum()).item(), "miou": _nan_mean(iou)}
+        if self.background is not None:
+            kept = [number for number in range(len(iou)) if number != self.background]
+            scores["miou_without_background"] = _nan_mean(iou[kept])
+        if self.change:
+            found, predicted, present = (
+                value.double() for value in (matrix[1, 1], matrix[:, 1].sum(), matrix[1].sum())
+            )
+            scores["precision"] = (found / predicted).nan_to_num(0.0).item()
+            scores["recall"] = (found / present).nan_to_num(0.0).item()
+            scores["f1"] = (2 * found / (predicted + present)).nan_to_num(0.0).item()
+        return scores
+
+    def details(self) -> dict[str, Any]:
+        matrix = self.confusion.sum(0)
+        return {"iou": _by_class(self.class_names, _iou(matrix)), "confusion_matrix": matrix.tolist()}
+
+    def _extent(self, scene: int) -> tuple[int, int]:
+        """Return height and width of what the windows of a scene cover."""
+        windows = [
+            window for window, number in zip(self.windows, self.scenes) if number == scene and window is not None
+        ]
+        return max(top + height for _, top, _, height in windows), max(left + width for left, _, width, _ in windows)
+
+
+class _Mosaic:
+    """One scene, put together from windows."""
+
+    def __init__(self, num_classes: int, height: int, width: int) -> None:
+        self.scores = torch.zeros(num_classes, height, width)
+        self.labels = torch.full((height, width), IGNORE_INDEX)
+
+    def add(self, scores: torch.Tensor, labels: torch.Tensor, window: Sequence[int]) -> None:
+        left, top, width, height = window
+        place = (..., slice(top, top + height), slice(left, left + width))
+        # The class of the largest sum is that of the largest mean: no need to count.
+        self.scores[place] += scores[:, :height, :width]
+        known = labels[:height, :width] != IGNORE_INDEX
+        self.labels[place][known] = labels[:height, :width][known]
+
+
+def _check_complete(seen: torch.Tensor) -> None:
+    if not seen.all():
+        raise ValueError(f"Expected all {len(seen)} samples before scores are computed, got {int(seen.sum())}.")
+
+
+def _average_precision(ranks: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the average precision of each class; NaN where it has no positive image."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No positive samples")
+        values = multilabel_average_precision(ranks, labels, labels.shape[1], average="none")
+    return torch.where(labels.any(0), values, torch.nan)
+
+
+def _f1_where_positive(ranks: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    values = multilabel_f1_score(ranks, labels, labels.shape[1], average="none")
+    return torch.where(labels.any(0), values, torch.nan)
+
+
+def _recall(matrix: torch.Tensor) -> torch.Tensor:
+    return matrix.diagonal().double() / matrix.sum(1)
+
+
+def _iou(matrix: torch.Tensor) -> torch.Tensor:
+    """Return the intersection over union of each class; NaN where it is neither present nor predicted."""
+    both = matrix.diagonal().double()
+    return both / (matrix.sum(0) + matrix.sum(1) - both)
+
+
+def _nan_mean(values: torch.Tensor) -> float:
+    return values.nanmean().item()
+
+
+def _by_class(names: Sequence[str], values: torch.Tensor) -> dict[str, float | None]:
+    return {name: None if value != value else value for name, value in zip(names, values.tolist())}

@@ -1,0 +1,163 @@
+"""Models to fine-tune: SpectralGPT or any image model of transformers, pretrained or not, whole, frozen or by LoRA."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import (
+    AutoConfig,
+    AutoModelForImageClassification,
+    AutoModelForSemanticSegmentation,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+from ..modeling.bands import L2A_BANDS
+from ..modeling.configuration_spectralgpt import PRESETS, SpectralGPTConfig
+from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
+from ..modeling.modeling_spectralgpt import (
+    SpectralGPTForChangeDetection,
+    SpectralGPTForImageClassification,
+    SpectralGPTForSemanticSegmentation,
+)
+from .options import FineTuningOptions
+
+
+SPECTRALGPT: dict[str, type[PreTrainedModel]] = {
+    "classification": SpectralGPTForImageClassification,
+    "segmentation": SpectralGPTForSemanticSegmentation,
+    "change-detection": SpectralGPTForChangeDetection,
+}
+# Two dates reach a baseline as the channels of one image.
+BASELINES: dict[str, Any] = {
+    "classification": AutoModelForImageClassification,
+    "segmentation": AutoModelForSemanticSegmentation,
+    "change-detection": AutoModelForSemanticSegmentation,
+}
+# What no pretraining has seen, and is learnt whole also with LoRA.
+HEADS = ("classifier", "decode_head")
+LAYER_MAPS = r".*\blayers\.\d+\..*(q_proj|k_proj|v_proj|o_proj|fc1|fc2)"
+
+
+def build_processor(options: FineTuningOptions) -> SpectralGPTImageProcessor:
+    """Return the processor of the pretrained SpectralGPT, or the default one, changed as the options say."""
+    changes = {
+        name: getattr(options, name)
+        for name in ("bands", "normalization", "normalization_scope", "mean", "std", "missing_bands")
+        if getattr(options, name) is not None
+    }
+    changes["size"] = {"height": options.image_size, "width": options.image_size}
+    if options.model_name_or_path is None or not is_spectralgpt(_load_config(options)):
+        return SpectralGPTImageProcessor(**changes)
+    return SpectralGPTImageProcessor.from_pretrained(options.model_name_or_path, **changes)
+
+
+def build_model(
+    task: str,
+    options: FineTuningOptions,
+    class_names: Sequence[str],
+    class_weights: Sequence[float] | None = None,
+    problem_type: Any = None,
+) -> PreTrainedModel:
+    """Return a model with a new head.
+
+    Args:
+        task: "classification", "segmentation" or "change-detection".
+        options: Say which model, and what of it learns.
+        class_names: In the order of the class numbers.
+        class_weights: Of the loss, saved in the configuration of SpectralGPT's dense heads.
+        problem_type: "single_label_classification" or "multi_label_classification", of classification.
+
+    Raises:
+        ValueError: If the bands do not fit the pretrained model, or LoRA does not fit the model.
+    """
+    config = _load_config(options)
+    config.id2label = dict(enumerate(class_names))
+    config.label2id = {name: number for number, name in enumerate(class_names)}
+    config.problem_type = problem_type
+    if options.drop_path_rate:
+        config.drop_path_rate = options.drop_path_rate
+    if is_spectralgpt(config):
+        model = _build_spectralgpt(task, config, options, class_weights)
+    else:
+        model = _build_baseline(task, config, options)
+    if options.freeze_encoder:
+        model.base_model.requires_grad_(False)
+    return _with_lora(model, options.lora_rank) if options.lora_rank else model
+
+
+def is_spectralgpt(config: PreTrainedConfig) -> bool:
+    """Return whether a configuration is of SpectralGPT, and not of a baseline."""
+    return config.model_type == "spectralgpt"
+
+
+def finished(model: Any) -> PreTrainedModel:
+    """Return a model with LoRA's weights added to those they adapt; any other as it is."""
+    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+
+
+def _load_config(options: FineTuningOptions) -> PreTrainedConfig:
+    overrides = _parse_overrides(options.config_overrides)
+    if options.model_name_or_path is not None:
+        return AutoConfig.from_pretrained(options.model_name_or_path, **overrides)
+    name = options.config_name or ""
+    if name in PRESETS:
+        bands = options.bands or list(L2A_BANDS)
+        own = {"image_size": options.image_size, "bands": bands, "num_channels": len(bands)}
+        return SpectralGPTConfig.from_preset(name, **own | overrides)
+    return AutoConfig.for_model(name, **overrides)
+
+
+def _build_spectralgpt(
+    task: str, config: Any, options: FineTuningOptions, class_weights: Sequence[float] | None
+) -> PreTrainedModel:
+    model_class: Any = SPECTRALGPT[task]
+    config.class_weights = None if class_weights is None or task == "classification" else list(class_weights)
+    if options.bands is not None:
+        if len(options.bands) != config.num_channels:
+            raise ValueError(
+                f"`bands` must be {config.num_channels} bands, as many as the model has channels, got "
+                f"{len(options.bands)}: {' '.join(options.bands)}. `mean` may stand for others."
+            )
+        config.bands = list(SpectralGPTImageProcessor(bands=options.bands).bands)
+    if options.model_name_or_path is None:
+        return model_class(config)
+    # A head of another number of classes gives way to a new one.
+    model = model_class.from_pretrained(
+        options.model_name_or_path, config=config, dtype="float32", ignore_mismatched_sizes=True
+    )
+    if model.config.image_size != options.image_size:
+        model.resize_positions(options.image_size)
+    return model
+
+
+def _build_baseline(task: str, config: Any, options: FineTuningOptions) -> PreTrainedModel:
+    dates = 2 if task == "change-detection" else 1
+    config.num_channels = dates * len(options.bands or L2A_BANDS)
+    if hasattr(config, "image_size"):
+        config.image_size = options.image_size
+    if options.model_name_or_path is None:
+        return BASELINES[task].from_config(config)
+    # The first layer has other channels than in pretraining, and starts anew as the head does.
+    return BASELINES[task].from_pretrained(
+        options.model_name_or_path, config=config, dtype="float32", ignore_mismatched_sizes=True
+    )
+
+
+def _with_lora(model: PreTrainedModel, rank: int) -> Any:
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise ImportError("`lora_rank` needs peft: pip install spectralgpt-hf[train].") from error
+    heads = [name for name, _ in model.named_children() if name in HEADS]
+    if not is_spectralgpt(model.config):
+        return get_peft_model(model, LoraConfig(r=rank, target_modules="all-linear", modules_to_save=heads))
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=LAYER_MAPS, modules_to_save=heads)
+    return get_peft_model(model, config)
+
+
+def _parse_overrides(text: str | None) -> dict[str, Any]:
+    """Read `hidden_size=64,depths=[1,1]` as YAML values."""
+    import yaml
+
+    pairs = yaml.safe_load("{" + text.replace("=", ": ") + "}") if text else {}
+    return dict(pairs)

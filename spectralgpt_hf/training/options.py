@@ -1,0 +1,106 @@
+"""Options of the fine-tuning scripts: those of `transformers.TrainingArguments` and ours."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from .arguments import option
+
+
+@dataclass
+class FineTuningOptions(TrainingArguments):
+    """Data, model, optimisation and regularisation; the rest, such as `--num_train_epochs`, is the Trainer's own.
+
+    Raises:
+        ValueError: If options exclude each other.
+    """
+
+    # Data
+    dataset: str = option("folder", "Name of the reader, see the script; `folder` for data of one's own.")
+    data_dir: str = option(".", "Any ancestor folder of the data.")
+    train_split: str = option("train", "Split, or for some readers a list of samples.")
+    validation_split: str = option("validation", "Chooses the checkpoint and stops early; `none` for neither.")
+    test_split: str = option("test", "Scored once, at the end; `none` for not at all.")
+    train_share: float = option(1.0, "Share of the training split to learn from, drawn with `data_seed`.")
+    class_names: list[str] | None = option(None, "Classes of a folder's maps, in the order of their codes 0, 1, ...")
+    ignored_codes: list[int] | None = option(None, "Codes of a folder's maps that mean no class; 255 by default.")
+    file_bands: list[str] | None = option(None, "Bands of the files, in order, where these do not say them.")
+    images: str = option("images", "Folder of a folder's images, or a pattern.")
+    before: str = option("before", "The same for the first date.")
+    after: str = option("after", "The same for the second date.")
+    masks: str = option("masks", "The same for maps.")
+    crop_stride: int | None = option(None, "Distance between the crops of a scene in pixels.")
+    offset: float | None = option(None, "Added to digital numbers, such as -1000 (baseline 04.00 and later).")
+    in_memory: bool = option(False, "Whether to keep small datasets in memory, normalised.")
+
+    # Model
+    model_name_or_path: str | None = option(None, "SpectralGPT, or another image model as baseline: folder or Hub id.")
+    config_name: str | None = option(None, "For random weights: tiny, base, large, huge, or a transformers model type.")
+    config_overrides: str | None = option(None, "Changed entries of the configuration: `depth=2,width=64`.")
+    image_size: int = option(128, "Height and width of the model's input in pixels.")
+    bands: list[str] | None = option(None, "Bands of the model's input; those of the checkpoint by default.")
+    normalization: str | None = option(None, "minmax, percentile, zscore or sigma_clip; the checkpoint's by default.")
+    normalization_scope: str | None = option(None, "image, or given: measured once as `statistics` says.")
+    statistics: str = option("scene", "What is measured once: each scene (pair), or the training set (dataset).")
+    mean: list[float] | None = option(None, "Of each of the model's bands, for zscore and sigma_clip.")
+    std: list[float] | None = option(None, "The same.")
+    missing_bands: str | None = option(None, "error, nearest, mean or mask.")
+    freeze_encoder: bool = option(False, "Whether only the head learns.")
+    lora_rank: int = option(0, "Rank of what is learnt in place of the encoder's weights (PEFT); 0 for full weights.")
+    drop_path_rate: float = option(0.0, "Stochastic depth of the last layer.")
+
+    # Optimisation
+    base_learning_rate: float | None = option(None, "Times the effective batch / 256; replaces `learning_rate`.")
+    layer_decay: float = option(1.0, "Learning rate of a layer over that of the next (SpectralGPT only).")
+    epoch_decay: float | None = option(
+        None, "Learning rate of an epoch over that of the one before; no other schedule."
+    )
+    class_weights: str = option("none", "none, balanced, change (the authors' for OSCD), or numbers: `0.4,1.6`.")
+    early_stopping_patience: int = option(0, "Evaluations without a better score before the end; 0 for no limit.")
+
+    # Regularisation
+    crop_scale: float | None = option(None, "Smallest share of random crops (classification); no crops without it.")
+    rotations: bool = option(False, "Whether images and maps are flipped and rotated by 90 degrees at random.")
+    mixup: float = option(0.0, "Parameter of the beta distribution; 0 for none (single-label classification).")
+    cutmix: float = option(0.0, "The same.")
+    label_smoothing: float = option(0.0, "Share of a label that all classes get (single-label classification).")
+    random_erasing: float = option(0.0, "Share of the images with an erased box (classification).")
+
+    # Scores
+    eval_resize: int | None = option(None, "Resize to this before a centre crop of `image_size` (classification).")
+    bootstrap_resamples: int = option(200, "Of the intervals of the test scores.")
+
+    def __post_init__(self) -> None:
+        # What the data, the collator and the scores rely on.
+        self.remove_unused_columns, self.label_names, self.batch_eval_metrics = False, ["labels", "ids"], True
+        self.has_validation = self.validation_split != "none"
+        if not self.has_validation:
+            self.eval_strategy = "no"
+        else:
+            self.eval_strategy = "epoch" if self.eval_strategy == "no" else self.eval_strategy
+            self.save_strategy, self.load_best_model_at_end = self.eval_strategy, True
+        # The Trainer would push every checkpoint unseen; the scripts publish the last one, checked.
+        self.publish, self.push_to_hub = self.push_to_hub, False
+        super().__post_init__()
+        if self.base_learning_rate is not None:
+            batch = self.train_batch_size * self.world_size * self.gradient_accumulation_steps
+            self.learning_rate = self.base_learning_rate * batch / 256
+        if (self.model_name_or_path is None) == (self.config_name is None):
+            raise ValueError("Pass either `model_name_or_path` (pretrained) or `config_name` (random weights).")
+        if self.statistics not in ("scene", "dataset"):
+            raise ValueError(f"`statistics` must be 'scene' or 'dataset', got {self.statistics!r}.")
+        if self.publish and not self.hub_model_id:
+            raise ValueError("`push_to_hub` needs `hub_model_id`: namespace/name.")
+        if self.freeze_encoder and self.lora_rank:
+            raise ValueError("`freeze_encoder` and `lora_rank` exclude each other.")
+        if self.early_stopping_patience and not self.has_validation:
+            raise ValueError("Early stopping needs a `validation_split`.")
+        if self.resume_from_checkpoint == "last":
+            self.resume_from_checkpoint = get_last_checkpoint(self.output_dir)
+
+    @property
+    def model_dir(self) -> Path:
+        """Where the finished model goes, with its processor, scores, pictures and card."""
+        return Path(self.output_dir) / "model"

@@ -1,0 +1,113 @@
+"""Pictures of a fine-tuned model: its confusion matrix, and predictions beside the truth."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..inference.pictures import TRUE_COLOUR, composite
+from ..modeling.geometry import IGNORE_INDEX
+from .finetuning import FineTuner
+from .samples import Samples
+
+
+def draw_confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence[str], path: Path) -> None:
+    """Draw how the pixels or images of each class were classified, as shares of the class."""
+    from matplotlib.figure import Figure
+
+    counts = np.asarray(matrix, dtype=np.float64)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = 2.5 + 0.45 * len(class_names)
+    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    axes = figure.add_subplot()
+    picture = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
+    axes.set_xticks(range(len(class_names)), class_names, rotation=90)
+    axes.set_yticks(range(len(class_names)), class_names)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("truth")
+    if len(class_names) <= 20:
+        for (row, column), share in np.ndenumerate(shares):
+            colour = "white" if share > 0.5 else "black"
+            axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, fontsize=8)
+    figure.colorbar(picture, label="share of the class", shrink=0.8)
+    figure.savefig(path, dpi=100)
+
+
+@torch.no_grad()
+def draw_predictions(tuner: FineTuner, samples: Samples, path: Path, count: int = 6) -> None:
+    """Draw images beside what they show and what the model says: maps, or names of classes.
+
+    Args:
+        tuner: With the model.
+        samples: Those drawn are spread evenly over them.
+        path: File to write.
+        count: How many at most.
+    """
+    from matplotlib.figure import Figure
+
+    chosen = np.unique(np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int)).tolist()
+    batch = tuner.data_collator([samples[index] for index in chosen])
+    batch = {name: value.to(tuner.args.device) for name, value in batch.items()}
+    tuner.model.eval()
+    _, outputs = tuner.compute_loss(tuner.model, batch, return_outputs=True)
+    logits, labels = outputs["logits"].float().cpu(), batch["labels"].cpu()
+    rows = [_panels(samples, index, logits[i], labels[i]) for i, index in enumerate(chosen)]
+    if not samples.dense:  # one panel each: side by side
+        rows = [[row[0] for row in rows[start : start + 3]] for start in range(0, len(rows), 3)]
+    figure = Figure(figsize=(3.2 * max(map(len, rows)), 3.4 * len(rows)), layout="constrained")
+    for y, row in enumerate(rows):
+        for x, (title, image, limits) in enumerate(row):
+            axes = figure.add_subplot(len(rows), max(map(len, rows)), y * max(map(len, rows)) + x + 1)
+            axes.imshow(image, interpolation="nearest", **limits)
+            axes.set_title(title, fontsize=8)
+            axes.set_axis_off()
+    if samples.dense:
+        _add_legend(figure, samples.class_names)
+    elif samples.multi_label:
+        figure.suptitle("= found, - missed, + not there", fontsize=9)
+    figure.savefig(path, dpi=100)
+
+
+def _panels(
+    samples: Samples, index: int, logits: torch.Tensor, labels: torch.Tensor
+) -> list[tuple[str, np.ndarray, dict[str, Any]]]:
+    row = samples.dataset[index]
+    channels = TRUE_COLOUR if set(TRUE_COLOUR) <= set(row["bands"]) else tuple(row["bands"][:3])
+    images = [
+        composite(np.asarray(row[name]), row["bands"], channels) for name in ("pixels", "pixels_after") if name in row
+    ]
+    if not samples.dense:
+        return [(_caption(samples, logits, labels), images[0], {})]
+    names = ["before", "after"] if len(images) == 2 else [str(row["id"])]
+    colours = {"vmin": 0, "vmax": max(len(samples.class_names) - 1, 1), "cmap": _colours(len(samples.class_names))}
+    truth = np.ma.masked_equal(labels.numpy(), IGNORE_INDEX)
+    maps = [("truth", truth, colours), ("predicted", logits.argmax(0).numpy(), colours)]
+    return [(name, image, {}) for name, image in zip(names, images)] + maps
+
+
+def _caption(samples: Samples, logits: torch.Tensor, labels: torch.Tensor) -> str:
+    names = samples.class_names
+    if not samples.multi_label:
+        return f"truth: {names[int(labels)]}\npredicted: {names[int(logits.argmax())]}"
+    truth, predicted = labels > 0, logits > 0
+    return "\n".join(
+        f"{'=' if both else '-' if true else '+'} {names[i][:40]}"
+        for i, (true, found) in enumerate(zip(truth.tolist(), predicted.tolist()))
+        if (both := true and found) or true or found
+    )
+
+
+def _colours(number: int) -> Any:
+    import matplotlib
+
+    return matplotlib.colormaps["tab20"].resampled(number) if number > 2 else matplotlib.colormaps["cividis"]
+
+
+def _add_legend(figure: Any, names: Sequence[str]) -> None:
+    from matplotlib.patches import Patch
+
+    colours = _colours(len(names))(np.linspace(0, 1, len(names)))
+    handles = [Patch(color=colour, label=name) for name, colour in zip(names, colours)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
