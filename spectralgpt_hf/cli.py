@@ -133,3 +133,29 @@ def export_as_onnx(
     size = f"{written.image_size} x {written.image_size} px"
     typer.echo(f"{written.architecture}, {size}, batches of any size: {output}")
     typer.echo(f"Largest difference from PyTorch: {written.difference:.1e}")
+
+
+@app.command()
+def demo(
+    checkpoint: Annotated[str, typer.Option(help="Pretrained: folder, or name on the Hub; the embedded one.")] = "",
+    classification: Annotated[str | None, typer.Option(help="Checkpoint for the tab Classify.")] = None,
+    segmentation: Annotated[str | None, typer.Option(help="Checkpoint for the tab Segment.")] = None,
+    change: Annotated[str | None, typer.Option(help="Checkpoint for the tab Change.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="7860, or the next that is free.")] = None,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+) -> None:
+    """Serve a page that rebuilds, maps and compares images, for several people at once."""
+    from .assets import CHECKPOINT
+    from .serving.app import run
+
+    run(
+        checkpoint or CHECKPOINT,
+        classification=classification,
+        segmentation=segmentation,
+        change=change,
+        host=host,
+        port=port,
+        in_browser=open_browser,
+        report=typer.echo,
+    )

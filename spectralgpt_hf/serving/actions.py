@@ -1,0 +1,205 @@
+"""What happens on a click: from the state of one person's page to what it shows next.
+
+Arguments are what the components hold, results what they shall hold. `None` stands for a component or a state without
+content.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from ..inference.maps import CHANGE_COLOUR, change_overlay, class_colours, class_map
+from ..inference.pictures import composite, composite_limits, feature_colours, spectra_chart, to_image
+from ..modeling.radiometry import plan_bands
+from . import page
+from .tasks import NO_DATA, Models, Rebuilt
+from .uploads import Upload, geotiff, read_upload
+
+
+Pixel = tuple[int, int]
+NOTHING_YET = "Upload a GeoTIFF, or take the sample, first."
+
+
+class Actions:
+    """The page's answers, computed with models that all share.
+
+    Args:
+        models: Loaded once.
+    """
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    def load(self, path: str | None) -> tuple[Upload | None, Pixel | None, str, Any]:
+        """Read a file: its window, the pixel first looked at, what is known of it, and the composites it allows."""
+        if path is None:
+            return None, None, "", gr.skip()
+        upload = read_upload(path, self._models.tile_size)
+        plan = plan_bands(upload.name, upload.bands, self._models.bands, "nearest")
+        possible = [name for name, channels in page.COMPOSITES.items() if set(channels) <= set(upload.bands)]
+        if not possible:
+            raise ValueError(f"{upload.name}: no composite can be made of {', '.join(upload.bands)}.")
+        pixel = (upload.shape[0] // 7, upload.shape[1] // 8)
+        return upload, pixel, page.describe(upload, plan.filled), gr.Dropdown(possible, value=possible[0])
+
+    def load_second(self, path: str, composite_name: str) -> tuple[Upload, str, Image.Image]:
+        """Read the second date, and show it."""
+        upload = read_upload(path, self._models.tile_size)
+        return upload, page.describe(upload, {}), _shown(upload, composite_name)
+
+    def look(self, upload: Upload | None, pixel: Pixel | None, composite_name: str) -> Image.Image | None:
+        """Show a file in a composite, with a ring around the chosen pixel."""
+        if upload is None:
+            return None
+        picture = _shown(upload, composite_name)
+        return page.mark(picture, pixel) if pixel else picture
+
+    def choose(self, event: gr.SelectData) -> Pixel:
+        """Return the row and the column of a click."""
+        return event.index[1], event.index[0]
+
+    def rebuild(
+        self, upload: Upload | None, percent_hidden: float, masking: str, seed: float | None
+    ) -> tuple[Rebuilt | None, str]:
+        """Hide and rebuild the image, and say how well that went."""
+        if upload is None:
+            return None, ""
+        rebuilt = self._models.reconstruct(upload, percent_hidden / 100, page.MASKINGS[masking], int(seed or 0))
+        return rebuilt, page.score_table(rebuilt)
+
+    def look_at_rebuilt(
+        self, upload: Upload | None, rebuilt: Rebuilt | None, pixel: Pixel | None, composite_name: str
+    ) -> tuple[Image.Image | None, Image.Image | None, Image.Image | None]:
+        """Show what the model saw, what it made of it, and both spectra of a pixel."""
+        if rebuilt is None or pixel is None:
+            return None, None, None
+        channels, bands = page.COMPOSITES[composite_name], rebuilt.bands
+        valid = _there(upload).raster.valid
+        limits = composite_limits(rebuilt.original, bands, channels, valid)
+        first, last = (
+            composite(image, bands, channels, limits, valid) for image in (rebuilt.original, rebuilt.rebuilt)
+        )
+        hidden = rebuilt.reconstruction.hidden
+        unseen = np.stack([hidden[bands.index(channel)] for channel in channels], -1)
+        seen = np.where(unseen, np.array(page.HIDDEN) / 255, first)
+        row, column = pixel
+        name = f"row {row}, column {column}"
+        spectra = spectra_chart(
+            {name: rebuilt.original[:, row, column], f"{name} (rebuilt)": rebuilt.rebuilt[:, row, column]},
+            bands,
+            {name: ~hidden[:, row, column]},
+        )
+        return page.mark(to_image(seen), pixel), page.mark(to_image(last), pixel), spectra
+
+    def save_rebuilt(self, upload: Upload | None, rebuilt: Rebuilt | None) -> Iterator[Any]:
+        """Offer the rebuilt image, in digital numbers."""
+        if upload and rebuilt:
+            pixels = np.round(rebuilt.rebuilt * 10_000).astype(np.float32)
+            pixels[:, ~upload.raster.valid] = np.nan
+            yield from _offer(upload, "rebuilt", geotiff(pixels, upload.raster, rebuilt.bands, nodata=np.nan))
+
+    def classify(
+        self, upload: Upload | None, pixel: Pixel | None, composite_name: str
+    ) -> tuple[dict[str, float], Image.Image]:
+        """Name what the chip around the chosen pixel shows, and show which chip that is."""
+        upload, pixel = _there(upload), pixel or (0, 0)
+        labels, window = self._models.classify(upload, *pixel)
+        return labels, page.mark(_shown(upload, composite_name), pixel, window)
+
+    def segment(self, upload: Upload | None, composite_name: str) -> tuple[np.ndarray, Image.Image, Image.Image, str]:
+        """Map classes: the map, as a picture and laid over the image, and its legend."""
+        upload = _there(upload)
+        classes, areas = self._models.segment(upload)
+        colours = class_colours([area.name for area in areas])
+        over = _shown(upload, composite_name).convert("RGBA")
+        over.alpha_composite(class_map(classes, colours, upload.raster.valid, opacity=0.5))
+        return classes, class_map(classes, colours, upload.raster.valid), over, page.class_legend_html(areas)
+
+    def save_classes(self, upload: Upload | None, classes: np.ndarray | None) -> Iterator[Any]:
+        """Offer the map of classes, with its colours and their names."""
+        if upload and classes is not None:
+            names = self._models.pipelines["segmentation"].model.config.id2label
+            colours = {i: tuple(map(int, colour)) for i, colour in enumerate(class_colours(list(names.values())))}
+            tags = {f"class_{i}": name for i, name in names.items()}
+            content = geotiff(classes, upload.raster, ["class"], nodata=NO_DATA, colormap=colours, tags=tags)
+            yield from _offer(upload, "classes", content)
+
+    def compare(
+        self, before: Upload | None, after: Upload | None, threshold: float, composite_name: str
+    ) -> tuple[np.ndarray, Image.Image, str]:
+        """Map change between two dates, over the second, and say how much there is."""
+        if after is None:
+            raise ValueError("Upload the second date first: a GeoTIFF of the same ground as the first.")
+        before = _there(before)
+        changed, share = self._models.compare(before, after, threshold)
+        raster = after.raster
+        picture = change_overlay(
+            raster.pixels,
+            after.bands,
+            changed == 1,
+            channels=page.COMPOSITES[composite_name],
+            valid=raster.valid & before.raster.valid,
+        )
+        return changed, picture, page.change_summary(share, CHANGE_COLOUR)
+
+    def save_change(self, before: Upload | None, changed: np.ndarray | None) -> Iterator[Any]:
+        """Offer the map of change."""
+        if before and changed is not None:
+            colours = {0: (235, 238, 240), 1: CHANGE_COLOUR}
+            content = geotiff(changed, before.raster, ["change"], nodata=NO_DATA, colormap=colours)
+            yield from _offer(before, "change", content)
+
+    def embed(self, upload: Upload | None) -> tuple[np.ndarray, Image.Image]:
+        """Compute features, and show their principal components as colours."""
+        upload = _there(upload)
+        features = self._models.embed(upload)
+        known = np.isfinite(features[0])
+        colours = np.where(
+            known[..., None], feature_colours(np.nan_to_num(features), known), np.array(page.HIDDEN) / 255
+        )
+        return features, page.enlarge(to_image(colours), upload.shape)
+
+    def look_for_similar(
+        self, upload: Upload | None, features: np.ndarray | None, pixel: Pixel | None
+    ) -> tuple[Image.Image | None, str]:
+        """Show how similar every place is to the chosen one."""
+        if upload is None or features is None or pixel is None:
+            return None, ""
+        scale = upload.shape[0] // features.shape[1]
+        centred = features - np.nanmean(features, axis=(1, 2), keepdims=True)
+        centred = centred / np.maximum(np.linalg.norm(centred, axis=0), 1e-12)
+        similarity = np.einsum("dhw,d->hw", centred, centred[:, pixel[0] // scale, pixel[1] // scale])
+        if not np.isfinite(similarity).any():
+            return None, "This place has no data: click elsewhere."
+        picture, low = page.similarity_picture(similarity, upload.shape)
+        return page.mark(picture, pixel), page.similarity_legend(low)
+
+    def save_features(self, upload: Upload | None, features: np.ndarray | None) -> Iterator[Any]:
+        """Offer the features, one band for each of their dimensions."""
+        if upload and features is not None:
+            names = [f"feature_{i}" for i in range(len(features))]
+            yield from _offer(upload, "features", geotiff(features, upload.raster, names, nodata=np.nan))
+
+
+def _there(upload: Upload | None) -> Upload:
+    if upload is None:
+        raise ValueError(NOTHING_YET)
+    return upload
+
+
+def _shown(upload: Upload, composite_name: str) -> Image.Image:
+    raster, channels = upload.raster, page.COMPOSITES[composite_name]
+    return to_image(composite(raster.pixels, upload.bands, channels, valid=raster.valid))
+
+
+def _offer(upload: Upload, what: str, content: bytes) -> Iterator[Any]:
+    """Give a file to a download button. Gradio copies it, and deletes the copy in time; ours goes at once."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"{Path(upload.name).stem}_{what}.tif"
+        file.write_bytes(content)
+        yield gr.DownloadButton(value=file, interactive=True)

@@ -1,0 +1,235 @@
+"""What the demo computes: from an upload to results, with models that everybody shares and nobody changes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import pipeline
+
+from ..inference.maps import ClassArea, class_areas
+from ..inference.reconstruction import (
+    Reconstruction,
+    band_mean,
+    interpolation,
+    psnr,
+    reconstruct_image,
+    regression,
+    spectral_angle,
+)
+from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
+from ..modeling.modeling_spectralgpt import SpectralGPTForPreTraining
+from ..modeling.pipeline_spectralgpt import MultispectralFeatureExtractionPipeline
+from ..modeling.rasters import Raster
+from .uploads import Upload, cut
+
+
+CLASSIFICATION, SEGMENTATION, CHANGE = "classification", "segmentation", "change"
+PIPELINES = {
+    CLASSIFICATION: "multispectral-image-classification",
+    SEGMENTATION: "multispectral-image-segmentation",
+    CHANGE: "multispectral-change-detection",
+}
+ARCHITECTURES = {
+    CLASSIFICATION: "SpectralGPTForImageClassification",
+    SEGMENTATION: "SpectralGPTForSemanticSegmentation",
+    CHANGE: "SpectralGPTForChangeDetection",
+}
+BATCH_SIZE = 4
+NO_DATA = 255
+
+
+@dataclass(frozen=True, eq=False)
+class Rebuilt:
+    """A reconstruction, and how good it and the trivial answers are.
+
+    Attributes:
+        reconstruction: Normalised images and what was hidden.
+        bands: Names of the C bands.
+        filled: What stands in for each band that the file lacks.
+        original, rebuilt: (C, H, W), reflectance.
+        scores: By name of the answer: PSNR in dB and spectral angle in degrees, over the hidden pixels with data.
+    """
+
+    reconstruction: Reconstruction
+    bands: tuple[str, ...]
+    filled: Mapping[str, str]
+    original: np.ndarray
+    rebuilt: np.ndarray
+    scores: dict[str, tuple[float, float]]
+
+
+class Models:
+    """The checkpoints behind the page, loaded once.
+
+    Args:
+        checkpoint: Pretrained, for reconstruction and embeddings: folder, or name on the Hub.
+        classification, segmentation, change: Fine-tuned to these tasks, or None.
+
+    Attributes:
+        name: Of the pretrained checkpoint.
+        pipelines: By task, those there are.
+
+    Raises:
+        ValueError: If a checkpoint is one of another task.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        classification: str | Path | None = None,
+        segmentation: str | Path | None = None,
+        change: str | Path | None = None,
+    ) -> None:
+        self.name = Path(checkpoint).name
+        # dtype: weights may be stored in half precision, and a CPU computes in single.
+        loaded: Any = SpectralGPTForPreTraining.from_pretrained(
+            checkpoint, dtype=torch.float32, output_loading_info=True
+        )
+        self._model: SpectralGPTForPreTraining = loaded[0]
+        if loaded[1]["missing_keys"]:
+            raise ValueError(f"{checkpoint} has no pretraining decoder: expected a pretrained checkpoint.")
+        self._model.eval()
+        # Whole images at their own resolution; what stands in for a missing band is said in the page.
+        options: dict[str, Any] = {"do_resize": False, "missing_bands": "nearest"}
+        self._processor = SpectralGPTImageProcessor.from_pretrained(checkpoint, **options)
+        self._extract: Any = MultispectralFeatureExtractionPipeline(
+            model=self._model.spectralgpt, image_processor=self._processor, device=torch.device("cpu")
+        )
+        given = {CLASSIFICATION: classification, SEGMENTATION: segmentation, CHANGE: change}
+        self.pipelines = {task: _load(task, source) for task, source in given.items() if source}
+
+    @property
+    def tile_size(self) -> int:
+        """Height and width of the images that the pretrained model knows."""
+        return self._model.config.image_size
+
+    @property
+    def bands(self) -> list[str]:
+        """Names of the bands that the pretrained model expects."""
+        return self._processor.bands
+
+    @property
+    def num_parameters(self) -> int:
+        """Of the pretrained model."""
+        return self._model.num_parameters()
+
+    def reconstruct(self, upload: Upload, mask_ratio: float, masking: str, seed: int) -> Rebuilt:
+        """Hide most of an image, rebuild it, and compare with answers that need no network."""
+        inputs, report = self._normalise(upload)
+        result = reconstruct_image(self._model, inputs["pixel_values"][0], seed, mask_ratio, masking)
+        low, scale = (value.numpy()[:, None, None] / 10_000 for value in (report.low, report.scale))
+        linear = interpolation(result.original, result.hidden)
+        answers = {
+            "SpectralGPT": result.rebuilt,
+            "Mean of the band": band_mean(result.original, result.hidden),
+            "Linear interpolation": linear,
+            "Regression on visible bands": regression(result.original, result.hidden, fallback=linear),
+        }
+        counted = result.hidden & upload.raster.valid
+        reflectance = result.original * scale + low
+        scores = {
+            name: (psnr(result.original, answer, counted), spectral_angle(reflectance, answer * scale + low, counted))
+            for name, answer in answers.items()
+        }
+        return Rebuilt(result, report.bands, report.filled, reflectance, result.rebuilt * scale + low, scores)
+
+    def embed(self, upload: Upload) -> np.ndarray:
+        """Return features (D, h, w), one vector for each place of 8 x 8 px; NaN where there is no data."""
+        features = _in_tiles(self._extract, [upload.raster], lambda result: result.numpy(), output="map")
+        features[:, ~features.any(axis=0)] = np.nan
+        return features
+
+    def classify(self, upload: Upload, row: int, column: int) -> tuple[dict[str, float], tuple[int, int, int, int]]:
+        """Return the labels with their scores of the chip around a pixel, and its window (row, column, h, w)."""
+        classify = self.pipelines[CLASSIFICATION]
+        size = classify.model.config.image_size
+        height, width = (min(size, side) for side in upload.shape)
+        top = min(max(0, row - height // 2), upload.shape[0] - height)
+        left = min(max(0, column - width // 2), upload.shape[1] - width)
+        chip = cut(upload.raster, top, left, height, width)
+        if not chip.valid.any():
+            raise ValueError("The chip around this pixel has no data: click elsewhere.")
+        labels = classify(chip, top_k=10)
+        return {entry["label"]: entry["score"] for entry in labels}, (top, left, height, width)
+
+    def segment(self, upload: Upload) -> tuple[np.ndarray, list[ClassArea]]:
+        """Return a map of classes (H, W), 255 without data, and the area of each class."""
+        segment, raster = self.pipelines[SEGMENTATION], upload.raster
+        classes = _in_tiles(segment, [raster], lambda result: result["map"].pixels[0])
+        classes = np.where(raster.valid, classes, NO_DATA).astype(np.uint8)
+        names = list(segment.model.config.id2label.values())
+        return classes, class_areas(classes, names, raster.crs, raster.transform, raster.valid)
+
+    def compare(self, before: Upload, after: Upload, threshold: float) -> tuple[np.ndarray, float]:
+        """Return where the ground changed (H, W), 255 without data, and the changed share of the pixels with data."""
+        first, second = before.raster, after.raster
+        if before.shape != after.shape or (first.crs, first.transform) != (second.crs, second.transform):
+            raise ValueError(
+                f"{before.name} ({before.shape[0]} × {before.shape[1]} px) and {after.name} ({after.shape[0]} × "
+                f"{after.shape[1]} px) are not on one grid: expected the same size, reference system and transform."
+            )
+        changed = _in_tiles(
+            self.pipelines[CHANGE], [first, second], lambda result: result["map"].pixels[0], threshold=threshold
+        )
+        valid = first.valid & second.valid
+        return np.where(valid, changed, NO_DATA).astype(np.uint8), float(changed[valid].mean())
+
+    def _normalise(self, upload: Upload) -> tuple[Any, Any]:
+        statistics = None
+        if self._processor.normalization_scope == "given" and self._processor.measures_pixels:
+            statistics = self._processor.measure_statistics(upload.raster)
+        inputs, (report,) = self._processor.preprocess(upload.raster, statistics=statistics, report=True)
+        return inputs, report
+
+
+def _load(task: str, source: str | Path) -> Any:
+    load: Any = pipeline  # its signature lists the tasks of transformers only
+    loaded = load(PIPELINES[task], model=str(source), dtype=torch.float32, device="cpu")
+    architectures = loaded.model.config.architectures
+    if architectures != [ARCHITECTURES[task]]:
+        raise ValueError(f"{source} is no checkpoint for {task}: it holds a {', '.join(architectures or ['?'])}.")
+    return loaded
+
+
+def _in_tiles(run: Any, rasters: Sequence[Raster], value: Callable[[Any], np.ndarray], **options: Any) -> np.ndarray:
+    """Run a pipeline on tiles of the model's own size, under one radiometry, and join the results.
+
+    Args:
+        run: The pipeline.
+        rasters: One, or a pair on one grid.
+        value: Takes the array (..., h, w) out of a result, at the resolution of the image or coarser.
+        options: Of the pipeline.
+
+    Returns:
+        (..., H, W), 0 where a tile has no data.
+    """
+    (height, width), size = rasters[0].valid.shape, run.model.config.image_size
+    places = [
+        (row, column, min(size, height - row), min(size, width - column))
+        for row in range(0, height, size)
+        for column in range(0, width, size)
+    ]
+    inputs = {place: [cut(raster, *place) for raster in rasters] for place in places}
+    inputs = {place: parts for place, parts in inputs.items() if all(map(_has_data, parts))}
+    if not inputs:
+        raise ValueError("No token of the image has data.")
+    if run.image_processor.measures_pixels:
+        options["statistics"] = run.image_processor.measure_statistics(list(rasters))
+    items = [tuple(parts) if len(parts) > 1 else parts[0] for parts in inputs.values()]
+    results = [value(result) for result in run(items, batch_size=BATCH_SIZE, **options)]
+    scale = next(iter(inputs))[2] // results[0].shape[-2]
+    joined = np.zeros((*results[0].shape[:-2], height // scale, width // scale), results[0].dtype)
+    for (row, column, *_), result in zip(inputs, results):
+        row, column = row // scale, column // scale
+        joined[..., row : row + result.shape[-2], column : column + result.shape[-1]] = result
+    return joined
+
+
+def _has_data(raster: Raster, patch_size: int = 8) -> bool:
+    """Return whether a token has data in half of its pixels, without which a processor refuses an image."""
+    height, width = raster.valid.shape
+    tokens = raster.valid.reshape(height // patch_size, patch_size, width // patch_size, patch_size)
+    return bool(tokens.mean(axis=(1, 3)).max() >= 0.5)
