@@ -19,7 +19,8 @@ def load_shards(folder: PathLike, split: str = "train") -> Dataset:
     """Open prepared shards as the readers open datasets.
 
     Rows hold `id`, `pixels` (C, H, W) uint16, 0 in all bands where there is no data, `bands`, `label` or `labels` where
-    there are any, and the other columns of the shards. All but the pixels is read now. Rows in the order of the shards cost least: each row group is decoded once.
+    there are any, and the other columns of the shards. All but the pixels is read now. Rows in the order of the shards
+    cost least: each row group is decoded once.
 
     Args:
         folder: Folder of shards, one shard or a pattern, as in `find_shards`.
