@@ -159,3 +159,184 @@ def demo(
         in_browser=open_browser,
         report=typer.echo,
     )
+
+
+Area = Annotated[str | None, typer.Option(help="left,bottom,right,top; or a GeoJSON file.")]
+AreaCrs = Annotated[str | None, typer.Option(help="Of the area, such as EPSG:4326; that of the scene for bounds.")]
+Bands = Annotated[str | None, typer.Option(help="Names in order, with commas, where the files do not say them.")]
+Offset = Annotated[float | None, typer.Option(help="Added to the digital numbers, in place of what is stated.")]
+Mask = Annotated[str | None, typer.Option(help="SCL, or a file whose zeros are left out.")]
+PerTile = Annotated[bool, typer.Option("--per-tile", help="Normalise every tile by itself, which makes seams.")]
+TileSize = Annotated[int | None, typer.Option(help="Pixels on a side; the model's by default.")]
+BatchSize = Annotated[int | None, typer.Option(help="Tiles that go to the device at once.")]
+Workers = Annotated[int, typer.Option(help="Threads that read and prepare.")]
+MemoryLimit = Annotated[int, typer.Option(help="MiB for pixels, results and GDAL's cache.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps, ...; the best there is by default.")]
+Dtype = Annotated[str, typer.Option(help="Of the model: float32, bfloat16 or float16.")]
+
+
+@app.command()
+def predict(
+    checkpoint: Annotated[str, typer.Argument(help="Folder, or name on the Hub, of a fine-tuned model.")],
+    source: Annotated[str, typer.Argument(help="GeoTIFF, SAFE, folder of bands, STAC item, URL.")],
+    destination: Annotated[Path, typer.Argument(help=".tif to write.")],
+    after: Annotated[str | None, typer.Option(help="Second date, for change detection.")] = None,
+    confidence: Annotated[bool, typer.Option("--confidence", help="Write DESTINATION_confidence.tif too.")] = False,
+    entropy: Annotated[bool, typer.Option("--entropy", help="Write DESTINATION_entropy.tif too.")] = False,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Write them, one band a class.")] = False,
+    area: Area = None,
+    area_crs: AreaCrs = None,
+    bands: Bands = None,
+    offset: Offset = None,
+    mask: Mask = None,
+    mask_after: Mask = None,
+    per_tile: PerTile = False,
+    tile_size: TileSize = None,
+    overlap: Annotated[float | None, typer.Option(help="Share of a tile; 0.5, for classification 0.")] = None,
+    batch_size: BatchSize = None,
+    workers: Workers = 2,
+    memory_limit: MemoryLimit = 1024,
+    device: Device = None,
+    dtype: Dtype = "float32",
+) -> None:
+    """Map classes or change of a scene of any size. Repeat it to resume."""
+    from .inference import predict_scene
+    from .inference.checkpoints import load_model
+
+    model, processor = load_model(checkpoint, device, dtype)
+    chosen = {"confidence": confidence, "entropy": entropy, "probabilities": probabilities}
+    written = predict_scene(
+        model,
+        processor,
+        source,
+        destination,
+        after=after,
+        layers=[layer for layer, wanted in chosen.items() if wanted],
+        area=_area(area),
+        area_crs=area_crs,
+        bands=bands and bands.split(","),
+        offset=offset,
+        mask=mask,
+        mask_after=mask_after,
+        normalization="tile" if per_tile else "scene",
+        tile_size=tile_size,
+        overlap=overlap,
+        batch_size=batch_size,
+        workers=workers,
+        memory_limit=memory_limit * 2**20,
+    )
+    typer.echo(written)
+
+
+@app.command()
+def embed(
+    checkpoint: Annotated[str, typer.Argument(help="Folder, or name on the Hub.")],
+    source: Annotated[str, typer.Argument(help="GeoTIFF, SAFE, folder of bands, STAC item, URL.")],
+    destination: Annotated[Path, typer.Argument(help=".tif for a map of features, .parquet for a vector a chip.")],
+    stride: Annotated[int | None, typer.Option(help="Pixels between places; a token, for chips their size.")] = None,
+    area: Area = None,
+    area_crs: AreaCrs = None,
+    bands: Bands = None,
+    offset: Offset = None,
+    mask: Mask = None,
+    per_tile: PerTile = False,
+    tile_size: TileSize = None,
+    overlap: Annotated[float, typer.Option(help="Share of a tile that the next one covers too.")] = 0.5,
+    batch_size: BatchSize = None,
+    workers: Workers = 2,
+    memory_limit: MemoryLimit = 1024,
+    device: Device = None,
+    dtype: Dtype = "float32",
+) -> None:
+    """Embed a scene of any size. Repeat it to resume."""
+    from .inference import embed_scene
+    from .inference.checkpoints import load_encoder
+
+    model, processor = load_encoder(checkpoint, device, dtype)
+    written = embed_scene(
+        model,
+        processor,
+        source,
+        destination,
+        stride=stride,
+        area=_area(area),
+        area_crs=area_crs,
+        bands=bands and bands.split(","),
+        offset=offset,
+        mask=mask,
+        normalization="tile" if per_tile else "scene",
+        tile_size=tile_size,
+        overlap=overlap,
+        batch_size=batch_size,
+        workers=workers,
+        memory_limit=memory_limit * 2**20,
+    )
+    typer.echo(written)
+
+
+@app.command(context_settings={"token_normalize_func": lambda name: name.replace("_", "-")})
+def prepare(
+    sources: Annotated[list[Path], typer.Argument(help="Root of a dataset, folders of GeoTIFFs, or scenes.")],
+    output: Annotated[Path, typer.Argument(help="Folder of the shards.")],
+    dataset: Annotated[
+        str, typer.Option(help="fmow, bigearthnet-v1, bigearthnet-v2, eurosat, folder or scenes.")
+    ] = "scenes",
+    splits: Annotated[
+        str, typer.Option(help="Of a dataset, with commas; all becomes train.")
+    ] = "train,validation,test",
+    bands: Annotated[str | None, typer.Option(help="Bands to keep, in order, with commas; all by default.")] = None,
+    names: Annotated[str | None, typer.Option(help="What files without band names hold, in order.")] = None,
+    size: Annotated[int | None, typer.Option(help="Side of chips, in pixels; 192 for scenes by default.")] = None,
+    stride: Annotated[int | None, typer.Option(help="Distance between chips; their size by default.")] = None,
+    min_valid: Annotated[
+        float | None, typer.Option(help="Smallest share of pixels with data; 0.5 for chips by default.")
+    ] = None,
+    scale: Annotated[float, typer.Option(help="10000 for files that hold reflectances.")] = 1.0,
+    validation_share: Annotated[float, typer.Option(help="Part of the files or scenes to hold out.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of that choice.")] = 0,
+    num_classes: Annotated[int | None, typer.Option(help="Of BigEarthNet v1: 19 or 43.")] = None,
+    partition: Annotated[str | None, typer.Option(help="Of EuroSAT: spatial or random.")] = None,
+    rows_per_shard: Annotated[int, typer.Option(help="Samples of a shard.")] = 512,
+    compression: Annotated[str, typer.Option(help="zstd, lz4 or none.")] = "zstd",
+    license: Annotated[str | None, typer.Option(help="Of the data, as the Hub calls it.")] = None,
+    num_workers: Annotated[int | None, typer.Option(help="Processes; one a core by default.")] = None,
+    push_to_hub: Annotated[str | None, typer.Option(help="namespace/name on the Hub. Takes HF_TOKEN.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+) -> None:
+    """Turn datasets, folders or scenes into Parquet shards. Repeat it to resume."""
+    from .data.prepare import prepare_shards, push_shards
+
+    reader_options = {"num_classes": num_classes, "partition": partition}
+    prepare_shards(
+        sources,
+        output,
+        dataset,
+        splits=splits.split(","),
+        bands=bands.split(",") if bands else None,
+        names=names.split(",") if names else None,
+        size=size,
+        stride=stride,
+        min_valid=min_valid,
+        scale=scale,
+        validation_share=validation_share,
+        seed=seed,
+        rows_per_shard=rows_per_shard,
+        compression=compression,  # type: ignore[arg-type]
+        license=license,
+        num_workers=num_workers,
+        **{name: value for name, value in reader_options.items() if value is not None},
+    )
+    report = json.loads((output / "report.json").read_text())
+    for split, rows in report["rows"].items():
+        typer.echo(f"{rows} samples in {split}")
+    typer.echo(f"{len(report['unreadable'])} files unreadable, {len(report['left_out'])} samples left out: {output}")
+    if push_to_hub:
+        typer.echo(push_shards(output, push_to_hub, private=private))
+
+
+def _area(text: str | None) -> Any:
+    """Return bounds as numbers; the name of a file as it is."""
+    try:
+        return text and [float(number) for number in text.split(",")]
+    except ValueError:
+        return text

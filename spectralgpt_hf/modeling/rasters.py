@@ -103,6 +103,7 @@ def open_raster(
     names: Sequence[str] | None = None,
     mask_classes: Collection[int] | None = None,
     max_bytes: int = MAX_READ_BYTES,
+    like: "RasterReader | None" = None,
 ) -> "RasterReader":
     """Open a source for reading by windows.
 
@@ -120,13 +121,14 @@ def open_raster(
         mask_classes: Values of the mask that leave a pixel out. Defaults to `SCL_EXCLUDED` for a scene classification,
             and to 0 for any other mask.
         max_bytes: Largest read.
+        like: A source whose grid to read this one on, in place of its own.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the source is damaged, holds no raster, or lacks a band. The message names the source.
     """
     _require_rasterio()
-    return RasterReader(source, bands, resolution, mask, offset, names, mask_classes, max_bytes)
+    return RasterReader(source, bands, resolution, mask, offset, names, mask_classes, max_bytes, like)
 
 
 class RasterReader:
@@ -149,6 +151,7 @@ class RasterReader:
         names: Sequence[str] | None,
         mask_classes: Collection[int] | None,
         max_bytes: int,
+        like: "RasterReader | None" = None,
     ) -> None:
         self._files = Files(source, names, bands)
         self.name = self._files.name
@@ -156,7 +159,7 @@ class RasterReader:
         try:
             with named_errors(self.name):
                 self._layers = _apply_offset(self.name, [*map(self._files.describe, self._select(bands))], offset)
-                self._grid = self._choose_grid(resolution)
+                self._grid: Grid = like._grid if like is not None else self._choose_grid(resolution)
                 self._mask = None if mask is None else self._open_mask(mask, mask_classes)
                 self._dtype = self._output_type()
         except BaseException:

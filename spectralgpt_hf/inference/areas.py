@@ -1,0 +1,125 @@
+"""Areas of interest: bounds or GeoJSON in any reference system, on the grid of a scene."""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from rasterio.crs import CRS
+from rasterio.features import geometry_mask
+from rasterio.warp import transform_bounds, transform_geom
+
+from ..modeling.rasters import RasterReader
+from .tiles import Box
+
+
+Area: TypeAlias = Sequence[float] | Mapping[str, Any] | str | os.PathLike[str]
+"""(left, bottom, right, top), or GeoJSON as a dict or a file."""
+
+
+@dataclass(frozen=True)
+class SceneArea:
+    """An area on the grid of a scene.
+
+    Attributes:
+        box: The pixels that it touches.
+        shapes: GeoJSON geometries in the scene's reference system; none where the box says it all.
+    """
+
+    box: Box
+    shapes: tuple[Any, ...] = ()
+
+    def inside(self, shape: tuple[int, int], transform: Any) -> np.ndarray | None:
+        """Return which cells of a grid lie in the area, (height, width); None where all do."""
+        if not self.shapes:
+            return None
+        return geometry_mask(self.shapes, shape, transform, invert=True)
+
+
+def locate_area(area: Area | None, area_crs: Any, reader: RasterReader) -> SceneArea:
+    """Find an area of interest in a scene.
+
+    Args:
+        area: None for all of it.
+        area_crs: Reference system of `area`. By default that of the scene for bounds; for GeoJSON the one that it
+            names, else longitude and latitude (RFC 7946).
+        reader: The scene.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no area, or does not touch the scene.
+    """
+    if area is None:
+        return SceneArea(Box(0, 0, reader.width, reader.height))
+    bounds = None if isinstance(area, str | os.PathLike | Mapping) else tuple(area)
+    crs, shapes = (reader.crs, []) if bounds else _read_geojson(area)
+    crs = crs if area_crs is None else CRS.from_user_input(area_crs)
+    if (crs is None) != (reader.crs is None):
+        raise ValueError(f"{reader.name}: expected an area in pixels, since the scene has no reference system.")
+    if bounds and (len(bounds) != 4 or not (bounds[0] < bounds[2] and bounds[1] < bounds[3])):
+        raise ValueError(f"Expected an area as (left, bottom, right, top), found {bounds}.")
+    if crs != reader.crs:
+        bounds = bounds and transform_bounds(crs, reader.crs, *bounds)
+        shapes = [transform_geom(crs, reader.crs, shape) for shape in shapes]
+    corners = _corners(bounds) if bounds else np.concatenate([_points(shape["coordinates"]) for shape in shapes])
+    a, b, c, d, e, f = tuple(~reader.transform)[:6]
+    x, y = (a * corners[:, 0] + b * corners[:, 1] + c, d * corners[:, 0] + e * corners[:, 1] + f)
+    # Borders are stated with rounding errors, which must not take in another row of pixels.
+    left, top = (max(0, math.floor(values.min() + 1e-3)) for values in (x, y))
+    right, bottom = (
+        min(length, math.ceil(values.max() - 1e-3)) for values, length in ((x, reader.width), (y, reader.height))
+    )
+    if left >= right or top >= bottom:
+        raise ValueError(
+            f"{reader.name}: the area does not touch the scene: it spans columns {x.min():.0f} to {x.max():.0f} and "
+            f"rows {y.min():.0f} to {y.max():.0f} of {reader.width} x {reader.height} px. Check its reference system "
+            f"({crs})."
+        )
+    return SceneArea(Box(left, top, right, bottom), tuple(shapes))
+
+
+def _read_geojson(area: Any) -> tuple[Any, list[Any]]:
+    """Return the reference system and the polygons of GeoJSON."""
+    name = "the area"
+    if not isinstance(area, Mapping):
+        name = os.fspath(area)
+        if not os.path.isfile(name):
+            raise FileNotFoundError(f"{name}: no such GeoJSON file.")
+        try:
+            area = json.loads(Path(name).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{name}: expected GeoJSON, but this is not JSON ({error}).") from error
+    shapes = list(_geometries(area))
+    if not shapes:
+        raise ValueError(f"{name}: expected GeoJSON with at least one Polygon or MultiPolygon, found none.")
+    # The member of the standard of 2008, which QGIS and GDAL still write.
+    stated = area.get("crs") or {}
+    return CRS.from_user_input(stated.get("properties", {}).get("name") or "OGC:CRS84"), shapes
+
+
+def _geometries(value: Any) -> Any:
+    """Yield the polygons of a GeoJSON object."""
+    kind = value.get("type") if isinstance(value, Mapping) else None
+    if kind in ("Polygon", "MultiPolygon"):
+        yield {"type": kind, "coordinates": value["coordinates"]}
+    elif kind == "Feature":
+        yield from _geometries(value.get("geometry"))
+    elif kind in ("FeatureCollection", "GeometryCollection"):
+        for member in value.get("features" if kind == "FeatureCollection" else "geometries", ()):
+            yield from _geometries(member)
+
+
+def _points(coordinates: Any) -> np.ndarray:
+    """Return the points (n, 2) of nested coordinates."""
+    if isinstance(coordinates[0], int | float):
+        return np.array([coordinates[:2]], float)
+    return np.concatenate([_points(part) for part in coordinates])
+
+
+def _corners(bounds: Sequence[float]) -> np.ndarray:
+    left, bottom, right, top = bounds
+    return np.array([(left, bottom), (left, top), (right, bottom), (right, top)], float)

@@ -1,0 +1,43 @@
+"""Checkpoints as the commands and examples load them: the model of their task, its processor, on the right device."""
+
+from typing import Any
+
+import torch
+from transformers.models.auto.configuration_auto import AutoConfig
+
+from ..modeling import modeling_spectralgpt
+from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
+from .streaming import Processes
+
+
+def load_model(
+    checkpoint: str, device: str | None = None, dtype: str = "float32"
+) -> tuple[Any, SpectralGPTImageProcessor]:
+    """Load the model that a checkpoint was saved from, in evaluation mode, and its processor.
+
+    Args:
+        checkpoint: Folder, or name on the Hub.
+        device: By default the best there is, and under `accelerate launch` that of the process.
+        dtype: `"float32"`, `"bfloat16"` or `"float16"`.
+
+    Raises:
+        ValueError: If the checkpoint does not say what it is.
+    """
+    names = AutoConfig.from_pretrained(checkpoint).architectures or ["none"]
+    if names[0] not in modeling_spectralgpt.__all__:
+        raise ValueError(f"{checkpoint}: expected a SpectralGPT model in `architectures`, found {names[0]}.")
+    return _load(getattr(modeling_spectralgpt, names[0]), checkpoint, device, dtype)
+
+
+def load_encoder(
+    checkpoint: str, device: str | None = None, dtype: str = "float32"
+) -> tuple[Any, SpectralGPTImageProcessor]:
+    """Load the encoder of any checkpoint, in evaluation mode, and the processor; arguments as in `load_model`."""
+    return _load(modeling_spectralgpt.SpectralGPTModel, checkpoint, device, dtype)
+
+
+def _load(model_class: Any, checkpoint: str, device: str | None, dtype: str) -> tuple[Any, SpectralGPTImageProcessor]:
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise ValueError(f"Expected a dtype of float32, bfloat16 or float16, got {dtype}.")
+    model = model_class.from_pretrained(checkpoint, dtype=getattr(torch, dtype))
+    return model.to(device or Processes().device).eval(), SpectralGPTImageProcessor.from_pretrained(checkpoint)

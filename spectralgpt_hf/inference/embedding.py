@@ -1,0 +1,198 @@
+"""Features of whole scenes: a map of them, or one vector a chip."""
+
+import math
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
+from ..modeling.sources import Source
+from .areas import Area
+from .outputs import Layer, as_half, check_destination, describe, keep_inside, write_layer
+from .resuming import hash_source
+from .scenes import Scene
+from .streaming import Parts, Resources, Task, map_scene
+from .tiles import TileGrid
+from .vectors import write_geoparquet
+
+
+def embed_scene(
+    model: Any,
+    processor: SpectralGPTImageProcessor,
+    source: Source,
+    destination: str | os.PathLike[str],
+    *,
+    stride: int | None = None,
+    area: Area | None = None,
+    area_crs: Any = None,
+    bands: Sequence[str] | None = None,
+    offset: Any = None,
+    mask: Any = None,
+    normalization: str = "scene",
+    tile_size: int | None = None,
+    overlap: float = 0.5,
+    batch_size: int | None = None,
+    workers: int = 2,
+    memory_limit: int = 2**30,
+    progress: bool = True,
+) -> Path:
+    """Embed a scene of any size.
+
+    The destination's name says how: `.tif` gets a map of features, a COG of half floats with one band a feature (the
+    spectral groups averaged, overlapping tiles blended); `.parquet` gets GeoParquet with one row a chip: `id`,
+    `geometry` (its footprint), `crs`, `date` and `vector`, the pooled output.
+
+    Runs resume, share work between processes, and keep to their memory as `predict_scene` does.
+
+    Args:
+        model: Any with this encoder, in evaluation mode.
+        processor: Of the checkpoint.
+        source: Anything that `open_raster` opens.
+        destination: File to write, `.tif`, `.tiff` or `.parquet`; an existing one is replaced at the end.
+        stride: Of a map, the side of its pixels in pixels of the scene, the patch size by default: features are
+            averaged over more, or interpolated (bilinear) to less. Of vectors, the distance of chips; their size by
+            default.
+        overlap: Of the tiles of a map, as in `predict_scene`. Chips overlap by their stride alone.
+        tile_size: Pixels on a side of a tile or chip; by default the model's image size, or the nearest multiple of
+            both patch size and stride.
+        area, area_crs, bands, offset, mask, normalization, batch_size, workers, memory_limit, progress: As in
+            `predict_scene`.
+
+    Returns:
+        `destination`. In a map, places without data are NaN; chips without data have no row.
+
+    Raises:
+        FileNotFoundError, ValueError, OSError: As `predict_scene`.
+    """
+    destination = check_destination(destination)
+    suffix = destination.suffix.lower()
+    if suffix not in (".tif", ".tiff", ".parquet"):
+        raise ValueError(f"{destination}: expected a name that ends with .tif (a map) or .parquet (vectors).")
+    if model.training:
+        raise ValueError("Expected a model in evaluation mode: call `model.eval()`.")
+    if stride is not None and stride < 1:
+        raise ValueError(f"Expected a positive `stride`, in pixels, got {stride}.")
+    encoder, patch_size = model.base_model, processor.patch_size
+    per_chip = suffix == ".parquet"
+    if normalization == "tile" and not per_chip:
+        warnings.warn(
+            "normalization='tile': every tile has limits of its own, which makes seams in maps.", stacklevel=2
+        )
+    resources = Resources(batch_size, workers, memory_limit, progress)
+    with Scene(
+        [source],
+        processor,
+        names=bands,
+        offset=offset,
+        masks=(mask,),
+        area=area,
+        area_crs=area_crs,
+        normalization=normalization,
+        resize=per_chip,
+    ) as scene:
+        size = tile_size or encoder.config.image_size
+        if per_chip:
+            shape = (scene.reader.height, scene.reader.width)
+            grid = TileGrid.cover(*shape, size, max(0.0, 1 - (stride or size) / size), None, 1)
+        else:
+            cell = stride or patch_size
+            unit = math.lcm(cell, patch_size)
+            size = tile_size or max(unit, round(size / unit) * unit)
+            grid = TileGrid.cover(scene.reader.height, scene.reader.width, size, overlap, cell, patch_size)
+        channels = encoder.config.hidden_size
+        if per_chip:
+            task = Task(encoder, partial(_pooled, encoder), channels, _chip_has_data, _vectors)
+        else:
+            places = partial(_places_with_data, patch_size=patch_size, cells=grid.cells)
+            task = Task(encoder, partial(_feature_map, encoder, grid.cells), channels, places, _features)
+        tags = describe(scene, encoder, grid)
+
+        def write(parts: Callable[[str], Parts], scratch: Path) -> None:
+            if per_chip:
+                _write_vectors(destination, parts("features"), scene, grid, tags)
+            else:
+                layer = Layer(destination, channels, "float16", float("nan"))
+                write_layer(layer, parts("features"), scratch, scene, grid, tags)
+
+        key = {"tags": tags, "suffix": suffix, "processor": scene.processor.to_dict()}
+        key["inputs"] = [hash_source(each) for each in (source, mask)]
+        map_scene(scene, grid, task, destination, write, key, resources)
+    return destination
+
+
+def _encode(encoder: Any, inputs: dict[str, torch.Tensor]) -> Any:
+    return encoder(inputs["pixel_values"].to(encoder.dtype), attention_mask=inputs.get("attention_mask"))
+
+
+def _pooled(encoder: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return one vector an image (B, D, 1, 1)."""
+    return _encode(encoder, inputs).pooler_output[..., None, None]
+
+
+def _feature_map(encoder: Any, cells: int, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return features (B, D, cells, cells); places without data have no part in them."""
+    mask, shape = inputs.get("attention_mask"), inputs["pixel_values"].shape[-2:]
+    features = encoder.feature_map(_encode(encoder, inputs).last_hidden_state, *shape, mask).float()
+    if features.shape[-1] == cells:
+        return features
+
+    def resize(values: torch.Tensor) -> torch.Tensor:
+        if cells < values.shape[-1]:
+            return nn.functional.interpolate(values, (cells, cells), mode="area")
+        return nn.functional.interpolate(values, (cells, cells), mode="bilinear", align_corners=False)
+
+    if mask is None:
+        return resize(features)
+    size = encoder.config.patch_size
+    places = mask.view(len(mask), -1, shape[0] // size, shape[1] // size).amax(1, keepdim=True).to(features.dtype)
+    return resize(features * places) / resize(places).clamp(min=1e-6)
+
+
+def _chip_has_data(valid: np.ndarray, inputs: dict[str, torch.Tensor]) -> np.ndarray:
+    return np.array([[valid.any()]])
+
+
+def _places_with_data(valid: np.ndarray, inputs: dict[str, torch.Tensor], patch_size: int, cells: int) -> np.ndarray:
+    """Return which cells (cells, cells) have a token with data, in any spectral group."""
+    if not inputs or "attention_mask" not in inputs:
+        return np.full((cells, cells), bool(inputs))
+    height, width = inputs["pixel_values"].shape[-2:]
+    groups = inputs["attention_mask"].view(1, -1, height // patch_size, width // patch_size)
+    places = groups.amax(1, keepdim=True).float()
+    return (nn.functional.interpolate(places, (cells, cells), mode="area")[0, 0] > 0).numpy()
+
+
+def _features(values: np.ndarray, valid: np.ndarray) -> dict[str, np.ndarray]:
+    return {"features": as_half(values, valid)}
+
+
+def _vectors(values: np.ndarray, valid: np.ndarray) -> dict[str, np.ndarray]:
+    return {"features": np.where(valid, values, np.float32(np.nan))}
+
+
+def _write_vectors(path: Path, parts: Parts, scene: Scene, grid: TileGrid, tags: dict[str, str]) -> None:
+    """Write a row for each chip with data in the area of interest."""
+    area = grid.to_cells(scene.area.box)
+    name = Path(scene.reader.tags["source"]).stem
+    ids, corners, vectors = [], [], []
+    for box, features in keep_inside(parts, scene, grid, np.nan):
+        for row, column in np.argwhere(np.isfinite(features).all(0)):
+            top, left = grid.tops[area.top + box.top + row], grid.lefts[area.left + box.left + column]
+            ids.append(f"{name}_{top}_{left}")
+            # Counter-clockwise on the map, where rows run down.
+            corners.append(
+                [(left, top), (left, top + grid.size), (left + grid.size, top + grid.size), (left + grid.size, top)]
+            )
+            vectors.append(features[:, row, column])
+    a, b, c, d, e, f = tuple(scene.reader.transform)[:6]
+    x, y = np.moveaxis(np.array(corners, float).reshape(-1, 4, 2), -1, 0)
+    footprints = np.stack([a * x + b * y + c, d * x + e * y + f], -1)
+    stacked = np.array(vectors, np.float32).reshape(len(ids), -1) if ids else np.zeros((0, 1), np.float32)
+    write_geoparquet(path, ids, footprints, stacked, crs=scene.reader.crs, date=tags.get("date"), tags=tags)

@@ -1,0 +1,222 @@
+"""Maps of classes or of change of whole scenes."""
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
+from ..modeling.sources import Source
+from .areas import Area
+from .outputs import Layer, as_half, check_destination, describe, write_layer
+from .resuming import hash_source
+from .scenes import Scene
+from .streaming import Parts, Resources, Task, map_scene
+from .tiles import TileGrid
+
+
+NODATA = 255
+LAYERS = ("confidence", "entropy", "probabilities")
+
+SEGMENTATION, CHANGE, CLASSIFICATION = (
+    f"SpectralGPTFor{task}" for task in ("SemanticSegmentation", "ChangeDetection", "ImageClassification")
+)
+
+
+def predict_scene(
+    model: Any,
+    processor: SpectralGPTImageProcessor,
+    source: Source,
+    destination: str | os.PathLike[str],
+    *,
+    after: Source | None = None,
+    layers: Sequence[str] = (),
+    area: Area | None = None,
+    area_crs: Any = None,
+    bands: Sequence[str] | None = None,
+    offset: Any = None,
+    mask: Any = None,
+    mask_after: Any = None,
+    normalization: str = "scene",
+    tile_size: int | None = None,
+    overlap: float | None = None,
+    shift: int = 0,
+    batch_size: int | None = None,
+    workers: int = 2,
+    memory_limit: int = 2**30,
+    progress: bool = True,
+) -> Path:
+    """Map a scene of any size: a COG of class numbers on its grid, with colours and the names of the classes.
+
+    Tiles overlap, and their logits are blended. All are normalised with statistics measured once for the scene, which
+    are written into the tags. A run that was killed goes on where it stopped when it is called again with the same
+    arguments (finished strips wait in `<destination>.parts`), and its file is the same to the last bit; so it is for
+    any number of workers, processes and cores and any batch size. Under `accelerate launch` the processes share the
+    strips, each with a model on its own device.
+
+    Args:
+        model: For segmentation, change detection or classification, in evaluation mode. Classification gives one pixel
+            for each chip.
+        processor: Of the checkpoint.
+        source: Scene, or first date: anything that `open_raster` opens.
+        destination: File to write; an existing one is replaced at the end.
+        after: Second date, for change detection; it is warped onto the grid of the first if it has another.
+        layers: What to write beside it, as half floats in files of their own (a colour table allows but one band):
+            `"confidence"`, the probability of the class, in `<destination>_confidence.tif`; `"entropy"`, 0 where the
+            model is sure to 1 where all classes are alike; `"probabilities"`, one band a class.
+        area: Area of interest: bounds (left, bottom, right, top), or GeoJSON as a dict or a file. The map is cropped to
+            it; tiles and statistics are those of the whole scene.
+        area_crs: Reference system of `area`. By default that of the scene for bounds; for GeoJSON longitude and
+            latitude.
+        bands: Names of the bands in the files, in their order, where these do not say them.
+        offset: Added to the digital numbers, as in `open_raster`.
+        mask: Further pixels to leave out, such as clouds: `"SCL"` or a file, as in `open_raster`.
+        mask_after: The same for the second date.
+        normalization: `"scene"`, or `"tile"` to measure on each tile, which makes seams.
+        tile_size: Pixels on a side of a tile; the model's image size by default.
+        overlap: Share of a tile that the next one covers too, 0 or more and below 1. 0.5 by default; 0 for
+            classification.
+        shift: By how many pixels the grid of tiles is moved up and left, to see what depends on it.
+        batch_size: Tiles that go to the device at once.
+        workers: Threads that read and prepare.
+        memory_limit: Bytes for pixels, results and GDAL's cache, whatever the scene's size. The model's come on top.
+        progress: Whether to show a bar.
+
+    Returns:
+        `destination`. Pixels without data, masked, or outside of the area are 255 (NaN in the other layers).
+
+    Raises:
+        FileNotFoundError: If a source or the destination's folder does not exist.
+        ValueError: If something does not fit: the model, the bands, the area, the memory.
+        OSError: If a file cannot be written.
+    """
+    classes = _check(model, after, layers)
+    destination = check_destination(destination)
+    per_chip = type(model).__name__ == CLASSIFICATION
+    several = model.config.problem_type == "multi_label_classification"
+    resources = Resources(batch_size, workers, memory_limit, progress)
+    if normalization == "tile" and not per_chip:
+        warnings.warn(
+            "normalization='tile': every tile has limits of its own, which makes seams in maps.", stacklevel=2
+        )
+    with Scene(
+        [source] if after is None else [source, after],
+        processor,
+        names=bands,
+        offset=offset,
+        masks=(mask, mask_after),
+        area=area,
+        area_crs=area_crs,
+        normalization=normalization,
+        resize=per_chip,
+    ) as scene:
+        grid = TileGrid.cover(
+            scene.reader.height,
+            scene.reader.width,
+            tile_size or model.config.image_size,
+            (0.0 if per_chip else 0.5) if overlap is None else overlap,
+            cell=None if per_chip else 1,
+            step=1 if per_chip else processor.patch_size,
+            shift=shift,
+        )
+        task = Task(
+            model,
+            partial(_scores, model),
+            len(classes),
+            _chip_has_data if per_chip else _pixels_with_data,
+            partial(_layers, names=layers, several=several),
+        )
+        tags = describe(scene, model, grid) | {"classes": json.dumps(dict(enumerate(classes)))}
+        files = _files(destination, layers, classes)
+
+        def write(parts: Callable[[str], Parts], scratch: Path) -> None:
+            for name, file in files.items():
+                write_layer(file, parts(name), scratch, scene, grid, tags)
+
+        key = {"tags": tags, "layers": [*layers], "processor": scene.processor.to_dict()}
+        key["inputs"] = [hash_source(each) for each in (source, after, mask, mask_after)]
+        map_scene(scene, grid, task, destination, write, key, resources)
+    return destination
+
+
+def _check(model: Any, after: Source | None, layers: Sequence[str]) -> list[str]:
+    """Return the names of the classes."""
+    kind = type(model).__name__
+    if kind not in (SEGMENTATION, CHANGE, CLASSIFICATION):
+        raise ValueError(f"Expected a model for segmentation, change detection or classification, found {kind}.")
+    if (kind == CHANGE) != (after is not None):
+        raise ValueError(
+            f"{kind} takes {'two dates: pass `after`' if kind == CHANGE else 'one date, without `after`'}."
+        )
+    unknown = [layer for layer in layers if layer not in LAYERS]
+    if unknown or len(set(layers)) < len(layers):
+        raise ValueError(f"`layers`: expected some of {', '.join(LAYERS)}, each once, got {', '.join(layers)}.")
+    classes = [str(model.config.id2label[number]) for number in range(model.config.num_labels)]
+    if len(classes) > NODATA:
+        raise ValueError(f"Expected at most {NODATA} classes, which 8 bits hold, found {len(classes)}.")
+    if model.training:
+        raise ValueError("Expected a model in evaluation mode: call `model.eval()`.")
+    return classes
+
+
+def _scores(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return logits (B, K, cells, cells)."""
+    images = {name: tensor.to(model.dtype) for name, tensor in inputs.items() if name.startswith("pixel_values")}
+    logits = model(**{**inputs, **images}).logits
+    return logits[..., None, None] if logits.ndim == 2 else logits
+
+
+def _pixels_with_data(valid: np.ndarray, inputs: dict[str, torch.Tensor]) -> np.ndarray:
+    return valid
+
+
+def _chip_has_data(valid: np.ndarray, inputs: dict[str, torch.Tensor]) -> np.ndarray:
+    return np.array([[valid.any()]])
+
+
+def _layers(logits: np.ndarray, valid: np.ndarray, names: Sequence[str], several: bool) -> dict[str, np.ndarray]:
+    """Turn blended logits (K, rows, columns) into the layers of a strip.
+
+    Args:
+        logits: Blended.
+        valid: (rows, columns).
+        names: Layers beside the classes.
+        several: Whether classes do not exclude each other.
+    """
+    layers = {"classes": np.where(valid, logits.argmax(0), NODATA).astype(np.uint8)[None]}
+    if not names:
+        return layers
+    if several:
+        probabilities = 1 / (1 + np.exp(-logits))
+        doubt = -_times_log(probabilities) - _times_log(1 - probabilities)
+        entropy = doubt.mean(0, keepdims=True) / np.log(2)
+    else:
+        # NumPy computes an element alike wherever it stands in an array, so that an area of interest changes nothing.
+        exponentials = np.exp(logits - logits.max(0))
+        probabilities = exponentials / exponentials.sum(0)
+        entropy = -_times_log(probabilities).sum(0, keepdims=True) / np.log(max(2, len(logits)))
+    found = {"confidence": probabilities.max(0, keepdims=True), "entropy": entropy, "probabilities": probabilities}
+    return layers | {name: as_half(found[name], valid) for name in names}
+
+
+def _times_log(probabilities: np.ndarray) -> np.ndarray:
+    return probabilities * np.log(np.maximum(probabilities, np.float32(1e-30)))
+
+
+def _files(destination: Path, layers: Sequence[str], classes: list[str]) -> dict[str, Layer]:
+    """Return the files to write, by layer. The map comes last: where it is, all is."""
+    from .maps import class_colours
+
+    files = {}
+    for layer in layers:
+        names = classes if layer == "probabilities" else [layer]
+        path = destination.with_name(f"{destination.stem}_{layer}{destination.suffix}")
+        files[layer] = Layer(path, len(names), "float16", float("nan"), names)
+    colours = {number: tuple(colour) for number, colour in enumerate(class_colours(classes).tolist())}
+    return files | {"classes": Layer(destination, 1, "uint8", NODATA, ["class"], colours)}

@@ -1,0 +1,85 @@
+"""What is finished of a long run, on disk: a run that was killed goes on where it stopped."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from ..modeling.sources import Source
+
+
+class FinishedStrips:
+    """Finished strips in a folder beside the destination, `<destination>.parts`.
+
+    They count only for the run with the same fingerprint; those of another run are removed.
+
+    Args:
+        destination: What the strips will become.
+        fingerprint: Of everything that the result depends on.
+        clean: Whether to remove the strips of another run, which one process does for all.
+
+    Attributes:
+        folder: Where they are; files that live as long may be put there too.
+    """
+
+    def __init__(self, destination: Path, fingerprint: str, clean: bool) -> None:
+        root = Path(f"{destination}.parts")
+        self.folder = root / fingerprint
+        if clean and root.is_dir() and not self.folder.is_dir():
+            shutil.rmtree(root)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def __contains__(self, name: str) -> bool:
+        return self._path(name).is_file()
+
+    def save(self, name: str, layers: Mapping[str, np.ndarray]) -> None:
+        """Write the layers of a strip, all or nothing."""
+        temporary = self.folder / f"{name}.{os.getpid()}.part"
+        with open(temporary, "wb") as file:
+            np.savez(file, **cast(dict[str, Any], layers))
+        os.replace(temporary, self._path(name))
+
+    def load(self, name: str, layer: str) -> np.ndarray:
+        """Return one layer of a strip."""
+        with np.load(self._path(name)) as layers:
+            return layers[layer]
+
+    def remove(self) -> None:
+        """Remove the folder, once the destination is complete."""
+        shutil.rmtree(self.folder.parent)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.npz"
+
+
+def fingerprint(**inputs: Any) -> str:
+    """Return a short hash of what JSON can hold, and of whatever `str` says of the rest."""
+    text = json.dumps(inputs, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def hash_source(source: Source | None) -> str:
+    """Return what tells a source from others: size and time of every local file, else its name or content."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return hashlib.sha256(source).hexdigest()
+    if source is None or isinstance(source, Mapping) or not os.path.exists(source):
+        return json.dumps(source, sort_keys=True, default=str)
+    path = Path(source)
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(repr(stats).encode()).hexdigest()
+
+
+def hash_weights(model: torch.nn.Module) -> str:
+    """Return the hash of a model's weights."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,269 @@
+"""The way of a whole scene through a model: tiles in, strips of blended results out, finished ones kept on disk.
+
+Results do not depend on how the work is divided, to the last bit. Every tile is normalised by itself, goes through the
+model in a batch of one shape, and is added up in the order of the grid. Batches of other shapes, or operations on
+another number of cores, would round otherwise, and a class somewhere would change.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import rasterio
+import torch
+from tqdm.auto import tqdm
+
+from .resuming import FinishedStrips, fingerprint, hash_weights
+from .scenes import CHUNK_ROWS, PreparedTile, Scene
+from .threads import ordered_map, single_threaded_operations
+from .tiles import Blend, Box, Strip, Tile, TileGrid, runs
+
+
+Parts: TypeAlias = Iterator[tuple[Box, np.ndarray]]
+"""Boxes of the result, in cells, and what stands there, (C, height, width)."""
+
+TILES_PER_PASS = 8
+"""Images of a batch on an accelerator, always: short batches are filled up."""
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What is computed of a scene.
+
+    Attributes:
+        model: In evaluation mode, on its device.
+        score: Returns values (B, K, cells, cells) for the model's inputs.
+        channels: K.
+        valid_of: Valid mask (cells, cells) of a tile, from that of its pixels (size, size) and the model's inputs.
+        finish: Turns blended values (K, rows, columns) and their valid mask into the layers that are kept.
+    """
+
+    model: torch.nn.Module
+    score: Callable[[dict[str, torch.Tensor]], torch.Tensor]
+    channels: int
+    valid_of: Callable[[np.ndarray, dict[str, torch.Tensor]], np.ndarray]
+    finish: Callable[[np.ndarray, np.ndarray], Mapping[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a run may take. None of it changes the result.
+
+    Attributes:
+        batch_size: Tiles that go to the device at once; 32 by default, on a CPU one for each core.
+        workers: Threads that read, and threads that prepare tiles.
+        memory_limit: Bytes for pixels, results and GDAL's cache; the model's own come on top.
+        progress: Whether to show a bar.
+    """
+
+    batch_size: int | None = None
+    workers: int = 2
+    memory_limit: int = 2**30
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "workers", "memory_limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` must be positive, got {value}.")
+
+    @property
+    def cache_bytes(self) -> int:
+        """What GDAL may keep of blocks that it has read."""
+        return max(2**24, self.memory_limit // 8)
+
+
+class Processes:
+    """The processes of one `accelerate launch`, or only this one."""
+
+    def __init__(self) -> None:
+        self._state = None
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            from accelerate import PartialState
+
+            self._state = PartialState()
+
+    @property
+    def device(self) -> torch.device:
+        """What this process should compute on."""
+        if self._state is not None:
+            return self._state.device
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return accelerator or torch.device("cpu")
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this one does what is done once."""
+        return self._state is None or self._state.is_main_process
+
+    def share(self, strips: list[Strip]) -> list[Strip]:
+        """Return the strips of this process: neighbours, since these have tiles in common."""
+        if self._state is None:
+            return strips
+        index, count = self._state.process_index, self._state.num_processes
+        return strips[len(strips) * index // count : len(strips) * (index + 1) // count]
+
+    def wait(self) -> None:
+        """Wait until all have come here."""
+        if self._state is not None:
+            self._state.wait_for_everyone()
+
+
+def plan_strips(scene: Scene, grid: TileGrid, channels: int, resources: Resources) -> list[Strip]:
+    """Cut the area of interest into strips, in panels so narrow that they keep to the memory limit.
+
+    Raises:
+        ValueError: If it is too small for a panel of one tile.
+    """
+    chunks = CHUNK_ROWS * (resources.workers + 2) + grid.size
+    per_column = scene.bytes_per_pixel * chunks * grid.cell + 4 * channels * grid.cells * 5
+    available = resources.memory_limit - resources.cache_bytes
+    width = available // per_column - 2 * grid.cells
+    if width < 1:
+        raise ValueError(
+            f"`memory_limit` is {resources.memory_limit / 2**20:.0f} MiB: expected at least "
+            f"{(per_column * (3 * grid.cells) + resources.cache_bytes) / 2**20:.0f} MiB for tiles of {grid.size} px "
+            f"with {channels} values a cell. Fewer `workers` need less."
+        )
+    return grid.strips(grid.to_cells(scene.area.box), width)
+
+
+def map_scene(
+    scene: Scene,
+    grid: TileGrid,
+    task: Task,
+    destination: Path,
+    write: Callable[[Callable[[str], Parts], Path], None],
+    key: Mapping[str, Any],
+    resources: Resources,
+) -> None:
+    """Compute the strips of a scene that are not finished yet, and write the result.
+
+    Args:
+        scene: Opened.
+        grid: Of its tiles.
+        task: What to compute.
+        destination: What is written; finished strips wait beside it.
+        write: Writes the result in the main process, given the parts of each layer by name, and a folder for scratch.
+        key: Whatever else the result depends on; strips of another key are not used.
+        resources: What may be used.
+    """
+    processes = Processes()
+    strips = plan_strips(scene, grid, task.channels, resources)
+    tags = {"grid": repr(grid), "area": repr(scene.area), "strips": repr(strips), "weights": hash_weights(task.model)}
+    device = next(task.model.parameters()).device.type
+    finished = FinishedStrips(destination, fingerprint(**tags, device=device, **key), clean=processes.is_main)
+    left = [strip for strip in strips if strip.name not in finished]
+    processes.wait()  # nobody may finish one before all have looked
+    _compute(scene, grid, task, list(runs(processes.share(left))), finished, resources, processes)
+    processes.wait()
+    if processes.is_main:
+        with rasterio.Env(GDAL_CACHEMAX=resources.cache_bytes):
+            write(partial(_parts, finished, strips), finished.folder)
+        finished.remove()
+    processes.wait()
+
+
+def _compute(
+    scene: Scene,
+    grid: TileGrid,
+    task: Task,
+    mine: list[list[Strip]],
+    finished: FinishedStrips,
+    resources: Resources,
+    processes: Processes,
+) -> None:
+    """Compute runs of strips, reading, scoring and writing at once."""
+    total = sum(len(grid.rows_of(run)) * len(grid.columns_of(run[0])) for run in mine)
+    shown = resources.progress and processes.is_main
+    with (
+        rasterio.Env(GDAL_CACHEMAX=resources.cache_bytes),
+        ThreadPoolExecutor(1) as writer,
+        tqdm(total=total, desc=scene.reader.tags["source"], unit="tile", disable=not shown) as bar,
+    ):
+        writing: Future[None] | None = None
+        for run in mine:
+            tiles = scene.tiles(grid, run, resources.workers, task.valid_of)
+            scored = _score(tiles, task, resources.batch_size)
+            for strip, values, valid in _blend(scored, grid, run, task.channels, bar):
+                if writing is not None:
+                    writing.result()
+                writing = writer.submit(_keep, finished, strip, task, values, valid)
+        if writing is not None:
+            writing.result()
+
+
+def _parts(finished: FinishedStrips, strips: list[Strip], layer: str) -> Parts:
+    """Yield one layer of all strips, and their places in the result."""
+    left, top = strips[0].box[:2]
+    for strip in strips:
+        box = strip.box
+        yield Box(box.left - left, box.top - top, box.right - left, box.bottom - top), finished.load(strip.name, layer)
+
+
+def _score(
+    tiles: Iterator[PreparedTile], task: Task, batch_size: int | None
+) -> Iterator[tuple[PreparedTile, np.ndarray | None]]:
+    """Yield the values (K, cells, cells) of each tile; None for those without data."""
+    device = next(task.model.parameters()).device
+    if device.type == "cpu":
+        # One tile on one core is as fast as a batch on all, and rounds the same on any number of them.
+        with single_threaded_operations() as cores:
+            single = ([tile] for tile in tiles)
+            score = partial(_score_batch, task=task, device=device, size=1)
+            ahead = max(2 * cores, batch_size or 0)
+            for batch in ordered_map(score, single, cores, ahead, partial(torch.set_num_threads, 1)):
+                yield from batch
+    else:
+        score = partial(_score_batch, task=task, device=device, size=TILES_PER_PASS)
+        # Takes the next tiles until there are none.
+        several = iter(lambda: list(islice(tiles, batch_size or 4 * TILES_PER_PASS)), [])
+        for batch in ordered_map(score, several, 1, 2):
+            yield from batch
+
+
+@torch.inference_mode()
+def _score_batch(
+    tiles: list[PreparedTile], task: Task, device: torch.device, size: int
+) -> list[tuple[PreparedTile, np.ndarray | None]]:
+    """Run the model in passes of `size` images that all have the same arguments: masks take other kernels."""
+    values: dict[Tile, np.ndarray] = {}
+    kinds: dict[tuple[str, ...], list[PreparedTile]] = {}
+    for tile in tiles:
+        if tile.inputs:
+            kinds.setdefault(tuple(tile.inputs), []).append(tile)
+    for names, alike in kinds.items():
+        for start in range(0, len(alike), size):
+            part = alike[start : start + size]
+            filled = part + part[:1] * (size - len(part))
+            inputs = {name: torch.cat([tile.inputs[name] for tile in filled]) for name in names}
+            scores = task.score({name: tensor.to(device) for name, tensor in inputs.items()})
+            values.update(zip((tile.tile for tile in part), scores.float().cpu().numpy()))
+    return [(tile, values.get(tile.tile)) for tile in tiles]
+
+
+def _blend(
+    scored: Iterable[tuple[PreparedTile, np.ndarray | None]], grid: TileGrid, run: list[Strip], channels: int, bar: Any
+) -> Iterator[tuple[Strip, np.ndarray, np.ndarray]]:
+    """Add up tiles, and yield each strip with its values and valid mask once no further tile reaches it."""
+    blend = Blend(channels, grid.cells, run[0].box)
+    last_column = grid.columns_of(run[0])[-1]
+    by_row = {strip.row: strip for strip in run}
+    for prepared, values in scored:
+        row, column = prepared.tile
+        if values is not None:
+            blend.add(values, prepared.valid, grid.tops[row] // grid.cell, grid.lefts[column] // grid.cell)
+        bar.update()
+        if column == last_column and row in by_row:
+            strip = by_row[row]
+            yield strip, *blend.take(strip.box.bottom - strip.box.top)
+
+
+def _keep(finished: FinishedStrips, strip: Strip, task: Task, values: np.ndarray, valid: np.ndarray) -> None:
+    finished.save(strip.name, task.finish(values, valid))
