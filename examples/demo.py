@@ -64,7 +64,7 @@ def main() -> None:
 
     options.output.parent.mkdir(parents=True, exist_ok=True)
     reflectance = (original * scale + low, result.rebuilt * scale + low)
-    reconstruction_panel(result, reflectance, report.bands, MARKS, options.output)
+    reconstruction_panel(result, reflectance, report.bands, MARKS).save(options.output)
     print(f"\nPicture: {options.output}")
 
     print("\nCosine similarity of pooled embeddings (crops of 128 px):")

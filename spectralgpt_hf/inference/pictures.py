@@ -1,12 +1,17 @@
-"""Pictures for people: composites and reconstructions."""
+"""Pictures for people: composites, spectra, features and reconstructions. Those that draw axes need matplotlib."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from ..modeling.bands import BANDS
-from .reconstruction import Reconstruction
+
+
+if TYPE_CHECKING:
+    from .reconstruction import Reconstruction
 
 
 TRUE_COLOUR = ("B4", "B3", "B2")
@@ -18,6 +23,7 @@ def composite(
     bands: Sequence[str],
     channels: Sequence[str] = TRUE_COLOUR,
     limits: np.ndarray | None = None,
+    valid: np.ndarray | None = None,
 ) -> np.ndarray:
     """Stretch three bands to a colour image.
 
@@ -25,7 +31,8 @@ def composite(
         pixels: (C, H, W), in any unit.
         bands: Names of the C bands.
         channels: The bands to show as red, green and blue.
-        limits: (3, 2), the values shown as black and full; by default the 2nd and 98th percentiles of each band.
+        limits: (3, 2), the values shown as black and full; by default `composite_limits` of the image itself.
+        valid: (H, W), True where a pixel has data; others are black.
 
     Returns:
         (H, W, 3) float in [0, 1].
@@ -33,72 +40,178 @@ def composite(
     Raises:
         ValueError: If a channel is not among the bands.
     """
-    missing = [name for name in channels if name not in bands]
-    if missing:
-        raise ValueError(f"A composite of {', '.join(channels)} needs {', '.join(missing)}, got {', '.join(bands)}.")
-    image = pixels[[list(bands).index(name) for name in channels]].astype(np.float32)
     if limits is None:
-        limits = composite_limits(pixels, bands, channels)
+        limits = composite_limits(pixels, bands, channels, valid)
+    image = _select(pixels, bands, channels).astype(np.float32)
     low, high = limits[:, 0, None, None], limits[:, 1, None, None]
-    return np.clip((image - low) / np.maximum(high - low, 1e-6), 0, 1).transpose(1, 2, 0)
+    image = np.clip((image - low) / np.maximum(high - low, 1e-6), 0, 1)
+    return (image if valid is None else np.where(valid, image, 0)).transpose(1, 2, 0)
 
 
-def composite_limits(pixels: np.ndarray, bands: Sequence[str], channels: Sequence[str]) -> np.ndarray:
-    """Return the 2nd and 98th percentiles (3, 2) of the bands of a composite."""
-    image = pixels[[list(bands).index(name) for name in channels]]
-    return np.percentile(image, (2, 98), axis=(1, 2)).T
+def composite_limits(
+    pixels: np.ndarray, bands: Sequence[str], channels: Sequence[str] = TRUE_COLOUR, valid: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the 2nd and 98th percentiles (3, 2) of the bands of a composite, over the pixels with data.
+
+    Raises:
+        ValueError: If a channel is not among the bands.
+    """
+    image = _select(pixels, bands, channels).reshape(len(channels), -1)
+    if valid is not None and valid.any():
+        image = image[:, valid.ravel()]
+    return np.percentile(image, (2, 98), axis=1).T
+
+
+def to_image(colours: np.ndarray, valid: np.ndarray | None = None) -> Image.Image:
+    """Turn colours (H, W, 3) in [0, 1] into an RGB picture; with `valid` into RGBA, transparent where it is False."""
+    values = np.round(np.clip(colours, 0, 1) * 255).astype(np.uint8)
+    if valid is not None:
+        values = np.dstack([values, np.where(valid, 255, 0).astype(np.uint8)])
+    return Image.fromarray(values)
+
+
+def feature_colours(features: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
+    """Show features as colours: their three strongest principal components as red, green and blue.
+
+    A component's sign is chosen such that its largest weight is positive, so that the same features always give the
+    same colours.
+
+    Args:
+        features: (D, h, w), D >= 3, as `SpectralGPTModel.feature_map` gives them.
+        valid: (h, w), True where there is data; other places are black and do not count.
+
+    Returns:
+        (h, w, 3) float in [0, 1], each component from its 2nd to its 98th percentile.
+
+    Raises:
+        ValueError: If there are less than three features, or no place has data.
+    """
+    if features.ndim != 3 or len(features) < 3:
+        raise ValueError(f"Expected features of shape (D, h, w) with D of 3 or more, got {features.shape}.")
+    where = np.ones(features.shape[1:], bool) if valid is None else valid
+    if not where.any():
+        raise ValueError("Expected at least one place with data, found none: nothing to show.")
+    samples = features[:, where].T.astype(np.float64)  # (places, D)
+    samples -= samples.mean(axis=0)
+    _, directions = np.linalg.eigh(samples.T @ samples)
+    directions = directions[:, :-4:-1]  # (D, 3), the strongest first
+    largest = np.abs(directions).argmax(axis=0)
+    scores = samples @ (directions * np.sign(directions[largest, range(3)]))
+    low, high = np.percentile(scores, (2, 98), axis=0)
+    colours = np.zeros((*where.shape, 3))
+    colours[where] = np.clip((scores - low) / np.maximum(high - low, 1e-12), 0, 1)
+    return colours
+
+
+def spectra_chart(
+    spectra: Mapping[str, np.ndarray], bands: Sequence[str], visible: Mapping[str, np.ndarray] | None = None
+) -> Image.Image:
+    """Draw the spectra of some pixels over wavelength.
+
+    Args:
+        spectra: By name, values (C,) as reflectance; a name that ends with "(rebuilt)" shares the colour of the one
+            without, and is dashed.
+        bands: Names of the C bands.
+        visible: By name, (C,), True for the bands that a model saw: marked by dots. By default all are.
+
+    Returns:
+        A picture of 700 x 400 px.
+    """
+    figure = _figure(7, 4)
+    axes = figure.add_subplot()
+    colours: dict[str, str] = {}
+    for name, values in spectra.items():
+        base = name.removesuffix("(rebuilt)").strip()
+        colour = colours.setdefault(base, f"C{len(colours)}")
+        shown = np.full(len(bands), base == name) if visible is None or name not in visible else visible[name]
+        _draw_spectrum(axes, values, bands, shown, name, color=colour, linestyle="-" if base == name else "--")
+    axes.set(xlabel="wavelength (nm)", ylabel="reflectance")
+    axes.legend(fontsize=8, frameon=False)
+    return _rendered(figure)
 
 
 def reconstruction_panel(
-    reconstruction: Reconstruction,
+    reconstruction: "Reconstruction",
     reflectance: tuple[np.ndarray, np.ndarray],
     bands: Sequence[str],
-    marks: Sequence[tuple[str, int, int]],
-    path: str | os.PathLike,
+    marks: Sequence[tuple[str, int, int]] = (),
+    path: str | os.PathLike | None = None,
     title: str = "",
-) -> None:
+) -> Image.Image:
     """Draw original, visible part and reconstruction in true and false colour, with the spectra of marked pixels.
 
     Args:
         reconstruction: Normalised images and what was hidden.
         reflectance: The original and the rebuilt image as reflectance, (C, H, W) each.
         bands: Names of the C bands.
-        marks: Name, row and column of the pixels whose spectra are drawn.
-        path: File to write.
+        marks: Name, row and column of the pixels whose spectra are drawn, at most three.
+        path: File to write too.
         title: Above the picture.
     """
-    from matplotlib.figure import Figure
-
     original, rebuilt = reflectance
-    figure = Figure(figsize=(15, 8.2), layout="constrained")
+    figure = _figure(15 if marks else 11.2, 8.2)
     figure.suptitle(title)
-    grid = figure.add_gridspec(6, 4, width_ratios=[1, 1, 1, 1.05])
+    grid = figure.add_gridspec(6, 4 if marks else 3, width_ratios=[1, 1, 1, 1.05][: 4 if marks else 3])
     for row, (name, channels) in enumerate((("True colour", TRUE_COLOUR), ("False colour", FALSE_COLOUR))):
         limits = composite_limits(original, bands, channels)
-        visible = composite(original, bands, channels, limits)
-        channel_hidden = reconstruction.hidden[[list(bands).index(channel) for channel in channels]].transpose(1, 2, 0)
-        visible = np.where(channel_hidden, 0.12, visible)
-        images = (composite(original, bands, channels, limits), visible, composite(rebuilt, bands, channels, limits))
-        for column, (image, label) in enumerate(zip(images, ("original", "visible to the model", "rebuilt"))):
+        first, last = (composite(pixels, bands, channels, limits) for pixels in (original, rebuilt))
+        visible = np.where(_select(reconstruction.hidden, bands, channels).transpose(1, 2, 0), 0.12, first)
+        labels = (f"{name}: original", "visible to the model", "rebuilt")
+        for column, (image, label) in enumerate(zip((first, visible, last), labels)):
             axes = figure.add_subplot(grid[3 * row : 3 * row + 3, column])
             axes.imshow(image, interpolation="nearest")
-            axes.set_title(f"{name}: {label}" if column == 0 else label, fontsize=10)
+            axes.set_title(label, fontsize=10)
             axes.set_axis_off()
             if column == 0:
                 for number, (_, y, x) in enumerate(marks):
                     axes.plot(x, y, "o", color=f"C{number}", markersize=7, markeredgecolor="white")
-    order = sorted(range(len(bands)), key=lambda index: BANDS[bands[index]].wavelength_s2a)
-    wavelengths = [BANDS[bands[index]].wavelength_s2a for index in order]
     for number, (name, y, x) in enumerate(marks):
         axes = figure.add_subplot(grid[2 * number : 2 * number + 2, 3])
-        hidden = reconstruction.hidden[order, y, x]
-        axes.plot(wavelengths, original[order, y, x], "-", color=f"C{number}", label="original")
-        axes.plot(wavelengths, rebuilt[order, y, x], "--", color="0.35", label="rebuilt")
-        shown = np.array(wavelengths)[~hidden]
-        axes.plot(shown, original[order, y, x][~hidden], "o", color=f"C{number}", label="visible to the model")
-        axes.set_title(f"{name} (row {y}, column {x})", fontsize=10)
-        axes.set_ylabel("reflectance")
-        axes.set_ylim(bottom=0)
+        shown, none = ~reconstruction.hidden[:, y, x], np.zeros(len(bands), bool)
+        _draw_spectrum(axes, rebuilt[:, y, x], bands, none, "rebuilt", color="0.35", linestyle="--")
+        _draw_spectrum(axes, original[:, y, x], bands, shown, "original; dots: visible", color=f"C{number}")
+        axes.set(title=f"{name} (row {y}, column {x})", ylabel="reflectance")
+        axes.title.set_fontsize(10)
         axes.legend(fontsize=8, frameon=False)
-    axes.set_xlabel("wavelength (nm)")
-    figure.savefig(path, dpi=100)
+        if number == len(marks) - 1:
+            axes.set_xlabel("wavelength (nm)")
+    picture = _rendered(figure)
+    if path is not None:
+        picture.save(path)
+    return picture
+
+
+def _select(pixels: np.ndarray, bands: Sequence[str], channels: Sequence[str]) -> np.ndarray:
+    missing = [name for name in channels if name not in bands]
+    if missing:
+        raise ValueError(f"A composite of {', '.join(channels)} needs {', '.join(missing)}, got {', '.join(bands)}.")
+    return pixels[[list(bands).index(name) for name in channels]]
+
+
+def _draw_spectrum(
+    axes: Any, values: np.ndarray, bands: Sequence[str], visible: np.ndarray, label: str, **style: Any
+) -> None:
+    """Draw values (C,) over the bands' wavelengths, with dots where they were visible; pseudo-bands have none."""
+    real = sorted((i for i, band in enumerate(bands) if band in BANDS), key=lambda i: BANDS[bands[i]].wavelength_s2a)
+    wavelengths = np.array([BANDS[bands[index]].wavelength_s2a for index in real])
+    values, visible = np.asarray(values)[real], np.asarray(visible)[real]
+    axes.plot(wavelengths, values, label=label, **style)
+    axes.plot(wavelengths[visible], values[visible], "o", color=style["color"], markersize=5)
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+
+
+def _figure(width: float, height: float) -> Any:
+    """Return a figure of so many hundred pixels, without the global state that servers must not share."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("Charts need matplotlib: `pip install spectralgpt-hf[train]`.") from error
+    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _rendered(figure: Any) -> Image.Image:
+    figure.canvas.draw()
+    return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())

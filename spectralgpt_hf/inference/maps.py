@@ -1,0 +1,257 @@
+"""Maps for people: classes with their legend and areas, and change laid over an image.
+
+Maps are arrays (H, W) of class numbers; `valid` (H, W) is True where there is data, or None where there is everywhere.
+What has no data is transparent in every picture.
+"""
+
+import colorsys
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from .pictures import TRUE_COLOUR, composite, to_image
+
+
+CHANGE_COLOUR = (255, 0, 170)
+"""Magenta: nothing on the ground has it, in true or false colour."""
+
+COMPARISON_COLOURS = {"found": (255, 255, 255), "false alarm": (255, 60, 0), "missed": (0, 200, 255)}
+"""Of predicted change against the truth."""
+
+USUAL_COLOURS = {
+    ("water", "river", "lake", "sea"): (40, 110, 200),
+    ("tree", "forest"): (20, 110, 40),
+    ("wetland", "flooded"): (90, 190, 160),
+    ("crop", "arable", "cultivated"): (235, 190, 70),
+    ("grass", "pasture", "meadow"): (150, 205, 90),
+    ("range", "shrub", "herbaceous"): (190, 180, 110),
+    ("built", "artificial", "urban", "residential"): (200, 50, 45),
+    ("industr", "highway", "road"): (130, 60, 130),
+    ("bare", "sand", "rock"): (165, 130, 100),
+    ("snow", "ice"): (225, 240, 250),
+    ("cloud",): (170, 170, 170),
+}
+"""By how words of a class's name begin."""
+
+
+@dataclass(frozen=True)
+class ClassArea:
+    """How much of a map a class covers.
+
+    Attributes:
+        name: Of the class.
+        pixels: Number of valid pixels.
+        share: Of all valid pixels, 0 to 1.
+        hectares: On the ground; None where the map has no georeference.
+    """
+
+    name: str
+    pixels: int
+    share: float
+    hectares: float | None
+
+    @property
+    def text(self) -> str:
+        """The area as people write it: in hectares, from 100 of them in square kilometres, else in pixels."""
+        if self.hectares is None:
+            return f"{self.pixels} px"
+        return f"{self.hectares:.4g} ha" if self.hectares < 100 else f"{self.hectares / 100:.4g} sq km"
+
+
+def class_colours(names: Sequence[str]) -> np.ndarray:
+    """Return a colour for each class, (K, 3) uint8: the usual one where a word of its name is in `USUAL_COLOURS`.
+
+    The hues of others are a golden angle apart, so that neighbours differ; brightness takes turns.
+    """
+    colours = []
+    for number, name in enumerate(names):
+        words = re.findall("[a-z]+", name.lower())
+        usual = [colour for begin, colour in USUAL_COLOURS.items() if any(word.startswith(begin) for word in words)]
+        hue, saturation, value = (0.58 + number * 0.381966) % 1, (0.75, 0.45)[number % 2], (0.8, 0.95, 0.55)[number % 3]
+        colour = tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, saturation, value))
+        colours.append(next((other for other in usual if other not in colours), colour))
+    return np.array(colours, np.uint8).reshape(len(colours), 3)
+
+
+def class_map(
+    labels: np.ndarray, colours: np.ndarray | None = None, valid: np.ndarray | None = None, opacity: float = 1.0
+) -> Image.Image:
+    """Colour a map of classes.
+
+    Args:
+        labels: (H, W), numbers of classes; those that have no colour, such as 255, stay transparent.
+        colours: (K, 3) uint8; by default as many of `class_colours` as occur, since nothing here has a name.
+        valid: (H, W).
+        opacity: 0 to 1, to lay the map over a composite with `Image.alpha_composite`.
+
+    Returns:
+        An RGBA picture of the map's size.
+    """
+    if colours is None:
+        colours = class_colours([""] * (int(labels[labels != 255].max(initial=0)) + 1))
+    coloured = (labels >= 0) & (labels < len(colours))
+    if valid is not None:
+        coloured &= valid
+    picture = np.zeros((*labels.shape, 4), np.uint8)
+    picture[coloured, :3] = colours[labels[coloured]]
+    picture[coloured, 3] = round(255 * opacity)
+    return Image.fromarray(picture)
+
+
+def class_areas(
+    labels: np.ndarray, names: Sequence[str], crs: Any = None, transform: Any = None, valid: np.ndarray | None = None
+) -> list[ClassArea]:
+    """Measure what each class covers on the ground, whatever the units of the grid.
+
+    Pixels are measured in an equal-area projection around the map's centre: in degrees they shrink towards the poles,
+    in Web Mercator they grow, and in UTM they are off by up to 0.2 %.
+
+    Args:
+        labels: (H, W), numbers of classes; others than those of `names` count as no data.
+        names: Of the classes 0, 1, 2, ...
+        crs: Coordinate reference system, or None.
+        transform: From pixel to map coordinates, or None.
+        valid: (H, W).
+
+    Returns:
+        One `ClassArea` for each class, also for those that do not occur.
+    """
+    counted = (labels >= 0) & (labels < len(names))
+    if valid is not None:
+        counted &= valid
+    height, width = labels.shape
+    rows, columns = (np.unique(np.linspace(0, size, 17).round().astype(int)) for size in (height, width))
+    cells = _pixel_hectares(crs, transform, rows, columns) if crs and transform else np.zeros((16, 16))
+    pixels, hectares = np.zeros(len(names), int), np.zeros(len(names))
+    for i, (top, bottom) in enumerate(pairwise(rows)):
+        for j, (left, right) in enumerate(pairwise(columns)):
+            cell = np.s_[top:bottom, left:right]
+            counts = np.bincount(labels[cell][counted[cell]], minlength=len(names))
+            pixels, hectares = pixels + counts, hectares + counts * cells[i, j]
+    total = max(1, pixels.sum())
+    return [
+        ClassArea(name, int(number), float(number / total), float(area) if crs and transform else None)
+        for name, number, area in zip(names, pixels, hectares)
+    ]
+
+
+def class_legend(areas: Sequence[ClassArea], colours: np.ndarray | None = None, font_size: int = 16) -> Image.Image:
+    """Draw the classes that occur with their colours, shares and areas, the largest first.
+
+    Args:
+        areas: Of `class_areas`, in the order of the classes' numbers.
+        colours: (K, 3) uint8; by default `class_colours`.
+        font_size: In pixels.
+    """
+    colours = class_colours([area.name for area in areas]) if colours is None else colours
+    font, line = ImageFont.load_default(font_size), round(1.6 * font_size)
+    present = sorted((number for number, area in enumerate(areas) if area.pixels), key=lambda n: -areas[n].pixels)
+    columns = [[areas[n].name, f"{areas[n].share:.1%}", areas[n].text] for n in present]
+    widths = [max([0.0, *(font.getlength(texts[column]) for texts in columns)]) for column in range(3)]
+    size = (round(sum(widths) + 2 * line + 4 * font_size), line * max(1, len(present)) + font_size)
+    picture = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(picture)
+    for row, (number, texts) in enumerate(zip(present, columns)):
+        top = font_size / 2 + row * line
+        colour = tuple(colours[number].tolist())
+        draw.rectangle((font_size, top + 2, font_size + line, top + line - 4), fill=colour, outline="black")
+        left = 1.5 * font_size + line
+        for column, (text, column_width) in enumerate(zip(texts, widths)):
+            right_aligned = column_width - font.getlength(text) if column else 0
+            draw.text((left + right_aligned, top + line / 2), text, fill="black", font=font, anchor="lm")
+            left += column_width + font_size
+    return picture
+
+
+def class_map_with_legend(
+    labels: np.ndarray,
+    names: Sequence[str],
+    colours: np.ndarray | None = None,
+    crs: Any = None,
+    transform: Any = None,
+    valid: np.ndarray | None = None,
+) -> Image.Image:
+    """Draw a map of classes, and beside it the legend with the area of each.
+
+    Arguments as in `class_map` and `class_areas`. The map is drawn with whole-numbered magnification, at least as
+    large as 512 px.
+    """
+    colours = class_colours(names) if colours is None else colours
+    legend = class_legend(class_areas(labels, names, crs, transform, valid), colours)
+    picture = class_map(labels, colours, valid)
+    scale = max(1, -(-512 // max(picture.size)))
+    picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
+    sheet = Image.new("RGB", (picture.width + legend.width, max(picture.height, legend.height)), "white")
+    sheet.paste(picture, (0, 0), picture)
+    sheet.paste(legend, (picture.width, 0))
+    return sheet
+
+
+def change_overlay(
+    pixels: np.ndarray,
+    bands: Sequence[str],
+    changed: np.ndarray,
+    truth: np.ndarray | None = None,
+    channels: Sequence[str] = TRUE_COLOUR,
+    limits: np.ndarray | None = None,
+    valid: np.ndarray | None = None,
+    opacity: float = 0.5,
+) -> Image.Image:
+    """Lay change over a composite of the second date: tinted, with an outline that leaves the ground to be seen.
+
+    Args:
+        pixels: (C, H, W), in any unit.
+        bands: Names of the C bands.
+        changed: (H, W), non-zero where change was found.
+        truth: (H, W), 1 where there was change, 0 where not, others unknown. If given, colours tell what was found,
+            false and missed (`COMPARISON_COLOURS`).
+        channels, limits: As in `composite`.
+        valid: (H, W).
+        opacity: Of the tint, 0 to 1.
+
+    Returns:
+        An RGBA picture.
+    """
+    changed = np.asarray(changed) != 0
+    layers = [(changed, CHANGE_COLOUR)]
+    if truth is not None:
+        cases = (changed & (truth == 1), changed & (truth == 0), ~changed & (truth == 1))
+        layers = list(zip(cases, COMPARISON_COLOURS.values()))
+    picture = composite(pixels, bands, channels, limits, valid)
+    for where, colour in layers:
+        weight = np.maximum(where * opacity, where & ~_eroded(where))[..., None]
+        picture = picture * (1 - weight) + np.array(colour) / 255 * weight
+    return to_image(picture, valid)
+
+
+def _eroded(where: np.ndarray) -> np.ndarray:
+    """Return the pixels whose four neighbours are there too; beyond the border all are."""
+    padded = np.pad(where, 1, constant_values=True)
+    return padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:] & where
+
+
+def _pixel_hectares(crs: Any, transform: Any, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Return the area of a pixel in each cell between the lines `rows` and `columns`, (rows - 1, columns - 1)."""
+    from rasterio.crs import CRS
+    from rasterio.warp import transform as reproject
+
+    def place(crs: Any, target: Any, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        moved = reproject(crs, target, x.ravel(), y.ravel())
+        return np.reshape(moved[0], x.shape), np.reshape(moved[1], x.shape)
+
+    across, down = np.meshgrid(columns, rows)
+    # Written out: old releases of affine multiply with `*`, new ones with `@`.
+    x, y = (a * across + b * down + c for a, b, c in (transform[:3], transform[3:6]))
+    longitude, latitude = place(crs, CRS.from_epsg(4326), *(np.array([[axis.mean()]]) for axis in (x, y)))
+    around = CRS.from_proj4(f"+proj=laea +datum=WGS84 +lat_0={latitude.item()} +lon_0={longitude.item()}")
+    x, y = place(crs, around, x, y)
+    # Half the cross product of a quadrilateral's diagonals.
+    diagonals = [(axis[1:, 1:] - axis[:-1, :-1], axis[1:, :-1] - axis[:-1, 1:]) for axis in (x, y)]
+    (first_x, second_x), (first_y, second_y) = diagonals
+    areas = np.abs(first_x * second_y - first_y * second_x) / 2
+    return areas / 10_000 / np.outer(np.diff(rows), np.diff(columns))
