@@ -57,14 +57,12 @@ class PretrainingOptions:
     batch_size: int = option(32, "Images of a process and a forward pass.")
     gradient_accumulation_steps: int = option(1, "Forward passes of a step.")
     base_learning_rate: float = option(2e-4, "Times the effective batch / 256.")
-    positions: str = option(
-        "interpolate", "interpolate or reinitialise: positions of a stage of another size."
-    )
+    config_overrides: str = option("{}", "Other entries of the configuration, a mapping (JSON on the command line).")
+    positions: str = option("interpolate", "interpolate or reinitialise: positions of a stage of another size.")
 
     # Model and optimisation
     stages: list[str] = option([], "In a YAML file: one mapping of the options above for each stage.")
     preset: str = option("tiny", "tiny, base, large or huge.")
-    config_overrides: str = option("{}", "Other entries of the configuration, a mapping (JSON on the command line).")
     model_name_or_path: str | None = option(None, "Checkpoint to go on from.")
     weight_decay: float = option(0.05, "Not of biases, norms and positions.")
     max_grad_norm: float = option(1.0, "Gradients are clipped to it.")
@@ -77,9 +75,7 @@ class PretrainingOptions:
 
     # Output
     output_dir: str = option("outputs/pretraining", "Folder of everything that is written.")
-    resume: str = option(
-        "no", "auto (the newest checkpoint in `output_dir`, if any), no, or a checkpoint."
-    )
+    resume: str = option("no", "auto (the newest checkpoint in `output_dir`, if any), no, or a checkpoint.")
     save_every: int = option(1000, "Steps between checkpoints.")
     total_limit: int = option(3, "How many checkpoints are kept.")
     time_limit: float = option(0.0, "Minutes after which to save a checkpoint and stop; 0 for none.")
@@ -90,7 +86,7 @@ class PretrainingOptions:
     push_to_hub: str | None = option(None, "namespace/name to publish the result as.")
 
 
-STAGE_OPTIONS = list(PretrainingOptions.__dataclass_fields__)[:13]
+STAGE_OPTIONS = list(PretrainingOptions.__dataclass_fields__)[:14]
 # What may change when a run is resumed.
 FREE = {"output_dir", "resume", "save_every", "total_limit", "time_limit", "eval_every", "log_every", "report_to"}
 FREE |= {"num_workers", "save_dtype", "push_to_hub", "compile", "stages"}
@@ -105,7 +101,8 @@ def split_stages(options: PretrainingOptions) -> list[PretrainingOptions]:
         general = sorted(set(stage) - set(STAGE_OPTIONS))
         if general:
             raise ValueError(f"stage {number}: {', '.join(general)} cannot differ from stage to stage.")
-        stages.append(replace(options, **stage))
+        mappings = {name: json.dumps(value) for name, value in stage.items() if isinstance(value, dict)}
+        stages.append(replace(options, **{**stage, **mappings}))
     return stages
 
 

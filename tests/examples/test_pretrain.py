@@ -2,6 +2,7 @@ import importlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from spectralgpt_hf import SpectralGPTForPreTraining, SpectralGPTImageProcessor
 from spectralgpt_hf.assets import SAMPLE
 from spectralgpt_hf.data.chips import cut_chips
 from spectralgpt_hf.data.shards import ShardRow, write_shards
+from spectralgpt_hf.training.arguments import parse_options
 
 
 SMALL = {
@@ -51,11 +53,15 @@ def shards(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def pretrain_script():
+    return importlib.machinery.SourceFileLoader("pretrain", "examples/pretrain.py").load_module()
+
+
 @pytest.fixture
-def pretrain(monkeypatch):
+def pretrain(monkeypatch, pretrain_script):
     """Run the script in this process."""
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    script = importlib.machinery.SourceFileLoader("pretrain", "examples/pretrain.py").load_module()
     handler = signal.getsignal(signal.SIGTERM)
 
     def run(*arguments):
@@ -63,7 +69,7 @@ def pretrain(monkeypatch):
             state._reset_state()
         PartialState._reset_state()
         monkeypatch.setattr(sys, "argv", ["pretrain.py", *OPTIONS, *map(str, arguments)])
-        script.main()
+        pretrain_script.main()
 
     yield run
     signal.signal(signal.SIGTERM, handler)
@@ -222,3 +228,23 @@ def test_mistakes_are_told_before_training(pretrain, shards, tmp_path):
         pretrain(*run)
     with pytest.raises(ValueError, match="cannot be resumed: steps of stage 1: 1 became 2"):
         pretrain(*run, "--steps", 2, "--resume", "auto")
+
+
+def test_every_ready_config_and_ablation_builds_its_model(pretrain_script):
+    table = Path("examples/README.md").read_text().split("## The paper's ablations")[1]
+    ablations = [option.split() for option in re.findall(r"`(--[^`]*)`", table) if not option.startswith("--config ")]
+    runs = [[path] for path in sorted(map(str, Path("examples/configs").glob("pretrain_*.yaml")))]
+    runs += [["examples/configs/pretrain_base.yaml", *option] for option in ablations]
+    assert len(runs) >= 15
+    sizes = set()
+    for run in runs:
+        options = parse_options(pretrain_script.PretrainingOptions, ["--config", *run])
+        for stage in pretrain_script.split_stages(options):
+            with torch.device("meta"):
+                model = pretrain_script.build_model(stage, None)
+            assert model.config.image_size == stage.image_size
+            sizes.add((model.config.hidden_size, model.config.patch_size, model.config.norm_pix_loss, stage.masking))
+    assert {1280, 1024, 768, 192} <= {size for size, *_ in sizes}
+    assert (768, 16, False, "random") in sizes
+    assert (768, 8, True, "random") in sizes
+    assert (768, 8, False, "spectral") in sizes
