@@ -135,7 +135,7 @@ def test_a_table_that_is_no_shard_is_refused(tmp_path, column, values):
 
 
 def test_missing_shards_are_noticed(tmp_path):
-    with pytest.raises(FileNotFoundError, match="found none. Make them with `spectralgpt prepare"):
+    with pytest.raises(FileNotFoundError, match=r"found none\. Make them with `spectralgpt prepare"):
         find_shards(tmp_path)
     paths = write_shards(make_rows(5), tmp_path, rows_per_shard=2)
     with pytest.raises(FileNotFoundError, match="expected shards"):
@@ -160,9 +160,7 @@ def test_a_full_disk_is_an_error_that_leaves_nothing(tmp_path):
 
 def test_rows_of_another_type_are_refused(tmp_path):
     row = ShardRow("a", np.zeros((3, 4, 4), np.float32), BANDS)
-    with pytest.raises(
-        ValueError, match=r"a: expected uint16 pixels \(C, H, W\) and a name for each band, found float"
-    ):
+    with pytest.raises(ValueError, match=r"a: expected uint16 pixels \(C, H, W\) and a name for each band, found f"):
         write_shards([row], tmp_path)
     assert not list(tmp_path.rglob("*.p*"))
 
