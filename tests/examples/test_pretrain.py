@@ -76,7 +76,9 @@ def pretrain(monkeypatch, pretrain_script):
 
 
 def start(processes: int, *arguments) -> subprocess.Popen:
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)] if processes > 1 else []
+    launcher = (
+        ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes > 1 else []
+    )
     command = [sys.executable, *launcher, "examples/pretrain.py", *OPTIONS, *map(str, arguments)]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -8,7 +8,7 @@ import pytest
 
 
 def test_sharded_training_equals_replicated_training():
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = os.environ | {"PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     command = [*launcher, str(Path(__file__).parent / "shard_and_replicate.py")]
     process = subprocess.run(command, env=environment, capture_output=True, text=True)
