@@ -169,9 +169,8 @@ class _Shared:
 
     def on_click(self, picture: gr.Image) -> Any:
         """Choose a pixel by a click on a picture, and mark it; return what follows that."""
-        return self.look_after(
-            picture.select(self.act.choose, outputs=self.pixel, api_name=False, queue=False).then
-        ).then
+        chosen = picture.select(self.act.choose, outputs=self.pixel, **QUIET)
+        return self.look_after(chosen.then).then
 
 
 def _reconstruct_tab(shared: _Shared, results: list[Any]) -> Callable[[Event], None]:

@@ -34,7 +34,7 @@ CSS = """
 footer { display: none !important; }
 #scene, #work { background: white; border: 1px solid #e3e8ea; border-radius: 14px; gap: 14px; padding: 20px; }
 #work .tab-wrapper { padding-bottom: 4px; }
-#work .form { gap: 22px; }
+#work .form { background: none; gap: 22px; }
 .wrap:has(> .error) { display: none !important; }  /* the message says it */
 .figure { gap: 6px !important; }
 .picture { border-radius: 8px !important; }

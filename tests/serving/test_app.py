@@ -1,0 +1,153 @@
+"""The demo's answers, asked for as a program does: results, files, wrong input, and several people at once."""
+
+import re
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import rasterio
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+from spectralgpt_hf import SpectralGPTForImageClassification
+from spectralgpt_hf.serving.tasks import Models
+from spectralgpt_hf.serving.uploads import geotiff, read_upload
+from tests.serving.checkpoints import LABELS, save_checkpoint
+from tests.serving.conftest import LIMIT
+
+
+@pytest.fixture
+def person(demo_url, tmp_path):
+    return Client(demo_url, verbose=False, download_files=tmp_path / "downloads")
+
+
+def load(client, path):
+    """Upload a file; return what the page says of it."""
+    return client.predict(handle_file(path), api_name="/load")[0]
+
+
+def saved(client, what):
+    """Return the path of the file that a download button offers."""
+    return client.predict(api_name=f"/save_{what}")["value"]
+
+
+def refusal(client, path):
+    with pytest.raises(AppError) as raised:
+        load(client, path)
+    return str(raised.value)
+
+
+def test_a_file_is_described_rebuilt_and_offered_as_a_geotiff(person, crops):
+    facts = load(person, crops[2])
+    assert "<b>crop_2.tif</b> · 64 × 64 px · EPSG:32618 · 13 bands" in facts
+    assert "The file has 80 × 80 px. Its central 64 × 64 px are used" in facts
+    scores = person.predict(75, "Places", 3, api_name="/rebuild")
+    rows = re.findall(r"<td>([^<]+)</td><td[^>]*>([\d.-]+)</td><td[^>]*>([\d.-]+)</td>", scores)
+    assert rows[0][0] == "SpectralGPT"
+    assert len(rows) == 4
+    assert "75% of the tokens are hidden" in scores
+    with rasterio.open(saved(person, "rebuilt")) as rebuilt, rasterio.open(crops[2]) as source:
+        assert (rebuilt.count, rebuilt.shape, rebuilt.crs) == (12, (64, 64), source.crs)
+        assert rebuilt.transform.c == source.transform.c + 80
+        assert rebuilt.descriptions[8] == "B8A"
+        same = rebuilt.read(1) == source.read(1, window=((8, 72), (8, 72)))
+    assert same.reshape(8, 8, 8, 8).all(axis=(1, 3)).mean() == 0.25  # visible places are as they were
+
+
+def test_classes_scores_and_features_come_from_the_checkpoints(person, crops):
+    load(person, crops[0])
+    labels, chip = person.predict("True colour", api_name="/classify")
+    assert {entry["label"] for entry in labels["confidences"]} == set(LABELS)
+    assert Image.open(chip).size == (64, 64)
+    alone, _, legend = person.predict("True colour", api_name="/segment")
+    shares = re.findall(r"</i>(\w+)<span>([\d.]+)%", legend)
+    assert sum(float(share) for _, share in shares) == pytest.approx(100, abs=0.3)
+    assert len(np.unique(np.asarray(Image.open(alone)).reshape(-1, 4), axis=0)) == len(shares)
+    with rasterio.open(saved(person, "classes")) as classes:
+        assert classes.tags()["class_0"] == "water"
+        assert classes.read(1).max() < 4
+    person.predict(api_name="/embed")
+    with rasterio.open(saved(person, "features")) as features:
+        assert (features.count, features.shape, features.res) == (48, (8, 8), (80, 80))
+
+
+def test_eight_people_at_once_get_their_own_results(demo_url, crops, tmp_path):
+    def visit(number):
+        client = Client(demo_url, verbose=False, download_files=tmp_path / f"downloads_{number}")
+        facts = load(client, crops[number])
+        client.predict(50 + 5 * number, "Tokens", number, api_name="/rebuild")
+        with rasterio.open(saved(client, "rebuilt")) as rebuilt:
+            return facts, rebuilt.transform.c, rebuilt.shape
+
+    with ThreadPoolExecutor(8) as people:
+        results = list(people.map(visit, range(8)))
+    for number, (facts, west, shape) in enumerate(results):
+        with rasterio.open(crops[number]) as crop:
+            margin = (crop.width - shape[1]) // 2
+            assert west == crop.transform.c + 10 * margin
+        assert f"crop_{number}.tif" in facts
+
+
+def test_what_is_no_multispectral_image_is_refused_with_a_reason(person, tmp_path):
+    (tmp_path / "notes.tif").write_text("not an image")
+    assert "notes.tif: expected the bytes of a TIFF" in refusal(person, tmp_path / "notes.tif")
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    picture.save(tmp_path / "photo.jpg")
+    assert "photo.jpg: expected the bytes of a TIFF" in refusal(person, tmp_path / "photo.jpg")
+    picture.save(tmp_path / "photo.tif")
+    assert "expected a multispectral image" in refusal(person, tmp_path / "photo.tif")
+    (tmp_path / "item.json").write_text('{"type": "Feature", "assets": {"B2": {"href": "http://127.0.0.1:1/x.tif"}}}')
+    assert "expected the bytes of a TIFF" in refusal(person, tmp_path / "item.json")
+
+
+def test_an_upload_over_the_limit_is_refused(person, tmp_path):
+    (tmp_path / "large.tif").write_bytes(bytes(LIMIT + 1))
+    with pytest.raises(Exception, match=r"413|exceeds|too large"):
+        load(person, tmp_path / "large.tif")
+
+
+def test_results_need_a_file_first(person):
+    for endpoint in ("/segment", "/classify"):
+        with pytest.raises(AppError, match="Upload a GeoTIFF, or take the sample, first"):
+            person.predict("True colour", api_name=endpoint)
+
+
+def test_the_page_may_not_ask_other_servers(demo_url):
+    with urllib.request.urlopen(demo_url) as answer:
+        assert answer.headers["Content-Security-Policy"].startswith("default-src 'self' ")
+
+
+def test_two_dates_are_compared_on_one_grid_only(tmp_path, crops):
+    models = Models(save_checkpoint("features", tmp_path / "f"), change=save_checkpoint("change", tmp_path / "c"))
+    before, after = read_upload(crops[0], 32), read_upload(crops[0], 32)
+    after.raster.pixels[:, :20, :] = 0
+    after.raster.valid[:20] = False
+    changed, share = models.compare(before, after, 0.0)
+    assert (changed[:20] == 255).all()
+    assert (changed[32:] == 1).all()
+    assert share == (changed[20:] == 1).mean()
+    with pytest.raises(ValueError, match="not on one grid"):
+        models.compare(before, read_upload(crops[1], 32), 0.5)
+
+
+def test_places_without_data_have_no_features_and_maps_keep_their_grid(tmp_path, crops):
+    models = Models(save_checkpoint("features", tmp_path))
+    upload = read_upload(crops[0], 32)
+    upload.raster.valid[:16, :24] = False
+    features = models.embed(upload)
+    assert np.isnan(features[:, :2, :3]).all()
+    assert np.isfinite(features[:, 2:]).all()
+    (tmp_path / "map.tif").write_bytes(geotiff(features, upload.raster, [f"f{i}" for i in range(48)], nodata=np.nan))
+    with rasterio.open(tmp_path / "map.tif") as file, rasterio.open(crops[0]) as source:
+        assert file.bounds == source.bounds
+
+
+def test_a_checkpoint_of_another_task_is_refused(tmp_path):
+    pretrained = save_checkpoint("features", tmp_path / "pretrained")
+    with pytest.raises(ValueError, match="is no checkpoint for segmentation: it holds a SpectralGPTForPreTraining"):
+        Models(pretrained, segmentation=pretrained)
+    SpectralGPTForImageClassification.from_pretrained(pretrained).save_pretrained(tmp_path / "classifier")
+    with pytest.raises(ValueError, match="no pretraining decoder"):
+        Models(tmp_path / "classifier")
