@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import rasterio
 import rasterio.shutil
+from rasterio.enums import Resampling
 from rasterio.windows import Window
 
 from .tiles import Box
 
 
-BLOCK_BYTES = 2**23
-"""What a block of all bands may take, where bands lie side by side in a file."""
+BLOCK = 512
+"""Pixels on a side of a block."""
 
 
 def write_cog(
@@ -66,9 +67,7 @@ def write_cog(
         **half,
     }
     copy, temporary = scratch / f"{path.stem}.tif", f"{path}.{os.getpid()}.part"
-    side = 512
-    while side > 64 and count * side**2 * np.dtype(profile["dtype"]).itemsize > BLOCK_BYTES:
-        side //= 2
+    factors = [2**level for level in range(1, 32) if max(shape) > BLOCK * 2 ** (level - 1)]
     try:
         with rasterio.open(copy, "w", **profile) as dataset:
             for box, pixels in parts:
@@ -79,16 +78,24 @@ def write_cog(
             if colormap is not None:
                 dataset.write_colormap(1, dict(colormap))
             dataset.update_tags(**(tags or {}))
+        if factors:
+            with rasterio.open(copy, "r+") as dataset:
+                # Classes must not be averaged.
+                dataset.build_overviews(factors, Resampling.mode if dtype == "uint8" else Resampling.average)
+        # Not GDAL's COG driver: it lays bands side by side, and half floats at the edges then hold whatever was in
+        # memory, so that no two files are the same.
         rasterio.shutil.copy(
             copy,
             temporary,
-            driver="COG",
+            driver="GTiff",
+            copy_src_overviews="YES",
+            tiled=True,
+            blockxsize=BLOCK,
+            blockysize=BLOCK,
+            interleave="band",
             compress="deflate",
-            predictor="yes",
-            blocksize=side,
+            predictor=2 if dtype == "uint8" else 3,
             bigtiff="if_safer",
-            # Classes must not be averaged.
-            overview_resampling="mode" if dtype == "uint8" else "average",
             **half,
         )
         os.replace(temporary, path)

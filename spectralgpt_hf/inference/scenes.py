@@ -19,7 +19,7 @@ from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.rasters import Raster, RasterReader, open_raster
 from ..modeling.sources import Source
 from .areas import Area, SceneArea, locate_area
-from .threads import ordered_map
+from .threads import ordered_map, restored_threads
 from .tiles import Strip, Tile, TileGrid
 
 
@@ -58,6 +58,7 @@ class Scene:
         reader: The first date.
         area: What is worked on.
         statistics: Of the scene; None where they are not needed.
+        cores: Threads that torch was to use, which are as many tiles as a CPU computes at once.
         processor: With what was said above.
     """
 
@@ -81,6 +82,7 @@ class Scene:
         self._local, self._lock, self._opened = local(), Lock(), ExitStack()
         self._open: list[Callable[..., RasterReader]] = []
         with ExitStack() as stack:
+            self.cores = stack.enter_context(restored_threads())
             for source, mask in zip(sources, masks):
                 with open_raster(source, mask=mask, offset=offset, names=names) as reader:
                     bands = [band for band in reader.bands or () if band in processor.bands] or None
@@ -92,14 +94,14 @@ class Scene:
             self.readers = self._open_all(stack)
             self.reader = self.readers[0]
             self.area: SceneArea = locate_area(area, area_crs, self.reader)
-            self.statistics = None
+            self.statistics: dict[str, Any] | None = None
             if normalization == "tile":
                 self.processor.normalization_scope = "image"
             elif self.processor.measures_pixels:
-                images = list(sources)
-                self.statistics = self.processor.measure_statistics(
-                    images, names, None, offset, list(masks[: len(images)])
+                measure = partial(
+                    self.processor.measure_statistics, bands=names, offset=offset, mask=[*masks][: len(sources)]
                 )
+                (self.statistics,) = ordered_map(measure, [list(sources)], 1, 1)
             self._opened = stack.pop_all()
 
     def __enter__(self) -> "Scene":

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from .resuming import FinishedStrips, fingerprint, hash_weights
 from .scenes import CHUNK_ROWS, PreparedTile, Scene
-from .threads import ordered_map, single_threaded_operations
+from .threads import ordered_map
 from .tiles import Blend, Box, Strip, Tile, TileGrid, runs
 
 
@@ -190,7 +190,7 @@ def _compute(
         writing: Future[None] | None = None
         for run in mine:
             tiles = scene.tiles(grid, run, resources.workers, task.valid_of)
-            scored = _score(tiles, task, resources.batch_size)
+            scored = _score(tiles, task, resources.batch_size, scene.cores)
             for strip, values, valid in _blend(scored, grid, run, task.channels, bar):
                 if writing is not None:
                     writing.result()
@@ -208,24 +208,19 @@ def _parts(finished: FinishedStrips, strips: list[Strip], layer: str) -> Parts:
 
 
 def _score(
-    tiles: Iterator[PreparedTile], task: Task, batch_size: int | None
+    tiles: Iterator[PreparedTile], task: Task, batch_size: int | None, cores: int
 ) -> Iterator[tuple[PreparedTile, np.ndarray | None]]:
     """Yield the values (K, cells, cells) of each tile; None for those without data."""
     device = next(task.model.parameters()).device
     if device.type == "cpu":
         # One tile on one core is as fast as a batch on all, and rounds the same on any number of them.
-        with single_threaded_operations() as cores:
-            single = ([tile] for tile in tiles)
-            score = partial(_score_batch, task=task, device=device, size=1)
-            ahead = max(2 * cores, batch_size or 0)
-            for batch in ordered_map(score, single, cores, ahead, partial(torch.set_num_threads, 1)):
-                yield from batch
+        size, group, threads, ahead = 1, 1, cores, max(2 * cores, batch_size or 0)
     else:
-        score = partial(_score_batch, task=task, device=device, size=TILES_PER_PASS)
-        # Takes the next tiles until there are none.
-        several = iter(lambda: list(islice(tiles, batch_size or 4 * TILES_PER_PASS)), [])
-        for batch in ordered_map(score, several, 1, 2):
-            yield from batch
+        size, group, threads, ahead = TILES_PER_PASS, batch_size or 4 * TILES_PER_PASS, 1, 2
+    batches = iter(lambda: list(islice(tiles, group)), [])
+    score = partial(_score_batch, task=task, device=device, size=size)
+    for batch in ordered_map(score, batches, threads, ahead):
+        yield from batch
 
 
 @torch.inference_mode()

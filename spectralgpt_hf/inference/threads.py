@@ -4,9 +4,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from threading import Lock
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -20,19 +21,19 @@ def ordered_map(
     items: Iterable[Item],
     workers: int,
     ahead: int,
-    initializer: Callable[[], Any] | None = None,
 ) -> Iterator[Result]:
     """Yield `function(item)` for each item, in order, computed by threads while the caller is busy.
+
+    The threads compute on one core each: on several, sums of torch would round otherwise.
 
     Args:
         function: Runs in the threads.
         items: Taken in the caller's thread, when there is room.
         workers: Number of threads.
         ahead: How many items may be under way or wait to be taken.
-        initializer: Called at the start of each thread.
     """
     items = iter(items)
-    pool = ThreadPoolExecutor(workers, initializer=initializer)
+    pool = ThreadPoolExecutor(workers, initializer=partial(torch.set_num_threads, 1))
     try:
         pending: deque[Future[Result]] = deque(pool.submit(function, item) for item in islice(items, ahead))
         while pending:
@@ -45,7 +46,7 @@ def ordered_map(
 
 
 class _Threads:
-    """How many calls have asked for single-threaded operations, and what to go back to."""
+    """How many users want them set, and what to go back to."""
 
     lock = Lock()
     users = 0
@@ -53,11 +54,11 @@ class _Threads:
 
 
 @contextmanager
-def single_threaded_operations() -> Iterator[int]:
-    """Let torch compute each operation on one core; yields how many threads it used before.
+def restored_threads() -> Iterator[int]:
+    """Give torch back its threads at the end; yields their number.
 
-    The threads of OpenMP are set for each thread that computes, by `torch.set_num_threads(1)`, but those of MKL for the
-    process: the last of several users sets them back.
+    `torch.set_num_threads` sets those of OpenMP for the thread that calls it, but those of MKL for the whole process:
+    the last of several users sets them back.
     """
     with _Threads.lock:
         if _Threads.users == 0:
