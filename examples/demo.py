@@ -13,11 +13,9 @@ from spectralgpt_hf import SpectralGPTForPreTraining, SpectralGPTImageProcessor
 from spectralgpt_hf.assets import CHECKPOINT, SAMPLE
 from spectralgpt_hf.inference.pictures import reconstruction_panel
 from spectralgpt_hf.inference.reconstruction import (
-    band_mean,
-    interpolation,
+    fill_without_a_network,
     psnr,
     reconstruct_image,
-    regression,
     spectral_angle,
 )
 
@@ -48,19 +46,13 @@ def main() -> None:
     result = reconstruct_image(model, image, seed=options.seed)
     low, scale = (value.numpy()[:, None, None] / 10_000 for value in (report.low, report.scale))
     original, hidden = result.original, result.hidden
-    linear = interpolation(original, hidden)
-    answers = {
-        "SpectralGPT": result.rebuilt,
-        "band's mean": band_mean(original, hidden),
-        "linear interpolation of the visible tokens": linear,
-        "linear regression from the visible bands*": regression(original, hidden, fallback=linear),
-    }
+    answers = {"SpectralGPT": result.rebuilt} | fill_without_a_network(original, hidden)
     print(f"\n{hidden.mean():.0%} of the tokens hidden; the hidden ones, rebuilt by:")
     print(f"{'':44}{'PSNR (dB)':>10}{'spectral angle':>16}")
     for name, answer in answers.items():
         angle = spectral_angle(original * scale + low, answer * scale + low, hidden)
         print(f"{name:44}{psnr(original, answer, hidden):10.2f}{angle:15.2f}°")
-    print("* where none is visible at the place, the interpolation")
+    print("The regression gives way to the interpolation where no band is visible at the place.")
 
     options.output.parent.mkdir(parents=True, exist_ok=True)
     reflectance = (original * scale + low, result.rebuilt * scale + low)

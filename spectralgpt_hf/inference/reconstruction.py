@@ -75,6 +75,20 @@ def reconstruct_image(
     return Reconstruction(image.cpu().numpy(), joined(hidden) == 1, joined(rebuilt.float()))
 
 
+def fill_without_a_network(image: np.ndarray, hidden: np.ndarray) -> dict[str, np.ndarray]:
+    """Fill hidden pixels in the ways that a network must beat; each uses only what is visible.
+
+    Returns:
+        By name, images (C, H, W). Where no band is visible at a place, the regression is the interpolation.
+    """
+    linear = interpolation(image, hidden)
+    return {
+        "band's mean": band_mean(image, hidden),
+        "linear interpolation of the visible tokens": linear,
+        "linear regression from the visible bands": regression(image, hidden, fallback=linear),
+    }
+
+
 def band_mean(image: np.ndarray, hidden: np.ndarray) -> np.ndarray:
     """Fill hidden pixels with the mean of the band's visible ones."""
     visible_mean = np.ma.masked_array(image, hidden).mean(axis=(1, 2)).filled(0.5)
@@ -91,17 +105,21 @@ def interpolation(image: np.ndarray, hidden: np.ndarray, patch_size: int = 8) ->
 
     bands, height, width = image.shape
     tokens = image.reshape(bands, height // patch_size, patch_size, width // patch_size, patch_size).mean(axis=(2, 4))
-    pixels = np.moveaxis(np.mgrid[:height, :width], 0, -1)
     filled = band_mean(image, hidden)
-    for band in range(bands):
-        places = np.argwhere(~hidden[band, ::patch_size, ::patch_size])
+    # Bands of a spectral group are hidden together, and share their triangles.
+    _, groups = np.unique(hidden.reshape(bands, -1), axis=0, return_inverse=True)
+    for group in range(groups.max() + 1):
+        members = np.flatnonzero(groups == group)
+        places = np.argwhere(~hidden[members[0], ::patch_size, ::patch_size])
         if len(places) < 4:
             continue
-        centres, values = (places + 0.5) * patch_size - 0.5, tokens[band][tuple(places.T)]
-        linear = LinearNDInterpolator(centres, values)(pixels)
-        nearest = NearestNDInterpolator(centres, values)(pixels)
-        filled[band] = np.where(np.isnan(linear), nearest, linear)
-    return np.where(hidden, filled, image)
+        centres, values = (places + 0.5) * patch_size - 0.5, tokens[members][:, *places.T].T  # (places, bands)
+        wanted = np.argwhere(hidden[members[0]])
+        linear = LinearNDInterpolator(centres, values)(wanted)
+        outside = np.isnan(linear[:, 0])
+        linear[outside] = NearestNDInterpolator(centres, values)(wanted[outside])
+        filled[members[:, None], *wanted.T] = linear.T
+    return filled
 
 
 def regression(image: np.ndarray, hidden: np.ndarray, fallback: np.ndarray, spectral_patch_size: int = 3) -> np.ndarray:

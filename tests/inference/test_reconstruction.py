@@ -5,6 +5,7 @@ import torch
 from spectralgpt_hf import SpectralGPTForPreTraining
 from spectralgpt_hf.inference.reconstruction import (
     band_mean,
+    fill_without_a_network,
     interpolation,
     psnr,
     reconstruct_image,
@@ -84,6 +85,16 @@ def test_regression_restores_bands_that_are_linear_in_a_visible_group():
     alone = hidden[0] & hidden[3]
     np.testing.assert_allclose(filled[:, ~alone], image[:, ~alone], atol=1e-6)
     assert (filled[:, alone] == -1).all()
+
+
+def test_what_needs_no_network_uses_only_what_is_visible():
+    image = np.random.default_rng(0).random((6, 64, 64))
+    hidden = hidden_tokens(image.shape, 0.8)
+    ways = fill_without_a_network(image, hidden)
+    assert len(ways) == 3
+    for name, filled in fill_without_a_network(np.where(hidden, 7.0, image), hidden).items():
+        np.testing.assert_allclose(filled[hidden], ways[name][hidden], atol=1e-9)
+        np.testing.assert_array_equal(filled[~hidden], image[~hidden])
 
 
 def test_the_band_mean_is_that_of_the_visible_pixels():

@@ -1,0 +1,121 @@
+"""A land-use probe: can a simple classifier read the land use of small tiles off frozen features, at a place unseen?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..modeling.modeling_spectralgpt import SpectralGPTModel
+
+
+@torch.no_grad()
+def tile_features(
+    model: SpectralGPTModel, image: torch.Tensor, corners: Sequence[tuple[int, int]], tile_size: int = 16
+) -> np.ndarray:
+    """Average the model's features over tiles, and over the crops of its native size that hold them.
+
+    Args:
+        model: In evaluation mode.
+        image: (C, H, W), normalised.
+        corners: (left, top) of each crop, multiples of `tile_size`; together they must cover the image.
+        tile_size: In pixels.
+
+    Returns:
+        (H / tile_size, W / tile_size, D).
+    """
+    size, (_, height, width) = model.config.image_size, image.shape
+    crops = torch.stack([image[:, top : top + size, left : left + size] for left, top in corners])
+    maps = model.feature_map(model(crops).last_hidden_state, *crops.shape[2:])
+    maps = torch.nn.functional.avg_pool2d(maps, tile_size // model.config.patch_size).permute(0, 2, 3, 1)
+    total, count = torch.zeros(height // tile_size, width // tile_size, maps.shape[-1]), torch.zeros(1)
+    count = count.expand(total.shape[:2]).clone()
+    for (left, top), features in zip(corners, maps.float().cpu()):
+        rows, columns = (slice(start // tile_size, start // tile_size + len(features)) for start in (top, left))
+        total[rows, columns] += features
+        count[rows, columns] += 1
+    return (total / count[..., None]).numpy()
+
+
+def tile_statistics(pixels: np.ndarray, tile_size: int = 16) -> np.ndarray:
+    """Return mean and standard deviation of each band, (H / tile_size, W / tile_size, 2 C), of pixels (C, H, W)."""
+    tiles = _tiles(pixels, tile_size)
+    return np.concatenate([tiles.mean(axis=-1), tiles.std(axis=-1)], axis=-1)
+
+
+def majority_labels(labels: np.ndarray, ignored: int = 0, tile_size: int = 16) -> np.ndarray:
+    """Return the most frequent label of each tile but `ignored`, which stands where a tile has no other."""
+    counts = np.stack([_tiles(labels[None] == number, tile_size)[..., 0, :].sum(-1) for number in range(256)])
+    counts[ignored] = 0
+    return np.where(counts.any(axis=0), counts.argmax(axis=0), ignored)
+
+
+@dataclass(frozen=True)
+class ProbeScores:
+    """Balanced accuracies, 0 to 1.
+
+    Attributes:
+        places: By place, over the classes that occur there.
+        together: Over the tiles of all places, each predicted when its place was left out.
+    """
+
+    places: dict[str, float]
+    together: float
+
+
+def leave_one_place_out(
+    features: np.ndarray, labels: np.ndarray, places: np.ndarray, classifier: str = "logistic", neighbours: int = 5
+) -> ProbeScores:
+    """Train on all places but one, test on that one, in turn.
+
+    Args:
+        features: (n, D), standardised here with the mean and deviation of the training tiles.
+        labels: (n,), classes that occur at two places or more (`common_classes`).
+        places: (n,), where each tile lies.
+        classifier: "logistic" (regression, classes weighted equally), "neighbours" (of equal weight) or "majority".
+        neighbours: How many.
+
+    Raises:
+        ValueError: If `classifier` is unknown.
+        ImportError: If scikit-learn is missing.
+    """
+    try:
+        from sklearn.dummy import DummyClassifier
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.metrics import recall_score
+        from sklearn.neighbors import KNeighborsClassifier
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+    except ImportError as error:
+        raise ImportError("The land-use probe needs scikit-learn: `pip install scikit-learn`.") from error
+    choices = {
+        "logistic": lambda: LogisticRegression(max_iter=2000, class_weight="balanced"),
+        "neighbours": lambda: KNeighborsClassifier(neighbours),
+        "majority": lambda: DummyClassifier(strategy="most_frequent"),
+    }
+    if classifier not in choices:
+        raise ValueError(f"`classifier` must be one of {', '.join(choices)}, got {classifier!r}.")
+
+    def score(true: np.ndarray, predicted: np.ndarray) -> float:
+        return float(recall_score(true, predicted, labels=np.unique(true), average="macro", zero_division=0))
+
+    predictions = np.zeros_like(labels)
+    for place in np.unique(places):
+        held_out = places == place
+        probe = make_pipeline(StandardScaler(), choices[classifier]())
+        predictions[held_out] = probe.fit(features[~held_out], labels[~held_out]).predict(features[held_out])
+    by_place = {str(p): score(labels[places == p], predictions[places == p]) for p in np.unique(places)}
+    return ProbeScores(by_place, score(labels, predictions))
+
+
+def common_classes(labels: np.ndarray, places: np.ndarray) -> list[int]:
+    """Return the labels that occur at two places or more: others cannot be learned from the rest."""
+    return [int(label) for label in np.unique(labels) if len(np.unique(places[labels == label])) > 1]
+
+
+def _tiles(pixels: np.ndarray, tile_size: int) -> np.ndarray:
+    """Return (rows, columns, C, pixels) from (C, H, W); what is left over at the bottom and the right is dropped."""
+    channels, rows, columns = len(pixels), pixels.shape[1] // tile_size, pixels.shape[2] // tile_size
+    tiles = pixels[:, : rows * tile_size, : columns * tile_size]
+    tiles = tiles.reshape(channels, rows, tile_size, columns, tile_size).transpose(1, 3, 0, 2, 4)
+    return tiles.reshape(rows, columns, channels, -1)

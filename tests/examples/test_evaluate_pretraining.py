@@ -1,0 +1,49 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import rasterio
+
+from spectralgpt_hf.assets import CHECKPOINT, SAMPLE
+
+
+@pytest.fixture
+def chips(tmp_path):
+    """Two chips of the embedded image, with water and land for a map."""
+    with rasterio.open(SAMPLE) as source:
+        pixels = source.read()
+    for folder in ("L1C", "LULC"):
+        (tmp_path / folder).mkdir()
+    for number, (top, left) in enumerate(((256, 160), (320, 300))):
+        chip = pixels[:, top : top + 128, left : left + 128].astype(np.int16)
+        water = np.where(chip[7] < 500, 1, 2)[None].astype(np.uint8)
+        for folder, values in (("L1C", chip), ("LULC", water)):
+            profile = {"count": len(values), "height": 128, "width": 128, "dtype": values.dtype}
+            with rasterio.open(tmp_path / folder / f"chip{number}.tif", "w", driver="GTiff", **profile) as file:
+                file.write(values)
+    return tmp_path
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_reconstruction_and_land_use_are_scored_for_each_chip(chips):
+    output = chips / "scores.json"
+    command = [sys.executable, "examples/evaluate_pretraining.py", "--data", chips, "--checkpoints", CHECKPOINT]
+    text = subprocess.run(
+        [*command, "--seeds", "1", "--output", output], capture_output=True, text=True, check=True
+    ).stdout
+    scores = json.loads(output.read_text())
+    rebuilt = scores["reconstruction"][str(CHECKPOINT)]
+    for chip in ("chip0", "chip1"):
+        bands = rebuilt[chip]["model"]["rmse_of_bands"]
+        assert rebuilt[chip]["model"]["rmse"] == pytest.approx(np.mean(bands))
+        assert len(bands) == 12
+        assert 0 < rebuilt[chip]["model"]["rmse"] < 0.1
+    wins = sum(rebuilt[chip]["model"]["rmse"] < rebuilt[chip]["band's mean"]["rmse"] for chip in rebuilt)
+    assert f"RMSE below that of the band's mean: {wins} of 2 chips" in text
+    assert sum(scores["land_use"]["tiles_of_classes"].values()) == 128
+    probes = scores["land_use"]["logistic"]
+    assert probes["majority"]["places"] == {"chip0": 0.5, "chip1": 0.5}
+    assert probes["mean and std of reflectance"]["together"] > 0.6
+    assert "untrained, mean of the seeds" in text
