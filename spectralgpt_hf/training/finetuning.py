@@ -153,7 +153,8 @@ class FineTuner(Trainer):
         if self.samples.multi_label:
             return nn.functional.binary_cross_entropy_with_logits(logits, labels)
         weights = None if self.class_weights is None else self.class_weights.to(logits.device)
-        return nn.functional.cross_entropy(logits, labels, weights, ignore_index=IGNORE_INDEX)
+        ignored = IGNORE_INDEX if self.samples.dense else -100  # soft targets take no other
+        return nn.functional.cross_entropy(logits, labels, weights, ignore_index=ignored)
 
     def _add_to_scores(self, prediction: Any, compute_result: bool) -> dict[str, float]:
         self.scores.update(prediction.predictions, *prediction.label_ids)

@@ -103,4 +103,4 @@ class FineTuningOptions(TrainingArguments):
     @property
     def model_dir(self) -> Path:
         """Where the finished model goes, with its processor, scores, pictures and card."""
-        return Path(self.output_dir) / "model"
+        return Path(self.output_dir or ".") / "model"

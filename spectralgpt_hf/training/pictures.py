@@ -73,7 +73,7 @@ def draw_predictions(tuner: FineTuner, samples: Samples, path: Path, count: int 
 def _panels(
     samples: Samples, index: int, logits: torch.Tensor, labels: torch.Tensor
 ) -> list[tuple[str, np.ndarray, dict[str, Any]]]:
-    row = samples.dataset[index]
+    row = samples.row(index)
     channels = TRUE_COLOUR if set(TRUE_COLOUR) <= set(row["bands"]) else tuple(row["bands"][:3])
     images = [
         composite(np.asarray(row[name]), row["bands"], channels) for name in ("pixels", "pixels_after") if name in row

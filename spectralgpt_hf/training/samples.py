@@ -14,11 +14,13 @@ from tqdm.auto import tqdm
 from ..data.bigearthnet import load_bigearthnet_v1, load_bigearthnet_v2
 from ..data.common import hold_out
 from ..data.eurosat import load_eurosat
+from ..data.features import MultispectralImage
 from ..data.fmow import load_fmow_sentinel
 from ..data.folders import load_change_pairs, load_image_folder, load_image_masks
 from ..data.oscd import OSCD_CLASSES, load_oscd
 from ..data.regularization import centre_crop
 from ..data.segmunich import load_segmunich
+from ..data.shards import find_shards
 from ..modeling.geometry import IGNORE_INDEX
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from .options import FineTuningOptions
@@ -36,6 +38,7 @@ READERS: dict[str, dict[str, Callable[[FineTuningOptions, str], datasets.Dataset
         "folder": lambda options, split: load_image_folder(
             options.data_dir, split, bands=options.file_bands, class_names=options.class_names
         ),
+        "shards": lambda options, split: _labelled_shards(options.data_dir, split),
     },
     "segmentation": {
         "segmunich": lambda options, split: load_segmunich(options.data_dir, split, bands=options.file_bands),
@@ -148,15 +151,22 @@ class Samples(torch.utils.data.Dataset):
             self.kept[index] = self._read(index)
         return self.kept[index]
 
-    def _read(self, index: int) -> dict[str, torch.Tensor]:
+    def row(self, index: int) -> dict[str, Any]:
+        """Return a row of the reader, its pixels as arrays (C, H, W) in digital numbers."""
         row = self.dataset[index]
+        if "shape" in row:
+            row["pixels"] = np.frombuffer(row["pixels"], "<u2").reshape(row["shape"])
+        return row
+
+    def _read(self, index: int) -> dict[str, torch.Tensor]:
+        row = self.row(index)
         dates = [row[name] for name in ("pixels", "pixels_after") if name in row]
         maps = [row["segmentation_map"]] * len(dates) if self.dense else None
         statistics = (self.statistics or {}).get(self.scenes[index], (self.statistics or {}).get(""))
         batch = self.processor.preprocess(
             dates,
             bands=row["bands"],
-            offset=self.offset,
+            offset=row.get("offset") if self.offset is None else self.offset,
             statistics=statistics and [statistics] * len(dates),
             segmentation_maps=maps,
             return_tensors="pt",
@@ -264,6 +274,13 @@ def _label_shares(samples: Samples) -> list[float]:
     return (counts / counts.sum()).tolist()
 
 
+def _labelled_shards(folder: str, split: str) -> datasets.Dataset:
+    dataset = datasets.Dataset.from_parquet([str(path) for path in find_shards(folder, split)])
+    if not {"label", "labels"} & set(dataset.features):
+        raise ValueError(f"{folder}: expected shards with `label` or `labels`, found {', '.join(dataset.features)}.")
+    return dataset
+
+
 def _maps(options: FineTuningOptions, names: Sequence[str] | None) -> dict[str, Any]:
     if not names:
         raise ValueError("`class_names` must list the classes of the maps, in the order of their codes 0, 1, ...")
@@ -281,6 +298,8 @@ def _maps(options: FineTuningOptions, names: Sequence[str] | None) -> dict[str, 
 def _files(dataset: datasets.Dataset) -> list[list[str]]:
     """Return the paths of each row's dates, without reading any."""
     columns = [name for name in ("pixels", "pixels_after") if name in dataset.features]
+    if not isinstance(dataset.features["pixels"], MultispectralImage):
+        raise ValueError("Statistics are measured once on files only: for shards set `normalization_scope` to image.")
     references = dataset.select_columns(columns)
     for name in columns:
         references = references.cast_column(name, replace(dataset.features[name], decode=False))

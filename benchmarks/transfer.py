@@ -1,0 +1,124 @@
+"""Does the embedded checkpoint learn a new task in fewer steps than random weights?
+
+    python benchmarks/transfer.py CHIPS [--seeds 3] [--steps 80]
+
+CHIPS holds `L2A/*.tif` (12 bands, unnamed, in the usual order) and `LULC/*.tif` of the same names, none of which the
+checkpoint has seen. Of each chip, windows of 48 px with gaps between them are taken in turn to learn from and to hold
+out. Printed: the held-out pixel accuracy after every few steps, mean and range over the seeds, and how many steps each
+start needs for the score that the worse one reaches in the end. Both starts see the same batches.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import torch
+from rasterio.windows import Window
+from transformers import PrinterCallback, set_seed
+from transformers.trainer_utils import IntervalStrategy
+from transformers.utils import logging
+
+from spectralgpt_hf.assets import CHECKPOINT
+from spectralgpt_hf.data.folders import load_image_masks
+from spectralgpt_hf.modeling.bands import L2A_BANDS
+from spectralgpt_hf.training.finetuning import FineTuner
+from spectralgpt_hf.training.models import build_model, build_processor
+from spectralgpt_hf.training.options import FineTuningOptions
+from spectralgpt_hf.training.samples import Samples, measure_by_scene
+
+
+CLASSES = {1: "water", 2: "trees", 3: "flooded", 4: "crops", 5: "built", 6: "bare", 7: "snow", 9: "rangeland"}
+SIZE, GAP = 48, 10
+
+
+def cut_windows(chips: Path, folder: Path) -> None:
+    """Write windows of all chips to `<folder>/{train,test}/{images,masks}`."""
+    for image in sorted((chips / "L2A").glob("*.tif")):
+        corners = range(0, 224 - SIZE + 1, SIZE + GAP)
+        for number, (top, left) in enumerate((top, left) for top in corners for left in corners):
+            for source, kind in ((image, "images"), (chips / "LULC" / image.name, "masks")):
+                target = folder / ("train", "test")[number % 2] / kind / f"{image.stem}_{number}.tif"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with rasterio.open(source) as file:
+                    window = Window(left, top, SIZE, SIZE)
+                    profile = file.profile | {"height": SIZE, "width": SIZE, "transform": file.window_transform(window)}
+                    with rasterio.open(target, "w", **profile) as cut:
+                        cut.write(file.read(window=window))
+
+
+def curve(folder: Path, options: argparse.Namespace, pretrained: bool, seed: int) -> dict[int, float]:
+    """Return the held-out accuracy by number of steps."""
+    with tempfile.TemporaryDirectory() as output_dir:
+        settings = FineTuningOptions(
+            output_dir=output_dir,
+            model_name_or_path=str(CHECKPOINT) if pretrained else None,
+            config_name=None if pretrained else "tiny",
+            config_overrides="decode_hidden_size=32,decode_dropout=0.0",
+            image_size=SIZE,
+            normalization_scope="given",
+            validation_split="none",
+            in_memory=True,
+            rotations=True,
+            max_steps=options.steps,
+            learning_rate=options.learning_rate,
+            lr_scheduler_type="constant_with_warmup",
+            warmup_steps=5,
+            weight_decay=0.05,
+            per_device_train_batch_size=4,
+            per_device_eval_batch_size=8,
+            eval_steps=options.every,
+            use_cpu=True,
+            disable_tqdm=True,
+            seed=seed,
+        )
+        settings.eval_strategy, settings.save_strategy = IntervalStrategy.STEPS, IntervalStrategy("no")  # type: ignore[assignment]
+        settings.logging_strategy = IntervalStrategy("no")  # type: ignore[assignment]
+        set_seed(seed)
+        processor = build_processor(settings)
+        samples = {}
+        for split in ("train", "test"):
+            rows = load_image_masks(folder, "all", classes=CLASSES, ignore=(0, 8, 255), bands=L2A_BANDS)
+            rows = rows.select([i for i, name in enumerate(rows["id"]) if name.startswith(split)])
+            samples[split] = Samples(rows, processor, measure_by_scene(rows, processor), in_memory=True)
+        model = build_model("segmentation", settings, samples["train"].class_names)
+        tuner = FineTuner(model, settings, samples["train"], samples["test"])
+        tuner.remove_callback(PrinterCallback)
+        tuner.train()
+        return {int(log["step"]): log["eval_oa"] for log in tuner.state.log_history if "eval_oa" in log}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("chips", type=Path)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--every", type=int, default=10)
+    parser.add_argument("--learning_rate", type=float, default=5e-4)
+    options = parser.parse_args()
+    logging.set_verbosity_error()
+    curves: dict[str, list[dict[int, float]]] = {"embedded": [], "random": []}
+    with tempfile.TemporaryDirectory() as folder:
+        cut_windows(options.chips, Path(folder))
+        for seed in range(options.seeds):
+            for start in curves:
+                curves[start].append(curve(Path(folder), options, start == "embedded", seed))
+                accuracies = " ".join(f"{value:.3f}" for value in curves[start][-1].values())
+                print(f"seed {seed}, {start:8}: {accuracies}", flush=True)
+    values = {start: np.array([list(run.values()) for run in runs]) for start, runs in curves.items()}
+    steps = list(curves["random"][0])
+    print(f"\nheld-out pixel accuracy over {options.seeds} seeds, {torch.get_num_threads()} threads")
+    print(f"{'steps':>5}  {'embedded: mean (range)':24}  random: mean (range)")
+    for column, step in enumerate(steps):
+        texts = [
+            f"{v[:, column].mean():.3f} ({v[:, column].min():.3f}-{v[:, column].max():.3f})" for v in values.values()
+        ]
+        print(f"{step:5}  {texts[0]:24}  {texts[1]}")
+    target = min(value.mean(0).max() for value in values.values())
+    for start, value in values.items():
+        print(f"{start}: {steps[int(np.argmax(value.mean(0) >= target))]} steps to {target:.3f}")
+
+
+if __name__ == "__main__":
+    main()

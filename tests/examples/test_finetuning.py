@@ -1,0 +1,327 @@
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from PIL import Image
+from transformers import pipeline
+
+from spectralgpt_hf import (
+    SpectralGPTForChangeDetection,
+    SpectralGPTForImageClassification,
+    SpectralGPTForSemanticSegmentation,
+    SpectralGPTImageProcessor,
+)
+from spectralgpt_hf.assets import CHECKPOINT
+from spectralgpt_hf.data.folders import load_image_masks
+from spectralgpt_hf.training.finetuning import FineTuner
+from tests.examples.labelled import CLASSES, write_classes, write_maps, write_pair
+
+
+# A model of two narrow layers: what is tested here is all around it.
+TOY = "hidden_size=32,num_hidden_layers=2,num_attention_heads=2,intermediate_size=32,decode_hidden_size=16"
+CORNERS = [(left, top) for top in range(0, 512, 128) for left in range(0, 512, 128)]
+
+
+def run(task: str, output_dir: Path, data_dir: Path, **options: object) -> dict:
+    """Run a script in this process, and return its metrics.json."""
+    defaults = {
+        "config_name": "tiny",
+        "config_overrides": TOY,
+        "image_size": 32,
+        "num_train_epochs": 2,
+        "per_device_train_batch_size": 4,
+        "learning_rate": 1e-3,
+        "in_memory": True,
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "seed": 0,
+        "train_split": "all",
+        "validation_split": "none",
+        "test_split": "all",
+    }
+    options = {**defaults, "output_dir": output_dir, "data_dir": data_dir, **options}
+    argv = ["script"]
+    for name, value in options.items():
+        if value is not None:
+            argv += [f"--{name}", *map(str, value if isinstance(value, tuple | list) else [value])]
+    before, sys.argv = sys.argv, argv
+    try:
+        runpy.run_path(f"examples/finetune_{task}.py", run_name="__main__")
+    finally:
+        sys.argv = before
+    return json.loads((output_dir / "model" / "metrics.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("classes")
+    write_classes(folder, CORNERS, 32)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def maps(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("maps")
+    write_maps(folder, [(128, 0), (256, 256), (300, 40), (40, 300)], 48)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("pair")
+    write_pair(folder, (128, 64), 64)
+    return folder
+
+
+def test_a_classifier_is_trained_scored_described_and_works_in_the_pipeline(classes, tmp_path):
+    regularised = {"mixup": 0.8, "cutmix": 1.0, "label_smoothing": 0.1, "random_erasing": 0.25, "crop_scale": 0.5}
+    metrics = run(
+        "classification",
+        tmp_path,
+        classes,
+        train_split="train",
+        validation_split="validation",
+        early_stopping_patience=5,
+        layer_decay=0.75,
+        drop_path_rate=0.1,
+        eval_resize=36,
+        rotations=True,
+        **regularised,
+    )
+    folder = tmp_path / "model"
+    assert metrics["test"]["samples"] == 16
+    assert 0 <= metrics["test"]["scores"]["accuracy"] <= 1
+    low, high = metrics["test"]["intervals_95"]["accuracy"]
+    assert low <= metrics["test"]["scores"]["accuracy"] <= high
+    assert np.sum(metrics["test"]["confusion_matrix"]) == 16
+    assert metrics["validation"]["samples"] < 16
+    assert all(Image.open(folder / name).width > 100 for name in ("predictions.png", "confusion_matrix.png"))
+    results = ModelCard.load(folder / "README.md").data.eval_results
+    assert {(result.dataset_split, result.metric_type) for result in results} >= {
+        ("validation", "accuracy"),
+        ("test", "accuracy"),
+    }
+    (image,) = list(classes.glob("*/0_0.tif"))
+    labels = pipeline("multispectral-image-classification", model=str(folder))(str(image))
+    assert {label["label"] for label in labels} == {"vegetation", "water"}
+
+
+def last_logits(monkeypatch) -> list[torch.Tensor]:
+    """Take the outputs of the last evaluation."""
+    logits: list[torch.Tensor] = []
+    add = FineTuner._add_to_scores
+
+    def recording(self, prediction, compute_result):
+        logits[:] = [prediction.predictions.clone()]
+        return add(self, prediction, compute_result)
+
+    monkeypatch.setattr(FineTuner, "_add_to_scores", recording)
+    return logits
+
+
+def test_a_segmentation_checkpoint_reloads_with_identical_logits_and_maps_through_the_pipeline(
+    maps, tmp_path, monkeypatch
+):
+    logits = last_logits(monkeypatch)
+    metrics = run(
+        "segmentation",
+        tmp_path,
+        maps,
+        class_names=CLASSES,
+        normalization="percentile",
+        class_weights="balanced",
+        rotations=True,
+        per_device_eval_batch_size=16,
+    )
+    assert (metrics["test"]["samples"], metrics["test"]["units"]) == (16, 4)  # four windows in each of four scenes
+    assert np.sum(metrics["test"]["confusion_matrix"]) == 4 * 48 * 48  # stitched: no pixel counts twice
+    assert set(metrics["test"]["iou"]) == set(CLASSES)
+    model = SpectralGPTForSemanticSegmentation.from_pretrained(tmp_path / "model").eval()
+    processor = SpectralGPTImageProcessor.from_pretrained(tmp_path / "model")
+    assert len(model.config.class_weights) == 3
+    rows = load_image_masks(maps, "all", classes=CLASSES, size=32)
+    with torch.no_grad():
+        again = model(**processor([row["pixels"] for row in rows], bands=rows[0]["bands"])).logits
+    assert torch.equal(logits[0], again)
+    path = next((maps / "images").glob("*.tif"))
+    result = pipeline("multispectral-image-segmentation", model=str(tmp_path / "model"))(str(path))
+    assert result["map"].pixels.shape == (1, 48, 48)
+
+
+def test_change_is_detected_on_one_radiometry_and_scored_on_the_whole_scene(pair, tmp_path):
+    metrics = run("change_detection", tmp_path, pair, crop_stride=16, class_weights="change", epoch_decay=0.95)
+    assert (metrics["test"]["samples"], metrics["test"]["units"]) == (9, 1)
+    assert np.sum(metrics["test"]["confusion_matrix"]) == 64 * 64
+    assert {"precision", "recall", "f1"} <= set(metrics["test"]["scores"])
+    model = SpectralGPTForChangeDetection.from_pretrained(tmp_path / "model")
+    unchanged, changed = model.config.class_weights  # 20 p and 2 (1 - p)
+    assert 0.1 < unchanged / 20 < 0.3
+    assert unchanged / 20 + changed / 2 == pytest.approx(1)
+    detect = pipeline("multispectral-change-detection", model=str(tmp_path / "model"))
+    result = detect((str(pair / "before" / "a.tif"), str(pair / "after" / "a.tif")))
+    assert result["map"].pixels.shape == (1, 64, 64)
+    processor = SpectralGPTImageProcessor.from_pretrained(tmp_path / "model")
+    assert processor.normalization_scope == "given"
+
+
+class Interruption(Exception):
+    pass
+
+
+def test_an_interrupted_and_resumed_run_ends_with_the_same_metrics(classes, tmp_path, monkeypatch):
+    options = {
+        "drop_path_rate": 0.2,
+        "mixup": 0.8,
+        "crop_scale": 0.5,
+        "random_erasing": 0.25,
+        "num_train_epochs": 3,
+        "train_split": "train",
+        "validation_split": "validation",
+    }
+    whole = run("classification", tmp_path / "whole", classes, **options)
+
+    training_step = FineTuner.training_step
+
+    def interrupted(self, *arguments, **keywords):
+        if self.state.global_step == 5:
+            raise Interruption
+        return training_step(self, *arguments, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FineTuner, "training_step", interrupted)
+        with pytest.raises(Interruption):
+            run("classification", tmp_path / "parts", classes, **options)
+    parts = run("classification", tmp_path / "parts", classes, resume_from_checkpoint="last", **options)
+    assert parts["test"] == whole["test"]
+    assert parts["validation"] == whole["validation"]
+
+
+def test_lora_weights_are_saved_loaded_and_merged(classes, tmp_path, monkeypatch):
+    from peft import PeftModel
+
+    logits = last_logits(monkeypatch)
+    run(
+        "classification",
+        tmp_path,
+        classes,
+        model_name_or_path=str(CHECKPOINT),
+        config_name=None,
+        config_overrides=None,
+        lora_rank=2,
+        max_steps=2,
+        learning_rate=1e-2,
+        per_device_eval_batch_size=16,
+    )
+    folder = tmp_path / "model"
+    merged = SpectralGPTForImageClassification.from_pretrained(folder).eval()
+    base = SpectralGPTForImageClassification.from_pretrained(CHECKPOINT, dtype=torch.float32, num_labels=2)
+    base.resize_positions(32)
+    adapted = PeftModel.from_pretrained(base, folder / "lora").eval()
+    processor = SpectralGPTImageProcessor.from_pretrained(folder)
+    paths = sorted(classes.glob("vegetation/*.tif"))[:2]
+    inputs = processor([str(path) for path in paths])
+    with torch.no_grad():
+        expected = merged(**inputs).logits
+        torch.testing.assert_close(adapted(**inputs).logits, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(logits[0][:2], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "overrides"),
+    [
+        ("classification", "vit", "hidden_size=32,num_hidden_layers=1,num_attention_heads=2,intermediate_size=32"),
+        pytest.param(
+            "classification",
+            "resnet",
+            "embedding_size=8,hidden_sizes=[8,16],depths=[1,1],layer_type=basic",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "classification",
+            "swin",
+            "embed_dim=8,depths=[1,1],num_heads=[1,2],window_size=4",
+            marks=pytest.mark.slow,
+        ),
+        ("segmentation", "segformer", "hidden_sizes=[8,8,8,8],depths=[1,1,1,1],decoder_hidden_size=8"),
+        ("change_detection", "segformer", "hidden_sizes=[8,8,8,8],depths=[1,1,1,1],decoder_hidden_size=8"),
+    ],
+)
+def test_baselines_train_on_the_same_pixels(task, name, overrides, classes, maps, pair, tmp_path):
+    data = {"classification": classes, "segmentation": maps, "change_detection": pair}[task]
+    overrides = "patch_size=4," + overrides if name in ("vit", "swin") else overrides
+    names = {"class_names": CLASSES} if task == "segmentation" else {}
+    metrics = run(task, tmp_path, data, config_name=name, config_overrides=overrides, num_train_epochs=1, **names)
+    assert np.isfinite(metrics["test"]["loss"])
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config["num_channels"] == (24 if task == "change_detection" else 12)
+
+
+def test_a_frozen_encoder_keeps_its_weights(classes, tmp_path):
+    start = {"model_name_or_path": str(CHECKPOINT), "config_name": None, "config_overrides": None}
+    run("classification", tmp_path, classes, freeze_encoder=True, max_steps=1, **start)
+    before = SpectralGPTForImageClassification.from_pretrained(CHECKPOINT, dtype=torch.float32, num_labels=2)
+    before.resize_positions(32)
+    after = SpectralGPTForImageClassification.from_pretrained(tmp_path / "model")
+    for name, parameter in before.spectralgpt.named_parameters():
+        assert torch.equal(parameter, after.get_parameter(f"spectralgpt.{name}"))
+
+
+def test_options_that_exclude_each_other_are_named(classes, tmp_path):
+    with pytest.raises(ValueError, match="either `model_name_or_path`"):
+        run("classification", tmp_path, classes, model_name_or_path=str(CHECKPOINT))
+    with pytest.raises(ValueError, match="`freeze_encoder` and `lora_rank` exclude each other"):
+        run("classification", tmp_path, classes, freeze_encoder=True, lora_rank=2)
+    with pytest.raises(ValueError, match="Early stopping needs"):
+        run("classification", tmp_path, classes, early_stopping_patience=2)
+
+
+@pytest.mark.slow
+def test_one_chip_is_learnt_by_heart(tmp_path):
+    write_maps(tmp_path / "data", [(128, 0)], 64)
+    metrics = run(
+        "segmentation",
+        tmp_path,
+        tmp_path / "data",
+        model_name_or_path=str(CHECKPOINT),
+        config_name=None,
+        config_overrides="decode_hidden_size=32,decode_dropout=0.0",
+        class_names=CLASSES,
+        image_size=64,
+        max_steps=120,
+    )
+    assert metrics["test"]["scores"]["oa"] > 0.95
+
+
+@pytest.mark.slow
+def test_genuine_patches_of_bigearthnet_run_end_to_end(shared_data, tmp_path):
+    metrics = run(
+        "classification",
+        tmp_path,
+        shared_data / "bigearthnet",
+        dataset="bigearthnet",
+        model_name_or_path=str(CHECKPOINT),
+        config_name=None,
+        config_overrides=None,
+        image_size=64,
+        max_steps=30,
+        lr_scheduler_type="constant",
+    )
+    assert metrics["test"]["samples"] == 6
+    assert metrics["test"]["scores"]["macro_map"] > 0.9  # it was trained on them
+
+
+def test_frozen_features_are_probed_with_neighbours_and_a_linear_map(classes, tmp_path, monkeypatch, capsys):
+    options = ["--data_dir", str(classes), "--output_dir", str(tmp_path), "--model_name_or_path", str(CHECKPOINT)]
+    options += ["--image_size", "32", "--use_cpu", "True", "--train_split", "all", "--test_split", "all"]
+    monkeypatch.setattr(
+        sys, "argv", ["probe.py", *options, "--validation_split", "none", "--bootstrap_resamples", "20"]
+    )
+    runpy.run_path("examples/probe.py", run_name="__main__")
+    found = json.loads((tmp_path / "probe.json").read_text())
+    assert found["linear probe"]["scores"]["accuracy"] > 0.9  # of what it was fitted to
+    assert "nearest neighbours   accuracy" in capsys.readouterr().out
