@@ -15,6 +15,7 @@ bytes, and 1 ms a chip of 13 x 192 x 192 to read with its checksum, where uncomp
 disk.
 """
 
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -157,8 +158,16 @@ class ShardFile:
 
 def decode_rows(table: pa.Table) -> list[np.ndarray | None]:
     """Return the pixels (C, H, W), uint16, of each row, sharing the table's memory; None where a row is corrupt."""
-    shapes = table["shape"].to_pylist()
-    return [_decode(pixels, shape) for pixels, shape in zip(table["pixels"], shapes)]
+    shapes = iter(table["shape"].to_pylist())
+    images = []
+    for chunk in table["pixels"].chunks:
+        # Scalars of Arrow would copy their bytes.
+        _, bounds, content = chunk.cast(pa.large_binary()).buffers()
+        starts = np.frombuffer(bounds, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1].tolist()
+        values = np.frombuffer(content or b"", np.uint8)
+        for start, end, valid, shape in zip(starts, starts[1:], chunk.is_valid().to_pylist(), shapes):
+            images.append(_decode(values[start:end], shape) if valid else None)
+    return images
 
 
 def shard_schema(class_names: Sequence[str] | None = None, multi_label: bool = False) -> pa.Schema:
@@ -269,13 +278,10 @@ _REQUIRED = {
 _PLAIN = ("id", "bands", "offset", "crs", "transform", "date", "label", "labels")
 
 
-def _decode(pixels: pa.Scalar, shape: list[int] | None) -> np.ndarray | None:
-    if not pixels.is_valid or shape is None or len(shape) != 3 or None in shape or min(shape) < 1:
+def _decode(content: np.ndarray, shape: list[int] | None) -> np.ndarray | None:
+    if shape is None or len(shape) != 3 or None in shape or min(shape) < 1:
         return None
-    content = pixels.as_buffer()
-    if content.size != 2 * shape[0] * shape[1] * shape[2]:
-        return None
-    return np.frombuffer(content, "<u2").reshape(shape)
+    return content.view("<u2").reshape(shape) if len(content) == 2 * math.prod(shape) else None
 
 
 def _encode(row: ShardRow) -> bytes:
