@@ -161,6 +161,32 @@ def demo(
     )
 
 
+@app.command("publish-space")
+def publish_demo(
+    checkpoint: Annotated[str, typer.Argument(help="Pretrained: folder, or name on the Hub.")],
+    repo_id: Annotated[str, typer.Argument(help="namespace/name of the Space; made if there is none.")],
+    classification: Annotated[str | None, typer.Option(help="Checkpoint for the tab Classify.")] = None,
+    segmentation: Annotated[str | None, typer.Option(help="Checkpoint for the tab Segment.")] = None,
+    change: Annotated[str | None, typer.Option(help="Checkpoint for the tab Change.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new Space private.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change.")] = False,
+) -> None:
+    """Upload the page of `demo` as a Gradio Space, as one commit. Takes HF_TOKEN."""
+    from .conversion.space import publish_space
+
+    url = publish_space(
+        repo_id,
+        checkpoint,
+        classification=classification,
+        segmentation=segmentation,
+        change=change,
+        private=private,
+        dry_run=dry_run,
+        report=typer.echo,
+    )
+    typer.echo(url)
+
+
 Area = Annotated[str | None, typer.Option(help="left,bottom,right,top; or a GeoJSON file.")]
 AreaCrs = Annotated[str | None, typer.Option(help="Of the area, such as EPSG:4326; that of the scene for bounds.")]
 Bands = Annotated[str | None, typer.Option(help="Names in order, with commas, where the files do not say them.")]

@@ -42,6 +42,7 @@ class Trouble:
 @dataclass
 class Repository:
     private: bool
+    sdk: str | None = None  # of a Space
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)  # all files of each
     branches: dict[str, str] = field(default_factory=dict)
     pull_requests: list[str] = field(default_factory=list)
@@ -243,10 +244,12 @@ class _Handler(BaseHTTPRequestHandler):
     def create(self) -> None:
         wanted = json.loads(self.body)
         name = f"{wanted['organization']}/{wanted['name']}"
+        if (wanted.get("type") == "space") != ("sdk" in wanted):
+            raise _Refusal(400, message="a Space, and nothing else, has an sdk")
         answer = {"url": f"{self.hub.url}/{name}", "name": name}
         if name in self.hub.repositories:
             return self.send(answer, 409)
-        repo = self.hub.repositories[name] = Repository(wanted.get("visibility") == "private")
+        repo = self.hub.repositories[name] = Repository(wanted.get("visibility") == "private", wanted.get("sdk"))
         repo.branches["main"] = repo.add({".gitattributes": b"*.safetensors filter=lfs\n"})
         self.send(answer)
 
@@ -323,7 +326,8 @@ class _Handler(BaseHTTPRequestHandler):
             elif item["key"] == "deletedFile":
                 del files[value["path"]]
         commit = repo.add(files)
-        answer = {"success": True, "commitOid": commit, "commitUrl": f"{self.hub.url}/{self.name}/commit/{commit}"}
+        page = f"{self.hub.url}/{'spaces/' if repo.sdk else ''}{self.name}"
+        answer = {"success": True, "commitOid": commit, "commitUrl": f"{page}/commit/{commit}"}
         if self.query.get("create_pr"):
             repo.pull_requests.append(commit)
             answer["pullRequestUrl"] = f"{self.hub.url}/{self.name}/discussions/{len(repo.pull_requests)}"
@@ -337,14 +341,14 @@ REVISION = r"(?P<revision>[^/]+)"
 ROUTES = {
     "POST create": "/api/repos/create",
     "POST validate": "/api/validate-yaml",
-    "GET show": rf"/api/(?:models|datasets)/{REPO}(/revision/{REVISION})?",
-    "GET tree": rf"/api/(?:models|datasets)/{REPO}/tree/{REVISION}/?",
-    "GET refs": rf"/api/(?:models|datasets)/{REPO}/refs",
-    "POST branch": rf"/api/(?:models|datasets)/{REPO}/branch/(?P<name>[^/]+)",
-    "POST preupload": rf"/api/(?:models|datasets)/{REPO}/preupload/{REVISION}",
-    "POST commit": rf"/api/(?:models|datasets)/{REPO}/commit/{REVISION}",
-    "POST batch": rf"(?:/datasets)?/{REPO}\.git/info/lfs/objects/batch",
-    "POST verify": rf"(?:/datasets)?/{REPO}\.git/info/lfs/objects/verify",
+    "GET show": rf"/api/(?:models|datasets|spaces)/{REPO}(/revision/{REVISION})?",
+    "GET tree": rf"/api/(?:models|datasets|spaces)/{REPO}/tree/{REVISION}/?",
+    "GET refs": rf"/api/(?:models|datasets|spaces)/{REPO}/refs",
+    "POST branch": rf"/api/(?:models|datasets|spaces)/{REPO}/branch/(?P<name>[^/]+)",
+    "POST preupload": rf"/api/(?:models|datasets|spaces)/{REPO}/preupload/{REVISION}",
+    "POST commit": rf"/api/(?:models|datasets|spaces)/{REPO}/commit/{REVISION}",
+    "POST batch": rf"(?:/datasets|/spaces)?/{REPO}\.git/info/lfs/objects/batch",
+    "POST verify": rf"(?:/datasets|/spaces)?/{REPO}\.git/info/lfs/objects/verify",
     "GET resolve": rf"/{REPO}/resolve/{REVISION}/(?P<path>.+)",
     "GET download": r"/objects/(?P<oid>\w+)",
     "PUT upload": r"/objects/(?P<oid>\w+)(?P<part>/\d+)?",

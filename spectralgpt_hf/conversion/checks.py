@@ -119,10 +119,11 @@ def _file_problems(folder: Path) -> Iterator[str]:
         if path.is_symlink():
             yield f"{name}: a link; expected the file itself"
         elif not path.is_dir():
-            yield from (f"{name}: {problem}" for problem in _problems_of(path))
+            yield from (f"{name}: {problem}" for problem in problems_of(path))
 
 
-def _problems_of(path: Path) -> Iterator[str]:
+def problems_of(path: Path) -> Iterator[str]:
+    """Say why a file must not be published, by its kind and its content."""
     if path.suffix in PICKLES or zipfile.is_zipfile(path):
         yield "may be a pickle, which runs code when it is loaded; weights go into safetensors"
     elif not re.fullmatch(r"[\w.+-]+", path.name):

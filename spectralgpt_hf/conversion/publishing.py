@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
@@ -77,7 +77,7 @@ def publish(
     outputs = check_checkpoint(folder)
     report("Loads with this package and without it, to the same outputs.")
 
-    target = _Target(HfApi(token=token), repo_id, revision or "main")
+    target = Target(HfApi(token=token), repo_id, revision or "main")
     seen = target.look()
     if private and seen and not seen.is_private:
         raise ValueError(f"{repo_id} is public: make it private in its settings, or publish under another name.")
@@ -113,16 +113,17 @@ class _Branch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Target:
-    """A branch of a repository, there or to be made."""
+class Target:
+    """A branch of a repository, there or to be made: of a model, or of a Gradio Space."""
 
     api: HfApi
     repo_id: str
     branch: str
+    repo_type: str = "model"
 
     @property
     def url(self) -> str:
-        return f"{self.api.endpoint}/{self.repo_id}"
+        return f"{self.api.endpoint}/{'spaces/' if self.repo_type == 'space' else ''}{self.repo_id}"
 
     def url_of(self, commit: str) -> str:
         return f"{self.url}/commit/{commit}"
@@ -131,9 +132,9 @@ class _Target:
         """Return what is there; None without a repository."""
         exists = True
         try:
-            info = _insist(lambda: self.api.model_info(self.repo_id, revision=self.branch))
+            info = _insist(lambda: self.api.repo_info(self.repo_id, revision=self.branch, repo_type=self.repo_type))
         except RevisionNotFoundError:
-            info, exists = _insist(lambda: self.api.model_info(self.repo_id)), False
+            info, exists = _insist(lambda: self.api.repo_info(self.repo_id, repo_type=self.repo_type)), False
         except RepositoryNotFoundError:
             return None
         return _Branch(str(info.sha), exists, bool(info.private))
@@ -142,7 +143,8 @@ class _Target:
         """Return which files of a commit publishing adds, changes or deletes."""
         there: dict[str, RepoFile] = {}
         if commit:
-            tree = _insist(lambda: list(self.api.list_repo_tree(self.repo_id, recursive=True, revision=commit)))
+            options: dict[str, Any] = {"recursive": True, "revision": commit, "repo_type": self.repo_type}
+            tree = _insist(lambda: list(self.api.list_repo_tree(self.repo_id, **options)))
             there = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
         added = {name: "add" for name in files if name not in there}
         changed = {name: "change" for name in files if name in there and not _is_same(files[name], there[name])}
@@ -157,13 +159,16 @@ class _Target:
         Returns:
             The commit, and the URL of the pull request or of the commit.
         """
-        api, repo_id = self.api, self.repo_id
+        api, repo_id, repo_type = self.api, self.repo_id, self.repo_type
         if seen is None:
-            _insist(lambda: api.create_repo(repo_id, private=private, exist_ok=True))
+            sdk = "gradio" if repo_type == "space" else None
+            options: dict[str, Any] = {"repo_type": repo_type, "space_sdk": sdk}
+            _insist(lambda: api.create_repo(repo_id, private=private, exist_ok=True, **options))
             seen = self.look()
         parent = seen.head if seen else None
         if not (seen and seen.exists) and not create_pr:
-            _insist(lambda: api.create_branch(repo_id, branch=self.branch, revision=parent, exist_ok=True))
+            branch: dict[str, Any] = {"branch": self.branch, "revision": parent, "repo_type": repo_type}
+            _insist(lambda: api.create_branch(repo_id, **branch, exist_ok=True))
         earlier = {parent, *(self._pull_requests() if create_pr else ())}
         operations = [
             CommitOperationDelete(name) if change == "delete" else CommitOperationAdd(name, files[name])
@@ -186,6 +191,7 @@ class _Target:
                     repo_id,
                     operations,
                     commit_message="Publish with spectralgpt-hf",
+                    repo_type=repo_type,
                     revision=self.branch,
                     create_pr=create_pr,
                     parent_commit=parent,
