@@ -1,0 +1,137 @@
+import numpy as np
+import pytest
+import torch
+
+from spectralgpt_hf import SpectralGPTImageProcessor
+from spectralgpt_hf.data.folders import load_change_pairs, load_image_masks
+from spectralgpt_hf.data.shards import ShardRow, write_shards
+from spectralgpt_hf.modeling.bands import L2A_BANDS
+from spectralgpt_hf.training.augmentation import Augmentation
+from spectralgpt_hf.training.options import FineTuningOptions
+from spectralgpt_hf.training.samples import (
+    Samples,
+    class_weights,
+    collate,
+    load_dataset,
+    load_samples,
+    measure_by_scene,
+)
+from tests.data.files import write_image
+
+
+BANDS = list(L2A_BANDS)
+
+
+def options(folder, **changes) -> FineTuningOptions:
+    settings = {"config_name": "tiny", "image_size": 16, "output_dir": str(folder), "use_cpu": True, "seed": 0}
+    return FineTuningOptions(data_dir=str(folder), **settings | changes)
+
+
+@pytest.fixture
+def pair(tmp_path):
+    rng = np.random.default_rng(0)
+    before = rng.integers(1, 3000, (12, 24, 24), dtype=np.uint16)
+    mask = np.zeros((24, 24), np.uint8)
+    mask[:6] = 1
+    after = before + np.uint16(1000) * mask
+    for name, pixels in (("before", before), ("after", after), ("masks", mask)):
+        write_image(tmp_path / name / "a.tif", pixels)
+    return load_change_pairs(tmp_path, "all", bands=BANDS, size=16, stride=8)
+
+
+def test_both_dates_of_all_windows_share_the_scenes_radiometry(pair):
+    processor = SpectralGPTImageProcessor(normalization_scope="given")
+    samples = Samples(pair, processor, measure_by_scene(pair, processor))
+    for sample in samples:
+        unchanged = sample["labels"] == 0
+        assert torch.equal(sample["pixel_values"][:, unchanged], sample["pixel_values_after"][:, unchanged])
+    top, below = samples[0]["pixel_values"], samples[2]["pixel_values"]  # windows 8 px apart
+    assert torch.equal(top[:, 8:], below[:, :8])
+
+
+def test_classes_weigh_by_their_share(pair):
+    samples = Samples(pair, SpectralGPTImageProcessor())
+    change = torch.stack([sample["labels"] for sample in samples]).float().mean().item()
+    assert class_weights("change", samples) == pytest.approx([20 * change, 2 * (1 - change)])
+    balanced = class_weights("balanced", samples)
+    assert balanced[0] * (1 - change) == pytest.approx(balanced[1] * change)
+    assert sum(balanced) == pytest.approx(2)
+    assert class_weights("0.4,1.6", samples) == [0.4, 1.6]
+    assert class_weights("none", samples) is None
+    with pytest.raises(ValueError, match="must be 2 numbers"):
+        class_weights("1", samples)
+
+
+def test_shards_with_labels_are_read_as_they_were_written(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(1, 3000, (3, 12, 16, 16), dtype=np.uint16)
+    rows = [ShardRow(id=str(i), pixels=image, bands=BANDS, labels=[i, 2]) for i, image in enumerate(images)]
+    write_shards(rows, tmp_path, class_names=["a", "b", "c"], multi_label=True)
+    dataset = load_dataset("classification", options(tmp_path, dataset="shards"), "train")
+    samples = Samples(dataset, SpectralGPTImageProcessor())
+    assert samples.class_names == ["a", "b", "c"]
+    assert samples.multi_label
+    assert [sample["labels"].tolist() for sample in samples] == [[1, 0, 1], [0, 1, 1], [0, 0, 1]]
+    assert torch.equal(
+        samples[1]["pixel_values"], SpectralGPTImageProcessor()(images[1], bands=BANDS)["pixel_values"][0]
+    )
+
+
+def write_classes(folder) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        for number, size in enumerate((16, 24, 40)):
+            pixels = rng.integers(1, 3000, (12, size, size), dtype=np.uint16)
+            pixels[:, :8, :8] = 0  # no data
+            write_image(folder / name / f"{number}.tif", pixels)
+
+
+def test_random_crops_of_images_of_any_size_carry_their_pixels_without_data_along(tmp_path):
+    write_classes(tmp_path)
+    settings = options(
+        tmp_path, file_bands=BANDS, train_split="all", validation_split="none", test_split="none", crop_scale=1.0
+    )
+    train = load_samples("classification", settings, SpectralGPTImageProcessor(size=16))["train"]
+    batch = collate([train[index] for index in range(len(train))])
+    assert batch["pixel_values"].shape == (6, 12, 40, 40)
+    crops = Augmentation(settings, num_classes=2)(batch, epoch=0)
+    assert crops["pixel_values"].shape == (6, 12, 16, 16)
+    assert crops["attention_mask"].shape == (6, 4, 2, 2)
+    # A quarter of a 16 px image is missing, and less of the larger ones.
+    assert crops["attention_mask"][0].sum() == 12
+    assert torch.equal(crops["labels"], torch.eye(2).repeat_interleave(3, 0))
+
+
+def test_what_a_sample_becomes_depends_on_its_number_and_the_epoch_alone(tmp_path):
+    write_classes(tmp_path)
+    settings = options(
+        tmp_path, file_bands=BANDS, train_split="all", validation_split="none", test_split="none", crop_scale=0.2
+    )
+    train = load_samples("classification", settings, SpectralGPTImageProcessor(size=16))["train"]
+    augment = Augmentation(settings)
+    together = augment(collate([train[2], train[5]]), epoch=3)["pixel_values"]
+    alone = augment(collate([train[5]]), epoch=3)["pixel_values"]
+    torch.testing.assert_close(together[1], alone[0], rtol=0, atol=1e-5)
+    assert not torch.allclose(alone, augment(collate([train[5]]), epoch=4)["pixel_values"])
+
+
+def test_a_share_of_the_training_split_is_the_same_each_time(tmp_path):
+    write_classes(tmp_path)
+    settings = options(tmp_path, file_bands=BANDS, train_split="all", train_share=0.5, data_seed=1)
+    chosen = load_dataset("classification", settings, "all")["id"]
+    assert len(chosen) == 3
+    assert list(chosen) == list(load_dataset("classification", settings, "all")["id"])
+
+
+def test_an_unknown_dataset_is_refused_with_the_known_ones(tmp_path):
+    with pytest.raises(ValueError, match="one of segmunich, bigearthnet_v2, folder for segmentation, got 'oscd'"):
+        load_dataset("segmentation", options(tmp_path, dataset="oscd"), "train")
+
+
+def test_scenes_of_single_images_are_measured_one_by_one(tmp_path):
+    for number in (1, 2):
+        write_image(tmp_path / "images" / f"{number}.tif", np.full((12, 16, 16), 1000 * number, np.uint16))
+        write_image(tmp_path / "masks" / f"{number}.png", np.zeros((16, 16), np.uint8))
+    rows = load_image_masks(tmp_path, "all", classes=["a"], bands=BANDS)
+    found = measure_by_scene(rows, SpectralGPTImageProcessor())
+    assert {scene: values["mean"][0] for scene, values in found.items()} == {"1": 1000, "2": 2000}
