@@ -1,9 +1,9 @@
 """Does the embedded checkpoint learn a new task in fewer steps than random weights?
 
-    python benchmarks/transfer.py CHIPS [--seeds 3] [--steps 80]
+    python benchmarks/transfer.py CHIPS [--seeds 3] [--steps 120]
 
 CHIPS holds `L2A/*.tif` (12 bands, unnamed, in the usual order) and `LULC/*.tif` of the same names, none of which the
-checkpoint has seen. Of each chip, windows of 48 px with gaps between them are taken in turn to learn from and to hold
+checkpoint has seen. Of each chip, windows of 32 px with gaps as wide between them are taken in turn to learn from and to hold
 out. Printed: the held-out pixel accuracy after every few steps, mean and range over the seeds, and how many steps each
 start needs for the score that the worse one reaches in the end. Both starts see the same batches.
 """
@@ -30,7 +30,7 @@ from spectralgpt_hf.training.samples import Samples, measure_by_scene
 
 
 CLASSES = {1: "water", 2: "trees", 3: "flooded", 4: "crops", 5: "built", 6: "bare", 7: "snow", 9: "rangeland"}
-SIZE, GAP = 48, 10
+SIZE, GAP = 32, 32
 
 
 def cut_windows(chips: Path, folder: Path) -> None:
@@ -67,7 +67,7 @@ def curve(folder: Path, options: argparse.Namespace, pretrained: bool, seed: int
             warmup_steps=5,
             weight_decay=0.05,
             per_device_train_batch_size=4,
-            per_device_eval_batch_size=8,
+            per_device_eval_batch_size=40,
             eval_steps=options.every,
             use_cpu=True,
             disable_tqdm=True,
@@ -93,9 +93,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("chips", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=80)
-    parser.add_argument("--every", type=int, default=10)
-    parser.add_argument("--learning_rate", type=float, default=5e-4)
+    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--every", type=int, default=20)
+    parser.add_argument("--learning_rate", type=float, default=1e-3)
     options = parser.parse_args()
     logging.set_verbosity_error()
     curves: dict[str, list[dict[int, float]]] = {"embedded": [], "random": []}
