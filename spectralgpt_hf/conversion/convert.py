@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 MAX_SHARD_SIZE = "5GB"
+CAST_PARTS = 8
 RECORD = "conversion.json"
 
 
@@ -73,12 +74,17 @@ def convert_checkpoint(
     with torch.device("meta"):
         model = architecture(config)  # names and shapes only
     check_tensors(original, model)
-    tensors = _cast(to_ours(original.state_dict), target_dtype, original.name)
-    model.load_state_dict(tensors, assign=True)  # memory-mapped still, unless cast
+    record = _describe(source, path, original, architecture.__name__, target_dtype)
+    if target_dtype is None:
+        tensors = original.state_dict  # memory-mapped still
+        _check_dtype(original)
+    else:
+        del original
+        tensors = _cast(path, target_dtype)
+    model.load_state_dict(to_ours(tensors), assign=True)
     processor = SpectralGPTImageProcessor(
         bands=config.bands or (), patch_size=config.patch_size, spectral_patch_size=config.spectral_patch_size
     )
-    record = _describe(source, path, original, model)
 
     with appearing(output_dir) as folder:
         folder.mkdir()
@@ -139,25 +145,36 @@ def _resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     return DTYPES[name]
 
 
-def _cast(tensors: dict[str, torch.Tensor], dtype: torch.dtype | None, file_name: str) -> dict[str, torch.Tensor]:
-    """Bring all tensors to `dtype`, or see that they have one already."""
-    if dtype is None:
-        found = sorted({_dtype_name(tensor) for tensor in tensors.values()})
-        if len(found) > 1:
-            raise ValueError(f"{file_name} mixes {', '.join(found)}: choose one with `dtype`.")
-        return tensors
-    cast = {name: tensor.to(dtype) for name, tensor in tensors.items()}
-    for name, tensor in cast.items():
-        if not tensor.isfinite().all():
-            raise ValueError(f"{file_name}: {name} holds values beyond the range of {dtype}; bfloat16 has a wider one.")
-    return cast
+def _check_dtype(original: OriginalCheckpoint) -> None:
+    found = sorted({_dtype_name(tensor.dtype) for tensor in original.state_dict.values()})
+    if len(found) > 1:
+        raise ValueError(f"{original.name} mixes {', '.join(found)}: choose one with `dtype`.")
+
+
+def _cast(path: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Return the tensors of a checkpoint in `dtype`; `ValueError` if it cannot hold a value."""
+    tensors: dict[str, torch.Tensor] = {}
+    for part in range(CAST_PARTS):
+        mapped = read_original(path).state_dict  # anew: pages once read count as memory until the file is closed
+        for name in list(mapped)[part::CAST_PARTS]:
+            tensors[name] = mapped[name].to(dtype)
+            if not tensors[name].isfinite().all():
+                raise ValueError(
+                    f"{path.name}: {our_name(name)} holds values beyond the range of {dtype}; bfloat16 has a wider one."
+                )
+    return tensors
 
 
 def _describe(
-    source: str | PathLike[str], path: Path, original: OriginalCheckpoint, model: torch.nn.Module
+    source: str | PathLike[str],
+    path: Path,
+    original: OriginalCheckpoint,
+    architecture: str,
+    dtype: torch.dtype | None,
 ) -> dict[str, Any]:
     """Return what `conversion.json` says: of a local source only the name, since the folder may be published."""
     url = urlsplit(str(source))
+    source_dtype = next(iter(original.state_dict.values())).dtype
     return {
         "source": {
             "file": path.name,
@@ -165,12 +182,9 @@ def _describe(
             "bytes": path.stat().st_size,
             "sha256": digest(path),
         },
-        "architecture": type(model).__name__,
+        "architecture": architecture,
         "layout": {"nested": original.nested, "prefix": original.prefix},
-        "dtype": {
-            "source": _dtype_name(next(iter(original.state_dict.values()))),
-            "written": _dtype_name(next(model.parameters())),
-        },
+        "dtype": {"source": _dtype_name(source_dtype), "written": _dtype_name(dtype or source_dtype)},
         "left_behind": list(original.others),
         "left_over": [],
         "tensors": [
@@ -180,8 +194,8 @@ def _describe(
     }
 
 
-def _dtype_name(tensor: torch.Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 @contextmanager

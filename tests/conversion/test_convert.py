@@ -313,21 +313,22 @@ def resident(field):
     return int(line.split()[1]) * 1024
 
 before, start = resident("VmRSS"), time.monotonic()
-convert_checkpoint(sys.argv[1], sys.argv[2])
+convert_checkpoint(sys.argv[1], sys.argv[2], dtype=sys.argv[3])
 print(time.monotonic() - start, resident("VmHWM") - before)
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="measures memory through /proc")
-def test_base_with_its_optimizer_converts_in_little_memory_and_time(tmp_path):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_base_with_its_optimizer_converts_in_little_memory_and_time(dtype, tmp_path):
     tensors = parity.original_checkpoint("base_128")
     moments = {i: {"exp_avg": t + 1, "exp_avg_sq": t * t} for i, t in enumerate(tensors.values())}
     source = save(tmp_path / "base.pth", {"model": tensors, "optimizer": {"state": moments}, "epoch": 199})
     assert source.stat().st_size > 1.1e9
 
     result = subprocess.run(
-        [sys.executable, "-c", MEASURE, source, tmp_path / "out"], check=True, capture_output=True, text=True
+        [sys.executable, "-c", MEASURE, source, tmp_path / "out", dtype], check=True, capture_output=True, text=True
     )
     seconds, extra_bytes = map(float, result.stdout.split())
 
