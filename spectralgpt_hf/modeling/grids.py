@@ -79,7 +79,7 @@ class Grid:
         rows, columns = out_shape or (height, width)
         if rows < 1 or columns < 1:
             raise ValueError(f"{name}: expected a positive `out_shape` (height, width), found {out_shape}.")
-        transform = self.transform * Affine.translation(column, row) * Affine.scale(width / columns, height / rows)
+        transform = resampled(self.transform, column, row, width / columns, height / rows)
         return Part(Window(column, row, width, height), Grid(self.crs, transform, rows, columns))
 
 
@@ -94,6 +94,15 @@ class Part:
     def is_decimated(self) -> bool:
         """Whether there are fewer, or more, pixels than in the window."""
         return (self.grid.height, self.grid.width) != (self.window.height, self.window.width)
+
+
+def resampled(transform: "Affine", column: float, row: float, across: float = 1, down: float = 1) -> "Affine":
+    """Return a transform that begins at a pixel of another, with pixels so many times as large.
+
+    Written out: releases of affine before 3 multiply with `*`, for which later ones warn.
+    """
+    a, b, c, d, e, f = transform[:6]
+    return Affine(a * across, b * down, a * column + b * row + c, d * across, e * down, d * column + e * row + f)
 
 
 def choose_grid(dataset: Any, resolution: float | None, name: str) -> Grid:
@@ -114,7 +123,7 @@ def choose_grid(dataset: Any, resolution: float | None, name: str) -> Grid:
     if grid.crs.is_projected:
         sampling = grid.pixel_size * grid.crs.linear_units_factor[1]
     else:
-        _, latitude = grid.transform * (grid.width / 2, grid.height / 2)
+        latitude = resampled(grid.transform, grid.width / 2, grid.height / 2).f
         sampling = grid.pixel_size * METRES_PER_DEGREE * math.sqrt(abs(math.cos(math.radians(latitude))))
     if not USUAL_SAMPLING[0] <= sampling <= USUAL_SAMPLING[1]:
         warnings.warn(
@@ -124,7 +133,7 @@ def choose_grid(dataset: Any, resolution: float | None, name: str) -> Grid:
         return grid
     factor = resolution / sampling
     height, width = (math.ceil(size / factor - 1e-6) for size in (grid.height, grid.width))
-    return Grid(grid.crs, grid.transform * Affine.scale(factor), height, width)
+    return Grid(grid.crs, resampled(grid.transform, 0, 0, factor, factor), height, width)
 
 
 def read_part(
