@@ -89,7 +89,9 @@ def random_crop_weights(
 
 def resample(images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     """Apply one matrix (B, h, H) to the rows and one (B, w, W) to the columns of images (B, C, H, W)."""
-    return rows.to(images.dtype)[:, None] @ images @ columns.to(images.dtype).transpose(1, 2)[:, None]
+    # One product for all bands of an image: broadcasting the matrix would copy it for each of them.
+    narrow = images.flatten(1, 2) @ columns.to(images.dtype).transpose(1, 2)
+    return rows.to(images.dtype)[:, None] @ narrow.unflatten(1, images.shape[1:3])
 
 
 def _bicubic_weights(start: torch.Tensor, length: torch.Tensor, source: int, target: int) -> torch.Tensor:

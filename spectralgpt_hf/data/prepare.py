@@ -52,7 +52,7 @@ def prepare_shards(
     validation_share: float = 0.0,
     seed: int = 0,
     rows_per_shard: int = 512,
-    compression: Compression = "zstd",
+    compression: Compression = "lz4",
     license: str | None = None,
     num_workers: int | None = None,
     **options: Any,
@@ -75,7 +75,7 @@ def prepare_shards(
             of the samples.
         seed: Of that choice.
         rows_per_shard: Samples of a shard before any is left out.
-        compression: "zstd", "lz4" or "none".
+        compression: "lz4"; "zstd", smaller and slower to read; or "none".
         license: Of the data, as the Hub calls it, for the card.
         num_workers: Processes that read and write; as many as there are cores by default.
         options: Further arguments of the dataset's reader, such as `num_classes`, `partition`, `share`.
@@ -149,10 +149,13 @@ def push_shards(folder: PathLike, repo_id: str, *, private: bool = False) -> str
         raise ValueError(f"{folder}: expected complete shards: repeat `spectralgpt prepare` to finish them.")
     api = HfApi()
     api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-    message = "Publish shards with spectralgpt-hf"
-    return api.upload_folder(
-        repo_id=repo_id, folder_path=folder, repo_type="dataset", commit_message=message
-    ).commit_url
+    commit = api.upload_folder(
+        repo_id=repo_id,
+        folder_path=str(folder),
+        repo_type="dataset",
+        commit_message="Publish shards with spectralgpt-hf",
+    )
+    return str(commit.commit_url)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Parquet shards: samples of Sentinel-2 in plain Arrow columns, readable by `datasets.load_dataset` without this package.
+"""Parquet shards: samples of Sentinel-2 in plain Arrow columns, which `datasets.load_dataset` reads by itself.
 
 A folder holds `data/{split}-00000-of-00012.parquet`. Columns of a row:
 
@@ -10,9 +10,9 @@ A folder holds `data/{split}-00000-of-00012.parquet`. Columns of a row:
 - `crs`: string (EPSG:n or WKT) or null; `transform`: list of six float64 (affine) or null; `date`: string (ISO) or null
 - `label`: int64, or `labels`: list of int64; names of the classes are in the schema, where `datasets` looks for them
 
-Row groups are small, so that one row is found without reading a shard. Compression is Zstandard, level 1: half the
-bytes, and 1 ms a chip of 13 x 192 x 192 to read with its checksum, where uncompressed it takes 0.4 ms and twice the
-disk.
+Row groups are small, so that one row is found without reading a shard. They are compressed with LZ4: two thirds of the
+bytes, and reading with the checksum takes 0.5 ms for 13 x 192 x 192 px; Zstandard halves the bytes and takes 1 ms, no
+compression takes 0.4 ms (`benchmarks/data_loading.py` compares them).
 """
 
 import math
@@ -183,7 +183,7 @@ def shard_schema(class_names: Sequence[str] | None = None, multi_label: bool = F
     return Features(features).arrow_schema
 
 
-def write_shard(rows: Iterable[ShardRow], path: PathLike, schema: pa.Schema, compression: Compression = "zstd") -> int:
+def write_shard(rows: Iterable[ShardRow], path: PathLike, schema: pa.Schema, compression: Compression = "lz4") -> int:
     """Write one shard under a temporary name, and give it its own once it is complete.
 
     Args:
@@ -237,7 +237,7 @@ def write_shards(
     rows_per_shard: int = 512,
     class_names: Sequence[str] | None = None,
     multi_label: bool = False,
-    compression: Compression = "zstd",
+    compression: Compression = "lz4",
 ) -> list[Path]:
     """Write samples at hand; `prepare_shards` does it in parallel, for files.
 
