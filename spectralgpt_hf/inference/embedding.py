@@ -116,7 +116,7 @@ def embed_scene(
 
         def write(parts: Callable[[str], Parts], scratch: Path) -> None:
             if per_chip:
-                _write_vectors(destination, parts("features"), scene, grid, tags)
+                _write_vectors(destination, parts("features"), scene, grid, channels, tags)
             else:
                 layer = Layer(destination, channels, "float16", float("nan"))
                 write_layer(layer, parts("features"), scratch, scene, grid, tags)
@@ -177,7 +177,7 @@ def _vectors(values: np.ndarray, valid: np.ndarray) -> dict[str, np.ndarray]:
     return {"features": np.where(valid, values, np.float32(np.nan))}
 
 
-def _write_vectors(path: Path, parts: Parts, scene: Scene, grid: TileGrid, tags: dict[str, str]) -> None:
+def _write_vectors(path: Path, parts: Parts, scene: Scene, grid: TileGrid, channels: int, tags: dict[str, str]) -> None:
     """Write a row for each chip with data in the area of interest."""
     area = grid.to_cells(scene.area.box)
     name = Path(scene.reader.tags["source"]).stem
@@ -194,5 +194,5 @@ def _write_vectors(path: Path, parts: Parts, scene: Scene, grid: TileGrid, tags:
     a, b, c, d, e, f = tuple(scene.reader.transform)[:6]
     x, y = np.moveaxis(np.array(corners, float).reshape(-1, 4, 2), -1, 0)
     footprints = np.stack([a * x + b * y + c, d * x + e * y + f], -1)
-    stacked = np.array(vectors, np.float32).reshape(len(ids), -1) if ids else np.zeros((0, 1), np.float32)
+    stacked = np.array(vectors, np.float32).reshape(len(ids), channels)
     write_geoparquet(path, ids, footprints, stacked, crs=scene.reader.crs, date=tags.get("date"), tags=tags)

@@ -14,6 +14,7 @@ import torch
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.sources import Source
 from .areas import Area
+from .maps import class_colours
 from .outputs import Layer, as_half, check_destination, describe, write_layer
 from .resuming import hash_source
 from .scenes import Scene
@@ -211,8 +212,6 @@ def _times_log(probabilities: np.ndarray) -> np.ndarray:
 
 def _files(destination: Path, layers: Sequence[str], classes: list[str]) -> dict[str, Layer]:
     """Return the files to write, by layer. The map comes last: where it is, all is."""
-    from .maps import class_colours
-
     files = {}
     for layer in layers:
         names = classes if layer == "probabilities" else [layer]

@@ -93,8 +93,8 @@ class TileGrid:
         if not 0 <= overlap < 1:
             raise ValueError(f"Expected an overlap of 0 or more and below 1, got {overlap}.")
         stride = max(unit, round(size * (1 - overlap) / unit) * unit)
-        if not 0 <= shift < stride or shift % (cell or 1):
-            raise ValueError(f"Expected a shift from 0 to below {stride} px, the distance of tiles, got {shift}.")
+        if shift < 0 or shift % (cell or 1):
+            raise ValueError(f"Expected a shift of 0 or more whole cells, got {shift} px.")
         return cls(height, width, size, stride, cell or stride, size // cell if cell else 1, shift)
 
     @cached_property

@@ -37,7 +37,7 @@ def test_a_scene_smaller_than_a_tile_has_one_tile_and_keeps_its_size():
         ({"size": 32, "cell": 10}, "and of `stride`"),
         ({"overlap": 1.0}, "overlap of 0 or more"),
         ({"overlap": -0.1}, "overlap of 0 or more"),
-        ({"shift": 16}, "shift from 0 to below 16"),
+        ({"shift": -8}, "shift of 0 or more"),
     ],
 )
 def test_numbers_that_do_not_fit_are_refused(arguments, expected):

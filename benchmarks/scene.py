@@ -1,0 +1,161 @@
+"""Map a synthetic scene, made by tiling the embedded sample: memory, a kill half-way, and how well stages overlap.
+
+    python benchmarks/scene.py                         # overlap of reading and model, with the embedded checkpoint
+    python benchmarks/scene.py --kill --size 10980     # a Sentinel-2 tile through a minimal model, killed and resumed
+
+Overlap efficiency is max(reading, model) / wall. Reading: everything that is read, alone: the decimated read of the
+statistics, and all pixels once. Model: one pass for every tile, alone, on all cores. Wall: `predict_scene` as a whole,
+from opening the scene to the finished COG. 100 % would mean that all but the slowest stage costs nothing.
+"""
+
+import argparse
+import hashlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import rasterio
+import torch
+from rasterio.windows import Window
+
+from spectralgpt_hf import SpectralGPTConfig, SpectralGPTForSemanticSegmentation, SpectralGPTImageProcessor
+from spectralgpt_hf.assets import CHECKPOINT, SAMPLE
+from spectralgpt_hf.inference import predict_scene
+from spectralgpt_hf.inference.threads import ordered_map
+from spectralgpt_hf.inference.tiles import TileGrid
+from spectralgpt_hf.modeling.bands import L2A_BANDS
+from spectralgpt_hf.modeling.rasters import open_raster
+
+
+def make_scene(path: Path, size: int) -> None:
+    """Tile the sample to a GeoTIFF of 12 bands, row by row."""
+    with rasterio.open(SAMPLE) as sample:
+        indexes = [index for index, name in enumerate(sample.descriptions, 1) if name in L2A_BANDS]
+        pixels = sample.read(indexes)
+        profile = {**sample.profile, "count": 12, "height": size, "width": size, "compress": "zstd", "zstd_level": 1}
+        profile |= {"tiled": True, "blockxsize": 512, "blockysize": 512, "interleave": "band", "predictor": 2}
+        with rasterio.open(path, "w", **profile) as dataset:
+            dataset.descriptions = [sample.descriptions[index - 1] for index in indexes]
+            for top in range(0, size, pixels.shape[1]):
+                for left in range(0, size, pixels.shape[2]):
+                    height, width = min(pixels.shape[1], size - top), min(pixels.shape[2], size - left)
+                    dataset.write(pixels[:, :height, :width], window=Window(left, top, width, height))
+
+
+def make_checkpoint(folder: Path, minimal: bool) -> None:
+    """Save a model for four classes, without training: minimal, or with the embedded encoder."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 32}
+    torch.manual_seed(0)
+    if minimal:
+        config = SpectralGPTConfig.from_preset("tiny", **sizes, decode_hidden_size=16, num_labels=4)
+        model = SpectralGPTForSemanticSegmentation(config)
+    else:
+        options: dict[str, Any] = {"num_labels": 4, "decode_hidden_size": 16, "dtype": torch.float32}
+        model = SpectralGPTForSemanticSegmentation.from_pretrained(CHECKPOINT, **options)
+    model.save_pretrained(folder)
+    SpectralGPTImageProcessor.from_pretrained(CHECKPOINT).save_pretrained(folder)
+
+
+def measure_overlap(scene: Path, checkpoint: Path, overlap: float, folder: Path) -> None:
+    """Print the time of reading, of the model, and of both together."""
+    model = SpectralGPTForSemanticSegmentation.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    processor = SpectralGPTImageProcessor.from_pretrained(checkpoint)
+    cores = torch.get_num_threads()
+
+    start = time.perf_counter()
+    processor.measure_statistics(scene)
+    with open_raster(scene, processor.bands) as reader:
+        for top in range(0, reader.height, 512):
+            reader.read((0, top, reader.width, min(512, reader.height - top)))
+        grid = TileGrid.cover(reader.height, reader.width, model.config.image_size, overlap, 1, processor.patch_size)
+    reading = time.perf_counter() - start
+
+    count = len(grid.tops) * len(grid.lefts)
+    pixel_values = torch.rand(1, 12, grid.size, grid.size)
+    forward = torch.inference_mode()(lambda _: model(pixel_values=pixel_values).logits)
+    start = time.perf_counter()
+    for _ in ordered_map(forward, range(count), cores, 2 * cores):
+        pass
+    computing = time.perf_counter() - start
+    torch.set_num_threads(cores)
+
+    start = time.perf_counter()
+    predict_scene(model, processor, scene, folder / "map.tif", overlap=overlap, progress=False)
+    wall = time.perf_counter() - start
+    print(f"{count} tiles of {grid.size} px on {cores} threads, torch {torch.__version__}")
+    print(f"reading {reading:.1f} s, model {computing:.1f} s, their sum {reading + computing:.1f} s")
+    print(f"together {wall:.1f} s")
+    print(f"overlap efficiency, max(reading, model) / wall: {max(reading, computing) / wall:.0%}")
+
+
+def measure_kill(scene: Path, checkpoint: Path, overlap: float, folder: Path) -> None:
+    """Print peak memory of a run, and whether one that is killed half-way and resumed gives the same file."""
+    command = partial(
+        _run, [str(Path(sys.executable).parent / "spectralgpt"), "predict", str(checkpoint), str(scene)], str(overlap)
+    )
+    whole, resumed = folder / "whole.tif", folder / "resumed.tif"
+    start = time.perf_counter()
+    strips = command(whole)
+    wall = time.perf_counter() - start
+    print(f"a run without interruption: {wall:.0f} s, {strips} strips, {_peak():.2f} GiB resident at most")
+    print(f"killed after {command(resumed, kill_after=strips // 2)} of {strips} strips")
+    start = time.perf_counter()
+    command(resumed)
+    same = _hash(whole) == _hash(resumed)
+    print(f"resumed: {time.perf_counter() - start:.0f} s, {_peak():.2f} GiB; the same file: {same}")
+    if not same:
+        raise RuntimeError("The resumed run gave another file.")
+
+
+def _run(command: list[str], overlap: str, destination: Path, kill_after: int | None = None) -> int:
+    """Run the command, kill it once so many strips are finished, and return how many were seen."""
+    arguments = [*command, str(destination), "--overlap", overlap, "--device", "cpu"]
+    process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    strips = 0
+    while process.poll() is None:
+        strips = max(strips, len(list(Path(f"{destination}.parts").rglob("*.npz"))))
+        if kill_after is not None and strips >= kill_after:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            return strips
+        time.sleep(0.2)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(arguments)} ended with {process.returncode}.")
+    return strips
+
+
+def _peak() -> float:
+    """Return the largest resident memory of any run so far, in GiB."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+
+
+def _hash(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=1024, help="Height and width of the scene, in pixels.")
+    parser.add_argument("--overlap", type=float, default=0.5)
+    parser.add_argument("--kill", action="store_true", help="Measure memory, and kill and resume a run.")
+    parser.add_argument("--minimal", action="store_true", help="A minimal model; implied by --kill.")
+    parser.add_argument("--folder", type=Path, help="For the files; a temporary one by default.")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+        folder = Path(name)
+        make_scene(folder / "scene.tif", arguments.size)
+        make_checkpoint(folder / "checkpoint", arguments.minimal or arguments.kill)
+        measure = measure_kill if arguments.kill else measure_overlap
+        measure(folder / "scene.tif", folder / "checkpoint", arguments.overlap, folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+import geopandas
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import rasterio
+import torch
+from rio_cogeo import cog_validate
+from torch import nn
+
+from spectralgpt_hf.inference import embed_scene
+from spectralgpt_hf.modeling.rasters import read_raster
+
+from .scenes import cut_corner, encoder, processor, read, segmenter, write_scene
+
+
+@pytest.fixture
+def scene(tmp_path):
+    return write_scene(tmp_path / "scene_20200304.tif")
+
+
+@pytest.fixture
+def embed(tmp_path):
+    def run(source, name="features.tif", model=None, **options):
+        return embed_scene(model or encoder(), processor(), source, tmp_path / name, progress=False, **options)
+
+    return run
+
+
+def features_of(scene, window, model):
+    inputs = processor()(read_raster(scene, window=window), statistics=processor().measure_statistics(scene))
+    with torch.no_grad():
+        return model.feature_map(model(**inputs).last_hidden_state, *window[2:])[0]
+
+
+def test_a_map_of_features_is_a_georeferenced_cog_of_half_floats(scene, embed):
+    path = embed(scene, overlap=0)
+    with rasterio.open(scene) as source, rasterio.open(path) as result:
+        assert (result.count, result.shape) == (32, (10, 12))
+        assert result.transform == source.transform * source.transform.scale(8)
+        assert result.crs == source.crs
+        assert result.tags(1, ns="IMAGE_STRUCTURE")["NBITS"] == "16"
+        assert "statistics" in result.tags()
+        features = result.read()
+    valid, errors, _ = cog_validate(str(path))
+    assert valid, errors
+    expected = features_of(scene, (32, 0, 32, 32), encoder())
+    np.testing.assert_allclose(features[:, :4, 4:8], expected, atol=5e-3)
+
+
+@pytest.mark.parametrize(("stride", "shape"), [(4, (19, 23)), (16, (5, 6)), (32, (3, 3))])
+def test_features_come_at_any_stride(scene, embed, stride, shape):
+    result = read(embed(scene, stride=stride, overlap=0))
+    assert result.shape == (32, *shape)
+    native = features_of(scene, (0, 0, 32, 32), encoder())[None]
+    cells = 32 // stride
+    mode = "area" if stride > 8 else "bilinear"
+    expected = nn.functional.interpolate(native, (cells, cells), mode=mode)[0]
+    np.testing.assert_allclose(result[:, :cells, :cells], expected, atol=5e-3)
+
+
+def test_places_without_data_have_no_features(tmp_path, embed):
+    ragged = write_scene(tmp_path / "ragged.tif", change=cut_corner, nodata=0)
+    result = read(embed(ragged))
+    valid = np.zeros((80, 96))
+    valid[:75, :90] = read_raster(ragged).valid
+    share = valid.reshape(10, 8, 12, 8).mean((1, 3))
+    found = np.isfinite(result)
+    assert (found.all(0) == found.any(0)).all()
+    np.testing.assert_array_equal(found[0][share >= 0.5], True)
+    np.testing.assert_array_equal(found[0][share == 0], False)
+
+
+def test_vectors_of_chips_are_geoparquet(scene, embed):
+    table = geopandas.read_parquet(embed(scene, "vectors.parquet"))
+    with rasterio.open(scene) as source:
+        assert table.crs == source.crs.to_string()
+        left, top = source.transform * (32, 32)
+    assert list(table.columns) == ["id", "geometry", "crs", "date", "vector"]
+    assert len(table) == 9
+    row = table.set_index("id").loc["scene_20200304_32_32"]
+    assert row.geometry.bounds == (left, top - 320, left + 320, top)
+    assert row.geometry.exterior.is_ccw
+    assert (row.date, row.crs) == ("2020-03-04", "EPSG:32618")
+    inputs = processor()(read_raster(scene, window=(32, 32, 32, 32)), statistics=processor().measure_statistics(scene))
+    with torch.no_grad():
+        expected = encoder()(**inputs).pooler_output[0]
+    np.testing.assert_allclose(row.vector, expected, atol=1e-5)
+    metadata = pq.read_schema(scene.parent / "vectors.parquet").metadata
+    assert b"statistics" in metadata
+
+
+def test_chips_may_overlap_and_those_without_data_have_no_row(tmp_path, embed):
+    ragged = write_scene(tmp_path / "ragged.tif", change=cut_corner, nodata=0)
+    table = geopandas.read_parquet(embed(ragged, "vectors.parquet", stride=16))
+    corners = {tuple(map(int, name.split("_")[1:])) for name in table["id"]}
+    valid = read_raster(ragged).valid
+    expected = {
+        (top, left)
+        for top in range(0, 49, 16)
+        for left in range(0, 65, 16)
+        if valid[top : top + 32, left : left + 32].any()
+    }
+    assert corners == expected
+    assert len(expected) < 20
+
+
+def test_a_scene_without_data_in_the_area_gives_an_empty_table(tmp_path, embed):
+    def lose_half(pixels):
+        pixels[:, 40:] = 0
+
+    lost = write_scene(tmp_path / "lost.tif", change=lose_half, nodata=0)
+    with rasterio.open(lost) as source:
+        left, bottom, right, _ = source.bounds
+    table = geopandas.read_parquet(embed(lost, "vectors.parquet", area=(left, bottom, right, bottom + 50)))
+    assert len(table) == 0
+
+
+def test_how_the_work_is_divided_changes_no_byte(scene, embed):
+    for name in ("map.tif", "vectors.parquet"):
+        first = embed(scene, f"first_{name}", workers=1)
+        other = embed(scene, f"other_{name}", workers=3, batch_size=5, memory_limit=40 * 2**20)
+        assert first.read_bytes() == other.read_bytes()
+
+
+def test_any_model_with_the_encoder_embeds(scene, embed):
+    model = segmenter()
+    assert (
+        embed(scene, "a.tif", model=model).read_bytes() == embed(scene, "b.tif", model=model.spectralgpt).read_bytes()
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("features.png", {}, "ends with .tif"),
+        ("features.tif", {"stride": 0}, "positive `stride`"),
+        ("features.tif", {"stride": 12, "tile_size": 32}, "of `stride` \\(12 px\\)"),
+    ],
+)
+def test_what_cannot_be_done_is_said(scene, embed, name, options, expected):
+    with pytest.raises(ValueError, match=expected):
+        embed(scene, name, **options)
