@@ -323,7 +323,7 @@ def prepare(
     num_classes: Annotated[int | None, typer.Option(help="Of BigEarthNet v1: 19 or 43.")] = None,
     partition: Annotated[str | None, typer.Option(help="Of EuroSAT: spatial or random.")] = None,
     rows_per_shard: Annotated[int, typer.Option(help="Samples of a shard.")] = 512,
-    compression: Annotated[str, typer.Option(help="zstd, lz4 or none.")] = "zstd",
+    compression: Annotated[str, typer.Option(help="lz4, zstd (smaller, slower to read) or none.")] = "lz4",
     license: Annotated[str | None, typer.Option(help="Of the data, as the Hub calls it.")] = None,
     num_workers: Annotated[int | None, typer.Option(help="Processes; one a core by default.")] = None,
     push_to_hub: Annotated[str | None, typer.Option(help="namespace/name on the Hub. Takes HF_TOKEN.")] = None,
