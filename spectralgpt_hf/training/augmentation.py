@@ -36,9 +36,9 @@ class Augmentation:
 
         if options.crop_scale is not None:
             draws, scale = uniform(5, CROP), (options.crop_scale, 1.0)
-            pixels = _with_shares(batch)
+            pixels = with_shares(batch)
             crops = random_resized_crop(pixels, draws, options.image_size, scale, extent=batch["extent"])
-            batch |= _without_shares(crops, batch)
+            batch |= without_shares(crops, batch)
         if options.rotations:
             names = [name for name in batch if batch[name].ndim >= 3]
             batch |= zip(names, flip_and_rotate([batch[name] for name in names], uniform(3, TURN)))
@@ -52,7 +52,7 @@ class Augmentation:
         return batch
 
 
-def _with_shares(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def with_shares(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Append which share of each pixel has data, by spectral group, so that it goes where the pixels go."""
     pixels = batch["pixel_values"]
     if "attention_mask" not in batch:
@@ -61,7 +61,8 @@ def _with_shares(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     return torch.cat([pixels, shares], 1)
 
 
-def _without_shares(pixels: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def without_shares(pixels: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Undo `with_shares` after pixels have moved: a token has data if half of its pixels have."""
     if "attention_mask" not in batch:
         return {"pixel_values": pixels}
     pixels, shares = pixels.split([batch["pixel_values"].shape[1], batch["attention_mask"].shape[1]], 1)

@@ -23,6 +23,7 @@ from ..data.segmunich import load_segmunich
 from ..data.shards import find_shards
 from ..modeling.geometry import IGNORE_INDEX
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
+from .augmentation import with_shares, without_shares
 from .options import FineTuningOptions
 
 
@@ -179,8 +180,10 @@ class Samples(torch.utils.data.Dataset):
             if "attention_mask" in batch:
                 grid = (-1, height // size, width // size)
                 sample[f"attention_mask{suffix}"] = batch["attention_mask"][date].unflatten(0, grid)
-        if self.centre_crop and "attention_mask" not in sample:
-            sample["pixel_values"] = centre_crop(sample["pixel_values"][None], *self.centre_crop)[0]
+        if self.centre_crop:
+            image = {name: sample[name][None] for name in sample if name in ("pixel_values", "attention_mask")}
+            cropped = without_shares(centre_crop(with_shares(image), *self.centre_crop), image)
+            sample |= {name: values[0] for name, values in cropped.items()}
         sample["labels"] = self._labels(row, batch)
         return sample
 
@@ -196,19 +199,12 @@ class Samples(torch.utils.data.Dataset):
 
 def collate(samples: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """Stack samples. Images smaller than the largest are padded at the bottom and the right; `extent` is their size."""
-    names = {name: sample[name] for sample in samples for name in sample}
+    examples = {name: sample for sample in samples for name in sample}
     batch = {}
-    for name, example in names.items():
-        # Samples without a mask have data everywhere.
-        values = [
-            sample[name]
-            if name in sample
-            else torch.ones(
-                len(example), *(side // 8 for side in sample["pixel_values"].shape[1:]), dtype=example.dtype
-            )
-            for sample in samples
-        ]
-        sides = [max(value.shape[axis] for value in values) for axis in range(-2, 0)] if example.ndim == 3 else []
+    for name, example in examples.items():
+        values = [sample[name] if name in sample else _full_mask(sample, example, name) for sample in samples]
+        dims = values[0].ndim
+        sides = [max(value.shape[axis] for value in values) for axis in (-2, -1)] if dims == 3 else []
         batch[name] = torch.stack([_pad(value, sides) for value in values])
     return batch
 
@@ -304,6 +300,13 @@ def _files(dataset: datasets.Dataset) -> list[list[str]]:
     for name in columns:
         references = references.cast_column(name, replace(dataset.features[name], decode=False))
     return [[row[name]["path"] for name in columns] for row in references]
+
+
+def _full_mask(sample: Mapping[str, torch.Tensor], example: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
+    """Return the mask of a sample with data everywhere, like that of another."""
+    patch = example["pixel_values"].shape[-1] // example[name].shape[-1]
+    height, width = sample["pixel_values"].shape[-2:]
+    return example[name].new_ones(len(example[name]), height // patch, width // patch)
 
 
 def _pad(value: torch.Tensor, sides: Sequence[int]) -> torch.Tensor:

@@ -135,3 +135,15 @@ def test_scenes_of_single_images_are_measured_one_by_one(tmp_path):
     rows = load_image_masks(tmp_path, "all", classes=["a"], bands=BANDS)
     found = measure_by_scene(rows, SpectralGPTImageProcessor())
     assert {scene: values["mean"][0] for scene, values in found.items()} == {"1": 1000, "2": 2000}
+
+
+def test_centre_crops_for_scoring_carry_their_pixels_without_data_along(tmp_path):
+    write_classes(tmp_path)
+    settings = options(
+        tmp_path, file_bands=BANDS, train_split="none", validation_split="none", test_split="all", eval_resize=20
+    )
+    test = load_samples("classification", settings, SpectralGPTImageProcessor(size=16))["test"]
+    batch = collate([test[index] for index in range(len(test))])
+    assert batch["pixel_values"].shape == (6, 12, 16, 16)
+    # 8 of 16 px become 10 of 20, of which the crop keeps 8: the whole first token of each group.
+    assert batch["attention_mask"][0].tolist() == [[[0, 1], [1, 1]]] * 4
