@@ -4,13 +4,16 @@
 
 Literal: plain transposed convolutions; feature maps resized to full resolution, concatenated, and only then convolved.
 Both have the same weights and dropout. Printed: the time of forward + backward in training, relative to the literal
-decoder, and the largest difference of their logits, relative to the largest logit. Runs alternate and the fastest of
-each counts: whatever else a machine does only adds time.
+decoder, the median over rounds in which the two take turns; the largest difference of their logits, relative to the
+largest logit; and the floor of ours: the convolutions' arithmetic at this machine's rate of matrix multiplication, and
+the bytes that modules write and read, at its rate of copying.
 """
 
 import argparse
 import copy
+import statistics
 import time
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -63,6 +66,42 @@ def literal_copy(head: SpectralGPTDecodeHead) -> nn.Module:
     return literal
 
 
+def work(head: nn.Module, features: torch.Tensor) -> tuple[float, float]:
+    """Return FLOPs and bytes of forward + backward: backward does twice the products, and moves as much again twice."""
+    flops = byte_count = 0.0
+
+    def count(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+        nonlocal flops, byte_count
+        tensors = [tensor for value in inputs for tensor in (value if isinstance(value, list) else [value])]
+        byte_count += 3 * sum(tensor.nbytes for tensor in [*tensors, output])
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            places = [tensor[0, 0].numel() for tensor in tensors]
+            widths = [tensor.shape[1] for tensor in tensors]
+            pairs = sum(place * width for place, width in zip(places, widths))
+            per_input = (
+                module.weight[0].numel()
+                if isinstance(module, nn.ConvTranspose2d)
+                else (module.out_channels * module.kernel_size[0] ** 2)
+            )
+            flops += 3 * 2 * len(output) * pairs * per_input
+
+    leaves = [module for module in head.modules() if not list(module.children())]
+    handles = [module.register_forward_hook(count) for module in leaves]
+    with torch.no_grad():
+        head(features)
+    for handle in handles:
+        handle.remove()
+    return flops, byte_count
+
+
+def seconds(run: Callable[[], object], device: str) -> float:
+    start = time.perf_counter()
+    run()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="base")
@@ -89,27 +128,37 @@ def main() -> None:
         logits, expected = (head.eval()(features) for head in heads.values())
     difference = ((logits - expected).abs().max() / expected.abs().max()).item()
 
-    def seconds(head: nn.Module) -> float:
-        start = time.perf_counter()
+    def step(head: nn.Module) -> None:
         with torch.autocast(options.device, dtype, enabled=dtype is not torch.float32):
             logits = head(features)
         logits.float().square().mean().backward()
-        if options.device == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - start
 
-    times: dict[str, list[float]] = {name: [] for name in heads}
+    left, right = (torch.randn(2048, 2048, device=options.device, dtype=dtype) for _ in range(2))
+    source, target = (torch.zeros(2**26, device=options.device, dtype=dtype) for _ in range(2))
+    runs: dict[str, Callable[[], object]] = {
+        "ours": lambda: step(heads["ours"].train()),
+        "literal": lambda: step(heads["literal"].train()),
+        "matmul": lambda: left @ right,
+        "copy": lambda: target.copy_(source),
+    }
+    times: dict[str, list[float]] = {name: [] for name in runs}
     for repeat in range(options.repeats + 1):
-        for name, head in heads.items():
-            elapsed = seconds(head.train())
+        for name, run in runs.items():
+            elapsed = seconds(run, options.device)
             if repeat:  # the first round warms up
                 times[name].append(elapsed)
-    fastest = {name: min(values) for name, values in times.items()}
+    median = {name: statistics.median(values) for name, values in times.items()}
+    ratio = statistics.median(first / second for first, second in zip(times["ours"], times["literal"]))
     print(
         f"{options.preset}, {options.image_size} px, batch {options.batch_size}, {options.device}, {options.dtype}, "
-        f"{torch.get_num_threads()} threads: {fastest['ours'] / fastest['literal']:.2f} x the literal decoder's time "
-        f"({fastest['ours']:.3g} s against {fastest['literal']:.3g} s); "
-        f"largest relative difference {difference:.1e}"
+        f"{torch.get_num_threads()} threads: {ratio:.2f} x the literal decoder's time "
+        f"({median['ours']:.3g} s against {median['literal']:.3g} s); largest relative difference {difference:.1e}"
+    )
+    flop_rate, byte_rate = 2 * 2048**3 / median["matmul"], 2 * source.nbytes / median["copy"]
+    flops, byte_count = work(heads["ours"], features)
+    print(
+        f"floor of ours: {flops / 1e9:.0f} GFLOP = {flops / flop_rate:.2f} s at {flop_rate / 1e9:.0f} GFLOP/s; "
+        f"{byte_count / 1e9:.1f} GB = {byte_count / byte_rate:.2f} s at {byte_rate / 1e9:.0f} GB/s"
     )
 
 
