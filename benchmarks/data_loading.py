@@ -168,9 +168,8 @@ def main() -> None:
             rates = measure(contestants, options.chips // options.batch_size * options.batch_size, options.repeats)
             print(f"{title}:")
             for name, rate in rates.items():
-                print(
-                    f"{name:>32}: {rate:6.0f} samples/s/core; shards are {rates['shards, zstd (default)'] / rate:4.1f} x"
-                )
+                ratio = rates[DEFAULT] / rate
+                print(f"{name:>32}: {rate:6.0f} samples/s/core; shards are {ratio:4.1f} x", flush=True)
 
 
 def measure(contestants: dict[str, Callable[[], Iterator[object]]], samples: int, repeats: int) -> dict[str, float]:
