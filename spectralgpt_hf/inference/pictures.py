@@ -197,7 +197,7 @@ def _draw_spectrum(
     values, visible = np.asarray(values)[real], np.asarray(visible)[real]
     axes.plot(wavelengths, values, label=label, **style)
     axes.plot(wavelengths[visible], values[visible], "o", color=style["color"], markersize=5)
-    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]), auto=None)  # the next spectrum may reach higher
 
 
 def _figure(width: float, height: float) -> Any:

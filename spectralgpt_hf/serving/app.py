@@ -185,8 +185,8 @@ def _reconstruct_tab(shared: _Shared, results: list[Any]) -> Callable[[Event], N
     with gr.Row():
         seen, made = _picture("Visible to the model", "seen"), _picture("Rebuilt", "rebuilt")
     with gr.Row(equal_height=False):
-        spectra = _picture("Spectrum of the chosen pixel; dots are visible to the model", "spectra", buttons=[])
-        with gr.Column(min_width=240, elem_classes="figure"):
+        spectra = _picture("Spectrum of the chosen pixel; dots: visible", "spectra", buttons=[], scale=3)
+        with gr.Column(scale=2, min_width=240, elem_classes="figure"):
             gr.HTML(page.caption("How well the hidden pixels are rebuilt"))
             scores = gr.HTML(elem_id="scores")
     save = _download("Download the rebuilt image, all bands (GeoTIFF)", "save-rebuilt")
@@ -295,9 +295,9 @@ def _state() -> gr.State:
     return gr.State(time_to_live=FORGET_AFTER)
 
 
-def _picture(label: str, name: str, buttons: Sequence[Any] = ("fullscreen",)) -> gr.Image:
+def _picture(label: str, name: str, buttons: Sequence[Any] = ("fullscreen",), scale: int = 1) -> gr.Image:
     """Add a picture with its caption above, where it hides nothing."""
-    with gr.Column(min_width=240, elem_classes="figure"):
+    with gr.Column(scale=scale, min_width=240, elem_classes="figure"):
         gr.HTML(page.caption(label))
         return gr.Image(
             show_label=False,

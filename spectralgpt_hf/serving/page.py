@@ -200,7 +200,7 @@ def mark(picture: Image.Image, pixel: tuple[int, int], window: tuple[int, int, i
     picture = picture.convert("RGB")
     draw: Any = ImageDraw.Draw(picture)
     row, column = pixel
-    radius = max(3, max(picture.size) // 70)
+    radius = max(3, max(picture.size) // 55)
     for width, colour in ((4, INK), (2, (255, 255, 255))):
         if window:
             top, left, height, across = window
