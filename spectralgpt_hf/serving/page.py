@@ -38,7 +38,9 @@ footer { display: none !important; }
 .wrap:has(> .error) { display: none !important; }  /* the message says it */
 .figure { gap: 6px !important; }
 .picture { border-radius: 8px !important; }
-.picture img { border-radius: 8px; image-rendering: pixelated; width: 100%; }
+.picture .image-frame { width: 100% !important; }  /* small images are enlarged too */
+.picture img { border-radius: 8px; height: auto !important; image-rendering: pixelated; max-height: none !important;
+  width: 100% !important; }
 .picture:not(#spectra) img { cursor: crosshair; }
 #spectra img { image-rendering: auto; }
 .caption { color: #51636d; font-size: 13px; line-height: 1.5; }

@@ -54,6 +54,11 @@ def changed(page, name, action):
     return picture
 
 
+def click(place, across, down):
+    box = place.bounding_box()
+    place.click(position={"x": box["width"] * across, "y": box["height"] * down})
+
+
 def upload(page, path):
     clear = page.locator("#file .top-panel button[aria-label=Clear]")
     if clear.count():
@@ -75,15 +80,11 @@ def test_a_person_uploads_slides_clicks_and_downloads(page, crops, tmp_path):
     page.locator("#facts").get_by_text("crop_0.tif").wait_for()
     page.locator("#scores").get_by_text("91% of the tokens are hidden").wait_for()
 
-    slider = page.locator("#hidden input[type=range]")
-    changed(page, "rebuilt", lambda: slider.click(position={"x": slider.bounding_box()["width"] / 2, "y": 4}))
+    changed(page, "rebuilt", lambda: click(page.locator("#hidden input[type=range]"), 0.5, 0.5))
     page.locator("#scores").get_by_text(re.compile(r"^5\d% of the tokens are hidden")).wait_for()
 
     page.locator("#save-rebuilt:not([disabled])").wait_for()
-    image = page.locator("#image img")
-    box = image.bounding_box()
-    middle = {"x": box["width"] * 0.75, "y": box["height"] * 0.25}
-    changed(page, "spectra", lambda: image.click(position=middle))
+    changed(page, "spectra", lambda: click(page.locator("#image img"), 0.75, 0.25))
 
     file = download(page, "save-rebuilt", tmp_path)
     assert file.name == "crop_0_rebuilt.tif"
@@ -106,7 +107,7 @@ def test_a_person_uploads_slides_clicks_and_downloads(page, crops, tmp_path):
 
     page.get_by_role("tab", name="Embeddings").click()
     changed(page, "similar", page.locator("#embed").click)
-    changed(page, "similar", lambda: page.locator("#components img").click(position={"x": 20, "y": 200}))
+    changed(page, "similar", lambda: click(page.locator("#components img"), 0.1, 0.9))
     with rasterio.open(download(page, "save-features", tmp_path)) as features:
         assert (features.count, features.shape) == (48, (8, 8))
 
