@@ -10,7 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypedDict
+from typing import TypeAlias, TypedDict
 
 import numpy as np
 import torch
@@ -27,6 +27,10 @@ logger = logging.getLogger(__name__)
 RUN, WINDOW = 16, 8192
 # Keeps the order of the samples independent of their crops and masks, which are keyed alike.
 GROUP_STREAM, ROW_STREAM = 100, 101
+
+
+Stored: TypeAlias = tuple[np.ndarray, list[int]]
+"""An image (C, H, W) as it lies in a shard, and the numbers of our bands in it."""
 
 
 class Batch(TypedDict, total=False):
@@ -149,7 +153,7 @@ class ShardStream:
         ids = self.batch_ids(epoch)[start:]
         group_of = np.searchsorted(self._starts, ids, side="right") - 1
         last_use = {int(group): number for number, groups in enumerate(group_of) for group in groups}
-        loaded: dict[int, Future[list[np.ndarray | None]]] = {}
+        loaded: dict[int, Future[list[Stored | None]]] = {}
         ready: deque[Future[Batch]] = deque()
         pool = ThreadPoolExecutor(max(1, self.num_workers), thread_name_prefix="shards")
         try:
@@ -168,8 +172,8 @@ class ShardStream:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _load(self, group: int) -> list[np.ndarray | None]:
-        """Return the images (C, H, W) of a row group, with our bands only; None where one cannot be read."""
+    def _load(self, group: int) -> list[Stored | None]:
+        """Return the images of a row group and where our bands are in them; None where one cannot be read."""
         number, index = self._groups[group]
         try:
             with ShardFile(self.paths[number]) as shard:
@@ -177,31 +181,36 @@ class ShardStream:
         except (OSError, ValueError) as error:
             logger.warning("%s", error)
             return [None] * int(self._starts[group + 1] - self._starts[group])
-        images: list[np.ndarray | None] = []
+        images: list[Stored | None] = []
         for row, (image, names) in enumerate(zip(decode_rows(table), table["bands"].to_pylist())):
             if image is None or not set(self.bands) <= set(names or ()) or len(names) != len(image):
                 logger.warning("%s: row %d of row group %d is corrupt.", self.paths[number], row, index)
                 images.append(None)
             else:
-                images.append(_select(image, [names.index(band) for band in self.bands]))
+                images.append((image, [names.index(band) for band in self.bands]))
         return images
 
-    def _assemble(self, ids: np.ndarray, rows: list[tuple[Future[list[np.ndarray | None]], int]]) -> Batch:
+    def _assemble(self, ids: np.ndarray, rows: list[tuple[Future[list[Stored | None]], int]]) -> Batch:
         images = [group.result()[row] for group, row in rows]
-        sizes = [image.shape[1:] for image in images if image is not None] or [(1, 1)]
+        sizes = [image[0].shape[1:] for image in images if image is not None] or [(1, 1)]
         height, width = (max(lengths) for lengths in zip(*sizes))
         shape = (len(images), len(self.bands), height, width)
         same = len(set(sizes)) == 1 and len(sizes) == len(images)
         batch = (torch.empty if same else torch.zeros)(shape, dtype=torch.uint16, pin_memory=self.pin_memory)
         pixels, extent = batch.numpy(), np.full((len(images), 2), (height, width))
         valid = np.ones((len(images), height, width), bool)
-        for place, image in enumerate(images):
-            if image is None:
+        for place, stored in enumerate(images):
+            if stored is None:
                 valid[place] = False
                 continue
-            rows_, columns = extent[place] = image.shape[1:]
-            pixels[place, :, :rows_, :columns] = image
-            valid[place, :rows_, :columns] = image[0].all() or image.any(axis=0)
+            image, channels = stored
+            extent[place] = image.shape[1:]
+            part = pixels[place, :, : image.shape[1], : image.shape[2]]
+            if same:
+                np.take(image, channels, axis=0, out=part, mode="clip")  # the other modes make a copy first
+            else:
+                part[:] = image[channels]
+            valid[place, : image.shape[1], : image.shape[2]] = part[0].all() or part.any(axis=0)
         result = Batch(
             ids=torch.from_numpy(ids),
             images=batch,
@@ -211,9 +220,3 @@ class ShardStream:
         if not valid.all():
             result["valid"] = torch.from_numpy(valid)
         return result
-
-
-def _select(image: np.ndarray, channels: list[int]) -> np.ndarray:
-    """Take bands of an image; whole runs of them without a copy."""
-    first, last = channels[0], channels[-1] + 1
-    return image[first:last] if channels == [*range(first, last)] else image[channels]
