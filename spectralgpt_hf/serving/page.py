@@ -40,7 +40,7 @@ footer { display: none !important; }
 .picture { border-radius: 8px !important; }
 .picture .image-frame { width: 100% !important; }  /* small images are enlarged too */
 .picture img { border-radius: 8px; height: auto !important; image-rendering: pixelated; max-height: none !important;
-  width: 100% !important; }
+  object-fit: contain !important; width: 100% !important; }
 .picture:not(#spectra) img { cursor: crosshair; }
 #spectra img { image-rendering: auto; }
 .caption { color: #51636d; font-size: 13px; line-height: 1.5; }

@@ -50,7 +50,7 @@ class Upload:
             return ""
         return (
             f"The file has {self.size[0]} × {self.size[1]} px. Its central {self.shape[0]} × {self.shape[1]} px are "
-            f"used: whole tiles, at most {MAX_SIDE} px a side. `spectralgpt predict` maps whole scenes."
+            f"used: whole tiles, at most {MAX_SIDE} px a side. The command spectralgpt predict maps whole scenes."
         )
 
 
