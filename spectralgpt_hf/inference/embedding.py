@@ -121,7 +121,7 @@ def embed_scene(
                 layer = Layer(destination, channels, "float16", float("nan"))
                 write_layer(layer, parts("features"), scratch, scene, grid, tags)
 
-        key = {"tags": tags, "suffix": suffix, "processor": scene.processor.to_dict()}
+        key = {"tags": tags, "suffix": suffix, "bands": bands, "offset": offset, "processor": scene.processor.to_dict()}
         key["inputs"] = [hash_source(each) for each in (source, mask)]
         map_scene(scene, grid, task, destination, write, key, resources)
     return destination

@@ -140,7 +140,13 @@ def predict_scene(
             for name, file in files.items():
                 write_layer(file, parts(name), scratch, scene, grid, tags)
 
-        key = {"tags": tags, "layers": [*layers], "processor": scene.processor.to_dict()}
+        key = {
+            "tags": tags,
+            "layers": [*layers],
+            "bands": bands,
+            "offset": offset,
+            "processor": scene.processor.to_dict(),
+        }
         key["inputs"] = [hash_source(each) for each in (source, after, mask, mask_after)]
         map_scene(scene, grid, task, destination, write, key, resources)
     return destination

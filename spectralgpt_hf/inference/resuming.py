@@ -28,7 +28,7 @@ class FinishedStrips:
         folder: Where they are; files that live as long may be put there too.
     """
 
-    def __init__(self, destination: Path, fingerprint: str, clean: bool) -> None:
+    def __init__(self, destination: Path, fingerprint: str, clean: bool = False) -> None:
         root = Path(f"{destination}.parts")
         self.folder = root / fingerprint
         if clean and root.is_dir() and not self.folder.is_dir():

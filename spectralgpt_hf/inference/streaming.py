@@ -158,7 +158,11 @@ def map_scene(
     strips = plan_strips(scene, grid, task.channels, resources)
     tags = {"grid": repr(grid), "area": repr(scene.area), "strips": repr(strips), "weights": hash_weights(task.model)}
     device = next(task.model.parameters()).device.type
-    finished = FinishedStrips(destination, fingerprint(**tags, device=device, **key), clean=processes.is_main)
+    run_key = fingerprint(**tags, device=device, **key)
+    if processes.is_main:
+        FinishedStrips(destination, run_key, clean=True)
+    processes.wait()
+    finished = FinishedStrips(destination, run_key)
     left = [strip for strip in strips if strip.name not in finished]
     processes.wait()  # nobody may finish one before all have looked
     _compute(scene, grid, task, list(runs(processes.share(left))), finished, resources, processes)
