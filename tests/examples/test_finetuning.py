@@ -247,7 +247,12 @@ def test_lora_weights_are_saved_loaded_and_merged(classes, tmp_path, monkeypatch
             "embed_dim=8,depths=[1,1],num_heads=[1,2],window_size=4",
             marks=pytest.mark.slow,
         ),
-        ("segmentation", "segformer", "hidden_sizes=[8,8,8,8],depths=[1,1,1,1],decoder_hidden_size=8"),
+        pytest.param(
+            "segmentation",
+            "segformer",
+            "hidden_sizes=[8,8,8,8],depths=[1,1,1,1],decoder_hidden_size=8",
+            marks=pytest.mark.slow,
+        ),
         ("change_detection", "segformer", "hidden_sizes=[8,8,8,8],depths=[1,1,1,1],decoder_hidden_size=8"),
     ],
 )
