@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..inference.pictures import TRUE_COLOUR, composite
+from ..inference.pictures import TRUE_COLOUR, composite, composite_limits
 from ..modeling.geometry import IGNORE_INDEX
 from .finetuning import FineTuner
 from .samples import Samples
@@ -75,9 +75,9 @@ def _panels(
 ) -> list[tuple[str, np.ndarray, dict[str, Any]]]:
     row = samples.row(index)
     channels = TRUE_COLOUR if set(TRUE_COLOUR) <= set(row["bands"]) else tuple(row["bands"][:3])
-    images = [
-        composite(np.asarray(row[name]), row["bands"], channels) for name in ("pixels", "pixels_after") if name in row
-    ]
+    dates = [np.asarray(row[name]) for name in ("pixels", "pixels_after") if name in row]
+    limits = composite_limits(np.concatenate(dates, axis=2), row["bands"], channels)  # one stretch for both dates
+    images = [composite(date, row["bands"], channels, limits) for date in dates]
     if not samples.dense:
         return [(_caption(samples, logits, labels), images[0], {})]
     names = ["before", "after"] if len(images) == 2 else [str(row["id"])]
