@@ -50,18 +50,18 @@ class Actions:
     def load_second(self, path: str, composite_name: str) -> tuple[Upload, str, Image.Image]:
         """Read the second date, and show it."""
         upload = read_upload(path, self._models.tile_size)
-        return upload, page.describe(upload, {}), _shown(upload, composite_name)
+        return upload, page.describe(upload, {}), page.mark(_shown(upload, composite_name))
 
     def look(self, upload: Upload | None, pixel: Pixel | None, composite_name: str) -> Image.Image | None:
         """Show a file in a composite, with a ring around the chosen pixel."""
         if upload is None:
             return None
-        picture = _shown(upload, composite_name)
-        return page.mark(picture, pixel) if pixel else picture
+        return page.mark(_shown(upload, composite_name), pixel)
 
-    def choose(self, event: gr.SelectData) -> Pixel:
+    def choose(self, upload: Upload | None, event: gr.SelectData) -> Pixel:
         """Return the row and the column of a click."""
-        return event.index[1], event.index[0]
+        times = page.zoom(_there(upload).shape)
+        return event.index[1] // times, event.index[0] // times
 
     def rebuild(
         self, upload: Upload | None, percent_hidden: float, masking: str, seed: float | None
@@ -118,7 +118,8 @@ class Actions:
         colours = class_colours([area.name for area in areas])
         over = _shown(upload, composite_name).convert("RGBA")
         over.alpha_composite(class_map(classes, colours, upload.raster.valid, opacity=0.5))
-        return classes, class_map(classes, colours, upload.raster.valid), over, page.class_legend_html(areas)
+        alone = class_map(classes, colours, upload.raster.valid)
+        return classes, page.mark(alone), page.mark(over), page.class_legend_html(areas)
 
     def save_classes(self, upload: Upload | None, classes: np.ndarray | None) -> Iterator[Any]:
         """Offer the map of classes, with its colours and their names."""
@@ -145,7 +146,7 @@ class Actions:
             channels=page.COMPOSITES[composite_name],
             valid=raster.valid & before.raster.valid,
         )
-        return changed, picture, page.change_summary(share, CHANGE_COLOUR)
+        return changed, page.mark(picture), page.change_summary(share, CHANGE_COLOUR)
 
     def save_change(self, before: Upload | None, changed: np.ndarray | None) -> Iterator[Any]:
         """Offer the map of change."""
@@ -162,7 +163,7 @@ class Actions:
         colours = np.where(
             known[..., None], feature_colours(np.nan_to_num(features), known), np.array(page.HIDDEN) / 255
         )
-        return features, page.enlarge(to_image(colours), upload.shape)
+        return features, page.mark(page.enlarge(to_image(colours), upload.shape))
 
     def look_for_similar(
         self, upload: Upload | None, features: np.ndarray | None, pixel: Pixel | None

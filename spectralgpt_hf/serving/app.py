@@ -169,7 +169,7 @@ class _Shared:
 
     def on_click(self, picture: gr.Image) -> Any:
         """Choose a pixel by a click on a picture, and mark it; return what follows that."""
-        chosen = picture.select(self.act.choose, outputs=self.pixel, **QUIET)
+        chosen = picture.select(self.act.choose, self.upload, self.pixel, **QUIET)
         return self.look_after(chosen.then).then
 
 

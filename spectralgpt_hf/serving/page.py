@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from ..inference.maps import ClassArea, class_colours
 from .tasks import Models, Rebuilt
-from .uploads import Upload
+from .uploads import MAX_SIDE, Upload
 
 
 COMPOSITES = {
@@ -38,9 +38,7 @@ footer { display: none !important; }
 .wrap:has(> .error) { display: none !important; }  /* the message says it */
 .figure { gap: 6px !important; }
 .picture { border-radius: 8px !important; }
-.picture .image-frame { width: 100% !important; }  /* small images are enlarged too */
-.picture img { border-radius: 8px; height: auto !important; image-rendering: pixelated; max-height: none !important;
-  object-fit: contain !important; width: 100% !important; }
+.picture img { border-radius: 8px; image-rendering: pixelated; width: 100%; }
 .picture:not(#spectra) img { cursor: crosshair; }
 #spectra img { image-rendering: auto; }
 .caption { color: #51636d; font-size: 13px; line-height: 1.5; }
@@ -197,15 +195,26 @@ def enlarge(picture: Image.Image, shape: tuple[int, int]) -> Image.Image:
     return picture.resize((shape[1], shape[0]), Image.Resampling.NEAREST)
 
 
-def mark(picture: Image.Image, pixel: tuple[int, int], window: tuple[int, int, int, int] | None = None) -> Image.Image:
-    """Return a copy with a ring around a pixel (row, column), and the outline of a window (row, column, h, w)."""
+def zoom(shape: tuple[int, int]) -> int:
+    """Return how many times an image (height, width) is enlarged: Gradio places clicks on what is shown as it is."""
+    return max(1, MAX_SIDE // max(shape))
+
+
+def mark(
+    picture: Image.Image, pixel: tuple[int, int] | None = None, window: tuple[int, int, int, int] | None = None
+) -> Image.Image:
+    """Return a picture enlarged, with a ring around a pixel (row, column) and the outline of a window (and h, w)."""
+    times = zoom((picture.height, picture.width))
+    picture = enlarge(picture, (picture.height * times, picture.width * times))
+    if pixel is None:
+        return picture
     picture = picture.convert("RGB")
     draw: Any = ImageDraw.Draw(picture)
-    row, column = pixel
+    row, column = ((position + 0.5) * times for position in pixel)
     radius = max(3, max(picture.size) // 55)
     for width, colour in ((4, INK), (2, (255, 255, 255))):
         if window:
-            top, left, height, across = window
+            top, left, height, across = (times * position for position in window)
             draw.rectangle((left, top, left + across - 1, top + height - 1), outline=colour, width=width)
         box = (column - radius, row - radius, column + radius, row + radius)
         draw.ellipse(box, outline=colour, width=width)

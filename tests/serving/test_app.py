@@ -60,7 +60,7 @@ def test_classes_scores_and_features_come_from_the_checkpoints(person, crops):
     load(person, crops[0])
     labels, chip = person.predict("True colour", api_name="/classify")
     assert {entry["label"] for entry in labels["confidences"]} == set(LABELS)
-    assert Image.open(chip).size == (64, 64)
+    assert Image.open(chip).size == (512, 512)  # enlarged
     alone, _, legend = person.predict("True colour", api_name="/segment")
     shares = re.findall(r"</i>(\w+)<span>([\d.]+)%", legend)
     assert sum(float(share) for _, share in shares) == pytest.approx(100, abs=0.3)
