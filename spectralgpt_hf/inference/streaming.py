@@ -86,8 +86,11 @@ class Processes:
         self._state = None
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             from accelerate import PartialState
+            from accelerate.utils import parse_flag_from_env
 
-            self._state = PartialState()
+            # It finds GPUs by itself, but not what `accelerate launch --cpu` asks for.
+            on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+            self._state = PartialState(cpu=on_cpu)
 
     @property
     def device(self) -> torch.device:
