@@ -1,12 +1,11 @@
 """Does the embedded checkpoint learn a new task in fewer steps than random weights?
 
-    python benchmarks/transfer.py CHIPS [--seeds 0 1 2] [--steps 120]
+    python benchmarks/transfer.py CHIPS [--seeds 0 1 2] [--steps 160]
 
 CHIPS holds `L2A/*.tif` (12 bands, unnamed, in the usual order) and `LULC/*.tif` of the same names, none of which the
-checkpoint has seen. Of each chip, windows of 32 px with gaps as wide between them are taken in turn to learn from and
-to hold out, all on the radiometry of their chip. Printed: the held-out pixel accuracy after every few steps, mean and
-range over the seeds, and how many steps each start needs for the score that the worse one reaches. Both starts see the
-same batches.
+checkpoint has seen. Of each chip, windows with gaps between them are taken in turn to learn from and to hold out, all on
+the radiometry of their chip. Printed: the held-out pixel accuracy after every few steps, mean and range over the seeds,
+and how many steps each start needs for the score that the worse one reaches. Both starts see the same batches.
 """
 
 import argparse
@@ -29,7 +28,6 @@ from spectralgpt_hf.training.samples import Samples, measure_by_scene
 
 
 CLASSES = {1: "water", 2: "trees", 3: "flooded", 4: "crops", 5: "built", 6: "bare", 7: "snow", 9: "rangeland"}
-SIZE, GAP = 32, 32
 
 
 def curve(options: argparse.Namespace, pretrained: bool, seed: int) -> dict[int, float]:
@@ -40,7 +38,7 @@ def curve(options: argparse.Namespace, pretrained: bool, seed: int) -> dict[int,
             model_name_or_path=str(CHECKPOINT) if pretrained else None,
             config_name=None if pretrained else "tiny",
             config_overrides="decode_hidden_size=32,decode_dropout=0.0",
-            image_size=SIZE,
+            image_size=options.size,
             normalization_scope="given",
             validation_split="none",
             in_memory=True,
@@ -69,8 +67,8 @@ def curve(options: argparse.Namespace, pretrained: bool, seed: int) -> dict[int,
             classes=CLASSES,
             ignore=(0, 8),
             bands=L2A_BANDS,
-            size=SIZE,
-            stride=SIZE + GAP,
+            size=options.size,
+            stride=options.size + options.gap,
         )
         statistics = measure_by_scene(rows, processor)
         samples = [Samples(rows.select(range(i, len(rows), 2)), processor, statistics, in_memory=True) for i in (0, 1)]
@@ -85,9 +83,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("chips", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--steps", type=int, default=160)
     parser.add_argument("--every", type=int, default=20)
-    parser.add_argument("--learning_rate", type=float, default=1e-3)
+    parser.add_argument("--size", type=int, default=64, help="of a window, in pixels")
+    parser.add_argument("--gap", type=int, default=16, help="between windows, in pixels")
+    parser.add_argument("--learning_rate", type=float, default=5e-4)
     options = parser.parse_args()
     logging.set_verbosity_error()
     curves: dict[str, list[dict[int, float]]] = {"embedded": [], "random": []}
