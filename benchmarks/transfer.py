@@ -3,9 +3,9 @@
     python benchmarks/transfer.py CHIPS [--seeds 0 1 2] [--steps 160]
 
 CHIPS holds `L2A/*.tif` (12 bands, unnamed, in the usual order) and `LULC/*.tif` of the same names, none of which the
-checkpoint has seen. Of each chip, windows with gaps between them are taken in turn to learn from and to hold out, all on
-the radiometry of their chip. Printed: the held-out pixel accuracy after every few steps, mean and range over the seeds,
-and how many steps each start needs for the score that the worse one reaches. Both starts see the same batches.
+checkpoint has seen. Of each chip, windows with gaps between them are taken in turn to learn from and to hold out, all
+on the radiometry of their chip. Printed: the held-out pixel accuracy after every few steps, mean and range over the
+seeds, and how many steps each start needs for the score that the worse one reaches. Both see the same batches.
 """
 
 import argparse
