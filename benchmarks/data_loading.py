@@ -6,14 +6,14 @@ Chips of 13 bands are cut from the embedded sample and written as GeoTIFFs, as r
 Deflate and without compression; and as shards, by `prepare_shards` from these files. All then lie in the page cache.
 Measured is processor time over all threads, so that samples a second are those of one core and what else the machine
 does counts little. Rounds alternate, and medians are taken. All run with an allocator that keeps freed memory: glibc's
-default hands large blocks back to the kernel, and fetching them again takes as long as the work. Two claims:
+default hands large blocks back to the kernel, and fetching them again takes as long as the work. Two comparisons:
 
 - batches: 12 bands in a uint16 batch, ready for the device. Against `rasterio.open(path).read(indexes)` for each file
-  and one `np.stack`, in a shuffled order. At least 4 x.
+  and one `np.stack`, in a shuffled order. The aim is 4 x.
 - whole path: min-max of each band over the whole image, random resized crop (antialiased bicubic), flip. Ours is
   `make_views`: the batch at once, in torch. The usual one does it for each sample: NumPy for the min-max, then
   `torch.nn.functional.interpolate` of the cropped box (what torchvision's `RandomResizedCrop` calls), or Pillow's
-  `resize` for each band, whichever is faster. At least 3 x on a CPU.
+  `resize` for each band. The aim on a CPU is 3 x.
 """
 
 import argparse

@@ -88,10 +88,25 @@ def random_crop_weights(
 
 
 def resample(images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-    """Apply one matrix (B, h, H) to the rows and one (B, w, W) to the columns of images (B, C, H, W)."""
+    """Apply one matrix (B, h, H) to the rows and one (B, w, W) to the columns of images (B, C, H, W) of any type."""
+    if images.device.type == "cpu":
+        return _resample_in_cache(images, rows, columns)
     # One product for all bands of an image: broadcasting the matrix would copy it for each of them.
-    narrow = images.flatten(1, 2) @ columns.to(images.dtype).transpose(1, 2)
-    return rows.to(images.dtype)[:, None] @ narrow.unflatten(1, images.shape[1:3])
+    narrow = images.to(rows.dtype).flatten(1, 2) @ columns.transpose(1, 2)
+    return rows[:, None] @ narrow.unflatten(1, images.shape[1:3])
+
+
+def _resample_in_cache(images: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Do the same image by image: what lies in the cache is used at once, and only the box that counts is touched."""
+    used = [(matrix != 0).any(dim=1) for matrix in (rows, columns)]
+    boxes = [(mask.int().argmax(1), mask.shape[1] - mask.flip(1).int().argmax(1)) for mask in used]
+    (top, bottom), (left, right) = ((start.tolist(), stop.tolist()) for start, stop in boxes)
+    results = torch.empty(*images.shape[:2], rows.shape[1], columns.shape[1], dtype=rows.dtype)
+    for i, (image, result) in enumerate(zip(images, results)):
+        part = image[:, top[i] : bottom[i], left[i] : right[i]].to(rows.dtype)
+        narrow = part @ columns[i, :, left[i] : right[i]].T
+        torch.matmul(rows[i, :, top[i] : bottom[i]], narrow, out=result)
+    return results
 
 
 def _bicubic_weights(start: torch.Tensor, length: torch.Tensor, source: int, target: int) -> torch.Tensor:
@@ -100,13 +115,12 @@ def _bicubic_weights(start: torch.Tensor, length: torch.Tensor, source: int, tar
     support = scale.clamp(min=1)  # widened when shrinking: antialiasing
     centre = start[:, None] + (torch.arange(target, device=start.device) + 0.5) * scale
     pixel = torch.arange(source, device=start.device)
-    distance = ((pixel + 0.5 - centre[..., None]) / support[..., None]).abs()
-    near = (1.5 * distance - 2.5) * distance.square() + 1
-    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
-    weights = torch.where(distance < 1, near, torch.where(distance < 2, far, 0.0))
+    distance = (pixel + 0.5 - centre[..., None]).div_(support[..., None]).abs_()
+    near = (1.5 * distance).sub_(2.5).mul_(distance).mul_(distance).add_(1)
+    far = (-0.5 * distance).add_(2.5).mul_(distance).sub_(4).mul_(distance).add_(2)
     inside = (pixel >= start[:, None]) & (pixel < (start + length)[:, None])
-    weights = weights * inside[:, None]
-    return weights / weights.sum(-1, keepdim=True)
+    weights = torch.where(distance < 1, near, far).mul_((distance < 2) & inside[:, None])
+    return weights.div_(weights.sum(-1, keepdim=True))
 
 
 def _shift_right(bits: torch.Tensor, count: int) -> torch.Tensor:

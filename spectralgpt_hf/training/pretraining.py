@@ -8,7 +8,7 @@ from ..data.augmentation import keyed_uniform, random_crop_weights, resample
 from ..data.stream import Batch
 from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 from ..modeling.modeling_spectralgpt import mask_units
-from ..modeling.pixel_statistics import minimum_maximum, span
+from ..modeling.pixel_statistics import minimum_maximum, span, with_extremes
 
 
 NOISE_STREAM = 1
@@ -37,7 +37,7 @@ def make_views(batch: Batch, config: SpectralGPTConfig, seed: int, epoch: int, d
         that a pixel without data has a part in.
     """
     ids, extent = batch["ids"].to(device), batch["extent"].to(device)
-    images = batch["images"].to(device, non_blocking=True).float()
+    images = batch["images"].to(device, non_blocking=True)
     valid = batch["valid"].to(device) if "valid" in batch else None
     size = config.image_size
     rows, columns = random_crop_weights(keyed_uniform(seed, epoch, ids, 5), extent, images.shape[2:], size)
@@ -47,7 +47,7 @@ def make_views(batch: Batch, config: SpectralGPTConfig, seed: int, epoch: int, d
         inside = [place < length[:, None] for place, length in zip(grid, extent.unbind(1))]
         unpadded = inside[0][:, :, None] & inside[1][:, None, :]
         counted = unpadded if valid is None else valid & unpadded
-    low, high = minimum_maximum(images, counted)
+    low, high = with_extremes(images)[1] if counted is None else minimum_maximum(images.float(), counted)
     # The weights of a crop sum to 1, so it may be taken first: most pixels then need no arithmetic.
     crops = resample(images, rows, columns).sub_(low[..., None, None]).div_(span(low, high)[..., None, None])
     attention_mask = None
