@@ -24,7 +24,7 @@ def demo_url(tmp_path_factory):
     from spectralgpt_hf.serving import app
 
     folder = tmp_path_factory.mktemp("demo")
-    tasks = ("features", "classification", "segmentation")
+    tasks = ("features", "classification", "segmentation", "change")
     models = Models(*[save_checkpoint(task, folder / task) for task in tasks])
     temporary = folder / "temporary"
     temporary.mkdir()

@@ -151,3 +151,20 @@ def test_a_checkpoint_of_another_task_is_refused(tmp_path):
     SpectralGPTForImageClassification.from_pretrained(pretrained).save_pretrained(tmp_path / "classifier")
     with pytest.raises(ValueError, match="no pretraining decoder"):
         Models(tmp_path / "classifier")
+
+
+def test_a_task_without_a_checkpoint_says_so_and_offers_no_answer(tmp_path):
+    from spectralgpt_hf.serving.app import build
+
+    page = build(Models(save_checkpoint("features", tmp_path))).get_config_file()
+    texts = " ".join(str(component["props"].get("value")) for component in page["components"])
+    for task, flag in (
+        ("classification", "classification"),
+        ("segmentation", "segmentation"),
+        ("change detection", "change"),
+    ):
+        assert f"No checkpoint for {task} is loaded" in texts
+        assert f"--{flag} CHECKPOINT" in texts
+    offered = {dependency["api_name"] for dependency in page["dependencies"]}
+    assert "rebuild" in offered
+    assert not offered & {"classify", "segment", "compare"}

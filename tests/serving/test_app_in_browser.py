@@ -75,6 +75,17 @@ def download(page, name, folder):
     return folder / started.value.suggested_filename
 
 
+def second_date(path, folder):
+    """Write the image again, with another half."""
+    with rasterio.open(path) as source:
+        pixels, profile, names = source.read(), source.profile, source.descriptions
+    pixels[:, :, : pixels.shape[2] // 2] += 2000
+    with rasterio.open(folder / "after.tif", "w", **profile) as after:
+        after.write(pixels)
+        after.descriptions = names
+    return folder / "after.tif"
+
+
 def test_a_person_uploads_slides_clicks_and_downloads(page, crops, tmp_path):
     changed(page, "rebuilt", lambda: upload(page, crops[0]))
     page.locator("#facts").get_by_text("crop_0.tif").wait_for()
@@ -103,7 +114,15 @@ def test_a_person_uploads_slides_clicks_and_downloads(page, crops, tmp_path):
         assert classes.count == 1
 
     page.get_by_role("tab", name="Change").click()
-    page.get_by_text("No checkpoint for change detection is loaded").wait_for()
+    changed(
+        page,
+        "change",
+        lambda: page.locator("#second-file input[type=file]").set_input_files(second_date(crops[0], tmp_path)),
+    )
+    changed(page, "change", page.locator("#compare").click)
+    page.locator("#change-summary").get_by_text("%").first.wait_for()
+    with rasterio.open(download(page, "save-change", tmp_path)) as change, rasterio.open(crops[0]) as source:
+        assert (change.count, change.shape, change.bounds) == (1, source.shape, source.bounds)
 
     page.get_by_role("tab", name="Embeddings").click()
     changed(page, "similar", page.locator("#embed").click)
