@@ -111,7 +111,11 @@ class Run:
 
     def __init__(self, options: PretrainingOptions, stages: list[PretrainingOptions]) -> None:
         self.accelerator = Accelerator(
-            mixed_precision=options.mixed_precision, log_with=options.report_to or None, project_dir=options.output_dir
+            mixed_precision=options.mixed_precision,
+            log_with=options.report_to or None,
+            project_dir=options.output_dir,
+            # Without this, processes on CPUs do not find each other, and each trains alone.
+            cpu=not torch.accelerator.is_available(),
         )
         set_seed(options.seed)
         self.folder = Path(options.output_dir)
@@ -131,7 +135,10 @@ class Run:
         self.signalled = False
         signal.signal(signal.SIGTERM, self._on_signal)
         if options.report_to:
-            self.accelerator.init_trackers("spectralgpt", {**asdict(options), "stages": json.dumps(options.stages)})
+            settings = {
+                name: value if isinstance(value, int | float) else str(value) for name, value in asdict(options).items()
+            }
+            self.accelerator.init_trackers("spectralgpt", settings)
 
     def save(self, schedule: Any) -> None:
         position = {name: getattr(self, name) for name in (*COUNTERS, "settings")}

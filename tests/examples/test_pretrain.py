@@ -4,6 +4,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -61,7 +62,6 @@ def pretrain_script():
 @pytest.fixture
 def pretrain(monkeypatch, pretrain_script):
     """Run the script in this process."""
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     handler = signal.getsignal(signal.SIGTERM)
 
     def run(*arguments):
@@ -76,12 +76,19 @@ def pretrain(monkeypatch, pretrain_script):
 
 
 def start(processes: int, *arguments) -> subprocess.Popen:
-    launcher = (
-        ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes > 1 else []
-    )
-    command = [sys.executable, *launcher, "examples/pretrain.py", *OPTIONS, *map(str, arguments)]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    """Start the script; two processes with the configuration that the repository has for them."""
+    config = "examples/accelerate_configs/cpu_2_processes.yaml"
+    accelerate = ["-m", "accelerate.commands.launch", "--main_process_port", str(free_port()), "--config_file", config]
+    command = [sys.executable, *(accelerate if processes > 1 else []), "examples/pretrain.py"]
+    command += [*OPTIONS, *map(str, arguments)]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def free_port() -> int:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return unused.getsockname()[1]
 
 
 def read_log(folder: Path) -> list[dict]:
@@ -181,6 +188,7 @@ def test_a_second_stage_starts_better_from_interpolated_positions(pretrain, shar
 def test_a_run_that_is_told_to_end_saves_first(pretrain, shards, tmp_path):
     folder = tmp_path / "run"
     run = ("--data", shards, "--steps", 5000, "--save_every", 5000, "--output_dir", folder)
+    run += ("--report_to", "tensorboard")
     process = start(1, *run)
     while process.poll() is None and not (folder / "log.jsonl").exists():
         time.sleep(0.01)
