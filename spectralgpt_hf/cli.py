@@ -28,6 +28,13 @@ app = typer.Typer(
 )
 
 
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change.")]
+Private = Annotated[bool, typer.Option("--private", help="Make a new repository private.")]
+Classification = Annotated[str | None, typer.Option(help="Checkpoint for the tab Classify.")]
+Segmentation = Annotated[str | None, typer.Option(help="Checkpoint for the tab Segment.")]
+Change = Annotated[str | None, typer.Option(help="Checkpoint for the tab Change.")]
+
+
 @app.command()
 def convert(
     source: Annotated[
@@ -98,10 +105,10 @@ def info(
 def publish_checkpoint(
     folder: Annotated[Path, typer.Argument(help="Checkpoint: what save_pretrained wrote, and a README.md.")],
     repo_id: Annotated[str, typer.Argument(help="namespace/name on the Hub; made if there is none.")],
-    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    private: Private = False,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request.")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch; main by default, made if there is none.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change.")] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Check a checkpoint, upload it as one commit, and load it back. Repeat it to resume. Takes HF_TOKEN."""
     url = publish(
@@ -138,9 +145,9 @@ def export_as_onnx(
 @app.command()
 def demo(
     checkpoint: Annotated[str, typer.Option(help="Pretrained: folder, or name on the Hub; the embedded one.")] = "",
-    classification: Annotated[str | None, typer.Option(help="Checkpoint for the tab Classify.")] = None,
-    segmentation: Annotated[str | None, typer.Option(help="Checkpoint for the tab Segment.")] = None,
-    change: Annotated[str | None, typer.Option(help="Checkpoint for the tab Change.")] = None,
+    classification: Classification = None,
+    segmentation: Segmentation = None,
+    change: Change = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(help="7860, or the next that is free.")] = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
@@ -165,11 +172,11 @@ def demo(
 def publish_demo(
     checkpoint: Annotated[str, typer.Argument(help="Pretrained: folder, or name on the Hub.")],
     repo_id: Annotated[str, typer.Argument(help="namespace/name of the Space; made if there is none.")],
-    classification: Annotated[str | None, typer.Option(help="Checkpoint for the tab Classify.")] = None,
-    segmentation: Annotated[str | None, typer.Option(help="Checkpoint for the tab Segment.")] = None,
-    change: Annotated[str | None, typer.Option(help="Checkpoint for the tab Change.")] = None,
-    private: Annotated[bool, typer.Option("--private", help="Make a new Space private.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would change.")] = False,
+    classification: Classification = None,
+    segmentation: Segmentation = None,
+    change: Change = None,
+    private: Private = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Upload the page of `demo` as a Gradio Space, as one commit. Takes HF_TOKEN."""
     from .conversion.space import publish_space
@@ -327,7 +334,7 @@ def prepare(
     license: Annotated[str | None, typer.Option(help="Of the data, as the Hub calls it.")] = None,
     num_workers: Annotated[int | None, typer.Option(help="Processes; one a core by default.")] = None,
     push_to_hub: Annotated[str | None, typer.Option(help="namespace/name on the Hub. Takes HF_TOKEN.")] = None,
-    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    private: Private = False,
 ) -> None:
     """Turn datasets, folders or scenes into Parquet shards. Repeat it to resume."""
     from .data.prepare import prepare_shards, push_shards

@@ -18,8 +18,35 @@ from ..modeling.geometry import IGNORE_INDEX
 from ..modeling.rasters import Raster, open_raster
 
 
+_NUMBERS = pa.list_(pa.int32())
+_REFERENCE = pa.struct({"path": pa.string(), "window": _NUMBERS, "extent": _NUMBERS})
+
+
+class _Reference:
+    """What both column types store: where something is."""
+
+    def __call__(self) -> pa.DataType:
+        """Return the Arrow type."""
+        return _REFERENCE
+
+    def encode_example(self, value: Any) -> dict[str, Any]:
+        """Return what is stored of a path or a reference."""
+        if isinstance(value, str | os.PathLike):
+            return {"path": os.fspath(value), "window": None, "extent": None}
+        if not isinstance(value, Mapping):
+            raise ValueError(f"Expected a path or a reference (path, window, extent), got {type(value).__name__}.")
+        return {name: value.get(name) for name in ("path", "window", "extent")}
+
+    def cast_storage(self, storage: pa.Array) -> pa.StructArray:
+        """Accept an Arrow array of paths or of references."""
+        if pa.types.is_string(storage.type) or pa.types.is_large_string(storage.type):
+            nothing = pa.nulls(len(storage), _NUMBERS)
+            return pa.StructArray.from_arrays([storage.cast(pa.string()), nothing, nothing], fields=list(_REFERENCE))
+        return storage.cast(_REFERENCE)
+
+
 @dataclass
-class MultispectralImage:
+class MultispectralImage(_Reference):
     """Pixels (C, H, W) of named bands, in the stored type, 0 in all bands where the source has no data.
 
     Attributes:
@@ -34,18 +61,6 @@ class MultispectralImage:
     decode: bool = True
     _type: str = field(default="MultispectralImage", init=False, repr=False)
 
-    def __call__(self) -> pa.DataType:
-        """Return the Arrow type."""
-        return _REFERENCE
-
-    def encode_example(self, value: Any) -> dict[str, Any]:
-        """Return what is stored of a path or a reference."""
-        return _encode(value)
-
-    def cast_storage(self, storage: pa.Array) -> pa.StructArray:
-        """Accept an Arrow array of paths or of references."""
-        return _cast(storage)
-
     def decode_example(self, value: Mapping[str, Any], token_per_repo_id: Any = None) -> np.ndarray:
         """Read the pixels; a window may reach beyond the image.
 
@@ -58,7 +73,7 @@ class MultispectralImage:
 
 
 @dataclass
-class SegmentationMap:
+class SegmentationMap(_Reference):
     """Class numbers (H, W), uint8, 255 where a pixel has no class.
 
     Attributes:
@@ -87,18 +102,6 @@ class SegmentationMap:
                 f"got {len(self.names)} names and labels {self.labels}."
             )
 
-    def __call__(self) -> pa.DataType:
-        """Return the Arrow type."""
-        return _REFERENCE
-
-    def encode_example(self, value: Any) -> dict[str, Any]:
-        """Return what is stored of a path or a reference."""
-        return _encode(value)
-
-    def cast_storage(self, storage: pa.Array) -> pa.StructArray:
-        """Accept an Arrow array of paths or of references."""
-        return _cast(storage)
-
     def decode_example(self, value: Mapping[str, Any], token_per_repo_id: Any = None) -> np.ndarray:
         """Read the map; what a window holds beyond it has no class.
 
@@ -117,25 +120,6 @@ class SegmentationMap:
             raise ValueError(f"{value['path']}: unknown class codes {unknown}; expected {', '.join(map(str, known))}.")
         labels = np.array([known.get(code, IGNORE_INDEX) for code in codes.tolist()], np.uint8)
         return np.pad(labels[places].reshape(stored.shape), padding, constant_values=IGNORE_INDEX)
-
-
-_NUMBERS = pa.list_(pa.int32())
-_REFERENCE = pa.struct({"path": pa.string(), "window": _NUMBERS, "extent": _NUMBERS})
-
-
-def _encode(value: Any) -> dict[str, Any]:
-    if isinstance(value, str | os.PathLike):
-        return {"path": os.fspath(value), "window": None, "extent": None}
-    if not isinstance(value, Mapping):
-        raise ValueError(f"Expected a path or a reference (path, window, extent), got {type(value).__name__}.")
-    return {name: value.get(name) for name in ("path", "window", "extent")}
-
-
-def _cast(storage: pa.Array) -> pa.StructArray:
-    if pa.types.is_string(storage.type) or pa.types.is_large_string(storage.type):
-        nothing = pa.nulls(len(storage), _NUMBERS)
-        return pa.StructArray.from_arrays([storage.cast(pa.string()), nothing, nothing], fields=list(_REFERENCE))
-    return storage.cast(_REFERENCE)
 
 
 def _read(

@@ -214,7 +214,7 @@ def _list_zip(path: str) -> tuple[list[str], bytes | None]:
             if archive.getinfo(metadata[0]).file_size > _MAX_METADATA_BYTES:
                 raise ValueError(f"{path}: {metadata[0]} is too large for the metadata of a product.")
             return [prefix + name for name in names if "/IMG_DATA/" in name], archive.read(metadata[0])
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError) as error:
         raise ValueError(f"{path}: cannot be read as a zip archive ({error}).") from error
 
 
