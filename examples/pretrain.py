@@ -59,6 +59,8 @@ class PretrainingOptions:
     base_learning_rate: float = option(2e-4, "Times the effective batch / 256.")
     config_overrides: str = option("{}", "Other entries of the configuration, a mapping (JSON on the command line).")
     positions: str = option("interpolate", "interpolate or reinitialise: positions of a stage of another size.")
+    symmetries: bool = option(False, "Whether to turn and mirror crops in all eight ways, not sideways alone.")
+    stretch: float = option(0.0, "Share of its range by which each band may seem to have darker and brighter pixels.")
 
     # Model and optimisation
     stages: list[str] = option([], "In a YAML file: one mapping of the options above for each stage.")
@@ -86,7 +88,7 @@ class PretrainingOptions:
     push_to_hub: str | None = option(None, "namespace/name to publish the result as.")
 
 
-STAGE_OPTIONS = list(PretrainingOptions.__dataclass_fields__)[:14]
+STAGE_OPTIONS = list(PretrainingOptions.__dataclass_fields__)[:16]
 # What may change when a run is resumed.
 FREE = {"output_dir", "resume", "save_every", "total_limit", "time_limit", "eval_every", "log_every", "report_to"}
 FREE |= {"num_workers", "save_dtype", "push_to_hub", "compile", "stages"}
@@ -335,7 +337,8 @@ def train_stage(run: Run, stage: PretrainingOptions, previous: str | None) -> bo
             waited += time.perf_counter() - asked
             unreadable += batch["skipped"]
             with accelerator.accumulate(model):
-                output = model(**make_views(batch, config, stage.seed + run.stage, epoch, accelerator.device))
+                seed, device = stage.seed + run.stage, accelerator.device
+                output = model(**make_views(batch, config, seed, epoch, device, stage.symmetries, stage.stretch))
                 accelerator.backward(output.loss)
             losses += torch.stack([output.loss, output.token_loss, output.spectral_loss]).detach() / accumulation
         norm = accelerator.clip_grad_norm_(model.parameters(), stage.max_grad_norm)

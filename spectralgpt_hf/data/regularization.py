@@ -1,4 +1,4 @@
-"""What keeps a small dataset from being learnt by heart: turned, erased and mixed images, and soft targets.
+"""What keeps a small dataset from being learnt by heart: turned, scaled, erased and mixed images, and soft targets.
 
 Functions of whole batches on the device and of random numbers that are given (`keyed_uniform`).
 """
@@ -29,6 +29,23 @@ def flip_and_rotate(tensors: Sequence[torch.Tensor], uniform: torch.Tensor) -> l
         tensor = torch.where(upside_down, tensor.flip(-2), tensor)
         results.append(torch.where(transposed, tensor.transpose(-1, -2), tensor))
     return results
+
+
+def stretch_ranges(images: torch.Tensor, uniform: torch.Tensor, most: float) -> torch.Tensor:
+    """Scale each band to [0, 1] as if its image also held darker and brighter pixels, such as shadows and clouds.
+
+    Args:
+        images: (B, C, H, W), scaled to [0, 1] with the extremes of each band.
+        uniform: (B, 2 + 2 C) in [0, 1): how far the range grows at its dark and its bright end; the same of each band.
+        most: Share of the range by which either end may move.
+
+    Raises:
+        ValueError: If `most` is negative.
+    """
+    if most < 0:
+        raise ValueError(f"A range can grow by a share of 0 or more, got {most}.")
+    below, above = (most * uniform[:, :2, None] * uniform[:, 2:].unflatten(1, (2, -1))).unbind(1)  # (B, C)
+    return (images + below[..., None, None]) / (1 + below + above)[..., None, None]
 
 
 def random_erasing(

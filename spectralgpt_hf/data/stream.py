@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from ..modeling.bands import resolve_bands
+from ..modeling.pixel_statistics import allocate
 from .augmentation import keyed_uniform
 from .shards import PathLike, ShardFile, decode_rows, find_shards
 
@@ -196,7 +197,12 @@ class ShardStream:
         height, width = (max(lengths) for lengths in zip(*sizes))
         shape = (len(images), len(self.bands), height, width)
         same = len(set(sizes)) == 1 and len(sizes) == len(images)
-        batch = (torch.empty if same else torch.zeros)(shape, dtype=torch.uint16, pin_memory=self.pin_memory)
+        if self.pin_memory:
+            batch = torch.empty(shape, dtype=torch.uint16, pin_memory=True)
+        else:
+            batch = allocate(shape, torch.uint16, torch.device("cpu"))
+        if not same:
+            batch.zero_()
         pixels, extent = batch.numpy(), np.full((len(images), 2), (height, width))
         valid = np.ones((len(images), height, width), bool)
         for place, stored in enumerate(images):

@@ -5,13 +5,14 @@ from typing import TypedDict
 import torch
 
 from ..data.augmentation import keyed_uniform, random_crop_weights, resample
+from ..data.regularization import flip_and_rotate, stretch_ranges
 from ..data.stream import Batch
 from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 from ..modeling.modeling_spectralgpt import mask_units
-from ..modeling.pixel_statistics import minimum_maximum, span, with_extremes
+from ..modeling.pixel_statistics import allocate, minimum_maximum, span, with_extremes
 
 
-NOISE_STREAM = 1
+NOISE_STREAM, SYMMETRY_STREAM, STRETCH_STREAM = 1, 2, 3
 
 
 class Views(TypedDict):
@@ -22,7 +23,15 @@ class Views(TypedDict):
     attention_mask: torch.Tensor | None
 
 
-def make_views(batch: Batch, config: SpectralGPTConfig, seed: int, epoch: int, device: torch.device) -> Views:
+def make_views(
+    batch: Batch,
+    config: SpectralGPTConfig,
+    seed: int,
+    epoch: int,
+    device: torch.device,
+    symmetries: bool = False,
+    stretch: float = 0.0,
+) -> Views:
     """Scale each band of the whole image to [0, 1], then crop at random: MODEL.md's order, batched, on the device.
 
     Args:
@@ -31,6 +40,8 @@ def make_views(batch: Batch, config: SpectralGPTConfig, seed: int, epoch: int, d
         seed: Of the crops and the masks, with the epoch and the numbers of the samples.
         epoch: Number of the pass over the data.
         device: Where to compute.
+        symmetries: Whether to turn and mirror the crops in all eight ways, and not sideways alone.
+        stretch: Share of its range by which each band may seem to have darker and brighter pixels (`stretch_ranges`).
 
     Returns:
         Crops (B, C, `image_size`, `image_size`); noise (B, units); an attention mask (B, N) that is 0 for the tokens
@@ -49,10 +60,20 @@ def make_views(batch: Batch, config: SpectralGPTConfig, seed: int, epoch: int, d
         counted = unpadded if valid is None else valid & unpadded
     low, high = with_extremes(images)[1] if counted is None else minimum_maximum(images.float(), counted)
     # The weights of a crop sum to 1, so it may be taken first: most pixels then need no arithmetic.
-    crops = resample(images, rows, columns).sub_(low[..., None, None]).div_(span(low, high)[..., None, None])
+    crops = allocate((*low.shape, size, size), torch.float32, device)
+    torch.sub(resample(images, rows, columns), low[..., None, None], out=crops)
+    crops.div_(span(low, high)[..., None, None])
+    turns = keyed_uniform(seed, epoch, ids, 3, SYMMETRY_STREAM)
+    if stretch:
+        crops = stretch_ranges(crops, keyed_uniform(seed, epoch, ids, 2 + 2 * len(crops[0]), STRETCH_STREAM), stretch)
+    if symmetries:
+        (crops,) = flip_and_rotate([crops], turns)
     attention_mask = None
     if valid is not None:
-        reached = resample((~valid)[:, None].float(), rows.abs(), columns.abs()) > 1e-6  # (B, 1, size, size)
+        positive = (weights._replace(matrix=weights.matrix.abs()) for weights in (rows, columns))
+        reached = resample((~valid)[:, None], *positive) > 1e-6  # (B, 1, size, size)
+        if symmetries:
+            (reached,) = flip_and_rotate([reached], turns)
         crops = crops.masked_fill(reached, 0.0)
         lacking = torch.nn.functional.max_pool2d(reached.float(), config.patch_size)  # (B, 1, h, w)
         groups = config.num_channels // config.spectral_patch_size

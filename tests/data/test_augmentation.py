@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from spectralgpt_hf.data.augmentation import keyed_uniform, random_resized_crop
+from spectralgpt_hf.data.augmentation import keyed_uniform, random_crop_weights, random_resized_crop, resample
 
 
 def test_random_numbers_depend_on_their_key_alone():
@@ -26,7 +26,7 @@ def test_random_numbers_are_uniform_and_uncorrelated():
     assert torch.corrcoef(numbers[:, :50].T).sub(torch.eye(50)).abs().max() < 0.25
 
 
-@pytest.mark.parametrize("size", [24, 64])
+@pytest.mark.parametrize("size", [1, 3, 24, 25, 64])
 def test_a_crop_equals_slicing_and_antialiased_bicubic_resizing(size):
     images = torch.rand(2, 3, 50, 40)
     uniform = torch.tensor([[0.3, 0.4, 0.9, 0.2, 0.9], [0.99, 0.5, 0.1, 0.7, 0.1]])
@@ -47,3 +47,12 @@ def test_padding_never_enters_a_crop():
     uniform = torch.tensor([[0.9, 0.5, 0.99, 0.99, 0.7]])
     crop = random_resized_crop(padded, uniform, 16, extent=torch.tensor([[30, 30]]))
     torch.testing.assert_close(crop, random_resized_crop(images, uniform, 16))
+
+
+def test_blocks_leave_out_nothing_that_counts():
+    images = torch.randint(0, 10_000, (6, 3, 70, 50)).to(torch.uint16)
+    extent = torch.tensor([[70, 50], [70, 50], [8, 8], [1, 1], [70, 3], [33, 50]])
+    uniform = torch.rand(6, 5, generator=torch.Generator().manual_seed(0))
+    rows, columns = random_crop_weights(uniform, extent, (70, 50), 32)
+    whole = rows.matrix[:, None] @ images.float() @ columns.matrix.transpose(1, 2)[:, None]
+    torch.testing.assert_close(resample(images, rows, columns), whole, rtol=1e-5, atol=1e-2)

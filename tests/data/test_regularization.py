@@ -10,6 +10,7 @@ from spectralgpt_hf.data.regularization import (
     mix,
     random_erasing,
     soft_targets,
+    stretch_ranges,
 )
 
 
@@ -27,6 +28,20 @@ def test_image_and_map_turn_together_by_all_eight_symmetries():
 def test_only_squares_are_turned():
     with pytest.raises(ValueError, match="got 4 x 6 px"):
         flip_and_rotate([torch.zeros(1, 1, 4, 6)], torch.zeros(1, 3))
+
+
+def test_a_stretched_band_is_scaled_with_the_extremes_of_an_image_that_holds_more():
+    images = torch.rand(2, 3, 8, 8)
+    uniform = torch.rand(2, 8)
+    stretched = stretch_ranges(images, uniform, 0.5)
+    for image, numbers, result in zip(images, uniform, stretched):
+        for band in range(3):
+            darkest = -0.5 * numbers[0] * numbers[2 + band]
+            brightest = 1 + 0.5 * numbers[1] * numbers[5 + band]
+            torch.testing.assert_close(result[band], (image[band] - darkest) / (brightest - darkest))
+    assert torch.equal(stretch_ranges(images, uniform, 0.0), images)
+    with pytest.raises(ValueError, match="got -1"):
+        stretch_ranges(images, uniform, -1)
 
 
 def test_a_box_of_some_images_is_erased_with_their_means():

@@ -38,6 +38,36 @@ def test_views_are_crops_of_each_image_scaled_as_a_whole(tmp_path):
         assert torch.allclose(views["pixel_values"][number], expected, atol=1e-5)
 
 
+def test_turned_and_stretched_views_show_the_same_crops(tmp_path):
+    samples = images(*[(40, 40)] * 16)
+    for sample in samples[:8]:
+        sample[:, :, 15:25] = 0
+    batch = one_batch(tmp_path, samples)
+    plain = make_views(batch, CONFIG, 0, 0, CPU)
+    turned = make_views(batch, CONFIG, 0, 0, CPU, symmetries=True)
+    stretched = make_views(batch, CONFIG, 0, 0, CPU, stretch=0.5)
+    places = CONFIG.image_size // CONFIG.patch_size
+    symmetries = set()
+    for i in range(16):
+        pixels, tokens = plain["pixel_values"][i], plain["attention_mask"][i].unflatten(0, (-1, places, places))
+        for k in range(8):
+            both = (pixels.rot90(k, (1, 2)), tokens.rot90(k, (1, 2)))
+            both = tuple(x.flip(-1) for x in both) if k > 3 else both
+            if torch.equal(both[0], turned["pixel_values"][i]):
+                symmetries.add(k)
+                assert torch.equal(both[1].flatten(), turned["attention_mask"][i])
+                break
+        else:
+            raise AssertionError("not one of the eight symmetries")
+    assert len(symmetries) > 4
+    assert torch.equal(plain["attention_mask"], stretched["attention_mask"])
+    kept = plain["pixel_values"][0] != 0
+    both = torch.stack([plain["pixel_values"][0][0][kept[0]], stretched["pixel_values"][0][0][kept[0]]])
+    assert torch.corrcoef(both)[0, 1] > 0.9999  # scaled, band by band
+    assert both[0].std() / 2 < both[1].std() < both[0].std()
+    assert (stretched["pixel_values"][0][~kept] == 0).all()
+
+
 def test_a_view_does_not_depend_on_the_rest_of_the_batch(tmp_path):
     samples = images((40, 40), (40, 40), (40, 40))
     together = make_views(one_batch(tmp_path / "a", samples), CONFIG, 0, 0, CPU)
