@@ -12,7 +12,8 @@ reflectance; all crops and seeds of a chip count together. The other ways use on
 Land use: classifiers read the most frequent class of tiles of 16 px off frozen features, averaged over the tile and
 over the crops that hold it. Each chip is predicted by a classifier trained on the others; only classes count that occur
 in two chips or more, and only chips that hold one of them. The same network untrained, with several seeds, shows what
-its structure alone gives.
+its structure alone gives. Features are also taken of tiles alone, without the rest of the crop: what a tile takes over
+from its surroundings tells the chip rather than the class.
 """
 
 import argparse
@@ -39,12 +40,14 @@ from spectralgpt_hf.training.land_use import (
     common_classes,
     leave_one_place_out,
     majority_labels,
+    share_between_places,
     tile_features,
     tile_statistics,
 )
 
 
 TILE_SIZE = 16
+ALONE = ", tiles alone"
 
 
 def read_chips(folder: Path, processor: SpectralGPTImageProcessor, with_offset: list[str]) -> dict[str, dict[str, Any]]:
@@ -114,19 +117,22 @@ def probe_features(
     }
     for name, model in models.items():
         encoder = model.spectralgpt
-        features[name] = gather(
-            [
-                tile_features(encoder, chip["image"], corners_of(chip["image"], encoder.config.image_size), TILE_SIZE)
-                for chip in tqdm(chips.values(), desc=f"Features, {name}", disable=None)
-            ]
-        )
+        for alone in (False, True):
+            progress = tqdm(chips.values(), desc=f"Features, {name}", disable=None)
+            features[name + ALONE * alone] = gather(
+                [
+                    tile_features(encoder, image, corners_of(image, encoder.config.image_size), TILE_SIZE, alone)
+                    for image in (chip["image"] for chip in progress)
+                ]
+            )
     return features, labels[counted], places[counted]
 
 
 def print_table(title: str, columns: list[str], rows: dict[str, list[float]], digits: int) -> None:
-    print(f"\n{title}\n{'':44}" + "".join(f"{column[:13]:>14}" for column in columns))
+    width = max(len(name) for name in rows)
+    print(f"\n{title}\n{'':{width}}" + "".join(f"{column[:13]:>14}" for column in columns))
     for name, values in rows.items():
-        print(f"{name[:43]:44}" + "".join(f"{value:14.{digits}f}" for value in values))
+        print(f"{name:{width}}" + "".join(f"{value:14.{digits}f}" for value in values))
 
 
 def report_reconstruction(checkpoint: str, scores: dict[str, dict[str, dict[str, Any]]], bands: list[str]) -> None:
@@ -190,14 +196,19 @@ def main() -> None:
             name: [*probe.places.values(), float(np.mean(list(probe.places.values()))), probe.together]
             for name, probe in probes.items()
         }
-        untrained = np.array([rows.pop(f"untrained {seed}") for seed in range(options.seeds)])
-        rows["untrained, mean of the seeds"] = untrained.mean(axis=0).tolist()
-        rows["untrained, best seed of each column"] = untrained.max(axis=0).tolist()
+        for alone in ("", ALONE):
+            untrained = np.array([rows.pop(f"untrained {seed}{alone}") for seed in range(options.seeds)])
+            rows[f"untrained{alone}, mean of the seeds"] = untrained.mean(axis=0).tolist()
+            rows[f"untrained{alone}, best of each column"] = untrained.max(axis=0).tolist()
         print_table(f"Land use, balanced accuracy, {classifier}", [*columns, "mean", "together"], rows, 3)
-        for checkpoint in options.checkpoints:
-            for name in (name for name in rows if name not in options.checkpoints):
+        trained = [checkpoint + alone for checkpoint in options.checkpoints for alone in ("", ALONE)]
+        for checkpoint in trained:
+            for name in (name for name in rows if name not in trained):
                 wins = sum(rows[checkpoint][i] > rows[name][i] for i in range(len(columns)))
                 print(f"{checkpoint} above {name}: {wins} of {len(columns)} chips")
+    shares = {name: share_between_places(values, places) for name, values in features.items()}
+    scores["land_use"]["variance_between_chips"] = shares
+    print_table("Share of the features' variance between chips", [""], {name: [x] for name, x in shares.items()}, 3)
     print(f"\nn: {len(labels)} tiles of {TILE_SIZE} px; tiles of each class: {classes}")
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)

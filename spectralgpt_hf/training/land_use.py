@@ -11,7 +11,11 @@ from ..modeling.modeling_spectralgpt import SpectralGPTModel
 
 @torch.no_grad()
 def tile_features(
-    model: SpectralGPTModel, image: torch.Tensor, corners: Sequence[tuple[int, int]], tile_size: int = 16
+    model: SpectralGPTModel,
+    image: torch.Tensor,
+    corners: Sequence[tuple[int, int]],
+    tile_size: int = 16,
+    alone: bool = False,
 ) -> np.ndarray:
     """Average the model's features over tiles, and over the crops of its native size that hold them.
 
@@ -20,21 +24,27 @@ def tile_features(
         image: (C, H, W), normalised.
         corners: (left, top) of each crop, multiples of `tile_size`; together they must cover the image.
         tile_size: In pixels.
+        alone: Whether the model sees each tile without the rest of the crop, and so nothing of where it lies.
 
     Returns:
         (H / tile_size, W / tile_size, D).
     """
-    size, (_, height, width) = model.config.image_size, image.shape
-    crops = torch.stack([image[:, top : top + size, left : left + size] for left, top in corners])
-    maps = model.feature_map(model(crops).last_hidden_state, *crops.shape[2:])
-    maps = torch.nn.functional.avg_pool2d(maps, tile_size // model.config.patch_size).permute(0, 2, 3, 1)
-    total, count = torch.zeros(height // tile_size, width // tile_size, maps.shape[-1]), torch.zeros(1)
-    count = count.expand(total.shape[:2]).clone()
-    for (left, top), features in zip(corners, maps.float().cpu()):
-        rows, columns = (slice(start // tile_size, start // tile_size + len(features)) for start in (top, left))
-        total[rows, columns] += features
+    size, tokens = model.config.image_size, tile_size // model.config.patch_size
+    tiles, groups = size // tile_size, len(image) // model.config.spectral_patch_size
+    shape = (image.shape[1] // tile_size, image.shape[2] // tile_size)
+    total, count = torch.zeros(*shape, model.config.hidden_size), torch.zeros(*shape, 1)
+    ids = torch.arange(groups * (tiles * tokens) ** 2).view(groups, tiles, tokens, tiles, tokens)
+    ids_of_tiles = ids.permute(1, 3, 0, 2, 4).reshape(tiles**2, -1)
+    for left, top in corners:
+        crop = image[None, :, top : top + size, left : left + size]
+        if alone:
+            seen = model(crop.expand(tiles**2, -1, -1, -1), ids_keep=ids_of_tiles).last_hidden_state
+        else:
+            seen = model(crop).last_hidden_state[0, ids_of_tiles]
+        rows, columns = (slice(start // tile_size, start // tile_size + tiles) for start in (top, left))
+        total[rows, columns] += seen.float().mean(1).view(tiles, tiles, -1).cpu()
         count[rows, columns] += 1
-    return (total / count[..., None]).numpy()
+    return (total / count).numpy()
 
 
 def tile_statistics(pixels: np.ndarray, tile_size: int = 16) -> np.ndarray:
@@ -48,6 +58,19 @@ def majority_labels(labels: np.ndarray, ignored: int = 0, tile_size: int = 16) -
     counts = np.stack([_tiles(labels[None] == number, tile_size)[..., 0, :].sum(-1) for number in range(256)])
     counts[ignored] = 0
     return np.where(counts.any(axis=0), counts.argmax(axis=0), ignored)
+
+
+def share_between_places(features: np.ndarray, places: np.ndarray) -> float:
+    """Return how much of the variance of features (n, D) lies between places (n,), and not within: 0 to 1.
+
+    What separates places cannot help a classifier at another one. Mean of the features, constant ones left out.
+    """
+    features = features[:, features.std(axis=0) > 0]
+    standard = (features - features.mean(axis=0)) / features.std(axis=0)
+    means = [
+        np.square(standard[places == place].mean(axis=0)) * np.mean(places == place) for place in np.unique(places)
+    ]
+    return float(np.sum(means, axis=0).mean())
 
 
 @dataclass(frozen=True)

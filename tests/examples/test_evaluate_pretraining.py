@@ -47,3 +47,5 @@ def test_reconstruction_and_land_use_are_scored_for_each_chip(chips):
     assert probes["majority"]["places"] == {"chip0": 0.5, "chip1": 0.5}
     assert probes["mean and std of reflectance"]["together"] > 0.6
     assert "untrained, mean of the seeds" in text
+    assert f"{CHECKPOINT}, tiles alone" in probes
+    assert 0 < scores["land_use"]["variance_between_chips"][str(CHECKPOINT)] < 1

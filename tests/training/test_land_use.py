@@ -7,6 +7,7 @@ from spectralgpt_hf.training.land_use import (
     common_classes,
     leave_one_place_out,
     majority_labels,
+    share_between_places,
     tile_features,
     tile_statistics,
 )
@@ -25,6 +26,28 @@ def test_features_of_tiles_are_the_means_of_the_feature_map():
     np.testing.assert_allclose(features[0], upper[0], atol=1e-5)
     np.testing.assert_allclose(features[1], (upper[1] + lower[0]) / 2, atol=1e-5)
     np.testing.assert_allclose(features[2], lower[1], atol=1e-5)
+
+
+def test_a_tile_alone_is_what_the_model_sees_of_it_when_the_rest_is_hidden():
+    torch.manual_seed(0)
+    model = SpectralGPTModel(parity.config("toy")).eval()
+    image = torch.rand(12, 32, 32)
+    features = tile_features(model, image, [(0, 0)], alone=True)
+    visible = [group * 16 + place for group in range(4) for place in (2, 3, 6, 7)]  # the upper right of 4 x 4 places
+    with torch.no_grad():
+        expected = model(image[None], ids_keep=torch.tensor([visible])).last_hidden_state.mean(1)[0]
+    np.testing.assert_allclose(features[0, 1], expected, atol=1e-5)
+    image[:, :, :16] = 0
+    np.testing.assert_allclose(tile_features(model, image, [(0, 0)], alone=True)[0, 1], expected, atol=1e-5)
+
+
+def test_the_variance_splits_into_between_and_within_places():
+    places = np.repeat(["a", "b"], 50)
+    rng = np.random.default_rng(0)
+    apart = np.where(places == "a", -1.0, 1.0)[:, None]
+    assert share_between_places(np.hstack([apart, np.ones_like(apart)]), places) == pytest.approx(1)
+    assert share_between_places(rng.normal(size=(100, 200)), places) < 0.05
+    assert share_between_places(apart + rng.normal(size=(100, 200)), places) == pytest.approx(0.5, abs=0.05)
 
 
 def test_tiles_have_the_statistics_of_their_own_pixels():
