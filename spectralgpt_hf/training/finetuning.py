@@ -55,6 +55,7 @@ class FineTuner(Trainer):
             compute_metrics=self._add_to_scores,  # type: ignore[arg-type]  # `batch_eval_metrics` adds an argument
             callbacks=[EarlyStoppingCallback(patience)] if patience else None,
         )
+        vars(self.model.config).pop("use_cache", None)  # the Trainer sets it, for models of language
         single = not train.dense and not train.multi_label
         self.augmentation = Augmentation(options, len(train.class_names) if single else None)
         self.is_spectralgpt = is_spectralgpt(model.config)

@@ -1,5 +1,7 @@
 import json
+import os
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from spectralgpt_hf import (
 from spectralgpt_hf.assets import CHECKPOINT
 from spectralgpt_hf.data.folders import load_image_masks
 from spectralgpt_hf.training.finetuning import FineTuner
+from tests.conversion.test_publish import hub  # noqa: F401
 from tests.examples.labelled import CLASSES, write_classes, write_maps, write_pair
 
 
@@ -27,8 +30,8 @@ TOY = "hidden_size=32,num_hidden_layers=2,num_attention_heads=2,intermediate_siz
 CORNERS = [(left, top) for top in range(0, 512, 128) for left in range(0, 512, 128)]
 
 
-def run(task: str, output_dir: Path, data_dir: Path, **options: object) -> dict:
-    """Run a script in this process, and return its metrics.json."""
+def run(task: str, output_dir: Path, data_dir: Path, processes: int = 1, **options: object) -> dict:
+    """Run a script, in this process if it takes one, and return its metrics.json."""
     defaults = {
         "config_name": "tiny",
         "config_overrides": TOY,
@@ -45,15 +48,17 @@ def run(task: str, output_dir: Path, data_dir: Path, **options: object) -> dict:
         "test_split": "all",
     }
     options = {**defaults, "output_dir": output_dir, "data_dir": data_dir, **options}
-    argv = ["script"]
+    argv = [f"examples/finetune_{task}.py"]
     for name, value in options.items():
         if value is not None:
             argv += [f"--{name}", *map(str, value if isinstance(value, tuple | list) else [value])]
-    before, sys.argv = sys.argv, argv
-    try:
-        runpy.run_path(f"examples/finetune_{task}.py", run_name="__main__")
-    finally:
-        sys.argv = before
+    if processes > 1:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        subprocess.run(command + argv, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True)
+    else:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", argv)
+            runpy.run_path(argv[0], run_name="__main__")
     return json.loads((output_dir / "model" / "metrics.json").read_text())
 
 
@@ -109,6 +114,28 @@ def test_a_classifier_is_trained_scored_described_and_works_in_the_pipeline(clas
     (image,) = list(classes.glob("*/0_0.tif"))
     labels = pipeline("multispectral-image-classification", model=str(folder))(str(image))
     assert {label["label"] for label in labels} == {"vegetation", "water"}
+
+
+def test_two_processes_with_half_the_batch_train_the_same_model(classes, tmp_path):
+    options = {"num_train_epochs": 3, "logging_steps": 1, "crop_scale": 0.5}
+    one = run("classification", tmp_path / "1", classes, 1, per_device_train_batch_size=8, **options)
+    two = run("classification", tmp_path / "2", classes, 2, per_device_train_batch_size=4, **options)
+    losses = []
+    for folder in ("1", "2"):
+        state = json.loads(next((tmp_path / folder).glob("checkpoint-*/trainer_state.json")).read_text())
+        losses.append([record["loss"] for record in state["log_history"] if "loss" in record])
+    assert len(losses[0]) == 6  # three epochs of 16 samples; processes that each train alone take 12
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert two["test"]["loss"] == pytest.approx(one["test"]["loss"], rel=1e-4)
+    assert two["test"]["confusion_matrix"] == one["test"]["confusion_matrix"]
+
+
+def test_the_finished_model_is_published_with_its_scores(classes, tmp_path, hub):  # noqa: F811
+    run("classification", tmp_path, classes, push_to_hub=True, hub_model_id="org/water")
+    assert [card.data.eval_results[0].metric_type for card in [ModelCard.load("org/water")]] == ["accuracy"]
+    model = SpectralGPTForImageClassification.from_pretrained("org/water", cache_dir=tmp_path / "cache")
+    trained = SpectralGPTForImageClassification.from_pretrained(tmp_path / "model")
+    assert all(torch.equal(weight, trained.state_dict()[name]) for name, weight in model.state_dict().items())
 
 
 def last_logits(monkeypatch) -> list[torch.Tensor]:
