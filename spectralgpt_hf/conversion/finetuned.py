@@ -47,7 +47,7 @@ def finish(tuner: FineTuner, task: str, samples: Mapping[str, Samples], scores: 
     metrics = {
         "task": task,
         "dataset": options.dataset,
-        "base_model": options.model_name_or_path,
+        "base_model": _public_name(options.model_name_or_path),
         "settings": {name: getattr(options, name) for name in SETTINGS if getattr(options, name)},
         **scores,
     }
@@ -72,7 +72,7 @@ def save_score_card(folder: Path, config: PreTrainedConfig, metrics: Mapping[str
     Args:
         folder: The checkpoint, where pictures lie already.
         config: Of the model; a baseline gets no text about SpectralGPT.
-        metrics: `task`, `dataset`, `base_model` or None, `settings`, and scores by split as `FineTuner.score` gives.
+        metrics: `task`, `dataset`, `base_model` (a name or None), `settings`, and by split what `FineTuner.score` gives.
     """
     text = card_for(config) if isinstance(config, SpectralGPTConfig) else BASELINE.format(config=config)
     text = text.replace(UNKNOWN, _training(metrics)) + _results(folder, metrics)
@@ -93,16 +93,20 @@ def save_score_card(folder: Path, config: PreTrainedConfig, metrics: Mapping[str
         for name, value in metrics.get(split, {}).get("scores", {}).items()
         if value == value
     ]
-    if metrics.get("base_model") and not Path(metrics["base_model"]).exists():
+    if "/" in (metrics["base_model"] or ""):
         data.base_model = metrics["base_model"]
     if not data.eval_results:
         data.eval_results = None
     card.save(folder / "README.md")
 
 
+def _public_name(checkpoint: str | None) -> str | None:
+    """Return a name on the Hub as it is, and of a folder the last part: its path is nobody's business."""
+    return Path(checkpoint).resolve().name if checkpoint and Path(checkpoint).exists() else checkpoint
+
+
 def _training(metrics: Mapping[str, Any]) -> str:
-    base = metrics.get("base_model")
-    start = "from random weights" if base is None else f"from `{Path(base).name if Path(base).exists() else base}`"
+    start = f"from `{metrics['base_model']}`" if metrics["base_model"] else "from random weights"
     settings = ", ".join(f"`{name}` {value}" for name, value in metrics["settings"].items())
     return f"Fine-tuned {start} on {metrics['dataset']} ({metrics['task']}): {settings}."
 

@@ -28,6 +28,9 @@ class FineTuner(Trainer):
         validation: Samples to choose by and to stop early by, if any.
         class_weights: Of the loss, where the model does not weigh itself.
         background: Class that a second mean of IoU leaves out.
+
+    Raises:
+        ValueError: If a baseline is to be published.
     """
 
     def __init__(
@@ -41,6 +44,12 @@ class FineTuner(Trainer):
     ) -> None:
         self.model: Any  # a PreTrainedModel, or PEFT's around it
         self.options, self.samples, self.background = options, train, background
+        self.is_spectralgpt = is_spectralgpt(model.config)
+        if options.publish and not self.is_spectralgpt:
+            raise ValueError(
+                f"`push_to_hub` checks and publishes SpectralGPT models, not {model.config.model_type}: leave it out, "
+                "and upload the finished folder with `hf upload`."
+            )
         self.class_weights = None if class_weights is None else torch.tensor(class_weights)
         self.scores: Scores = self.new_scores(train)
         options.metric_for_best_model, options.greater_is_better = f"eval_{self.scores.main}", True
@@ -58,7 +67,6 @@ class FineTuner(Trainer):
         vars(self.model.config).pop("use_cache", None)  # the Trainer sets it, for models of language
         single = not train.dense and not train.multi_label
         self.augmentation = Augmentation(options, len(train.class_names) if single else None)
-        self.is_spectralgpt = is_spectralgpt(model.config)
         self.model_accepts_loss_kwargs = False  # our losses are means, which accumulation must average
 
     def new_scores(self, samples: Samples) -> Scores:
@@ -137,10 +145,10 @@ class FineTuner(Trainer):
         }
 
     def save_finished(self, folder: Path, **metrics: Any) -> None:
-        """Write the model, LoRA merged, its processor, what was measured once, and `metrics.json`."""
+        """Write the model, LoRA merged (the adapter goes beside it), its processor, statistics and `metrics.json`."""
         model = self.accelerator.unwrap_model(self.model)
         if hasattr(model, "merge_and_unload") and self.is_world_process_zero():
-            model.save_pretrained(folder / "lora")
+            model.save_pretrained(folder.with_name("lora"))
         model = finished(model)
         if not self.is_world_process_zero():
             return

@@ -21,6 +21,7 @@ from spectralgpt_hf import (
 from spectralgpt_hf.assets import CHECKPOINT
 from spectralgpt_hf.data.folders import load_image_masks
 from spectralgpt_hf.training.finetuning import FineTuner
+from spectralgpt_hf.training.models import SPECTRALGPT
 from tests.conversion.test_publish import hub  # noqa: F401
 from tests.examples.labelled import CLASSES, write_classes, write_maps, write_pair
 
@@ -130,12 +131,25 @@ def test_two_processes_with_half_the_batch_train_the_same_model(classes, tmp_pat
     assert two["test"]["confusion_matrix"] == one["test"]["confusion_matrix"]
 
 
-def test_the_finished_model_is_published_with_its_scores(classes, tmp_path, hub):  # noqa: F811
-    run("classification", tmp_path, classes, push_to_hub=True, hub_model_id="org/water")
-    assert [card.data.eval_results[0].metric_type for card in [ModelCard.load("org/water")]] == ["accuracy"]
-    model = SpectralGPTForImageClassification.from_pretrained("org/water", cache_dir=tmp_path / "cache")
-    trained = SpectralGPTForImageClassification.from_pretrained(tmp_path / "model")
+@pytest.mark.parametrize(("task", "score"), [("classification", "accuracy"), ("segmentation", "oa")])
+def test_the_finished_model_is_published_with_its_scores(task, score, classes, maps, tmp_path, hub):  # noqa: F811
+    data, special = maps, {"class_names": CLASSES}
+    if task == "classification":
+        pretrained = {"model_name_or_path": str(CHECKPOINT), "config_name": None, "config_overrides": None}
+        data, special = classes, pretrained | {"lora_rank": 2, "max_steps": 2}
+    run(task, tmp_path, data, push_to_hub=True, hub_model_id="org/water", **special)
+    assert ModelCard.load("org/water").data.eval_results[0].metric_type == score
+    architecture = SPECTRALGPT[task]
+    model = architecture.from_pretrained("org/water", cache_dir=tmp_path / "cache")
+    trained = architecture.from_pretrained(tmp_path / "model")
     assert all(torch.equal(weight, trained.state_dict()[name]) for name, weight in model.state_dict().items())
+
+
+def test_a_baseline_is_not_published(classes, tmp_path):
+    overrides = "patch_size=4,hidden_size=8,num_hidden_layers=1,num_attention_heads=1,intermediate_size=8"
+    vit = {"config_name": "vit", "config_overrides": overrides}
+    with pytest.raises(ValueError, match="publishes SpectralGPT models, not vit"):
+        run("classification", tmp_path, classes, push_to_hub=True, hub_model_id="org/water", **vit)
 
 
 def last_logits(monkeypatch) -> list[torch.Tensor]:
@@ -248,7 +262,7 @@ def test_lora_weights_are_saved_loaded_and_merged(classes, tmp_path, monkeypatch
     merged = SpectralGPTForImageClassification.from_pretrained(folder).eval()
     base = SpectralGPTForImageClassification.from_pretrained(CHECKPOINT, dtype=torch.float32, num_labels=2)
     base.resize_positions(32)
-    adapted = PeftModel.from_pretrained(base, folder / "lora").eval()
+    adapted = PeftModel.from_pretrained(base, tmp_path / "lora").eval()
     processor = SpectralGPTImageProcessor.from_pretrained(folder)
     paths = sorted(classes.glob("vegetation/*.tif"))[:2]
     inputs = processor([str(path) for path in paths])
