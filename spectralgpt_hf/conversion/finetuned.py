@@ -72,7 +72,7 @@ def save_score_card(folder: Path, config: PreTrainedConfig, metrics: Mapping[str
     Args:
         folder: The checkpoint, where pictures lie already.
         config: Of the model; a baseline gets no text about SpectralGPT.
-        metrics: `task`, `dataset`, `base_model` (a name or None), `settings`, and by split what `FineTuner.score` gives.
+        metrics: `task`, `dataset`, `base_model` (a name or None), `settings`, and of each split what was scored.
     """
     text = card_for(config) if isinstance(config, SpectralGPTConfig) else BASELINE.format(config=config)
     text = text.replace(UNKNOWN, _training(metrics)) + _results(folder, metrics)

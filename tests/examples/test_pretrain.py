@@ -15,12 +15,14 @@ import psutil
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from huggingface_hub import ModelCard
 
 from spectralgpt_hf import SpectralGPTForPreTraining, SpectralGPTImageProcessor
-from spectralgpt_hf.assets import SAMPLE
+from spectralgpt_hf.assets import CHECKPOINT, SAMPLE
 from spectralgpt_hf.data.chips import cut_chips
 from spectralgpt_hf.data.shards import ShardRow, write_shards
 from spectralgpt_hf.training.arguments import parse_options
+from tests.conversion.test_publish import hub, quick  # noqa: F401
 
 
 SMALL = {
@@ -200,6 +202,17 @@ def test_a_run_that_is_told_to_end_saves_first(pretrain, shards, tmp_path):
     assert f"Stopped after step {int(checkpoint.name.removeprefix('step-'))}" in output
     pretrain(*run, "--resume", "auto", "--time_limit", 0.001)  # 60 ms
     assert len(list((folder / "checkpoints").iterdir())) == 2
+
+
+@pytest.mark.usefixtures("hub", "quick")
+def test_the_result_is_published_without_paths_of_the_machine(pretrain, shards, tmp_path):
+    start = ("--model_name_or_path", CHECKPOINT, "--config_overrides", "{}", "--save_dtype", "float16")
+    pretrain("--data", shards, "--steps", 2, "--output_dir", tmp_path, *start, "--push_to_hub", "org/more")
+    model = SpectralGPTForPreTraining.from_pretrained("org/more", cache_dir=tmp_path / "cache", dtype="auto")
+    trained = SpectralGPTForPreTraining.from_pretrained(tmp_path / "model", dtype="auto")
+    assert model.dtype == torch.float16
+    assert all(torch.equal(weight, trained.state_dict()[name]) for name, weight in model.state_dict().items())
+    assert "2 steps, from `spectralgpt-tiny`" in ModelCard.load("org/more").text
 
 
 def test_steps_without_finite_gradients_are_skipped_counted_and_end_the_run(pretrain, shards, tmp_path, monkeypatch):
