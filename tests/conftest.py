@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,3 +12,13 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the real samples in ../shared/data")
     return folder
+
+
+@pytest.fixture
+def file_server(tmp_path, monkeypatch):
+    """Address of a web server of `tmp_path`."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    command = [sys.executable, str(Path(__file__).with_name("range_server.py")), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        yield process.stdout.readline().strip()
+        process.kill()

@@ -9,7 +9,8 @@ from rasterio.warp import transform_bounds
 from rio_cogeo import cog_validate
 
 from spectralgpt_hf.inference import predict_scene
-from spectralgpt_hf.modeling.rasters import open_raster, read_raster
+from spectralgpt_hf.modeling.rasters import open_raster, read_raster, write_raster
+from tests.modeling.products import write_safe, zip_folder
 
 from .scenes import change_detector, classifier, cut_corner, processor, read, segmenter, write_scene
 
@@ -284,16 +285,52 @@ def test_chips_that_overlap_have_their_pixels_in_their_middle(scene, predict):
         assert result.transform.a == 16 * source.transform.a
 
 
-def test_the_source_may_be_a_folder_of_band_files(tmp_path, predict):
+@pytest.fixture
+def bands(tmp_path):
+    """A folder with a file for each band of a scene, and the map of that scene."""
     folder = tmp_path / "bands"
     folder.mkdir()
     with open_raster(write_scene(tmp_path / "scene.tif")) as reader, rasterio.open(tmp_path / "scene.tif") as scene:
         for index, band in enumerate(reader.bands, 1):
-            profile = {**scene.profile, "count": 1}
-            with rasterio.open(folder / f"{band}.tif", "w", **profile) as dataset:
+            with rasterio.open(folder / f"{band}.tif", "w", **{**scene.profile, "count": 1}) as dataset:
                 dataset.write(scene.read(index), 1)
+    return folder
+
+
+def stac_item(links):
+    assets = {name: {"href": str(link)} for name, link in links.items()}
+    return {"type": "Feature", "id": "scene", "properties": {"datetime": "2016-01-01T00:00:00Z"}, "assets": assets}
+
+
+def test_the_source_may_be_files_of_bands_a_stac_item_bytes_or_an_address(tmp_path, predict, bands, file_server):
     expected = read(predict(tmp_path / "scene.tif", "expected.tif"))
-    np.testing.assert_array_equal(read(predict(folder)), expected)
+    item = tmp_path / "item.json"
+    item.write_text(json.dumps(stac_item({path.stem: f"bands/{path.name}" for path in bands.iterdir()})))
+    sources = {
+        "folder": bands,
+        "zip": zip_folder(bands),
+        "item": item,
+        "bytes": (tmp_path / "scene.tif").read_bytes(),
+        "address": f"{file_server}/scene.tif",
+        "item of addresses": stac_item({path.stem: f"{file_server}/bands/{path.name}" for path in bands.iterdir()}),
+    }
+    for name, source in sources.items():
+        np.testing.assert_array_equal(read(predict(source, f"{name}.tif")), expected, err_msg=name)
+
+
+@pytest.mark.parametrize("level", ["L1C", "L2A"])
+def test_the_source_may_be_a_product(tmp_path, predict, level):
+    product = write_safe(tmp_path, level, offsets=[-1000] * 13)
+    scene = read_raster(product)
+    write_raster(
+        tmp_path / "s.tif", scene.pixels, crs=scene.crs, transform=scene.transform, bands=scene.bands, nodata=0
+    )
+    expected = predict(tmp_path / "s.tif", "expected.tif")
+    found = predict(product)
+    np.testing.assert_array_equal(read(found), read(expected))
+    with rasterio.open(found) as dataset:
+        assert dataset.tags()["product"] == product.name
+        assert (dataset.crs, dataset.transform) == (scene.crs, scene.transform)
 
 
 def test_several_labels_have_probabilities_of_their_own(scene, predict):

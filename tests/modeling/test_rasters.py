@@ -1,7 +1,4 @@
 import json
-import re
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -603,16 +600,6 @@ def test_the_bytes_of_a_tiff_read_like_the_file(tmp_path):
     raster = read_raster(path.read_bytes(), bands=["B3"])
     np.testing.assert_array_equal(raster.pixels, numbers(2)[1:])
     assert raster.crs == "EPSG:32633"
-
-
-@pytest.fixture
-def file_server(tmp_path, monkeypatch):
-    """Address of a web server of `tmp_path`: another process, since GDAL opens files without letting go of the GIL."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        yield re.search(r"http://[\d.:]+", process.stdout.readline())[0]
-        process.kill()
 
 
 def test_a_url_reads_like_the_file(tmp_path, file_server):
