@@ -5,8 +5,9 @@
 Chips of 13 bands are cut from the embedded sample and written as GeoTIFFs, as rasterio writes them by default, with
 Deflate and without compression; and as shards, by `prepare_shards` from these files. All then lie in the page cache.
 Measured is processor time over all threads, so that samples a second are those of one core and what else the machine
-does counts little. Rounds alternate, and medians are taken. All run with an allocator that keeps freed memory: glibc's
-default hands large blocks back to the kernel, and fetching them again takes as long as the work. Two comparisons:
+does counts little. Rounds alternate, and medians are taken. All run with allocators that keep freed memory: by default
+glibc's and Arrow's hand large blocks back to the kernel, and fetching them again takes as long as the work. Two
+comparisons:
 
 - batches: 12 bands in a uint16 batch, ready for the device. Against `rasterio.open(path).read(indexes)` for each file
   and one `np.stack`, in a shuffled order. The aim is 4 x.
@@ -43,7 +44,7 @@ from spectralgpt_hf.modeling.rasters import open_raster
 from spectralgpt_hf.training.pretraining import make_views
 
 
-KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40), "MIMALLOC_PURGE_DELAY": "-1"}
 DEFAULT = "shards, lz4 (default)"
 INDEXES = [L1C_BANDS.index(band) + 1 for band in L2A_BANDS]
 Resize = Callable[[np.ndarray, tuple[int, int, int, int], int], torch.Tensor]

@@ -19,7 +19,7 @@ import signal
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -35,7 +35,7 @@ from spectralgpt_hf.data.stream import ShardStream
 from spectralgpt_hf.inference.pictures import reconstruction_panel
 from spectralgpt_hf.inference.reconstruction import Reconstruction
 from spectralgpt_hf.modeling.modeling_spectralgpt import SpectralGPTPositionEmbeddings, unpatchify
-from spectralgpt_hf.training.arguments import check_names, option, parse_options
+from spectralgpt_hf.training.arguments import convert_options, option, parse_options
 from spectralgpt_hf.training.checkpointing import CheckpointFolder, read_position, write_folder
 from spectralgpt_hf.training.monitoring import JsonLinesLog, attainable_flops, step_flops
 from spectralgpt_hf.training.optimization import parameter_groups
@@ -49,7 +49,7 @@ class PretrainingOptions:
     image_size: int = option(128, "Size of the crops, in pixels.")
     bands: list[str] | None = option(None, "Names of the bands, in order; the checkpoint's or the usual 12 by default.")
     mask_ratio: float = option(0.9, "Share of the tokens that is hidden.")
-    masking: str = option("random", "random, spatial or spectral.")
+    masking: Literal["random", "spatial", "spectral"] = option("random", "What is hidden together.")
     epochs: float = option(1.0, "Passes over the data.")
     steps: int = option(0, "Instead of `epochs`.")
     schedule_epochs: float | None = option(None, "Length of the cosine, where a stage ends before it does.")
@@ -58,17 +58,17 @@ class PretrainingOptions:
     gradient_accumulation_steps: int = option(1, "Forward passes of a step.")
     base_learning_rate: float = option(2e-4, "Times the effective batch / 256.")
     config_overrides: str = option("{}", "Other entries of the configuration, a mapping (JSON on the command line).")
-    positions: str = option("interpolate", "interpolate or reinitialise: positions of a stage of another size.")
+    positions: Literal["interpolate", "reinitialise"] = option("interpolate", "Positions of a stage of another size.")
     symmetries: bool = option(False, "Whether to turn and mirror crops in all eight ways, not sideways alone.")
     stretch: float = option(0.0, "Share of its range by which each band may seem to have darker and brighter pixels.")
 
     # Model and optimisation
     stages: list[str] = option([], "In a YAML file: one mapping of the options above for each stage.")
-    preset: str = option("tiny", "tiny, base, large or huge.")
+    preset: Literal["tiny", "base", "large", "huge"] = option("tiny", "Size of a new model.")
     model_name_or_path: str | None = option(None, "Checkpoint to go on from.")
     weight_decay: float = option(0.05, "Not of biases, norms and positions.")
-    max_grad_norm: float = option(1.0, "Gradients are clipped to it.")
-    mixed_precision: str = option("bf16", "bf16, fp16 or no.")
+    max_grad_norm: float = option(1.0, "Gradients are clipped to it; 0 for not at all.")
+    mixed_precision: Literal["bf16", "fp16", "no"] = option("bf16", "Whatever Accelerate's own configuration says.")
     compile: bool = option(False, "Whether to compile the model.")
     gradient_checkpointing: bool = option(False, "Whether to trade time for memory.")
     max_nonfinite_steps: int = option(20, "Steps in a row that may be skipped because a gradient is not finite.")
@@ -84,7 +84,7 @@ class PretrainingOptions:
     eval_every: int = option(500, "Steps between validations, with a picture.")
     log_every: int = option(10, "Steps between records in log.jsonl.")
     report_to: list[str] = option([], "Trackers: trackio, tensorboard, wandb.")
-    save_dtype: str = option("float32", "Of the result: float32, float16 or bfloat16.")
+    save_dtype: Literal["float32", "float16", "bfloat16"] = option("float32", "Of the result.")
     push_to_hub: str | None = option(None, "namespace/name to publish the result as.")
 
 
@@ -92,19 +92,18 @@ STAGE_OPTIONS = list(PretrainingOptions.__dataclass_fields__)[:16]
 # What may change when a run is resumed.
 FREE = {"output_dir", "resume", "save_every", "total_limit", "time_limit", "eval_every", "log_every", "report_to"}
 FREE |= {"num_workers", "save_dtype", "push_to_hub", "compile", "stages"}
-COUNTERS = ("stage", "stage_step", "step", "skipped")
+COUNTERS = ("stage", "stage_step", "step", "skipped", "unreadable")
 
 
 def split_stages(options: PretrainingOptions) -> list[PretrainingOptions]:
     """Return the options of each stage."""
     stages = []
     for number, text in enumerate(options.stages or ["{}"], 1):
-        stage = check_names(json.loads(text), PretrainingOptions, f"stage {number}")
+        stage = convert_options(json.loads(text), PretrainingOptions, f"stage {number}")
         general = sorted(set(stage) - set(STAGE_OPTIONS))
         if general:
             raise ValueError(f"stage {number}: {', '.join(general)} cannot differ from stage to stage.")
-        mappings = {name: json.dumps(value) for name, value in stage.items() if isinstance(value, dict)}
-        stages.append(replace(options, **{**stage, **mappings}))
+        stages.append(replace(options, **stage))
     return stages
 
 
@@ -119,17 +118,23 @@ class Run:
             # Without this, processes on CPUs do not find each other, and each trains alone.
             cpu=not torch.accelerator.is_available(),
         )
+        if options.mixed_precision == "fp16" and self.accelerator.device.type == "cpu":
+            raise ValueError("`mixed_precision: fp16` needs a GPU: use bf16 or no.")
         set_seed(options.seed)
         self.folder = Path(options.output_dir)
         self.checkpoints = CheckpointFolder(self.folder / "checkpoints", options.total_limit)
         self.settings = {"processes": self.accelerator.num_processes, "stages": [asdict(stage) for stage in stages]}
-        self.stage = self.stage_step = self.step = self.skipped = 0
+        self.stage = self.stage_step = self.step = self.skipped = self.unreadable = 0
         self.resume_from = self._find_checkpoint(options)
+        self.earlier = self.folder  # where the stages lie that were finished before this start
         if self.resume_from:
             position = read_position(self.resume_from)
             self._check_settings(position["settings"])
             for name in COUNTERS:
                 setattr(self, name, position[name])
+            self.earlier = self.resume_from.parent.parent
+            if self.accelerator.is_main_process:
+                self.checkpoints.forget_after(self.resume_from)
         here = (self.stage + 1, self.step) if self.resume_from else (0, 0)
         # Of what was logged after the checkpoint, nothing stays: it will be logged again.
         self.log = JsonLinesLog(self.folder / "log.jsonl", lambda record: (record["stage"], record["step"]) <= here)
@@ -152,6 +157,11 @@ class Run:
             self.checkpoints.load(self.accelerator, self.resume_from)
             schedule.load_state_dict(read_position(self.resume_from)["schedule"])
             self.resume_from = None
+
+    def result(self, number: int) -> str:
+        """Return the folder of a finished stage, counted from 0."""
+        here, earlier = (folder / f"stage-{number + 1}" for folder in (self.folder, self.earlier))
+        return str(here if here.exists() else earlier)
 
     def record(self, values: dict[str, Any]) -> None:
         """Write values to log.jsonl and to the trackers."""
@@ -194,15 +204,22 @@ class Run:
             raise ValueError(f"{self.resume_from} cannot be resumed: {'; '.join(changed)}.")
 
 
+def stage_config(stage: PretrainingOptions, before: SpectralGPTConfig | None) -> SpectralGPTConfig:
+    """Return the configuration of a stage: of a new model, or of the one before with other settings."""
+    settings = {"mask_ratio": stage.mask_ratio, "masking": stage.masking, **json.loads(stage.config_overrides)}
+    settings["image_size"] = stage.image_size
+    if stage.bands:
+        settings |= {"bands": stage.bands, "num_channels": len(stage.bands)}
+    if before is None:
+        return SpectralGPTConfig.from_preset(stage.preset, **settings)
+    return SpectralGPTConfig.from_dict(before.to_dict() | settings)
+
+
 def build_model(stage: PretrainingOptions, previous: str | None) -> SpectralGPTForPreTraining:
     """Return the model of a stage: new, or from a checkpoint, with positions for its size and bands."""
-    settings = {"mask_ratio": stage.mask_ratio, "masking": stage.masking, **json.loads(stage.config_overrides)}
     if previous is None:
-        if stage.bands:
-            settings |= {"bands": stage.bands, "num_channels": len(stage.bands)}
-        return SpectralGPTForPreTraining(
-            SpectralGPTConfig.from_preset(stage.preset, image_size=stage.image_size, **settings)
-        )
+        return SpectralGPTForPreTraining(stage_config(stage, None))
+    settings = {"mask_ratio": stage.mask_ratio, "masking": stage.masking, **json.loads(stage.config_overrides)}
     model = SpectralGPTForPreTraining.from_pretrained(previous, dtype=torch.float32, **settings)
     resized = stage.image_size != model.config.image_size
     model.resize_positions(stage.image_size, stage.bands)
@@ -211,6 +228,21 @@ def build_model(stage: PretrainingOptions, previous: str | None) -> SpectralGPTF
             if isinstance(module, SpectralGPTPositionEmbeddings):
                 module.spatial_position_embeddings.data = module.sine_cosine_positions()
     return model
+
+
+def check_stages(stages: list[PretrainingOptions], run: Run) -> None:
+    """Refuse what a later stage would stumble over, before days are spent on the ones before it."""
+    source = stages[0].model_name_or_path
+    config = SpectralGPTConfig.from_pretrained(source) if source else None
+    for number, stage in enumerate(stages):
+        try:
+            config = stage_config(stage, config)
+            config.check()
+            if number >= run.stage:
+                open_stream(stage, list(config.bands or ()), run.accelerator, "train", stage.batch_size)
+                open_validation(stage, list(config.bands or ()), run.accelerator)
+        except (ValueError, OSError) as error:
+            raise type(error)(f"stage {number + 1}: {error}") from error
 
 
 def open_stream(
@@ -253,7 +285,7 @@ def draw(images: torch.Tensor, output: Any, config: SpectralGPTConfig, path: Pat
     size = images.shape[-1]
     hidden = output.mask[:1, :, None].expand(-1, -1, output.logits.shape[-1])
     hidden, rebuilt = (
-        unpatchify(tokens, size, size, config)[0].cpu() for tokens in (hidden, output.logits[:1].float())
+        unpatchify(tokens, size, size, config)[0].cpu() for tokens in (hidden, output.logits[:1].detach().float())
     )
     original = images[0].cpu()
     rebuilt = torch.where(hidden == 1, rebuilt, original)
@@ -264,6 +296,8 @@ def draw(images: torch.Tensor, output: Any, config: SpectralGPTConfig, path: Pat
 
 def open_validation(stage: PretrainingOptions, bands: list[str], accelerator: Accelerator) -> ShardStream | None:
     """Return the held-out images, if there are any, in batches of up to 8."""
+    if not Path(stage.data).is_dir():
+        return None  # a pattern says which shards to train on
     try:
         find_shards(stage.data, "validation")
     except FileNotFoundError:
@@ -313,9 +347,11 @@ def train_stage(run: Run, stage: PretrainingOptions, previous: str | None) -> bo
     attainable = attainable_flops(accelerator.device, dtype) * accelerator.num_processes
 
     def evaluate() -> None:
-        if validation is None:
-            return
         picture = run.folder / "pictures" / f"step-{run.step:08d}.png"
+        if validation is None:
+            if run.stage_step and accelerator.is_main_process:
+                draw(views["pixel_values"], output, config, picture)
+            return
         loss = validate(model, validation, config, run, picture)
         accelerator.print(f"step {run.step}: validation loss {loss:.5f}")
         run.record({"validation_loss": loss})
@@ -328,6 +364,12 @@ def train_stage(run: Run, stage: PretrainingOptions, previous: str | None) -> bo
     model.train()
     batches = stream.endless(run.stage_step * accumulation)
     nonfinite = unreadable = steps_timed = 0
+
+    def count_unreadable() -> None:
+        nonlocal unreadable
+        run.unreadable += int(accelerator.reduce(torch.tensor(unreadable, device=accelerator.device), "sum"))
+        unreadable = 0
+
     waited, started = 0.0, time.perf_counter()
     while run.stage_step < steps:
         losses = torch.zeros(3, device=accelerator.device)
@@ -338,10 +380,11 @@ def train_stage(run: Run, stage: PretrainingOptions, previous: str | None) -> bo
             unreadable += batch["skipped"]
             with accelerator.accumulate(model):
                 seed, device = stage.seed + run.stage, accelerator.device
-                output = model(**make_views(batch, config, seed, epoch, device, stage.symmetries, stage.stretch))
+                views = make_views(batch, config, seed, epoch, device, stage.symmetries, stage.stretch)
+                output = model(**views)
                 accelerator.backward(output.loss)
             losses += torch.stack([output.loss, output.token_loss, output.spectral_loss]).detach() / accumulation
-        norm = accelerator.clip_grad_norm_(model.parameters(), stage.max_grad_norm)
+        norm = accelerator.clip_grad_norm_(model.parameters(), stage.max_grad_norm or math.inf)
         finite = norm is None or bool(torch.isfinite(norm))
         nonfinite, run.skipped = (0, run.skipped) if finite else (nonfinite + 1, run.skipped + 1)
         if finite or accelerator.scaler is not None:  # the scaler has to see an overflow, and skips the step itself
@@ -360,6 +403,7 @@ def train_stage(run: Run, stage: PretrainingOptions, previous: str | None) -> bo
         if run.step % stage.log_every == 0 or run.stage_step == steps:
             loss, token_loss, spectral_loss = accelerator.reduce(losses, "mean").tolist()
             progress.set_postfix(loss=f"{loss:.4f}")
+            count_unreadable()
             seconds = time.perf_counter() - started
             record = {
                 "epoch": round(run.stage_step / steps_per_epoch, 3),
@@ -369,7 +413,7 @@ def train_stage(run: Run, stage: PretrainingOptions, previous: str | None) -> bo
                 "learning_rate": schedule.get_last_lr()[0],
                 "grad_norm": None if norm is None or not finite else float(norm),
                 "skipped_steps": run.skipped,
-                "unreadable_rows": unreadable,
+                "unreadable_rows": run.unreadable,
                 "samples_per_second": steps_timed * effective_batch / seconds,
                 "flops_utilisation": steps_timed * flops / seconds / attainable,
                 "data_wait": waited / seconds,
@@ -381,6 +425,7 @@ def train_stage(run: Run, stage: PretrainingOptions, previous: str | None) -> bo
             steps_timed, waited, started = 0, 0.0, time.perf_counter()
         stopping = run.must_stop()
         if stopping or run.step % stage.save_every == 0 or run.stage_step == steps:
+            count_unreadable()
             run.save(schedule)
         if stopping:
             return False
@@ -416,6 +461,7 @@ def main() -> None:
     stages = split_stages(options)
     run = Run(options, stages)
     accelerator = run.accelerator
+    check_stages(stages, run)
     previous = options.model_name_or_path
     for number, stage in enumerate(stages):
         if number >= run.stage:
@@ -424,7 +470,7 @@ def main() -> None:
                 accelerator.end_training()
                 return
             run.stage, run.stage_step = number + 1, 0
-        previous = str(run.folder / f"stage-{number + 1}")
+        previous = run.result(number)
 
     # The result: the last stage, in the type asked for, with a card
     def write(folder: Path) -> None:

@@ -94,6 +94,8 @@ def prepare_shards(
         raise ValueError(f"{dataset}: expected one root, and no names, size, stride, scale or validation share.")
     if dataset not in KINDS or not roots or (options and dataset not in READERS):
         raise ValueError(f"Expected sources and `dataset` among {', '.join(KINDS)}; got {dataset!r}, {options}.")
+    if rows_per_shard < 1:
+        raise ValueError(f"`rows_per_shard` must be 1 or more, got {rows_per_shard}.")
     if min_valid is None:
         min_valid = MIN_VALID if size or dataset == "scenes" else 0.0
     if dataset in READERS:
@@ -116,6 +118,13 @@ def prepare_shards(
         )
     identity = _identify(plan, rows_per_shard, compression)
     if _is_complete(output, identity):
+        unreadable = len(json.loads((output / "report.json").read_text(encoding="utf-8"))["unreadable"])
+        if unreadable:
+            warnings.warn(
+                f"{output} is complete, without {unreadable} files that could not be read then. To try again, delete "
+                "the folder first.",
+                stacklevel=2,
+            )
         return output
     shards = _shards(plan, output, rows_per_shard)
     job = partial(

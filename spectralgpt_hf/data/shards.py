@@ -19,8 +19,8 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from glob import glob
 from itertools import islice
 from pathlib import Path
@@ -139,10 +139,15 @@ class ShardFile:
         """Number of row groups."""
         return len(self.row_group_offsets) - 1
 
-    @cached_property
-    def bands(self) -> tuple[str, ...]:
-        """Bands of the first row; none in a shard without rows."""
-        return tuple(self.read_row_group(0, ["bands"])["bands"][0].as_py() or ()) if self.num_rows else ()
+    def band_lists(self) -> set[tuple[str, ...]]:
+        """Return the different lists of bands of the rows, in case not all have the same.
+
+        Raises:
+            ValueError: If the file is damaged where they stand.
+        """
+        with _damage_named(str(self.path)):
+            column = self._file.read(["bands"], use_threads=False)["bands"]
+        return {tuple(names) for names in column.to_pylist() if names}
 
     def read_row_group(self, index: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Read some rows, in the calling thread.
@@ -150,10 +155,16 @@ class ShardFile:
         Raises:
             ValueError: If the file is damaged there: bytes that do not match their checksum are told from good ones.
         """
-        try:
+        with _damage_named(f"{self.path}: row group {index}"):
             return self._file.read_row_group(index, columns and list(columns), use_threads=False)
-        except (pa.ArrowException, OSError) as error:
-            raise ValueError(f"{self.path}: row group {index} cannot be read; damaged ({error}).") from error
+
+
+@contextmanager
+def _damage_named(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{what} cannot be read; damaged ({error}).") from error
 
 
 def decode_rows(table: pa.Table) -> list[np.ndarray | None]:

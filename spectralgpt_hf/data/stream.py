@@ -97,12 +97,13 @@ class ShardStream:
         starts, groups, first = [], [], 0
         for number, path in enumerate(self.paths):
             with ShardFile(path) as shard:
-                missing = [band for band in self.bands if band not in shard.bands]
-                if missing and shard.num_rows:
-                    raise ValueError(
-                        f"{path}: expected the bands {', '.join(self.bands)}, found {', '.join(shard.bands)}: "
-                        f"{', '.join(missing)} missing."
-                    )
+                for found in self._band_lists(shard):
+                    missing = [band for band in self.bands if band not in found]
+                    if missing:
+                        raise ValueError(
+                            f"{path}: expected the bands {', '.join(self.bands)} in every row, found "
+                            f"{', '.join(found)}: {', '.join(missing)} missing."
+                        )
                 starts.append(first + shard.row_group_offsets[:-1])
                 groups += [(number, index) for index in range(shard.num_row_groups)]
                 first += shard.num_rows
@@ -173,6 +174,12 @@ class ShardStream:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
+    def _band_lists(self, shard: ShardFile) -> set[tuple[str, ...]]:
+        try:
+            return shard.band_lists()
+        except ValueError:
+            return set()  # damaged rows are counted when their turn comes
+
     def _load(self, group: int) -> list[Stored | None]:
         """Return the images of a row group and where our bands are in them; None where one cannot be read."""
         number, index = self._groups[group]
@@ -216,7 +223,8 @@ class ShardStream:
                 np.take(image, channels, axis=0, out=part, mode="clip")  # the other modes make a copy first
             else:
                 part[:] = image[channels]
-            valid[place, : image.shape[1], : image.shape[2]] = part[0].all() or part.any(axis=0)
+            # Without data is what is 0 in all bands, those that are not read included.
+            valid[place, : image.shape[1], : image.shape[2]] = part[0].all() or image.any(axis=0)
         result = Batch(
             ids=torch.from_numpy(ids),
             images=batch,

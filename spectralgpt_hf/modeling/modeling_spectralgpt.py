@@ -602,7 +602,11 @@ class SpectralGPTForPreTraining(SpectralGPTPreTrainedModel):
         grid: tuple[int, int, int],
         attention_mask: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the token-to-token and the spectral-to-spectral error, in float32 (paper, section III-C)."""
+        """Return the token-to-token and the spectral-to-spectral error, in float32 (paper, section III-C).
+
+        Images count alike, however much data they hold; one without any adds 0. So the mean of the losses of parts of a
+        batch is the loss of the batch, wherever the parts are computed.
+        """
         target = patchify(pixel_values.float(), self.config)  # (B, N, 192)
         mean, scale = self.target_statistics(target)
         error = logits.float() - (target - mean) / scale
@@ -613,12 +617,12 @@ class SpectralGPTForPreTraining(SpectralGPTPreTrainedModel):
             mask = mask * valid
             places = valid.unflatten(1, (grid[0], -1)).amin(dim=1)  # all groups have data
         token_error = error.square().mean(dim=-1)  # (B, N)
-        token_loss = (token_error * mask).sum() / mask.sum().clamp(min=1)
+        token_loss = ((token_error * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)).mean()
         # The difference of the sums over the groups is the sum of the differences.
         spectral_error = error.unflatten(1, (grid[0], -1)).sum(dim=1).square().mean(dim=-1)  # (B, h * w)
         if places is None:
             return token_loss, spectral_error.mean()
-        return token_loss, (spectral_error * places).sum() / places.sum().clamp(min=1)
+        return token_loss, ((spectral_error * places).sum(dim=1) / places.sum(dim=1).clamp(min=1)).mean()
 
     def target_statistics(self, target: torch.Tensor) -> tuple[torch.Tensor | float, torch.Tensor | float]:
         """Return the mean and deviation (B, N, 1) by which `norm_pix_loss` standardises a target (B, N, 192)."""

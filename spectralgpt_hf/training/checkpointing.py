@@ -57,6 +57,12 @@ class CheckpointFolder:
                 shutil.rmtree(old)
         return path
 
+    def forget_after(self, path: Path) -> None:
+        """Delete the checkpoints here that are newer than one here: the run goes on from that, another way."""
+        if path.absolute().parent == self.folder.absolute():
+            for newer in (other for other in self._complete() if other.name > path.name):
+                shutil.rmtree(newer)
+
     def check_space(self, size: int) -> None:
         """Raise an `OSError` if there is no room for a checkpoint of `size` bytes beside those that are kept."""
         existing = next(folder for folder in (self.folder, *self.folder.absolute().parents) if folder.exists())

@@ -1,7 +1,9 @@
 from itertools import chain
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import torch
 
 from spectralgpt_hf.data.shards import ShardRow, write_shards
 from spectralgpt_hf.data.stream import ShardStream
@@ -90,11 +92,33 @@ def test_pixels_that_are_zero_in_all_bands_are_no_data(tmp_path):
 
 
 def test_rows_that_cannot_be_read_are_counted_and_have_no_data(tmp_path, caplog):
-    write_shards([row(0), row(1, bands=BANDS[:3]), row(2), row(3)], tmp_path)
+    (path,) = write_shards([row(i) for i in range(4)], tmp_path)
+    table = pq.read_table(path)
+    pixels = table["pixels"].to_pylist()
+    pixels[1] = pixels[1][:-2]
+    pq.write_table(table.set_column(table.column_names.index("pixels"), "pixels", [pixels]), path)
     (batch,) = ShardStream(tmp_path, BANDS, 4, shuffle=False).batches()
     assert batch["skipped"] == 1
     assert batch["valid"].flatten(1).all(dim=1).tolist() == [True, False, True, True]
     assert "row 1 of row group 0 is corrupt" in caplog.text
+
+
+def test_a_pixel_has_data_if_any_band_of_the_file_does(tmp_path):
+    pixels = np.full((len(BANDS), 16, 16), 500, np.uint16)
+    pixels[:2, :8] = 0
+    pixels[:, 0, 0] = 0
+    write_shards([ShardRow("a", pixels, BANDS)], tmp_path)
+    (batch,) = ShardStream(tmp_path, BANDS[:2], 1).batches()
+    expected = torch.ones(1, 16, 16, dtype=torch.bool)
+    expected[0, 0, 0] = False
+    assert torch.equal(batch["valid"], expected)
+
+
+def test_every_row_must_have_the_bands(tmp_path):
+    rows = [ShardRow(str(i), np.ones((4 - i, 16, 16), np.uint16), BANDS[: 4 - i]) for i in range(2)]
+    write_shards(rows, tmp_path)
+    with pytest.raises(ValueError, match=f"in every row, found .*: {BANDS[3]} missing"):
+        ShardStream(tmp_path, BANDS, 1)
 
 
 def test_damaged_bytes_in_a_shard_are_skipped_and_named(tmp_path, caplog):

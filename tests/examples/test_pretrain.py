@@ -3,6 +3,7 @@ import json
 import os
 import random
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import pyarrow.parquet as pq
 import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
@@ -20,7 +22,7 @@ from huggingface_hub import ModelCard
 from spectralgpt_hf import SpectralGPTForPreTraining, SpectralGPTImageProcessor
 from spectralgpt_hf.assets import CHECKPOINT, SAMPLE
 from spectralgpt_hf.data.chips import cut_chips
-from spectralgpt_hf.data.shards import ShardRow, write_shards
+from spectralgpt_hf.data.shards import ShardFile, ShardRow, decode_rows, find_shards, write_shards
 from spectralgpt_hf.training.arguments import parse_options
 from tests.conversion.test_publish import hub, quick  # noqa: F401
 
@@ -53,6 +55,29 @@ def shards(tmp_path_factory):
     ]
     write_shards(chips[:56], folder, rows_per_shard=30)
     write_shards(chips[56:], folder, "validation")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def holes(shards, tmp_path_factory):
+    """The same chips, half of them without data in a strip of another width each, and one without any."""
+    folder = tmp_path_factory.mktemp("holes")
+    for split in ("train", "validation"):
+        rows = []
+        for path in find_shards(shards, split):
+            with ShardFile(path) as shard:
+                for group in range(shard.num_row_groups):
+                    table = shard.read_row_group(group)
+                    rows += [
+                        ShardRow(name, pixels.copy(), bands)
+                        for name, pixels, bands in zip(
+                            table["id"].to_pylist(), decode_rows(table), table["bands"].to_pylist()
+                        )
+                    ]
+        for number, row in enumerate(rows):
+            row.pixels[:, :, : number if number % 2 else 0] = 0
+        rows[2].pixels[:] = 0
+        write_shards(rows, folder, split)
     return folder
 
 
@@ -132,14 +157,20 @@ def test_a_run_that_was_killed_resumes_to_the_same_losses(pretrain, shards, tmp_
         assert torch.equal(before, after)
 
 
-def test_two_processes_equal_one_and_resume_to_the_same_losses(pretrain, shards, tmp_path):
-    run = ("--data", shards, "--steps", 40)
+def test_two_processes_equal_one_and_resume_to_the_same_losses(pretrain, holes, tmp_path):
+    run = ("--data", holes, "--steps", 40)
     pretrain(*run, "--output_dir", tmp_path / "one")
     process = start(2, *run, "--batch_size", 4, "--output_dir", tmp_path / "two")
     output, _ = process.communicate()
     assert "2 processes on cpu, effective batch 8" in output, output
     one, two = (np.array(losses(tmp_path / name)) for name in ("one", "two"))
     assert np.abs(one[:, 1] / two[:, 1] - 1).max() < 1e-5
+    of_one, of_two = (
+        [record["validation_loss"] for record in read_log(tmp_path / name) if "validation_loss" in record]
+        for name in ("one", "two")
+    )
+    assert len(of_one) == 2
+    assert of_two == pytest.approx(of_one, rel=1e-5)
 
     killed = tmp_path / "killed"
     kill_at_random(start(2, *run, "--batch_size", 4, "--output_dir", killed), killed, 40)
@@ -253,9 +284,82 @@ def test_mistakes_are_told_before_training(pretrain, shards, tmp_path):
         pretrain(*run, "--steps", 2, "--resume", "auto")
 
 
+def test_mistakes_in_a_later_stage_are_told_before_the_first(pretrain, shards, tmp_path):
+    config = tmp_path / "config.yaml"
+    chips = [ShardRow(str(i), np.ones((3, 64, 64), np.uint16), ["B2", "B3", "B4"]) for i in range(8)]
+    write_shards(chips, tmp_path / "narrow")
+    for stage, reason in {
+        "{data: nowhere}": "stage 2: nowhere: expected shards",
+        f"{{data: {tmp_path / 'narrow'}}}": "stage 2: .* in every row, found B2, B3, B4",
+        "{image_size: 50}": "stage 2: .*50",
+        "{bands: [B2, B3]}": "stage 2: ",
+        "{batch_size: 100}": "stage 2: .* do not fill a batch",
+    }.items():
+        config.write_text(f"stages:\n- {{steps: 1}}\n- {stage}\n")
+        with pytest.raises((ValueError, OSError), match=reason):
+            pretrain("--config", config, "--data", shards, "--output_dir", tmp_path / "run")
+    assert not list((tmp_path / "run").glob("stage-*"))
+    with pytest.raises(ValueError, match="fp16` needs a GPU"):
+        pretrain("--data", shards, "--output_dir", tmp_path / "run", "--mixed_precision", "fp16")
+
+
+def test_a_run_may_go_on_elsewhere_or_from_an_older_checkpoint(pretrain, shards, tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("stages:\n- {steps: 4}\n- {steps: 12, base_learning_rate: 1e-2, max_grad_norm: 0}\n")
+    config.write_text("max_grad_norm: 0\nstages:\n- {steps: 4}\n- {steps: 12, base_learning_rate: 1e-2}\n")
+    run = ("--config", config, "--data", shards)
+    pretrain(*run, "--output_dir", tmp_path / "whole")
+    assert losses(tmp_path / "whole")[-1][1] < losses(tmp_path / "whole")[0][1]  # without clipping, too
+    checkpoint = tmp_path / "whole" / "checkpoints" / "step-00000012"
+    pretrain(*run, "--output_dir", tmp_path / "elsewhere", "--resume", checkpoint)
+    assert losses(tmp_path / "elsewhere") == losses(tmp_path / "whole")[12:]
+    before = losses(tmp_path / "whole")
+    pretrain(*run, "--output_dir", tmp_path / "whole", "--resume", checkpoint, "--time_limit", "1e-9")
+    assert [path.name for path in checkpoint.parent.iterdir()] == ["step-00000008", "step-00000012", "step-00000013"]
+    pretrain(*run, "--output_dir", tmp_path / "whole", "--resume", "auto")
+    assert losses(tmp_path / "whole") == before
+
+
+def test_unreadable_rows_are_counted_over_processes_and_resumes_and_there_are_pictures_without_validation(
+    pretrain, shards, tmp_path
+):
+    folder = tmp_path / "shards"
+    rows = [
+        ShardRow(str(i), np.full((12, 64, 64), 500 + i, np.uint16), SpectralGPTImageProcessor().bands)
+        for i in range(16)
+    ]
+    (path,) = write_shards(rows, folder)
+    table = pq.read_table(path)
+    pixels = table["pixels"].to_pylist()
+    pixels[3] = pixels[5] = b""
+    pq.write_table(table.set_column(table.column_names.index("pixels"), "pixels", [pixels]), path)
+    output, _ = start(
+        2, "--data", folder, "--batch_size=4", "--steps=6", "--output_dir", tmp_path / "run"
+    ).communicate()
+    assert "2 processes on cpu" in output, output
+    counts = [record["unreadable_rows"] for record in read_log(tmp_path / "run")]
+    assert counts[1::2] == [2, 4, 6]  # two an epoch of two steps
+    checkpoint = tmp_path / "run" / "checkpoints" / "step-00000004"
+    again = (
+        "--data",
+        folder,
+        "--batch_size=4",
+        "--steps=6",
+        "--output_dir",
+        tmp_path / "again",
+        "--resume",
+        checkpoint,
+    )
+    output, _ = start(2, *again).communicate()
+    assert [record["unreadable_rows"] for record in read_log(tmp_path / "again")] == counts[4:], output
+    assert (tmp_path / "run" / "pictures" / "step-00000006.png").exists()
+
+
 def test_every_ready_config_and_ablation_builds_its_model(pretrain_script):
     table = Path("examples/README.md").read_text().split("## The paper's ablations")[1]
-    ablations = [option.split() for option in re.findall(r"`(--[^`]*)`", table) if not option.startswith("--config ")]
+    ablations = [
+        shlex.split(option) for option in re.findall(r"`(--[^`]*)`", table) if not option.startswith("--config ")
+    ]
     runs = [[path] for path in sorted(map(str, Path("examples/configs").glob("pretrain_*.yaml")))]
     runs += [["examples/configs/pretrain_base.yaml", *option] for option in ablations]
     assert len(runs) >= 15

@@ -221,6 +221,20 @@ def test_pretraining_on_half_an_image_equals_pretraining_on_its_valid_tokens_alo
     torch.testing.assert_close(output.spectral_loss, spectral_loss, rtol=1e-5, atol=1e-6)
 
 
+def test_the_loss_of_a_batch_is_the_mean_of_those_of_its_images_however_much_data_they_hold():
+    model = small_model(SpectralGPTForPreTraining, mask_ratio=0.5)
+    pixel_values, noise = images(4), parity.random_input(3, 4, 64)
+    mask = (parity.random_input(5, 4, 64) < torch.tensor([0.3, 0.6, 2.0, -1.0])[:, None]).long()  # the last has none
+    with torch.no_grad():
+        whole = model(pixel_values, noise=noise, attention_mask=mask)
+        parts = [
+            model(pixel_values[i : i + 1], noise=noise[i : i + 1], attention_mask=mask[i : i + 1]) for i in range(4)
+        ]
+    for name in ("loss", "token_loss", "spectral_loss"):
+        torch.testing.assert_close(whole[name], torch.stack([part[name] for part in parts]).mean())
+    assert parts[3].loss == 0
+
+
 def test_tokens_without_data_are_never_kept_while_others_remain():
     model = small_model(SpectralGPTForPreTraining, mask_ratio=0.4)
     _, mask, _ = model.sample_mask(2, (4, 4, 4), torch.rand(2, 64), half_masked())
