@@ -34,6 +34,11 @@ class ProbeOptions(FineTuningOptions):
     neighbours: int = option(20, "How many of them vote.")
     weight_decay: float = option(1e-2, "Of the linear probe, where there is no validation split.")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.test_split == "none":
+            raise ValueError("A probe is scored on a `test_split`, got none.")
+
 
 def main() -> None:
     options = parse_options(ProbeOptions)

@@ -204,6 +204,7 @@ TileSize = Annotated[int | None, typer.Option(help="Pixels on a side; the model'
 BatchSize = Annotated[int | None, typer.Option(help="Tiles that go to the device at once.")]
 Workers = Annotated[int, typer.Option(help="Threads that read and prepare.")]
 MemoryLimit = Annotated[int, typer.Option(help="MiB for pixels, results and GDAL's cache.")]
+MissingBands = Annotated[str | None, typer.Option(help="error, nearest, mean or mask; the checkpoint's by default.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps, ...; the best there is by default.")]
 Dtype = Annotated[str, typer.Option(help="Of the model: float32, bfloat16 or float16.")]
 
@@ -223,6 +224,7 @@ def predict(
     offset: Offset = None,
     mask: Mask = None,
     mask_after: Mask = None,
+    missing_bands: MissingBands = None,
     per_tile: PerTile = False,
     tile_size: TileSize = None,
     overlap: Annotated[float | None, typer.Option(help="Share of a tile; 0.5, for classification 0.")] = None,
@@ -236,7 +238,7 @@ def predict(
     from .inference import predict_scene
     from .inference.checkpoints import load_model
 
-    model, processor = load_model(checkpoint, device, dtype)
+    model, processor = load_model(checkpoint, device, dtype, missing_bands=missing_bands)
     chosen = {"confidence": confidence, "entropy": entropy, "probabilities": probabilities}
     written = predict_scene(
         model,
@@ -272,6 +274,7 @@ def embed(
     bands: Bands = None,
     offset: Offset = None,
     mask: Mask = None,
+    missing_bands: MissingBands = None,
     per_tile: PerTile = False,
     tile_size: TileSize = None,
     overlap: Annotated[float, typer.Option(help="Share of a tile that the next one covers too.")] = 0.5,
@@ -285,7 +288,7 @@ def embed(
     from .inference import embed_scene
     from .inference.checkpoints import load_encoder
 
-    model, processor = load_encoder(checkpoint, device, dtype)
+    model, processor = load_encoder(checkpoint, device, dtype, missing_bands=missing_bands)
     written = embed_scene(
         model,
         processor,

@@ -4,8 +4,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from spectralgpt_hf import SpectralGPTImageProcessor
+from spectralgpt_hf.assets import SAMPLE
 from spectralgpt_hf.cli import app
+from spectralgpt_hf.modeling.bands import L2A_BANDS
+from spectralgpt_hf.modeling.rasters import read_raster, write_raster
 from tests.conversion.originals import TOY, toy_tensors
+from tests.inference.scenes import segmenter
 
 
 HEADS = ["--num-attention-heads", "4", "--decoder-num-attention-heads", "4"]
@@ -63,3 +68,16 @@ def test_wrong_input_ends_in_a_message_and_not_in_a_traceback(tmp_path):
     assert "found nothing" in output
     assert "Traceback" not in output
     assert "nowhere" in run("info", tmp_path / "nowhere", expect=1)
+
+
+def test_missing_bands_are_filled_in_on_request(tmp_path):
+    segmenter().save_pretrained(tmp_path / "checkpoint")
+    SpectralGPTImageProcessor().save_pretrained(tmp_path / "checkpoint")
+    ten = [band for band in L2A_BANDS if band not in ("B1", "B9")]
+    chip = read_raster(SAMPLE, ten, window=(100, 100, 64, 48))
+    write_raster(tmp_path / "ten.tif", chip.pixels, crs=chip.crs, transform=chip.transform, bands=ten)
+    for command, name in (("predict", "map.tif"), ("embed", "features.tif")):
+        arguments = [command, tmp_path / "checkpoint", tmp_path / "ten.tif", tmp_path / name, "--device", "cpu"]
+        assert "missing: B1 B9" in run(*arguments, expect=1)
+        assert str(tmp_path / name) in run(*arguments, "--missing-bands", "nearest").replace("\n", "")
+        assert (tmp_path / name).exists()

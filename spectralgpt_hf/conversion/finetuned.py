@@ -8,7 +8,7 @@ from huggingface_hub import EvalResult, ModelCard
 from transformers import PreTrainedConfig
 
 from ..modeling.configuration_spectralgpt import SpectralGPTConfig
-from ..training.finetuning import FineTuner
+from ..training.finetuning import FineTuner, public_name
 from ..training.pictures import draw_confusion_matrix, draw_predictions
 from ..training.samples import Samples
 from .cards import UNKNOWN, card_for
@@ -47,7 +47,7 @@ def finish(tuner: FineTuner, task: str, samples: Mapping[str, Samples], scores: 
     metrics = {
         "task": task,
         "dataset": options.dataset,
-        "base_model": _public_name(options.model_name_or_path),
+        "base_model": public_name(options.model_name_or_path),
         "settings": {name: getattr(options, name) for name in SETTINGS if getattr(options, name)},
         **scores,
     }
@@ -98,11 +98,6 @@ def save_score_card(folder: Path, config: PreTrainedConfig, metrics: Mapping[str
     if not data.eval_results:
         data.eval_results = None
     card.save(folder / "README.md")
-
-
-def _public_name(checkpoint: str | None) -> str | None:
-    """Return a name on the Hub as it is, and of a folder the last part: its path is nobody's business."""
-    return Path(checkpoint).resolve().name if checkpoint and Path(checkpoint).exists() else checkpoint
 
 
 def _training(metrics: Mapping[str, Any]) -> str:

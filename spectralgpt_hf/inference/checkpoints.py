@@ -11,7 +11,7 @@ from .streaming import Processes
 
 
 def load_model(
-    checkpoint: str, device: str | None = None, dtype: str = "float32"
+    checkpoint: str, device: str | None = None, dtype: str = "float32", **options: Any
 ) -> tuple[Any, SpectralGPTImageProcessor]:
     """Load the model that a checkpoint was saved from, in evaluation mode, and its processor.
 
@@ -19,6 +19,7 @@ def load_model(
         checkpoint: Folder, or name on the Hub.
         device: By default the best there is, and under `accelerate launch` that of the process.
         dtype: `"float32"`, `"bfloat16"` or `"float16"`.
+        **options: Of the processor, in place of what it was saved with; None leaves one as it is.
 
     Raises:
         ValueError: If the checkpoint does not say what it is.
@@ -26,18 +27,22 @@ def load_model(
     names = AutoConfig.from_pretrained(checkpoint).architectures or ["none"]
     if names[0] not in modeling_spectralgpt.__all__:
         raise ValueError(f"{checkpoint}: expected a SpectralGPT model in `architectures`, found {names[0]}.")
-    return _load(getattr(modeling_spectralgpt, names[0]), checkpoint, device, dtype)
+    return _load(getattr(modeling_spectralgpt, names[0]), checkpoint, device, dtype, options)
 
 
 def load_encoder(
-    checkpoint: str, device: str | None = None, dtype: str = "float32"
+    checkpoint: str, device: str | None = None, dtype: str = "float32", **options: Any
 ) -> tuple[Any, SpectralGPTImageProcessor]:
     """Load the encoder of any checkpoint, in evaluation mode, and the processor; arguments as in `load_model`."""
-    return _load(modeling_spectralgpt.SpectralGPTModel, checkpoint, device, dtype)
+    return _load(modeling_spectralgpt.SpectralGPTModel, checkpoint, device, dtype, options)
 
 
-def _load(model_class: Any, checkpoint: str, device: str | None, dtype: str) -> tuple[Any, SpectralGPTImageProcessor]:
+def _load(
+    model_class: Any, checkpoint: str, device: str | None, dtype: str, options: dict[str, Any]
+) -> tuple[Any, SpectralGPTImageProcessor]:
     if dtype not in ("float32", "bfloat16", "float16"):
         raise ValueError(f"Expected a dtype of float32, bfloat16 or float16, got {dtype}.")
     model = model_class.from_pretrained(checkpoint, dtype=getattr(torch, dtype))
-    return model.to(device or Processes().device).eval(), SpectralGPTImageProcessor.from_pretrained(checkpoint)
+    chosen = {name: value for name, value in options.items() if value is not None}
+    processor = SpectralGPTImageProcessor.from_pretrained(checkpoint, **chosen)
+    return model.to(device or Processes().device).eval(), processor

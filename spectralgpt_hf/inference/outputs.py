@@ -64,7 +64,8 @@ def describe(scene: Scene, model: Any, grid: TileGrid) -> dict[str, str]:
         "tile_size": str(grid.size),
         "tile_stride": str(grid.stride),
     }
-    return tags if scene.statistics is None else tags | {"statistics": json.dumps(scene.statistics)}
+    statistics = scene.statistics or processor.statistics
+    return tags if statistics is None else tags | {"statistics": json.dumps(statistics)}
 
 
 def write_layer(

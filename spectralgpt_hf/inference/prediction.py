@@ -99,6 +99,8 @@ def predict_scene(
     """
     classes = _check(model, after, layers)
     destination = check_destination(destination)
+    if destination.suffix.lower() not in (".tif", ".tiff"):
+        raise ValueError(f"{destination}: a map is written as a GeoTIFF; expected a name that ends in .tif.")
     per_chip = type(model).__name__ == CLASSIFICATION
     several = model.config.problem_type == "multi_label_classification"
     resources = Resources(batch_size, workers, memory_limit, progress)

@@ -230,7 +230,7 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
             expect(
                 len(self.class_weights) == self.num_labels and min(self.class_weights) >= 0,
                 "class_weights",
-                f"a list of {self.num_labels} weights (`num_labels`), zero or more",
+                f"a list of {self.num_labels} weights (`num_labels`), zero or more, or None",
             )
         for prefix in ("", "decoder_"):
             heads = getattr(self, f"{prefix}num_attention_heads")

@@ -65,6 +65,7 @@ class SpectralGPTImageProcessorKwargs(TypedDict, total=False):
     normalization_scope: str
     mean: Sequence[float] | Mapping[str, float] | None
     std: Sequence[float] | Mapping[str, float] | None
+    statistics: Mapping[str, Any] | None
     size: dict[str, int] | int | None
     do_resize: bool
     do_pad: bool
@@ -83,9 +84,10 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
             percentile, not clipped; `"zscore"`: by `mean` and `std`; `"sigma_clip"`: `mean` ± 2 `std` to [0, 1],
             clipped and floored to 8 bits.
         normalization_scope: `"image"`: limits are measured on each whole image; `"given"`: on a whole scene or a pair
-            (`measure_statistics`), then `statistics` must be passed with the images.
+            (`measure_statistics`), then `statistics` must be passed with the images, or be set here.
         mean: Of each of `bands`, or by band name, in digital numbers; for zscore and sigma_clip.
         std: As `mean`.
+        statistics: What `measure_statistics` returned, of a training set, say: used wherever none are passed.
         size: `{"height": ..., "width": ...}` or one number: what images are resized to (bicubic, antialiased).
         do_resize: Whether images are resized, when there is a `size`.
         do_pad: Whether images are padded at the bottom and right to whole tokens; otherwise such sizes are refused.
@@ -116,6 +118,7 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
         normalization_scope: str = "image",
         mean: Sequence[float] | Mapping[str, float] | None = None,
         std: Sequence[float] | Mapping[str, float] | None = None,
+        statistics: Mapping[str, Any] | None = None,
         size: dict[str, int] | int | None = None,
         do_resize: bool = True,
         do_pad: bool = True,
@@ -135,6 +138,7 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
         self.normalization_scope = normalization_scope
         self.mean = _per_band("mean", mean, self.bands)
         self.std = _per_band("std", std, self.bands)
+        self.statistics = None if statistics is None else dict(statistics)
         self.size = None if size is None else get_size_dict(size)
         self.do_resize = do_resize
         self.do_pad = do_pad
@@ -175,8 +179,9 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
 
     @property
     def measures_pixels(self) -> bool:
-        """Whether limits are measured, on the image or as `statistics`, rather than known from `mean` and `std`."""
-        return self.normalization in ("minmax", "percentile") or self.mean is None or self.std is None
+        """Whether limits are measured, on the image or the scene, rather than known from what is saved."""
+        known = self.normalization in ("zscore", "sigma_clip") and self.mean is not None and self.std is not None
+        return self.statistics is None and not known
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes, and where the code is that reads them."""
@@ -225,7 +230,7 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
         """
         self.check()
         chips = open_chips(images, self.bands, bands, nodata, offset, mask)
-        given = one_each(statistics, len(chips), "statistics")
+        given = one_each(self.statistics if statistics is None else statistics, len(chips), "statistics")
         sizes = [self._sizes(chip) for chip in chips]
         height, width = _common_size(chips, sizes)
         pixel_values = allocate((len(chips), len(self.bands), height, width), torch.float32, chips[0].pixels.device)

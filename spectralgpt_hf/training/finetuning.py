@@ -145,17 +145,18 @@ class FineTuner(Trainer):
         }
 
     def save_finished(self, folder: Path, **metrics: Any) -> None:
-        """Write the model, LoRA merged (the adapter goes beside it), its processor, statistics and `metrics.json`."""
+        """Write the model, LoRA merged (the adapter goes beside it), its processor and `metrics.json`."""
         model = self.accelerator.unwrap_model(self.model)
         if hasattr(model, "merge_and_unload") and self.is_world_process_zero():
+            base = model.get_base_model()
+            base.name_or_path = base.config.name_or_path = public_name(self.options.model_name_or_path) or ""
+            model.peft_config["default"].base_model_name_or_path = base.name_or_path
             model.save_pretrained(folder.with_name("lora"))
         model = finished(model)
         if not self.is_world_process_zero():
             return
         model.save_pretrained(folder)
         self.samples.processor.save_pretrained(folder)
-        if self.options.statistics == "dataset" and self.samples.statistics:
-            write_json(folder / "statistics.json", self.samples.statistics[""])
         write_json(folder / "metrics.json", metrics)
 
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -168,6 +169,11 @@ class FineTuner(Trainer):
     def _add_to_scores(self, prediction: Any, compute_result: bool) -> dict[str, float]:
         self.scores.update(prediction.predictions, *prediction.label_ids)
         return self.scores.compute() if compute_result else {}
+
+
+def public_name(checkpoint: str | None) -> str | None:
+    """Return a name on the Hub as it is, and of a folder the last part: its path is nobody's business."""
+    return Path(checkpoint).resolve().name if checkpoint and Path(checkpoint).exists() else checkpoint
 
 
 def write_json(path: Path, content: Any) -> None:

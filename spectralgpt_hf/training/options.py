@@ -98,7 +98,8 @@ class FineTuningOptions(TrainingArguments):
         if self.early_stopping_patience and not self.has_validation:
             raise ValueError("Early stopping needs a `validation_split`.")
         if self.resume_from_checkpoint == "last":
-            self.resume_from_checkpoint = get_last_checkpoint(self.output_dir)
+            folder = self.output_dir or "."
+            self.resume_from_checkpoint = get_last_checkpoint(folder) if Path(folder).is_dir() else None
 
     @property
     def model_dir(self) -> Path:

@@ -84,19 +84,26 @@ def load_samples(task: str, options: FineTuningOptions, processor: SpectralGPTIm
     """Return the samples of each split that the options name, as "train", "validation" and "test".
 
     Raises:
+        ValueError: If statistics of the training set are asked for and the processor does not take them.
         ValueError, FileNotFoundError: As `load_dataset`.
     """
     splits = {"train": options.train_split, "validation": options.validation_split, "test": options.test_split}
     rows = {name: load_dataset(task, options, split) for name, split in splits.items() if split != "none"}
+    processor.statistics = None  # what a checkpoint was trained with before
+    given = processor.normalization_scope == "given" and processor.measures_pixels
+    if options.statistics == "dataset":
+        if not given:
+            raise ValueError(
+                "`statistics: dataset` needs limits that are measured once: pass `--normalization_scope given`, and no "
+                "`mean` and `std`."
+            )
+        processor.statistics = measure_over(rows["train"], processor, options.offset, options.data_seed or 0)
     whole = copy(processor)
     whole.do_resize = False
     samples = {}
     statistics: dict[str, Any] = {}
-    measured = processor.normalization_scope == "given" and processor.measures_pixels
-    if measured and options.statistics == "dataset":
-        statistics = measure_over(rows["train"], processor, options.offset, options.data_seed or 0)
     for name, dataset in rows.items():
-        if measured and options.statistics == "scene":
+        if given and options.statistics == "scene":
             statistics = measure_by_scene(dataset, processor, options.offset)
         # Random crops are taken from images of the stored size, and resized then.
         crop = (options.eval_resize, options.image_size) if options.eval_resize and name != "train" else None
@@ -116,7 +123,7 @@ class Samples(torch.utils.data.Dataset):
     Args:
         dataset: Of one of the readers.
         processor: Normalises the images.
-        statistics: What was measured once (`measure_by_scene`, `measure_over`), if the processor wants it: one for each
+        statistics: What was measured once (`measure_by_scene`), if the processor wants it: one for each
             scene by name, or one for all under "".
         offset: Added to all digital numbers.
         centre_crop: Pixels to resize to, and then to keep of the middle.
@@ -163,7 +170,7 @@ class Samples(torch.utils.data.Dataset):
         row = self.row(index)
         dates = [row[name] for name in ("pixels", "pixels_after") if name in row]
         maps = [row["segmentation_map"]] * len(dates) if self.dense else None
-        statistics = (self.statistics or {}).get(self.scenes[index], (self.statistics or {}).get(""))
+        statistics = (self.statistics or {}).get(self.scenes[index])
         batch = self.processor.preprocess(
             dates,
             bands=row["bands"],
@@ -225,10 +232,10 @@ def measure_by_scene(
 def measure_over(
     dataset: datasets.Dataset, processor: SpectralGPTImageProcessor, offset: float | None = None, seed: int = 0
 ) -> dict[str, Any]:
-    """Measure one radiometry over up to 256 samples of a dataset, and return it under "", for all."""
+    """Measure one radiometry over up to 256 samples of a dataset."""
     chosen = hold_out(dataset["id"], min(1.0, MEASURED / len(dataset)), seed)
     paths = [path for name, files in zip(dataset["id"], _files(dataset)) if name in chosen for path in files]
-    return {"": processor.measure_statistics(paths, bands=dataset.features["pixels"].names, offset=offset)}
+    return processor.measure_statistics(paths, bands=dataset.features["pixels"].names, offset=offset)
 
 
 def class_weights(kind: str, samples: Samples) -> list[float] | None:

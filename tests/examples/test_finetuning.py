@@ -210,6 +210,23 @@ def test_change_is_detected_on_one_radiometry_and_scored_on_the_whole_scene(pair
     assert processor.normalization_scope == "given"
 
 
+def test_statistics_of_the_training_set_go_with_the_checkpoint(tmp_path):
+    data = tmp_path / "data"
+    write_maps(data, [(128, 0), (256, 256), (300, 40), (40, 300)], 32)
+    once = {"normalization": "percentile", "normalization_scope": "given", "statistics": "dataset"}
+    metrics = run("segmentation", tmp_path, data, class_names=CLASSES, resume_from_checkpoint="last", **once)
+    segment = pipeline("multispectral-image-segmentation", model=str(tmp_path / "model"))
+    right = [
+        segment(str(path))["map"].pixels[0] == np.array(Image.open(data / "masks" / f"{path.stem}.png"))
+        for path in sorted((data / "images").iterdir())
+    ]
+    assert np.mean(right) == pytest.approx(metrics["test"]["scores"]["oa"], abs=1e-6)
+    processor = SpectralGPTImageProcessor.from_pretrained(tmp_path / "model")
+    assert len(processor.statistics["percentile_99"]) == 12
+    with pytest.raises(ValueError, match="pass `--normalization_scope given`"):
+        run("segmentation", tmp_path / "other", data, class_names=CLASSES, statistics="dataset")
+
+
 class Interruption(Exception):
     pass
 
@@ -262,6 +279,8 @@ def test_lora_weights_are_saved_loaded_and_merged(classes, tmp_path, monkeypatch
     merged = SpectralGPTForImageClassification.from_pretrained(folder).eval()
     base = SpectralGPTForImageClassification.from_pretrained(CHECKPOINT, dtype=torch.float32, num_labels=2)
     base.resize_positions(32)
+    assert "/" not in json.loads((tmp_path / "lora" / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert str(CHECKPOINT.parent) not in (tmp_path / "lora" / "README.md").read_text()
     adapted = PeftModel.from_pretrained(base, tmp_path / "lora").eval()
     processor = SpectralGPTImageProcessor.from_pretrained(folder)
     paths = sorted(classes.glob("vegetation/*.tif"))[:2]
@@ -364,9 +383,11 @@ def test_genuine_patches_of_bigearthnet_run_end_to_end(shared_data, tmp_path):
 def test_frozen_features_are_probed_with_neighbours_and_a_linear_map(classes, tmp_path, monkeypatch, capsys):
     options = ["--data_dir", str(classes), "--output_dir", str(tmp_path), "--model_name_or_path", str(CHECKPOINT)]
     options += ["--image_size", "32", "--use_cpu", "True", "--train_split", "all", "--test_split", "all"]
-    monkeypatch.setattr(
-        sys, "argv", ["probe.py", *options, "--validation_split", "none", "--bootstrap_resamples", "20"]
-    )
+    options += ["--validation_split", "none", "--bootstrap_resamples", "20"]
+    monkeypatch.setattr(sys, "argv", ["probe.py", *options, "--test_split", "none"])
+    with pytest.raises(ValueError, match="scored on a `test_split`"):
+        runpy.run_path("examples/probe.py", run_name="__main__")
+    monkeypatch.setattr(sys, "argv", ["probe.py", *options])
     runpy.run_path("examples/probe.py", run_name="__main__")
     found = json.loads((tmp_path / "probe.json").read_text())
     assert found["linear probe"]["scores"]["accuracy"] > 0.9  # of what it was fitted to

@@ -340,6 +340,26 @@ def test_several_labels_have_probabilities_of_their_own(scene, predict):
     assert (abs(total - 1) > 0.05).any()
 
 
+def test_statistics_of_the_checkpoint_are_used_and_stated(scene, tmp_path, predict):
+    with open_raster(scene) as reader:
+        statistics = processor().measure_statistics(reader.read().pixels, bands=reader.bands)
+    measured = predict(scene, "measured.tif", processor=processor(normalization="percentile"))
+    given = processor(normalization="percentile", normalization_scope="given", statistics=statistics)
+    known = predict(scene, "known.tif", processor=given)
+    np.testing.assert_array_equal(read(known), read(measured))
+    with rasterio.open(known) as dataset:
+        assert dataset.tags()["normalization"] == "percentile, limits per given"
+        assert json.loads(dataset.tags()["statistics"]) == statistics
+    brighter = {**statistics, "percentile_99": [2 * value for value in statistics["percentile_99"]]}
+    given = processor(normalization="percentile", normalization_scope="given", statistics=brighter)
+    assert (read(predict(scene, "brighter.tif", processor=given)) != read(known)).any()
+
+
+def test_a_map_is_no_picture(scene, predict):
+    with pytest.raises(ValueError, match=r"map\.png: a map is written as a GeoTIFF"):
+        predict(scene, "map.png")
+
+
 def refused_models():
     yield segmenter(), {"after": "other.tif"}, "without `after`"
     yield change_detector(), {}, "pass `after`"

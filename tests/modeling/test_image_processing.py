@@ -155,7 +155,7 @@ def test_13_unnamed_bands_are_taken_for_l1c_with_a_warning_and_other_counts_are_
 
 
 def test_missing_bands_are_refused_by_default():
-    with pytest.raises(ValueError, match=r"missing: B1 B9.*missing_bands='nearest'"):
+    with pytest.raises(ValueError, match=r"missing: B1 B9.*`missing_bands`.: nearest"):
         SpectralGPTImageProcessor()(image(bands=10), bands=SEGMUNICH_BANDS)
 
 
@@ -274,6 +274,10 @@ def test_given_statistics_are_one_radiometry_for_all_parts_of_a_scene(tmp_path):
     np.testing.assert_allclose(values.numpy(), expected, rtol=1e-4, atol=1e-4)
     with pytest.raises(ValueError, match="measure them once"):
         processor(tiles)
+    SpectralGPTImageProcessor(normalization_scope="given", statistics=statistics).save_pretrained(tmp_path)
+    saved = SpectralGPTImageProcessor.from_pretrained(tmp_path)
+    assert not saved.measures_pixels
+    assert torch.equal(saved(tiles).pixel_values, values)
     with pytest.raises(ValueError, match="lack B1, B9"):
         processor(tiles, statistics=measure_statistics(image(bands=10), SEGMUNICH_BANDS))
 
