@@ -34,7 +34,7 @@ def keyed_uniform(seed: int, epoch: int, sample_ids: torch.Tensor, count: int, s
 
 
 class Weights(NamedTuple):
-    """How much each of S pixels of a line adds to each of T new ones. Most entries are 0: a band is not.
+    """How much each of S pixels of a line adds to each of T new ones: nothing, but for a few neighbours.
 
     Attributes:
         matrix: (B, T, S), float32.
