@@ -133,8 +133,6 @@ class Run:
             for name in COUNTERS:
                 setattr(self, name, position[name])
             self.earlier = self.resume_from.parent.parent
-            if self.accelerator.is_main_process:
-                self.checkpoints.forget_after(self.resume_from)
         here = (self.stage + 1, self.step) if self.resume_from else (0, 0)
         # Of what was logged after the checkpoint, nothing stays: it will be logged again.
         self.log = JsonLinesLog(self.folder / "log.jsonl", lambda record: (record["stage"], record["step"]) <= here)
@@ -156,6 +154,8 @@ class Run:
         if self.resume_from:
             self.checkpoints.load(self.accelerator, self.resume_from)
             schedule.load_state_dict(read_position(self.resume_from)["schedule"])
+            if self.accelerator.is_main_process:
+                self.checkpoints.forget_after(self.resume_from)
             self.resume_from = None
 
     def result(self, number: int) -> str:
