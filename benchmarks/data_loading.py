@@ -37,11 +37,11 @@ from torch.nn import functional
 from spectralgpt_hf import SpectralGPTConfig
 from spectralgpt_hf.assets import SAMPLE
 from spectralgpt_hf.data import prepare_shards
-from spectralgpt_hf.data.chips import chip_corners
-from spectralgpt_hf.data.stream import ShardStream
+from spectralgpt_hf.data.chip_grid import chip_corners
+from spectralgpt_hf.data.shards.stream import ShardStream
 from spectralgpt_hf.modeling.bands import L1C_BANDS, L2A_BANDS
 from spectralgpt_hf.modeling.rasters import open_raster
-from spectralgpt_hf.training.pretraining import make_views
+from spectralgpt_hf.training.views import make_views
 
 
 KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40), "MIMALLOC_PURGE_DELAY": "-1"}

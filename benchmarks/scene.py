@@ -29,9 +29,9 @@ from spectralgpt_hf import SpectralGPTConfig, SpectralGPTForSemanticSegmentation
 from spectralgpt_hf.assets import CHECKPOINT, SAMPLE
 from spectralgpt_hf.inference import predict_scene
 from spectralgpt_hf.inference.threads import ordered_map
-from spectralgpt_hf.inference.tiles import TileGrid
 from spectralgpt_hf.modeling.bands import L2A_BANDS
 from spectralgpt_hf.modeling.rasters import open_raster
+from spectralgpt_hf.modeling.tiling import TileGrid
 
 
 def make_scene(path: Path, size: int) -> None:

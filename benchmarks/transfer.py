@@ -19,7 +19,7 @@ from transformers.trainer_utils import IntervalStrategy
 from transformers.utils import logging
 
 from spectralgpt_hf.assets import CHECKPOINT
-from spectralgpt_hf.data.folders import load_image_masks
+from spectralgpt_hf.data.readers.folders import load_image_masks
 from spectralgpt_hf.modeling.bands import L2A_BANDS
 from spectralgpt_hf.training.finetuning import FineTuner
 from spectralgpt_hf.training.models import build_model, build_processor

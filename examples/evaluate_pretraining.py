@@ -27,7 +27,7 @@ import torch
 from tqdm.auto import tqdm
 
 from spectralgpt_hf import SpectralGPTForPreTraining, SpectralGPTImageProcessor
-from spectralgpt_hf.data.chips import chip_corners
+from spectralgpt_hf.data.chip_grid import chip_corners
 from spectralgpt_hf.inference.reconstruction import (
     fill_without_a_network,
     psnr,

@@ -10,7 +10,7 @@ statistics; precision, recall and F1 are those of whole scenes, stitched from ov
 
 from transformers import set_seed
 
-from spectralgpt_hf.conversion.finetuned import finish
+from spectralgpt_hf.hub.finetuned_cards import finish
 from spectralgpt_hf.training.arguments import parse_options
 from spectralgpt_hf.training.finetuning import FineTuner
 from spectralgpt_hf.training.models import build_model, build_processor

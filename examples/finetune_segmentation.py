@@ -10,7 +10,7 @@ larger than `image_size` are cut into crops, and stitched again before they are 
 
 from transformers import set_seed
 
-from spectralgpt_hf.conversion.finetuned import finish
+from spectralgpt_hf.hub.finetuned_cards import finish
 from spectralgpt_hf.training.arguments import parse_options
 from spectralgpt_hf.training.finetuning import FineTuner
 from spectralgpt_hf.training.models import build_model, build_processor

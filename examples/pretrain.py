@@ -28,10 +28,10 @@ from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
 from spectralgpt_hf import SpectralGPTConfig, SpectralGPTForPreTraining, SpectralGPTImageProcessor
-from spectralgpt_hf.conversion import publish
-from spectralgpt_hf.conversion.cards import card_for
-from spectralgpt_hf.data.shards import find_shards
-from spectralgpt_hf.data.stream import ShardStream
+from spectralgpt_hf.data.shards.format import find_shards
+from spectralgpt_hf.data.shards.stream import ShardStream
+from spectralgpt_hf.hub import publish
+from spectralgpt_hf.hub.cards import card_for
 from spectralgpt_hf.inference.pictures import reconstruction_panel
 from spectralgpt_hf.inference.reconstruction import Reconstruction
 from spectralgpt_hf.modeling.modeling_spectralgpt import SpectralGPTPositionEmbeddings, unpatchify
@@ -39,7 +39,7 @@ from spectralgpt_hf.training.arguments import convert_options, option, parse_opt
 from spectralgpt_hf.training.checkpointing import CheckpointFolder, read_position, write_folder
 from spectralgpt_hf.training.monitoring import JsonLinesLog, attainable_flops, step_flops
 from spectralgpt_hf.training.optimization import parameter_groups
-from spectralgpt_hf.training.pretraining import make_views
+from spectralgpt_hf.training.views import make_views
 
 
 @dataclass

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from .conversion import convert_checkpoint, describe_checkpoint, publish, restore_checkpoint, verify_conversion
+from .conversion import convert_checkpoint, restore_checkpoint, verify_conversion
 from .conversion.convert import RECORD
 from .conversion.verification import TOLERANCE
+from .hub import describe_checkpoint, publish
 
 
 class Commands(TyperGroup):
@@ -179,7 +180,7 @@ def publish_demo(
     dry_run: DryRun = False,
 ) -> None:
     """Upload the page of `demo` as a Gradio Space, as one commit. Takes HF_TOKEN."""
-    from .conversion.space import publish_space
+    from .hub.space import publish_space
 
     url = publish_space(
         repo_id,
@@ -340,7 +341,7 @@ def prepare(
     private: Private = False,
 ) -> None:
     """Turn datasets, folders or scenes into Parquet shards. Repeat it to resume."""
-    from .data.prepare import prepare_shards, push_shards
+    from .data.shards.prepare import prepare_shards, push_shards
 
     reader_options = {"num_classes": num_classes, "partition": partition}
     prepare_shards(

@@ -19,7 +19,7 @@ from ..modeling.modeling_spectralgpt import (
     SpectralGPTForSemanticSegmentation,
     SpectralGPTPreTrainedModel,
 )
-from .sources import OriginalCheckpoint
+from .original_checkpoint import OriginalCheckpoint
 from .state_dict import to_original
 
 

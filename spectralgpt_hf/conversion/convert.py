@@ -2,10 +2,6 @@
 
 import json
 import logging
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,13 +10,14 @@ from urllib.parse import urlsplit
 import torch
 from safetensors.torch import save_file
 
+from ..files import atomic_path, digest
+from ..hub.cards import card_for
+from ..hub.endpoint import ENDPOINT_FILES
 from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.modeling_spectralgpt import SpectralGPTForChangeDetection
 from .architecture import check_tensors, infer_architecture, saved_architecture
-from .cards import card_for
-from .endpoint import ENDPOINT_FILES
-from .sources import OriginalCheckpoint, digest, fetch, is_url, read_original
+from .original_checkpoint import OriginalCheckpoint, fetch, is_url, read_original
 from .state_dict import our_name, to_original, to_ours
 
 
@@ -86,7 +83,7 @@ def convert_checkpoint(
         bands=config.bands or (), patch_size=config.patch_size, spectral_patch_size=config.spectral_patch_size
     )
 
-    with appearing(output_dir) as folder:
+    with atomic_path(output_dir) as folder:
         folder.mkdir()
         model.save_pretrained(folder, max_shard_size=MAX_SHARD_SIZE)
         processor.save_pretrained(folder)
@@ -127,7 +124,7 @@ def restore_checkpoint(checkpoint: str | PathLike[str], output_file: str | PathL
         logger.warning("Converted from %s to %s: the values stay rounded.", dtypes["source"], dtypes["written"])
     tensors = to_original(model.state_dict(), config)
     tensors = {f"{layout['prefix']}{name}": tensor.contiguous() for name, tensor in tensors.items()}
-    with appearing(output_file) as part:
+    with atomic_path(output_file) as part:
         if output_file.suffix == ".safetensors":
             save_file(tensors, part)
         else:
@@ -196,17 +193,3 @@ def _describe(
 
 def _dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-@contextmanager
-def appearing(path: Path) -> Iterator[Path]:
-    """Give a name beside `path` to write under, renamed to `path` when all went well and removed otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        part.replace(path)
-    finally:
-        if part.is_dir():
-            shutil.rmtree(part)
-        part.unlink(missing_ok=True)

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..files import atomic_path
 from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 from ..modeling.modeling_spectralgpt import SpectralGPTForImageClassification, SpectralGPTModel
-from .convert import appearing
 
 
 # Largest difference from PyTorch.
@@ -76,7 +76,7 @@ def export_onnx(
         raise ValueError(f"{checkpoint}: an ONNX file holds 2 GiB, and these are {model.num_parameters():,} weights.")
     graph = _Graph(model, CLASSIFIER if is_classifier else ENCODER).eval()
 
-    with appearing(output_file) as part:
+    with atomic_path(output_file) as part:
         program = _trace(graph, _example(config, size, 2))
         program.model.metadata_props.update(bands=",".join(config.bands or ()), image_size=str(size))
         program.save(part, external_data=False)

@@ -7,7 +7,7 @@ import torch
 from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 from . import reference
 from .architecture import saved_architecture
-from .sources import fetch, read_original
+from .original_checkpoint import fetch, read_original
 
 
 TOLERANCE = 1e-4

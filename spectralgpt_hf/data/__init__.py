@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from .bigearthnet import load_bigearthnet_v1, load_bigearthnet_v2
-    from .eurosat import load_eurosat
-    from .features import MultispectralImage, SegmentationMap
-    from .fmow import load_fmow_sentinel
-    from .folders import load_change_pairs, load_image_folder, load_image_masks
-    from .oscd import load_oscd
-    from .prepare import prepare_shards
-    from .segmunich import load_segmunich
-    from .shard_dataset import load_shards
+    from .readers.bigearthnet import load_bigearthnet_v1, load_bigearthnet_v2
+    from .readers.columns import MultispectralImage, SegmentationMap
+    from .readers.eurosat import load_eurosat
+    from .readers.fmow import load_fmow_sentinel
+    from .readers.folders import load_change_pairs, load_image_folder, load_image_masks
+    from .readers.oscd import load_oscd
+    from .readers.segmunich import load_segmunich
+    from .shards.dataset import load_shards
+    from .shards.prepare import prepare_shards
 
 __all__ = [
     "MultispectralImage",
@@ -32,19 +32,19 @@ __all__ = [
 ]
 
 _MODULES = {
-    "MultispectralImage": "features",
-    "SegmentationMap": "features",
-    "load_bigearthnet_v1": "bigearthnet",
-    "load_bigearthnet_v2": "bigearthnet",
-    "load_change_pairs": "folders",
-    "load_eurosat": "eurosat",
-    "load_fmow_sentinel": "fmow",
-    "load_image_folder": "folders",
-    "load_image_masks": "folders",
-    "load_oscd": "oscd",
-    "load_segmunich": "segmunich",
-    "load_shards": "shard_dataset",
-    "prepare_shards": "prepare",
+    "MultispectralImage": "readers.columns",
+    "SegmentationMap": "readers.columns",
+    "load_bigearthnet_v1": "readers.bigearthnet",
+    "load_bigearthnet_v2": "readers.bigearthnet",
+    "load_change_pairs": "readers.folders",
+    "load_eurosat": "readers.eurosat",
+    "load_fmow_sentinel": "readers.fmow",
+    "load_image_folder": "readers.folders",
+    "load_image_masks": "readers.folders",
+    "load_oscd": "readers.oscd",
+    "load_segmunich": "readers.segmunich",
+    "load_shards": "shards.dataset",
+    "prepare_shards": "shards.prepare",
 }
 
 

@@ -14,7 +14,7 @@ from rasterio.features import geometry_mask
 from rasterio.warp import transform_bounds, transform_geom
 
 from ..modeling.rasters import RasterReader
-from .tiles import Box
+from ..modeling.tiling import Box
 
 
 Area: TypeAlias = Sequence[float] | Mapping[str, Any] | str | os.PathLike[str]

@@ -11,7 +11,7 @@ import rasterio.shutil
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
-from .tiles import Box
+from ..modeling.tiling import Box
 
 
 BLOCK = 512

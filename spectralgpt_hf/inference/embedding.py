@@ -13,13 +13,13 @@ import torch
 from torch import nn
 
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
-from ..modeling.sources import Source
+from ..modeling.raster_files import Source
+from ..modeling.tiling import TileGrid
 from .areas import Area
 from .outputs import Layer, as_half, check_destination, describe, keep_inside, write_layer
 from .resuming import hash_source
 from .scenes import Scene
 from .streaming import Parts, Resources, Task, map_scene
-from .tiles import TileGrid
 from .vectors import write_geoparquet
 
 

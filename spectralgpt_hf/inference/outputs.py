@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from ..modeling.tiling import TileGrid
 from .cogs import write_cog
 from .scenes import Scene
 from .streaming import Parts
-from .tiles import TileGrid
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
-from ..modeling.sources import Source
+from ..modeling.raster_files import Source
+from ..modeling.tiling import TileGrid
 from .areas import Area
 from .maps import class_colours
 from .outputs import Layer, as_half, check_destination, describe, write_layer
 from .resuming import hash_source
 from .scenes import Scene
 from .streaming import Parts, Resources, Task, map_scene
-from .tiles import TileGrid
 
 
 NODATA = 255

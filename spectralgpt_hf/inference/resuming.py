@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from ..modeling.sources import Source
+from ..modeling.raster_files import Source
 
 
 class FinishedStrips:

@@ -16,11 +16,11 @@ import torch
 from affine import Affine
 
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
+from ..modeling.raster_files import Source
 from ..modeling.rasters import Raster, RasterReader, open_raster
-from ..modeling.sources import Source
+from ..modeling.tiling import Strip, Tile, TileGrid
 from .areas import Area, SceneArea, locate_area
 from .threads import ordered_map, restored_threads
-from .tiles import Strip, Tile, TileGrid
 
 
 CHUNK_ROWS = 512

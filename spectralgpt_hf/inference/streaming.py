@@ -19,10 +19,10 @@ import rasterio
 import torch
 from tqdm.auto import tqdm
 
+from ..modeling.tiling import Blend, Box, Strip, Tile, TileGrid, runs
 from .resuming import FinishedStrips, fingerprint, hash_weights
 from .scenes import CHUNK_ROWS, PreparedTile, Scene
 from .threads import ordered_map
-from .tiles import Blend, Box, Strip, Tile, TileGrid, runs
 
 
 Parts: TypeAlias = Iterator[tuple[Box, np.ndarray]]

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from .sources import alpha_band
+from .raster_files import alpha_band
 
 
 try:

@@ -30,7 +30,7 @@ import numpy as np
 from .bands import BANDS, resolve_bands
 from .grids import Grid, Part, choose_grid, read_part
 from .products import Layer
-from .sources import Files, Source, is_remote, named_errors
+from .raster_files import Files, Source, is_remote, named_errors
 
 
 try:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ..data.augmentation import keyed_uniform, random_resized_crop
-from ..data.regularization import flip_and_rotate, mix, random_erasing, soft_targets
+from ..data.keyed_random import keyed_uniform
+from .crops import random_resized_crop
 from .options import FineTuningOptions
+from .transforms import flip_and_rotate, mix, random_erasing, soft_targets
 
 
 CROP, TURN, ERASE, MIX = range(4)  # streams of random numbers

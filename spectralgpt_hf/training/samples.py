@@ -11,20 +11,20 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from ..data.bigearthnet import load_bigearthnet_v1, load_bigearthnet_v2
-from ..data.common import hold_out
-from ..data.eurosat import load_eurosat
-from ..data.features import MultispectralImage
-from ..data.fmow import load_fmow_sentinel
-from ..data.folders import load_change_pairs, load_image_folder, load_image_masks
-from ..data.oscd import OSCD_CLASSES, load_oscd
-from ..data.regularization import centre_crop
-from ..data.segmunich import load_segmunich
-from ..data.shards import find_shards
+from ..data.readers.bigearthnet import load_bigearthnet_v1, load_bigearthnet_v2
+from ..data.readers.columns import MultispectralImage
+from ..data.readers.common import hold_out
+from ..data.readers.eurosat import load_eurosat
+from ..data.readers.fmow import load_fmow_sentinel
+from ..data.readers.folders import load_change_pairs, load_image_folder, load_image_masks
+from ..data.readers.oscd import OSCD_CLASSES, load_oscd
+from ..data.readers.segmunich import load_segmunich
+from ..data.shards.format import find_shards
 from ..modeling.geometry import IGNORE_INDEX
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from .augmentation import with_shares, without_shares
 from .options import FineTuningOptions
+from .transforms import centre_crop
 
 
 # How many images of the training set its statistics are measured on.

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from spectralgpt_hf import SpectralGPTConfig, SpectralGPTForPreTraining, SpectralGPTImageProcessor, SpectralGPTModel
 from spectralgpt_hf.conversion import convert, convert_checkpoint, restore_checkpoint, verify_conversion
 from spectralgpt_hf.conversion.architecture import infer_architecture
-from spectralgpt_hf.conversion.sources import OriginalCheckpoint, digest, read_original
+from spectralgpt_hf.conversion.original_checkpoint import OriginalCheckpoint, digest, read_original
 from spectralgpt_hf.conversion.state_dict import to_original
 from tests import parity
 from tests.conversion.originals import TOY, TOY_HEADS, narrow_tensors, save, several_gpus, toy_tensors

@@ -5,8 +5,8 @@ from typer.testing import CliRunner
 
 from spectralgpt_hf import SpectralGPTModel
 from spectralgpt_hf.cli import app
-from tests.conversion.test_publish import hub, quick  # noqa: F401
 from tests.examples.test_pretrain import OPTIONS, pretrain, pretrain_script  # noqa: F401
+from tests.hub.test_publish import hub, quick  # noqa: F401
 
 
 NAME = "org/spectralgpt-bigearthnet"

@@ -21,10 +21,10 @@ from huggingface_hub import ModelCard
 
 from spectralgpt_hf import SpectralGPTForPreTraining, SpectralGPTImageProcessor
 from spectralgpt_hf.assets import CHECKPOINT, SAMPLE
-from spectralgpt_hf.data.chips import cut_chips
-from spectralgpt_hf.data.shards import ShardFile, ShardRow, decode_rows, find_shards, write_shards
+from spectralgpt_hf.data.chip_grid import cut_chips
+from spectralgpt_hf.data.shards.format import ShardFile, ShardRow, decode_rows, find_shards, write_shards
 from spectralgpt_hf.training.arguments import parse_options
-from tests.conversion.test_publish import hub, quick  # noqa: F401
+from tests.hub.test_publish import hub, quick  # noqa: F401
 
 
 SMALL = {

@@ -18,7 +18,7 @@ from PIL import Image
 from rasterio.io import MemoryFile
 from transformers import pipeline
 
-from spectralgpt_hf.conversion.endpoint import ENDPOINT_FILES
+from spectralgpt_hf.hub.endpoint import ENDPOINT_FILES
 from spectralgpt_hf.modeling.bands import L2A_BANDS
 from tests.modeling.test_pipelines import image, write
 from tests.serving.checkpoints import LABELS, MODELS, save_checkpoint

@@ -9,8 +9,8 @@ import torch
 from datasets import ClassLabel, List
 
 from spectralgpt_hf import SpectralGPTConfig, SpectralGPTForImageClassification, SpectralGPTImageProcessor
-from spectralgpt_hf.data.common import build_dataset
-from spectralgpt_hf.data.features import MultispectralImage
+from spectralgpt_hf.data.readers.columns import MultispectralImage
+from spectralgpt_hf.data.readers.common import build_dataset
 from spectralgpt_hf.modeling.bands import L2A_BANDS
 from spectralgpt_hf.training.finetuning import FineTuner
 from spectralgpt_hf.training.options import FineTuningOptions

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from spectralgpt_hf import SpectralGPTImageProcessor
-from spectralgpt_hf.data.folders import load_change_pairs, load_image_masks
-from spectralgpt_hf.data.shards import ShardRow, write_shards
+from spectralgpt_hf.data.readers.folders import load_change_pairs, load_image_masks
+from spectralgpt_hf.data.shards.format import ShardRow, write_shards
 from spectralgpt_hf.modeling.bands import L2A_BANDS
 from spectralgpt_hf.training.augmentation import Augmentation
 from spectralgpt_hf.training.options import FineTuningOptions

@@ -1,0 +1,174 @@
+"""Original checkpoints, fetched and read. The one place of the package that opens pickles."""
+
+import argparse
+import hashlib
+import logging
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urldefrag, urlsplit
+
+import torch
+from huggingface_hub import cached_assets_path
+from huggingface_hub.file_download import http_get
+from huggingface_hub.utils import hf_raise_for_status, http_stream_backoff
+from safetensors.torch import load_file
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
+
+from ..files import digest
+
+
+logger = logging.getLogger(__name__)
+
+_SEVERAL_GPUS = "module."  # what the original's names begin with when it trained on several GPUs
+_AS_IT_IS = {"Accept-Encoding": "identity"}  # sizes and ranges count the bytes of the file
+
+
+@dataclass(frozen=True)
+class OriginalCheckpoint:
+    """What an original file holds.
+
+    Attributes:
+        name: The file's.
+        state_dict: Tensors by original name, without the prefix; memory-mapped.
+        prefix: "module." if every name had it, else "".
+        nested: Whether the state dict lay under the key "model".
+        others: The keys beside it ("optimizer", "epoch", ...), which a conversion leaves behind.
+    """
+
+    name: str
+    state_dict: dict[str, torch.Tensor]
+    prefix: str
+    nested: bool
+    others: tuple[str, ...]
+
+
+def is_url(source: str | PathLike[str]) -> bool:
+    return str(source).startswith(("https://", "http://"))
+
+
+def fetch(source: str | PathLike[str]) -> Path:
+    """Return the local path of a checkpoint, downloading it first if `source` is a URL.
+
+    An interrupted download goes on where it stopped, at the next call too. Its size and, where known, its checksum are
+    checked: the server's (the ETag of a Zenodo record), and one at the end of the URL (`#sha256=...` or `#md5=...`).
+
+    Args:
+        source: Path, or http(s) URL.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the URL names no file, or the checksum differs.
+        ConnectionError: If the download fails.
+    """
+    if not is_url(source):
+        path = Path(source)
+        if not path.is_file():
+            found = "a folder" if path.is_dir() else "nothing"
+            raise FileNotFoundError(f"Expected the file of an original checkpoint at {path}, found {found}.")
+        return path
+
+    url, fragment = urldefrag(str(source))
+    name = PurePosixPath(unquote(urlsplit(url).path)).name
+    if name in ("", ".", ".."):
+        raise ValueError(f"Expected a URL that ends with the name of a file, got {url}.")
+    try:
+        with http_stream_backoff("GET", url, headers=_AS_IT_IS) as response:  # HEAD is not answered everywhere
+            hf_raise_for_status(response)
+            etag = response.headers.get("ETag", "")
+            length = response.headers.get("Content-Length")
+        # A file that has changed on the server does not continue a part of the old one.
+        version = hashlib.sha256(f"{url} {etag} {length}".encode()).hexdigest()[:16]
+        path = cached_assets_path("spectralgpt-hf", "checkpoints", version) / name
+        if path.exists():
+            return path
+        part = path.with_name(f"{name}.part")
+        with part.open("ab") as file:
+            size = int(length) if length else None
+            http_get(url, file, resume_size=part.stat().st_size, expected_size=size, headers=_AS_IT_IS)
+    except Exception as error:
+        raise ConnectionError(f"Could not download {url}: {error} Run again to go on where it stopped.") from error
+    for algorithm, expected in re.findall(r"\b(sha256|md5)[=:]([0-9a-fA-F]+)", f"{etag} {fragment}"):
+        found = digest(part, algorithm)
+        if found != expected.lower():
+            part.unlink()
+            raise ValueError(f"{url}: expected the {algorithm} {expected}, got {found}; the download was removed.")
+    return part.rename(path)
+
+
+def read_original(path: Path) -> OriginalCheckpoint:
+    """Read a checkpoint that the original code, or `restore_checkpoint`, has written.
+
+    Args:
+        path: `.pth` file, or `.safetensors` file with the original's names.
+
+    Raises:
+        ValueError: If the file is no checkpoint, holds anything but tensors and plain values, or is laid out otherwise.
+    """
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    nested = isinstance(content, dict) and "model" in content
+    state_dict = content["model"] if nested else content
+    if not isinstance(state_dict, Mapping) or not state_dict:
+        raise ValueError(f'{path}: expected a state dict, bare or under "model", found {_describe(state_dict)}.')
+    for name, tensor in state_dict.items():
+        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
+            raise ValueError(f"{path}: expected tensors by name, found {_describe(tensor)} under {name!r}.")
+    prefix = _SEVERAL_GPUS if all(name.startswith(_SEVERAL_GPUS) for name in state_dict) else ""
+    return OriginalCheckpoint(
+        name=path.name,
+        state_dict={name.removeprefix(prefix): tensor for name, tensor in state_dict.items()},
+        prefix=prefix,
+        nested=nested,
+        others=tuple(str(key) for key in content if key != "model") if nested else (),
+    )
+
+
+def _read_safetensors(path: Path) -> Any:
+    try:
+        return load_file(path)
+    except Exception as error:
+        raise ValueError(f"{path} is no safetensors file: {error}") from error
+
+
+def _read_pickle(path: Path) -> Any:
+    """Read a zip of `torch.save` without running anything: beside tensors, only `argparse.Namespace` is allowed."""
+    _check_archive(path)
+    try:
+        with safe_globals([argparse.Namespace]):
+            foreign = get_unsafe_globals_in_checkpoint(path)
+            content = None if foreign else torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except Exception as error:  # a damaged pickle raises whatever its bytes happen to say
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} is no readable checkpoint, or asks for more than tensors: {reason}") from error
+    if foreign:
+        raise ValueError(
+            f"{path} is refused: its pickle asks for {', '.join(sorted(foreign))}, which no checkpoint needs and which "
+            "may run code. Nothing of it was run."
+        )
+    return content
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse what `torch.save` does not write: other formats, compressed entries (bombs), several folders."""
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} is no checkpoint: expected a zip written by `torch.save` (1.6 or later).")
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    folders = {PurePosixPath(entry.filename).parts[0] for entry in entries if entry.filename}
+    for entry in entries:
+        parts = PurePosixPath(entry.filename).parts
+        if entry.compress_type != zipfile.ZIP_STORED or ".." in parts or len(parts) < 2 or len(folders) != 1:
+            raise ValueError(
+                f"{path} is no checkpoint: expected the uncompressed entries of one folder, as `torch.save` writes "
+                f"them, found {entry.filename!r}."
+            )
+    if not any(PurePosixPath(entry.filename).parts[1:] == ("data.pkl",) for entry in entries):
+        raise ValueError(f"{path} is a zip but no checkpoint: it holds no `data.pkl`.")
+
+
+def _describe(value: Any) -> str:
+    return "an empty one" if isinstance(value, Mapping) else f"a {type(value).__name__}"

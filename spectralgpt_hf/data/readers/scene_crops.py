@@ -1,0 +1,94 @@
+"""Rows of one or two dates with a map of classes, whole or cut into crops of one size."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset, List, Value
+
+from ...modeling.rasters import open_raster
+from ..chip_grid import chip_corners
+from .columns import MultispectralImage, SegmentationMap
+from .common import PathLike, build_dataset
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Files that belong together.
+
+    Attributes:
+        name: What the rows are called after.
+        images: Paths of the image, or of the images of both dates.
+        segmentation_map: Path of the map, on the grid of the first image.
+    """
+
+    name: str
+    images: tuple[str, ...]
+    segmentation_map: str
+
+
+def build_scene_dataset(
+    root: PathLike,
+    scenes: Sequence[Scene],
+    image: MultispectralImage,
+    segmentation_map: SegmentationMap,
+    size: int | None = None,
+    stride: int | None = None,
+) -> Dataset:
+    """Assemble rows of `id`, `pixels`, `pixels_after` for two dates, `bands`, `segmentation_map`, `scene` and `window`.
+
+    `window` is (left, top, width, height) in the scene, by which predictions find their place, or None. Where one date
+    is smaller than the other, or a scene than a crop, pixels are 0 in all bands, which is no data, and the map is 255.
+
+    Args:
+        root: For messages.
+        scenes: All with the same number of dates.
+        image: Type of the images.
+        segmentation_map: Type of the maps.
+        size: Height and width of a crop, in pixels; whole scenes by default.
+        stride: Distance between crops, in pixels; `size` by default. The last ones are moved inwards.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If a map differs in size from its image, or there is no scene.
+    """
+    rows = [row for scene in scenes for row in _rows(scene, image, size, stride)]
+    ids = [f"{scene.name}_{window[1]}_{window[0]}" if size and window else scene.name for scene, window, _ in rows]
+    dates = [
+        [{"path": scene.images[date], "window": window, "extent": extent} for scene, window, extent in rows]
+        for date in range(len(scenes[0].images) if scenes else 1)
+    ]
+    maps = [{"path": scene.segmentation_map, "window": window, "extent": extent} for scene, window, extent in rows]
+    columns: dict[str, Any] = {"pixels_after": (image, dates[1])} if len(dates) == 2 else {}
+    columns["segmentation_map"] = (segmentation_map, maps)
+    columns["scene"] = (Value("string"), [scene.name for scene, _, _ in rows])
+    columns["window"] = (List(Value("int32")), [window for _, window, _ in rows])
+    return build_dataset(root, ids, image, dates[0], **columns)
+
+
+def _rows(
+    scene: Scene, image: MultispectralImage, size: int | None, stride: int | None
+) -> list[tuple[Scene, tuple[int, int, int, int] | None, tuple[int, int] | None]]:
+    """Return the crops of a scene, and the extent that all of its files have. Whole single images are not opened."""
+    if size is None and len(scene.images) == 1:
+        return [(scene, None, None)]
+    shapes = [_shape(path, image) for path in scene.images]
+    height, width = shapes[0]
+    map_shape = _shape(scene.segmentation_map)
+    if map_shape != shapes[0]:
+        raise ValueError(
+            f"{scene.segmentation_map}: expected a map of {height} x {width} px as {scene.images[0]}, found "
+            f"{map_shape[0]} x {map_shape[1]} px."
+        )
+    extent = (min(rows for rows, _ in shapes), min(columns for _, columns in shapes))
+    if size is None:
+        return [(scene, (0, 0, width, height), extent)]
+    corners = chip_corners(height, width, size, stride)
+    # Where the second date is much smaller, some crops would hold nothing.
+    return [(scene, (left, top, size, size), extent) for left, top in corners if top < extent[0] and left < extent[1]]
+
+
+def _shape(path: str, image: MultispectralImage | None = None) -> tuple[int, int]:
+    bands, names = (image.bands[:1], image.names) if image else (None, None)
+    with open_raster(path, bands, resolution=None, names=names) as reader:
+        return reader.height, reader.width

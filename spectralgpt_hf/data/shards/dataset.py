@@ -1,0 +1,94 @@
+"""Shards as a `datasets.Dataset` with decoded pixels, for fine-tuning and probes."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset, Features
+from datasets.features.features import register_feature
+
+from ..readers.common import PathLike
+from .format import ShardFile, decode_rows, find_shards
+
+
+def load_shards(folder: PathLike, split: str = "train") -> Dataset:
+    """Open prepared shards as the readers open datasets.
+
+    Rows hold `id`, `pixels` (C, H, W) uint16, 0 in all bands where there is no data, `bands`, `label` or `labels` where
+    there are any, and the other columns of the shards. All but the pixels is read now. Rows in the order of the shards
+    cost least: each row group is decoded once.
+
+    Args:
+        folder: Folder of shards, one shard or a pattern, as in `find_shards`.
+        split: "train", "validation" or "test".
+
+    Raises:
+        FileNotFoundError: If there are no shards.
+        ValueError: If one is damaged or incomplete.
+    """
+    tables, references = [], []
+    for path in find_shards(folder, split):
+        with ShardFile(path) as shard:
+            names = [name for name in shard.columns if name not in ("pixels", "shape")]
+            tables += [shard.read_row_group(i, names) for i in range(shard.num_row_groups)]
+            references += [{"path": str(path), "row": row} for row in range(shard.num_rows)]
+    table = pa.concat_tables(tables).combine_chunks()
+    features = Features.from_arrow_schema(table.schema)
+    features = Features({"id": features["id"], "pixels": ShardImage(), **features})
+    table = table.append_column("pixels", pa.array(references, ShardImage()()))
+    return Dataset(table.select(list(features)).cast(features.arrow_schema))
+
+
+@dataclass
+class ShardImage:
+    """Column type: pixels (C, H, W), uint16, of a row of a shard, read once the row is asked for.
+
+    Attributes:
+        decode: Whether rows hold pixels, or `{"path", "row"}`.
+    """
+
+    decode: bool = True
+    _type: str = field(default="ShardImage", init=False, repr=False)
+
+    def __call__(self) -> pa.DataType:
+        """Return the Arrow type."""
+        return pa.struct({"path": pa.string(), "row": pa.int64()})
+
+    def encode_example(self, value: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what is stored of a reference."""
+        return {"path": value["path"], "row": value["row"]}
+
+    def decode_example(self, value: Mapping[str, Any], token_per_repo_id: Any = None) -> np.ndarray:
+        """Read the pixels.
+
+        Raises:
+            FileNotFoundError: If the shard is gone.
+            ValueError: If the shard or the row is damaged.
+        """
+        path, row = value["path"], value["row"]
+        shard = _open(path)
+        group = int(np.searchsorted(shard.row_group_offsets, row, side="right")) - 1
+        pixels = _read(path, group)[row - int(shard.row_group_offsets[group])]
+        if pixels is None:
+            raise ValueError(f"{path}: row {row} is corrupt: expected as many pixels as its shape says.")
+        return pixels
+
+
+@lru_cache(maxsize=64)
+def _open(path: str) -> ShardFile:
+    return ShardFile(path)
+
+
+@lru_cache(maxsize=2)
+def _read(path: str, group: int) -> list[np.ndarray | None]:
+    return decode_rows(_open(path).read_row_group(group, ["pixels", "shape"]))
+
+
+with warnings.catch_warnings():
+    # That the function is experimental concerns us, not our users.
+    warnings.simplefilter("ignore", UserWarning)
+    register_feature(ShardImage, "ShardImage")

@@ -1,0 +1,323 @@
+"""From files to a folder of Parquet shards, by many processes: `spectralgpt prepare`.
+
+The content depends on the sources and the options alone, not on the number of processes. Whatever stops the work, the
+same call goes on: finished shards lie in a hidden folder until all are complete. Beside them come `statistics.json`,
+`report.json` (files that could not be read, chips left out) and `README.md`, a dataset card for the Hub.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import connection, get_context, parent_process
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from datasets.utils import tqdm
+from huggingface_hub import HfApi
+
+from ...modeling.bands import resolve_bands
+from ..readers.common import PathLike
+from .card import render_card
+from .format import SPLIT_NAMES, Compression, ShardRow, shard_path, shard_schema, write_shard
+from .histograms import Histograms
+from .sampling import READERS, SCENE_RESOLUTION, Plan, Reading, Report, Sample, plan_dataset, plan_files, read_rows
+
+
+KINDS = (*READERS, "folder", "scenes")
+PROGRESS = ".progress"
+MIN_VALID = 0.5
+
+
+def prepare_shards(
+    sources: PathLike | Sequence[PathLike],
+    output: PathLike,
+    dataset: str = "scenes",
+    *,
+    splits: Sequence[str] = SPLIT_NAMES,
+    bands: Sequence[str] | None = None,
+    names: Sequence[str] | None = None,
+    size: int | None = None,
+    stride: int | None = None,
+    min_valid: float | None = None,
+    scale: float = 1.0,
+    validation_share: float = 0.0,
+    seed: int = 0,
+    rows_per_shard: int = 512,
+    compression: Compression = "lz4",
+    license: str | None = None,
+    num_workers: int | None = None,
+    **options: Any,
+) -> Path:
+    """Turn a dataset, folders of GeoTIFFs or scenes into shards. Repeat the call to go on after an interruption.
+
+    Args:
+        sources: Root of the dataset; folders; or scenes, whatever `open_raster` opens.
+        output: Folder to write.
+        dataset: "fmow", "bigearthnet-v1", "bigearthnet-v2", "eurosat"; "folder": GeoTIFFs below folders, each a sample;
+            "scenes": cut into chips on their 10 m grid.
+        splits: Of a dataset: "train", "validation", "test"; "all" is stored as "train".
+        bands: Names of the bands to keep, in order; all by default, in the order of the files.
+        names: What the files of folders and scenes hold, in order, where they do not say it.
+        size: Height and width of chips, in pixels. 192 for scenes by default; the files of folders are kept whole.
+        stride: Distance between chips, in pixels; `size` by default.
+        min_valid: Smallest share of pixels with data. By default 0.5 for chips; of other samples any pixel will do.
+        scale: What stored values are multiplied by: 10000 for folders and scenes that hold reflectances.
+        validation_share: Part of the files or scenes to hold out as the split "validation", with no more than this part
+            of the samples.
+        seed: Of that choice.
+        rows_per_shard: Samples of a shard before any is left out.
+        compression: "lz4"; "zstd", smaller and slower to read; or "none".
+        license: Of the data, as the Hub calls it, for the card.
+        num_workers: Processes that read and write; as many as there are cores by default.
+        options: Further arguments of the dataset's reader, such as `num_classes`, `partition`, `share`.
+
+    Returns:
+        `output`.
+
+    Raises:
+        FileNotFoundError: If the sources are not what they should be.
+        ValueError: If an option is wrong, the folder holds something else, or nothing at all could be read.
+        OSError: If a shard cannot be written, such as on a full disk.
+    """
+    output = Path(output)
+    roots = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
+    if dataset in READERS and (len(roots) != 1 or names or size or stride or validation_share or scale != 1):
+        raise ValueError(f"{dataset}: expected one root, and no names, size, stride, scale or validation share.")
+    if dataset not in KINDS or not roots or (options and dataset not in READERS):
+        raise ValueError(f"Expected sources and `dataset` among {', '.join(KINDS)}; got {dataset!r}, {options}.")
+    if rows_per_shard < 1:
+        raise ValueError(f"`rows_per_shard` must be 1 or more, got {rows_per_shard}.")
+    if min_valid is None:
+        min_valid = MIN_VALID if size or dataset == "scenes" else 0.0
+    if dataset in READERS:
+        plan = plan_dataset(roots[0], dataset, splits, bands, min_valid, **options)
+    else:
+        plan = plan_files(
+            roots,
+            Reading(
+                resolve_bands(bands) if bands else None,
+                resolve_bands(names) if names else None,
+                SCENE_RESOLUTION if dataset == "scenes" else None,
+                min_valid,
+                scale,
+            ),
+            are_folders=dataset == "folder",
+            size=size or (192 if dataset == "scenes" else None),
+            stride=stride,
+            validation_share=validation_share,
+            seed=seed,
+        )
+    identity = _identify(plan, rows_per_shard, compression)
+    if _is_complete(output, identity):
+        unreadable = len(json.loads((output / "report.json").read_text(encoding="utf-8"))["unreadable"])
+        if unreadable:
+            warnings.warn(
+                f"{output} is complete, without {unreadable} files that could not be read then. To try again, delete "
+                "the folder first.",
+                stacklevel=2,
+            )
+        return output
+    shards = _shards(plan, output, rows_per_shard)
+    job = partial(
+        _prepare_shard,
+        reading=plan.reading,
+        base=plan.report.base,
+        schema=shard_schema(plan.class_names, plan.multi_label),
+        compression=compression,
+    )
+    _run(job, shards, num_workers or os.cpu_count() or 1)
+    _finish(output, shards, plan, identity, partial(render_card, output.name, dataset, license=license))
+    return output
+
+
+def push_shards(folder: PathLike, repo_id: str, *, private: bool = False) -> str:
+    """Publish prepared shards as a dataset on the Hub, in one commit. Takes HF_TOKEN. Repeat it to go on.
+
+    Args:
+        folder: What `prepare_shards` has written.
+        repo_id: namespace/name; made if there is none.
+        private: Whether a new repository is private.
+
+    Returns:
+        URL of the commit.
+
+    Raises:
+        ValueError: If the folder is not complete.
+        OSError: If the Hub refuses or fails.
+    """
+    if not (Path(folder) / "report.json").is_file() or (Path(folder) / PROGRESS).exists():
+        raise ValueError(f"{folder}: expected complete shards: repeat `spectralgpt prepare` to finish them.")
+    api = HfApi()
+    api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
+    commit = api.upload_folder(
+        repo_id=repo_id,
+        folder_path=str(folder),
+        repo_type="dataset",
+        commit_message="Publish shards with spectralgpt-hf",
+    )
+    return str(commit.commit_url)
+
+
+@dataclass(frozen=True, eq=False)
+class _Shard:
+    """One unit of work: samples on their way into `path`."""
+
+    split: str
+    path: Path
+    samples: list[Sample]
+
+    @property
+    def record(self) -> Path:
+        """What was counted while it was written; there once the shard is finished."""
+        return self.path.with_suffix(".npz")
+
+    @property
+    def is_finished(self) -> bool:
+        return self.record.exists()
+
+
+def _identify(plan: Plan, rows_per_shard: int, compression: str) -> str:
+    """Return a hash of what determines the shards' content."""
+    content = [plan.splits, asdict(plan.reading), plan.class_names, rows_per_shard, compression]
+    # Where the sources lie does not matter.
+    text = json.dumps(content).replace(json.dumps(os.path.join(plan.report.base, ""))[1:-1], "")
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _is_complete(output: Path, identity: str) -> bool:
+    """Return whether the work is done already; otherwise make room for it.
+
+    Raises:
+        ValueError: If the folder holds something else.
+    """
+    progress, report = output / PROGRESS, output / "report.json"
+    plan = progress / "plan.json"
+    found = next((json.loads(file.read_text())["plan"] for file in (plan, report) if file.is_file()), None)
+    if found is None and output.is_dir() and any(path.name != PROGRESS for path in output.iterdir()):
+        raise ValueError(f"{output}: expected an empty or a new folder, found other files in it.")
+    if found not in (None, identity):
+        raise ValueError(
+            f"{output}: holds shards of other sources or options. Repeat those to go on, or choose another folder."
+        )
+    if found and not progress.is_dir():
+        return True
+    progress.mkdir(parents=True, exist_ok=True)
+    for stale in progress.glob(".*.part"):
+        stale.unlink()
+    _write(plan, json.dumps({"plan": identity}))
+    return False
+
+
+def _shards(plan: Plan, output: Path, rows_per_shard: int) -> list[_Shard]:
+    return [
+        _Shard(
+            split,
+            output / PROGRESS / f"{split}-{start // rows_per_shard:05d}.parquet",
+            samples[start:][:rows_per_shard],
+        )
+        for split, samples in plan.splits.items()
+        for start in range(0, len(samples), rows_per_shard)
+    ]
+
+
+def _run(job: Callable[[_Shard], None], shards: list[_Shard], num_workers: int) -> None:
+    """Do what is left of the work, in this process if one is enough."""
+    left = [shard for shard in shards if not shard.is_finished]
+    total, done = (sum(len(shard.samples) for shard in some) for some in (shards, set(shards) - set(left)))
+    with tqdm(total=total, initial=done, desc="Preparing", unit="sample") as progress:
+        if min(num_workers, len(left)) <= 1:
+            for shard in left:
+                job(shard)
+                progress.update(len(shard.samples))
+            return
+        pool = ProcessPoolExecutor(min(num_workers, len(left)), get_context("spawn"), _end_with_parent)
+        try:
+            futures = {pool.submit(job, shard): shard for shard in left}
+            for future in as_completed(futures):
+                future.result()
+                progress.update(len(futures[future].samples))
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                "A process ended before its shard was finished, perhaps for lack of memory. Repeat the command to go "
+                "on, with fewer workers."
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is killed, which would leave it waiting for work for ever."""
+
+    def wait() -> None:
+        parent = parent_process()
+        if parent is not None:
+            connection.wait([parent.sentinel])
+            os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _prepare_shard(shard: _Shard, reading: Reading, base: str, schema: pa.Schema, compression: Compression) -> None:
+    report, histograms = Report(base), Histograms()
+
+    def counted() -> Iterator[ShardRow]:
+        for row in read_rows(shard.samples, reading, report):
+            histograms.add(row.bands, row.pixels)
+            yield row
+
+    rows = write_shard(counted(), shard.path, schema, compression)
+    histograms.save(shard.record, {"rows": rows, "report": report.as_dict()})
+
+
+def _finish(output: Path, shards: list[_Shard], plan: Plan, identity: str, card: Callable[..., str]) -> None:
+    """Give the shards their names, which count those with rows, and describe them."""
+    statistics, rows = {}, {}
+    for split in plan.splits:
+        of_split, histograms, counts = [shard for shard in shards if shard.split == split], Histograms(), []
+        for shard in of_split:
+            record = histograms.merge(shard.record)
+            plan.report.add(Report(plan.report.base, **record["report"]))
+            counts.append(record["rows"])
+        if any(counts):
+            statistics[split], rows[split] = histograms.statistics(), sum(counts)
+            filled = [shard.path for shard, count in zip(of_split, counts) if count]
+            for i, path in enumerate(filled):
+                final = shard_path(output, split, i, len(filled))
+                final.parent.mkdir(exist_ok=True)
+                if path.exists():
+                    path.replace(final)
+    report = plan.report.as_dict()
+    if not rows:
+        shutil.rmtree(output / PROGRESS)
+        reasons = [entry["reason"] for entry in report["unreadable"]]
+        raise ValueError(
+            f"{output}: nothing to write: {len(reasons)} files could not be read, {len(report['left_out'])} samples "
+            f"hold too little data. {' '.join(reasons[:3])}"
+        )
+    _write(output / "statistics.json", json.dumps(statistics, indent=1))
+    _write(output / "README.md", card(rows, statistics, report, plan.class_names))
+    _write(output / "report.json", json.dumps({"rows": rows, **report, "plan": identity}, indent=1))
+    shutil.rmtree(output / PROGRESS)
+    for text, count in report["warnings"].items():
+        warnings.warn(f"{text} ({count} times)", stacklevel=3)
+    if report["unreadable"] or report["left_out"]:
+        warnings.warn(
+            f"{len(report['unreadable'])} files could not be read, {len(report['left_out'])} samples hold too little "
+            f"data: {output / 'report.json'} names them.",
+            stacklevel=3,
+        )
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(text + "\n", encoding="utf-8")
+    temporary.replace(path)

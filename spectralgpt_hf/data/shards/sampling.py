@@ -1,0 +1,362 @@
+"""What goes into shards: samples of datasets, folders and scenes, listed first and read later, by other processes."""
+
+import os
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from affine import Affine
+from datasets import Dataset
+
+from ...modeling.bands import resolve_bands
+from ...modeling.radiometry import LARGEST_REFLECTANCE
+from ...modeling.rasters import Raster, RasterReader, open_raster
+from ..chip_grid import chip_corners
+from ..readers.bigearthnet import load_bigearthnet_v1, load_bigearthnet_v2
+from ..readers.common import PathLike, hold_out, rank, split_name
+from ..readers.eurosat import load_eurosat
+from ..readers.fmow import load_fmow_sentinel
+from .format import SPLIT_NAMES, ShardRow
+
+
+READERS: dict[str, Callable[..., Dataset]] = {
+    "fmow": load_fmow_sentinel,
+    "bigearthnet-v1": load_bigearthnet_v1,
+    "bigearthnet-v2": load_bigearthnet_v2,
+    "eurosat": load_eurosat,
+}
+SCENE_RESOLUTION = 10
+
+
+class Sample(NamedTuple):
+    """Where a row comes from: a file or folder, or a window (left, top, width, height) of it, in pixels."""
+
+    id: str
+    path: str
+    window: tuple[int, int, int, int] | None = None
+    date: str | None = None
+    label: int | None = None
+    labels: Sequence[int] | None = None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How samples are read.
+
+    Attributes:
+        bands: Which bands, in which order; all by default.
+        names: What the files hold, in their order, where they do not say it.
+        resolution: Side of the pixels in metres, or None for the finest of each source.
+        min_valid: Smallest share of pixels with data.
+        scale: What stored values are multiplied by: 10000 where files hold reflectances.
+    """
+
+    bands: tuple[str, ...] | None = None
+    names: tuple[str, ...] | None = None
+    resolution: float | None = None
+    min_valid: float = 0.0
+    scale: float = 1.0
+
+    def open(self, path: str) -> RasterReader:
+        """Open a source whose bands have names.
+
+        Raises:
+            FileNotFoundError, ValueError: As `open_raster`, and if nothing names the bands.
+        """
+        reader = open_raster(path, self.bands, self.resolution, names=self.names)
+        if reader.bands is None:
+            reader.close()
+            raise ValueError(f"{path}: expected named bands, found none: say what the files hold, in order (`names`).")
+        return reader
+
+
+@dataclass
+class Report:
+    """What became of the samples, besides rows.
+
+    Attributes:
+        base: Folder that paths are relative to.
+        unreadable: `file`, `reason` and ids of the `samples` that are missing for it.
+        left_out: `id` and share of `valid` pixels of each sample with too few.
+        clipped_values: How many values of valid pixels lay outside 0 ... 65535.
+        warnings: How often each was given.
+    """
+
+    base: str
+    unreadable: list[dict[str, Any]] = field(default_factory=list)
+    left_out: list[dict[str, Any]] = field(default_factory=list)
+    clipped_values: int = 0
+    warnings: Counter[str] = field(default_factory=Counter)
+
+    @contextmanager
+    def watch(self, path: str, samples: Sequence[str] = ()) -> Iterator[None]:
+        """Note warnings and errors that a file gives; none is passed on."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            try:
+                yield
+            except (ValueError, OSError) as error:
+                reason = str(error).replace(os.path.join(self.base, ""), "")
+                name = os.path.relpath(path, self.base)
+                self.unreadable.append({"file": name, "reason": reason, "samples": list(samples)})
+        told = (str(warning.message) for warning in caught if issubclass(warning.category, UserWarning))
+        self.warnings.update(text.replace(f"{path}: ", "") for text in told)
+
+    def add(self, other: "Report") -> None:
+        """Add what another part of the work met."""
+        self.unreadable += other.unreadable
+        self.left_out += other.left_out
+        self.clipped_values += other.clipped_values
+        self.warnings += other.warnings
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what is worth publishing."""
+        return {name: value for name, value in vars(self).items() if name != "base"}
+
+
+@dataclass
+class Plan:
+    """The samples of each split, in the order of the shards, and what was met while listing them."""
+
+    splits: dict[str, list[Sample]]
+    reading: Reading
+    report: Report
+    class_names: list[str] | None = None
+    multi_label: bool = False
+
+
+def plan_dataset(
+    root: PathLike, dataset: str, splits: Sequence[str], bands: Sequence[str] | None, min_valid: float, **options: Any
+) -> Plan:
+    """List a published dataset in random order: they list one class after another.
+
+    Args:
+        root: Any ancestor of its files.
+        dataset: One of `READERS`.
+        splits: Of "train", "validation", "test"; "all" is stored as "train".
+        bands, min_valid: As in `Reading`.
+        options: Of the reader.
+
+    Raises:
+        FileNotFoundError, ValueError: As the reader, and if a split has another name.
+    """
+    planned: dict[str, list[Sample]] = {}
+    for split in splits:
+        name = split_name(split)
+        if name is None:
+            raise ValueError(f"Expected splits among {', '.join(SPLIT_NAMES)}, all; got {split!r}.")
+        rows = READERS[dataset](root, split, **options)
+        paths = [reference["path"] for reference in rows.data["pixels"].to_pylist()]
+        columns = [key for key in ("date", "label", "labels") if key in rows.features]
+        values = zip(*(rows.data[key].to_pylist() for key in columns)) if columns else iter([()] * len(rows))
+        samples = (Sample(*where, **dict(zip(columns, what))) for where, what in zip(zip(rows["id"], paths), values))
+        planned["train" if name == "all" else name] = _shuffle(samples)
+    image, label = rows.features["pixels"], rows.features.get("label", rows.features.get("labels"))
+    reading = Reading(resolve_bands(bands or image.bands), image.names and tuple(image.names), None, min_valid)
+    return Plan(
+        planned,
+        reading,
+        Report(os.path.abspath(root)),
+        label and getattr(label, "feature", label).names,
+        "labels" in rows.features,
+    )
+
+
+def plan_files(
+    sources: Sequence[PathLike],
+    reading: Reading,
+    *,
+    are_folders: bool,
+    size: int | None = None,
+    stride: int | None = None,
+    validation_share: float = 0.0,
+    seed: int = 0,
+) -> Plan:
+    """List scenes, or the GeoTIFFs below folders: whole, or cut into chips.
+
+    Whole files are put in random order. Chips stay in that of their scene, because neighbours share blocks of its file:
+    a window of rows over several shards mixes them in training.
+
+    Args:
+        sources: Scenes (whatever `open_raster` opens), or folders.
+        reading: How to read them.
+        are_folders: Which of the two.
+        size, stride: Of the chips, as in `cut_chips`; None for whole files.
+        validation_share: Part of the files to hold out, with no more than this part of the samples. Chips of one file
+            never end in two splits.
+        seed: Of that choice.
+
+    Raises:
+        FileNotFoundError: If there is no such folder, or no file in it.
+        ValueError: If a file is given twice.
+    """
+    roots = [os.path.abspath(source) for source in sources]
+    base = os.path.commonpath(roots if are_folders else [os.path.dirname(root) for root in roots])
+    paths = [path for root in roots for path in _list_images(root)] if are_folders else roots
+    names = {os.path.basename(path): path for path in paths}
+    if are_folders or len(names) < len(paths):
+        names = {os.path.relpath(path, base): path for path in paths}
+    if len(names) < len(paths):
+        raise ValueError("Expected each source once; some are given twice, or lie within others.")
+    plan = Plan({"train": [], "validation": []}, reading, Report(base))
+    samples = {name: _cut(name, path, plan, size, stride) for name, path in names.items()}
+    held_out = _hold_out_files({name: len(chips) for name, chips in samples.items()}, validation_share, seed)
+    for name, chips in samples.items():
+        plan.splits["validation" if name in held_out else "train"] += chips
+    if size is None:
+        plan.splits = {split: _shuffle(samples) for split, samples in plan.splits.items()}
+    plan.splits = {split: samples for split, samples in plan.splits.items() if samples}
+    return plan
+
+
+def read_rows(samples: Sequence[Sample], reading: Reading, report: Report) -> Iterator[ShardRow]:
+    """Read samples; neighbours of one source share its open files, and one read where they lie side by side.
+
+    Args:
+        samples: What to read.
+        reading: How.
+        report: Gets those that give no row, and why.
+    """
+    for path, of_path in groupby(samples, key=lambda sample: sample.path):
+        beside = [list(group) for _, group in groupby(of_path, key=lambda sample: sample.window and sample.window[1])]
+        reader = None
+        with report.watch(path, [sample.id for group in beside for sample in group]):
+            reader = reading.open(path)
+        if reader is None:
+            continue
+        with reader:
+            for group in beside:
+                rows: list[ShardRow] = []
+                with report.watch(path, [sample.id for sample in group]):
+                    rows = _read_beside(group, reader, reading, report)
+                yield from rows
+
+
+_IMAGES = (".tif", ".tiff")
+_SUFFIX = re.compile(r"(\.SAFE)?(\.(tiff?|jp2|zip|npy|vrt|img|json))?$", re.IGNORECASE)
+
+
+def _list_images(root: str) -> list[str]:
+    found = sorted(str(path) for path in Path(root).rglob("[!.]*") if path.suffix.lower() in _IMAGES)
+    if not found:
+        raise FileNotFoundError(f"{root}: expected a folder with GeoTIFFs ({', '.join(_IMAGES)}) below, found none.")
+    return found
+
+
+def _cut(name: str, path: str, plan: Plan, size: int | None, stride: int | None) -> list[Sample]:
+    stem, samples = _SUFFIX.sub("", name), []
+    if size is None:
+        return [Sample(stem, path)]
+    with plan.report.watch(path), plan.reading.open(path) as reader:
+        width, height = min(size, reader.width), min(size, reader.height)
+        for left, top in chip_corners(reader.height, reader.width, size, stride):
+            samples.append(Sample(f"{stem}_{top}_{left}", path, (left, top, width, height)))
+    plan.report.warnings.clear()  # reading gives them again
+    return samples
+
+
+def _hold_out_files(sizes: Mapping[str, int], share: float, seed: int) -> set[str]:
+    """Choose a share of the files that have at most this share of the samples: one scene may outweigh all others."""
+    number, room = len(hold_out(list(sizes), share, seed)), round(share * sum(sizes.values()))
+    chosen: set[str] = set()
+    for name in rank(list(sizes), seed):
+        if len(chosen) < number and 0 < sizes[name] <= room:
+            chosen.add(name)
+            room -= sizes[name]
+    return chosen
+
+
+def _shuffle(samples: Iterable[Sample]) -> list[Sample]:
+    by_id = {sample.id: sample for sample in samples}
+    return [by_id[name] for name in rank(list(by_id), seed=0)]
+
+
+def _read_beside(samples: Sequence[Sample], reader: RasterReader, reading: Reading, report: Report) -> list[ShardRow]:
+    """Read samples of one source whose windows are all None, or have the same top and height."""
+    if samples[0].window is None:
+        raster = reader.read()
+        rasters = [raster] * len(samples)
+    else:
+        start, top, _, height = samples[0].window
+        windows = [sample.window or (0, 0, 0, 0) for sample in samples]
+        strip = reader.read((start, top, max(left + width for left, _, width, _ in windows) - start, height))
+        rasters = [_crop(strip, left - start, width) for left, _, width, _ in windows]
+    rows = (_row(sample, raster, reading, report) for sample, raster in zip(samples, rasters))
+    return [row for row in rows if row is not None]
+
+
+def _crop(strip: Raster, left: int, width: int) -> Raster:
+    part = slice(left, left + width)
+    transform = strip.transform * Affine.translation(left, 0)
+    return replace(strip, pixels=strip.pixels[..., part], valid=strip.valid[:, part], transform=transform)
+
+
+def _row(sample: Sample, raster: Raster, reading: Reading, report: Report) -> ShardRow | None:
+    share = float(raster.valid.mean())
+    if share == 0 or share < reading.min_valid:
+        report.left_out.append({"id": sample.id, "valid": round(share, 4)})
+        return None
+    pixels, clipped = _stored(raster, reading.scale)
+    report.clipped_values += clipped
+    return ShardRow(
+        sample.id,
+        pixels,
+        raster.bands or (),
+        None if raster.offsets is None else [offset * reading.scale for offset in raster.offsets],
+        None if raster.crs is None else raster.crs.to_string(),
+        None if raster.crs is None else tuple(raster.transform)[:6],
+        _iso_date(sample.date or raster.tags.get("date")),
+        sample.label,
+        sample.labels,
+    )
+
+
+def _stored(raster: Raster, scale: float) -> tuple[np.ndarray, int]:
+    """Return pixels without their offset as uint16, and how many of their values had to be clipped.
+
+    Fractions, as of bands brought to a finer grid, are rounded to the nearest integer; what lies outside 0 ... 65535 is
+    clipped. A pixel without data becomes 0 in all bands; one with data that is 0 in all bands becomes 1 in the first.
+    """
+    pixels, valid = raster.pixels, raster.valid
+    if raster.offsets is not None and any(raster.offsets):
+        pixels = pixels - np.asarray(raster.offsets, np.float32)[:, None, None]
+    if scale != 1:
+        pixels = pixels.astype(np.float32) * np.float32(scale)
+    clipped = 0
+    if pixels.dtype != np.uint16:
+        pixels = np.where(valid, pixels, 0)
+        if pixels.dtype.kind == "f":
+            if np.abs(pixels).max() <= LARGEST_REFLECTANCE:
+                raise ValueError(
+                    f"Expected digital numbers (reflectance x 10000), found no value above {LARGEST_REFLECTANCE}. If "
+                    "these are reflectances, pass `scale=10000`."
+                )
+            pixels = np.rint(pixels)
+        low, high = pixels.min(), pixels.max()
+        if low < 0 or high > 65535:
+            clipped = int(((pixels < 0) | (pixels > 65535)).sum())
+            pixels = pixels.clip(0, 65535)
+        pixels = pixels.astype(np.uint16)
+    else:
+        pixels = np.where(valid, pixels, np.uint16(0))
+    empty = valid & ~pixels.any(0)
+    if empty.any():
+        pixels[0, empty] = 1
+    return pixels, clipped
+
+
+def _iso_date(date: str | None) -> str | None:
+    """Return a date if it is one: tags may hold anything."""
+    try:
+        datetime.fromisoformat(date or "")
+    except ValueError:
+        return None
+    return date

@@ -1,0 +1,155 @@
+"""What goes with a fine-tuned checkpoint: scores, pictures, and a card that people and the Hub can read."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard
+from transformers import PreTrainedConfig
+
+from ..modeling.configuration_spectralgpt import SpectralGPTConfig
+from ..training.finetuning import FineTuner, public_name
+from ..training.samples import Samples
+from ..training.score_pictures import draw_confusion_matrix, draw_predictions
+from .cards import UNKNOWN, card_for
+from .publishing import publish
+
+
+HUB_TASKS = {"classification": "image-classification", "segmentation": "image-segmentation"}
+
+
+# What of the options a card states.
+SETTINGS = (
+    "num_train_epochs",
+    "learning_rate",
+    "layer_decay",
+    "weight_decay",
+    "drop_path_rate",
+    "freeze_encoder",
+    "lora_rank",
+    "image_size",
+    "eval_resize",
+    "class_weights",
+    "seed",
+)
+
+
+def finish(tuner: FineTuner, task: str, samples: Mapping[str, Samples], scores: Mapping[str, Any]) -> None:
+    """Write `<output_dir>/model`: the checkpoint, `metrics.json`, pictures and a card; publish it if asked to.
+
+    Args:
+        tuner: After training.
+        task: Its name.
+        samples: Of each split.
+        scores: Of each split that was scored, from `tuner.score`.
+    """
+    options, folder = tuner.options, tuner.options.model_dir
+    metrics = {
+        "task": task,
+        "dataset": options.dataset,
+        "base_model": public_name(options.model_name_or_path),
+        "settings": {name: getattr(options, name) for name in SETTINGS if getattr(options, name)},
+        **scores,
+    }
+    for split in scores:
+        metrics[split]["trained_on_too"] = getattr(options, f"{split}_split") in (options.train_split, "all")
+    tuner.save_finished(folder, **metrics)
+    if not tuner.is_world_process_zero():
+        return
+    split = next((name for name in ("test", "validation") if name in scores), "train")
+    draw_predictions(tuner, samples[split], folder / "predictions.png")
+    if "confusion_matrix" in scores.get(split, {}):
+        names = samples[split].class_names
+        draw_confusion_matrix(scores[split]["confusion_matrix"], names, folder / "confusion_matrix.png")
+    save_score_card(folder, tuner.model.config, metrics)
+    if options.publish:
+        publish(folder, options.hub_model_id or "", private=bool(options.hub_private_repo), token=options.hub_token)
+
+
+def save_score_card(folder: Path, config: PreTrainedConfig, metrics: Mapping[str, Any]) -> None:
+    """Write README.md with the scores of `metrics.json`: a table, and the Hub's model index.
+
+    Args:
+        folder: The checkpoint, where pictures lie already.
+        config: Of the model; a baseline gets no text about SpectralGPT.
+        metrics: `task`, `dataset`, `base_model` (a name or None), `settings`, and of each split what was scored.
+    """
+    text = card_for(config) if isinstance(config, SpectralGPTConfig) else BASELINE.format(config=config)
+    text = text.replace(UNKNOWN, _training(metrics)) + _results(folder, metrics)
+    card = ModelCard(text)
+    data: Any = card.data
+    data.model_name = folder.resolve().parent.name
+    data.eval_results = [
+        EvalResult(
+            task_type=HUB_TASKS.get(metrics["task"], "image-segmentation"),
+            dataset_type=metrics["dataset"],
+            dataset_name=metrics["dataset"],
+            dataset_split=split,
+            metric_type=name,
+            metric_name=name,
+            metric_value=round(value, 6),
+        )
+        for split in ("validation", "test")
+        for name, value in metrics.get(split, {}).get("scores", {}).items()
+        if value == value
+    ]
+    if "/" in (metrics["base_model"] or ""):
+        data.base_model = metrics["base_model"]
+    if not data.eval_results:
+        data.eval_results = None
+    card.save(folder / "README.md")
+
+
+def _training(metrics: Mapping[str, Any]) -> str:
+    start = f"from `{metrics['base_model']}`" if metrics["base_model"] else "from random weights"
+    settings = ", ".join(f"`{name}` {value}" for name, value in metrics["settings"].items())
+    return f"Fine-tuned {start} on {metrics['dataset']} ({metrics['task']}): {settings}."
+
+
+def _results(folder: Path, metrics: Mapping[str, Any]) -> str:
+    lines = ["", "## Scores", ""]
+    for split in ("validation", "test"):
+        if split not in metrics:
+            continue
+        found = metrics[split]
+        lines += [
+            f"On {found['samples']} {split} samples; 95 % intervals by resampling {found['units']} images or scenes.",
+            *["**These are also what it was trained on: a check of the software, not of the model.**"]
+            * found["trained_on_too"],
+            "",
+            "| score | value | 95 % interval |",
+            "|---|---|---|",
+        ]
+        for name, value in found["scores"].items():
+            interval = found["intervals_95"].get(name)
+            lines.append(
+                f"| {name} | {value:.4f} | {'' if interval is None else '{:.4f} to {:.4f}'.format(*interval)} |"
+            )
+        lines.append("")
+    titles = {"predictions.png": "Predictions beside the truth", "confusion_matrix.png": "Confusion matrix"}
+    for file, title in titles.items():
+        if (folder / file).is_file():
+            lines += [f"![{title}]({file})", ""]
+    return "\n".join(lines)
+
+
+BASELINE = (
+    """---
+library_name: transformers
+license: unknown
+tags:
+- remote-sensing
+- sentinel-2
+- multispectral
+---
+
+# {config.model_type}, a baseline for SpectralGPT
+
+Trained on the same data and normalised pixels as SpectralGPT, with {config.num_channels} channels.
+
+## Provenance and licence
+
+"""
+    + UNKNOWN
+    + "\n"
+)

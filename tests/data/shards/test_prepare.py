@@ -1,0 +1,341 @@
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from datasets import load_dataset
+from huggingface_hub import DatasetCard, constants
+from typer.testing import CliRunner
+
+from spectralgpt_hf.cli import app
+from spectralgpt_hf.data import load_shards, prepare_shards
+from spectralgpt_hf.data.readers.bigearthnet import BIGEARTHNET_19_CLASSES
+from spectralgpt_hf.data.shards import prepare
+from spectralgpt_hf.modeling.bands import BIGEARTHNET_BANDS, EUROSAT_FILE_BANDS, L1C_BANDS
+from spectralgpt_hf.modeling.rasters import read_raster
+from tests.hub_server import TOKEN, HubServer
+
+from ..files import UTM, numbered_bands, write_image
+from ..readers.test_bigearthnet import V1_PATCHES, version_1, version_2  # noqa: F401, fixtures
+from ..readers.test_eurosat import eurosat  # noqa: F401
+from ..readers.test_fmow import fmow  # noqa: F401
+
+
+SAMPLE = Path(prepare.__file__).parents[1] / "assets" / "sample.tif"
+
+
+def write_scene(path, pixels, bands=("B2", "B3", "B4"), **profile):
+    """Write a GeoTIFF whose bands have names."""
+    write_image(path, pixels, **{**UTM, **profile})
+    with rasterio.open(path, "r+") as file:
+        file.descriptions = bands
+    return path
+
+
+def report_of(folder):
+    return json.loads((folder / "report.json").read_text())
+
+
+def digests(folder):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted((folder / "data").iterdir())}
+
+
+def pixels_of(folder, split="train"):
+    return {row["id"]: row["pixels"] for row in load_shards(folder, split)}
+
+
+def test_scenes_become_chips_where_they_lie(tmp_path):
+    folder = prepare_shards(SAMPLE, tmp_path / "shards", size=192, num_workers=1)
+    dataset = load_shards(folder)
+    assert dataset["id"][:] == [f"sample_{top}_{left}" for top in (0, 192, 320) for left in (0, 192, 320)]
+    row, window = dataset[5], read_raster(SAMPLE, window=(320, 192, 192, 192))
+    assert (row["pixels"] == window.pixels).all()
+    assert (tuple(row["bands"]), row["crs"], row["offset"]) == (L1C_BANDS, "EPSG:32618", None)
+    assert row["transform"] == list(window.transform)[:6]
+
+
+def test_chips_without_data_are_left_out_and_counted(tmp_path):
+    pixels = numbered_bands(3, 64, 160)
+    pixels[:, :, :90] = 0
+    scene = write_scene(tmp_path / "scene.tif", pixels)
+    folder = prepare_shards(scene, tmp_path / "shards", size=64, stride=48, num_workers=1)
+    assert report_of(folder)["left_out"] == [{"id": "scene_0_0", "valid": 0.0}, {"id": "scene_0_48", "valid": 0.3438}]
+    assert list(pixels_of(folder)) == ["scene_0_96"]
+    folder = prepare_shards(scene, tmp_path / "more", size=64, stride=48, min_valid=0.3, num_workers=1)
+    assert (pixels_of(folder)["scene_0_48"] == pixels[:, :, 48:112]).all()
+    assert report_of(folder)["rows"] == {"train": 2}
+
+
+def test_a_scene_smaller_than_a_chip_gives_one_of_its_own_size(tmp_path):
+    scene = write_scene(tmp_path / "scene.tif", numbered_bands(3, 50, 60))
+    folder = prepare_shards(scene, tmp_path / "shards", bands=["B4", "blue"], num_workers=1)
+    (row,) = load_shards(folder)
+    assert (row["pixels"].shape, row["bands"]) == ((2, 50, 60), ["B4", "B2"])
+
+
+def test_stated_offsets_are_kept_beside_the_stored_pixels(tmp_path):
+    scene = write_scene(tmp_path / "scene_2023-05-06.tif", numbered_bands(3, 8))
+    with rasterio.open(scene, "r+") as file:
+        file.scales, file.offsets = (1e-4,) * 3, (-0.1,) * 3
+    (row,) = load_shards(prepare_shards(scene, tmp_path / "shards", num_workers=1))
+    assert (row["pixels"] == numbered_bands(3, 8)).all()
+    assert (row["offset"], row["date"]) == ([-1000.0] * 3, "2023-05-06")
+
+
+def test_values_that_do_not_fit_are_rounded_clipped_and_counted(tmp_path):
+    pixels = np.full((3, 4, 4), 1000, np.float32)
+    pixels[:, 0, 0] = np.nan
+    pixels[:, 1, 0] = 99.5, 100.5, 100.51
+    pixels[:, 2, 0] = -20, 70000, 5
+    pixels[:, 3, 0] = -3, 0.2, 0  # data, though nothing is left of it
+    folder = prepare_shards(write_scene(tmp_path / "scene.tif", pixels), tmp_path / "shards", num_workers=1)
+    (read,) = pixels_of(folder).values()
+    assert read[:, :, 0].T.tolist() == [[0, 0, 0], [100, 100, 101], [0, 65535, 5], [1, 0, 0]]
+    assert report_of(folder)["clipped_values"] == 3
+
+
+def test_reflectances_are_not_rounded_to_nothing(tmp_path):
+    pixels = np.random.default_rng(0).random((3, 8, 8), np.float32)
+    scene = write_scene(tmp_path / "scene.tif", pixels)
+    with pytest.raises(ValueError, match=r"nothing to write: 1 files could not be read.*pass `scale=10000`"):
+        prepare_shards(scene, tmp_path / "shards", num_workers=1)
+    (read,) = pixels_of(prepare_shards(scene, tmp_path / "shards", scale=10000, num_workers=1)).values()
+    np.testing.assert_allclose(read, pixels * 10000, atol=0.51)
+
+
+def test_files_that_cannot_be_read_are_listed_and_the_others_kept(tmp_path):
+    images = tmp_path / "images"
+    for name in ("a/one", "b/one", "b/two"):
+        write_scene(images / f"{name}.tif", numbered_bands(3, 40))
+    good = (images / "b/two.tif").read_bytes()
+    (images / "b/truncated.tiff").write_bytes(good[: len(good) // 2])
+    write_image(images / "nameless.tif", numbered_bands(3, 8), **UTM)
+    with pytest.warns(UserWarning, match=r"2 files could not be read, 0 samples hold too little data: .*report\.json"):
+        folder = prepare_shards(images, tmp_path / "shards", "folder", num_workers=1)
+    assert set(pixels_of(folder)) == {"a/one", "b/one", "b/two"}
+    unreadable = {entry["file"]: entry for entry in report_of(folder)["unreadable"]}
+    assert set(unreadable) == {"b/truncated.tiff", "nameless.tif"}
+    assert unreadable["nameless.tif"]["samples"] == ["nameless"]
+    assert "expected named bands, found none" in unreadable["nameless.tif"]["reason"]
+    assert str(tmp_path) not in (folder / "report.json").read_text() + (folder / "README.md").read_text()
+
+
+def test_nothing_readable_is_an_error(tmp_path):
+    (tmp_path / "scene.tif").write_bytes(b"no raster")
+    with pytest.raises(ValueError, match=r"nothing to write: 1 files could not be read.*scene\.tif: cannot be read"):
+        prepare_shards(tmp_path / "scene.tif", tmp_path / "shards")
+    with pytest.raises(FileNotFoundError, match="expected a folder with GeoTIFFs"):
+        prepare_shards(tmp_path / "nowhere", tmp_path / "shards", "folder")
+
+
+def test_scenes_are_held_out_whole_and_one_large_scene_never_stands_for_a_share(tmp_path):
+    scenes = [write_scene(tmp_path / f"small{i}.tif", numbered_bands(3, 16)) for i in range(9)]
+    scenes.append(write_scene(tmp_path / "large.tif", numbered_bands(3, 64)))
+    for seed in range(3):
+        folder = prepare_shards(
+            scenes, tmp_path / str(seed), size=16, validation_share=0.2, seed=seed, num_workers=1, stride=8
+        )
+        train, validation = (set(pixels_of(folder, split)) for split in ("train", "validation"))
+        of_train, of_validation = ({name.split("_")[0] for name in names} for names in (train, validation))
+        assert not of_train & of_validation
+        assert "large" in of_train
+        assert len(of_validation) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "bands", "ids"),
+    [
+        ("version_1", {"dataset": "bigearthnet-v1", "splits": ["train", "val"]}, BIGEARTHNET_BANDS, [1, 2]),
+        ("version_1", {"dataset": "bigearthnet-v1", "splits": ["all"]}, BIGEARTHNET_BANDS, [3]),
+        ("version_2", {"dataset": "bigearthnet-v2", "splits": ["train", "validation"]}, BIGEARTHNET_BANDS, [2, 1]),
+        ("eurosat", {"dataset": "eurosat", "splits": ["train", "validation"]}, EUROSAT_FILE_BANDS, [2, 1]),
+        ("fmow", {"dataset": "fmow", "splits": ["train", "test"]}, L1C_BANDS, [2, 1]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:1 files could not be read")
+def test_datasets_keep_their_splits_labels_and_bands(request, tmp_path, name, options, bands, ids):
+    folder = prepare_shards(request.getfixturevalue(name), tmp_path / "shards", num_workers=1, **options)
+    rows = report_of(folder)["rows"]
+    assert list(rows.values()) == ids
+    assert set(rows) <= {"train", "validation", "test"}
+    for split in rows:
+        dataset = load_shards(folder, split)
+        assert all(tuple(found) == bands for found in dataset["bands"])
+        assert {"label", "labels"} & set(dataset.features)
+
+
+def test_bigearthnet_rows_hold_what_the_reader_gives(tmp_path, shared_data):
+    names = sorted(path.name for path in (shared_data / "bigearthnet").iterdir())
+    folder = prepare_shards(
+        shared_data / "bigearthnet", tmp_path / "shards", "bigearthnet-v1", splits=["all"], num_workers=1
+    )
+    dataset = load_shards(folder)
+    assert sorted(dataset["id"]) == names
+    assert dataset.features["labels"].feature.names == list(BIGEARTHNET_19_CLASSES)
+    row = next(row for row in dataset if row["id"] == V1_PATCHES[0])
+    direct = read_raster(shared_data / "bigearthnet" / V1_PATCHES[0], BIGEARTHNET_BANDS)
+    assert (row["pixels"][[1, 2, 3, 7]] == direct.pixels[[1, 2, 3, 7]]).all()  # 10 m: as stored
+    assert np.abs(row["pixels"] - direct.pixels).max() <= 0.5
+    assert (row["date"], row["crs"]) == ("2017-06-13", "EPSG:32633")
+
+
+def test_dates_of_fmow_come_from_its_table(tmp_path, fmow):  # noqa: F811
+    with pytest.warns(UserWarning, match="1 files could not be read"):
+        folder = prepare_shards(fmow, tmp_path / "shards", "fmow", splits=["train"], num_workers=1)
+    assert sorted(load_shards(folder)["date"]) == ["2016-01-06T08:13:42Z", "2018-07-01T10:00:00Z"]
+    (missing,) = report_of(folder)["unreadable"]
+    assert missing["file"].endswith("multi-unit_residential_3/multi-unit_residential_3_1.tif")
+
+
+def test_the_order_of_dataset_rows_is_random_and_always_the_same(tmp_path):
+    for i in range(20):
+        write_scene(tmp_path / f"images/{i:02}.tif", numbered_bands(3, 8) + i)
+    first, second = (prepare_shards(tmp_path / "images", tmp_path / name, "folder", num_workers=1) for name in "ab")
+    assert list(pixels_of(first)) != sorted(pixels_of(first))
+    assert digests(first) == digests(second)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """Several scenes, enough for a dozen shards."""
+    folder = tmp_path_factory.mktemp("scenes")
+    generator = np.random.default_rng(0)
+    for i in range(12):
+        write_scene(folder / f"scene{i:02}.tif", generator.integers(1, 9999, (3, 256, 256), dtype=np.uint16))
+    return sorted(folder.iterdir())
+
+
+def kill_when_a_shard_is_finished(folder, process_id):
+    """Kill a run with other shards left to make; return how many are finished."""
+    while not list(folder.glob(".progress/*.npz")):
+        time.sleep(0.005)
+    os.kill(process_id, signal.SIGKILL)
+    finished = len(list(folder.glob(".progress/*.npz")))
+    assert 0 < finished < 12
+    assert not (folder / "data").exists()
+    return finished
+
+
+def assert_same_content(folder, other):
+    assert digests(folder) == digests(other)
+    for name in ("statistics.json", "report.json"):
+        assert (folder / name).read_text() == (other / name).read_text()
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "data", "report.json", "statistics.json"]
+
+
+def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(scenes, tmp_path):
+    options = {"size": 64, "stride": 32, "rows_per_shard": 49, "num_workers": 1}
+    whole = prepare_shards(scenes, tmp_path / "whole", **options)
+    folder = tmp_path / "killed"
+    process = get_context("fork").Process(target=prepare_shards, args=(scenes, folder), kwargs=options)
+    process.start()
+    finished = kill_when_a_shard_is_finished(folder, process.pid)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    (folder / ".progress" / ".train-00011.parquet.1.part").write_bytes(b"half of it")
+    prepare_shards(scenes, folder, **options)
+    assert_same_content(folder, whole)
+    assert finished < len(digests(folder)) == 12
+
+
+@pytest.mark.slow  # new processes import everything
+def test_killed_workers_end_and_their_number_does_not_matter(scenes, tmp_path):
+    options = {"size": 64, "stride": 32, "rows_per_shard": 49, "validation_share": 0.2}
+    whole = prepare_shards(scenes, tmp_path / "whole", num_workers=1, **options)
+    folder = tmp_path / "killed"
+    arguments = ["prepare", *map(str, scenes), str(folder), "--size", "64", "--stride", "32", "--rows_per_shard", "49"]
+    arguments += ["--validation_share", "0.2", "--num_workers"]
+    command = [sys.executable, "-c", "from spectralgpt_hf.cli import app; app()", *arguments]
+    process = subprocess.Popen([*command, "3"], stderr=subprocess.DEVNULL)
+    kill_when_a_shard_is_finished(folder, process.pid)
+    process.wait()
+    output = subprocess.run([*command, "2"], check=True, capture_output=True, text=True).stdout
+    assert "98 samples in validation" in output
+    assert_same_content(folder, whole)
+
+
+def test_finished_shards_are_not_made_again(scenes, tmp_path, monkeypatch):
+    count, write = [], prepare.write_shard
+
+    def stop_after_two(*arguments):
+        if len(count) == 2:
+            raise OSError(28, "No space left on device")
+        count.append(arguments)
+        return write(*arguments)
+
+    options = {"size": 128, "rows_per_shard": 4, "num_workers": 1}
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "write_shard", stop_after_two)
+        with pytest.raises(OSError, match="No space left"):
+            prepare_shards(scenes[:4], tmp_path / "shards", **options)
+    monkeypatch.setattr(prepare, "write_shard", lambda *arguments: count.append(arguments) or write(*arguments))
+    folder = prepare_shards(scenes[:4], tmp_path / "shards", **options)
+    assert len(count) == 4
+    prepare_shards(scenes[:4], tmp_path / "shards", **options)
+    assert len(count) == 4
+    assert len(load_shards(folder)) == 16
+
+
+def test_a_folder_of_something_else_is_left_alone(scenes, tmp_path):
+    folder = prepare_shards(scenes[0], tmp_path / "shards", size=128, num_workers=1)
+    with pytest.raises(ValueError, match="holds shards of other sources or options"):
+        prepare_shards(scenes[0], folder, size=64, num_workers=1)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="expected an empty or a new folder"):
+        prepare_shards(scenes[0], tmp_path / "notes", num_workers=1)
+    shutil.move(folder, tmp_path / "moved")
+    assert prepare_shards(scenes[0], tmp_path / "moved", size=128) == tmp_path / "moved"
+
+
+def test_statistics_lie_beside_the_shards(tmp_path):
+    folder = prepare_shards(SAMPLE, tmp_path / "shards", size=256, num_workers=1)
+    measured = json.loads((folder / "statistics.json").read_text())["train"]
+    pixels = read_raster(SAMPLE)
+    values = pixels.pixels[:, pixels.valid]
+    assert measured["bands"] == list(L1C_BANDS)
+    np.testing.assert_allclose(measured["mean"], values.mean(1, dtype=float), rtol=1e-9)
+    np.testing.assert_allclose(measured["percentile_99"], np.percentile(values, 99, axis=1))
+
+
+def test_the_folder_is_a_dataset_for_the_hub(scenes, tmp_path, monkeypatch):
+    with HubServer() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        arguments = ["prepare", str(scenes[0]), str(scenes[1]), str(tmp_path / "shards"), "--size", "128"]
+        hub = ["--validation-share", "0.5", "--license", "mit", "--push-to-hub", "org/scenes", "--num-workers", "1"]
+        result = CliRunner().invoke(app, [*arguments, *hub])
+        assert result.exit_code == 0, result.output
+        files = server.repositories["org/scenes"].files
+    assert {name for name in files if not name.startswith(".")} == {
+        "README.md",
+        "data/train-00000-of-00001.parquet",
+        "data/validation-00000-of-00001.parquet",
+        "report.json",
+        "statistics.json",
+    }
+    data = DatasetCard(files["README.md"].decode()).data
+    assert (data.license, data.size_categories) == ("mit", ["n<1K"])
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    loaded = load_dataset(str(tmp_path / "shards"), cache_dir=str(tmp_path / "cache"))
+    assert {split: len(rows) for split, rows in loaded.items()} == {"train": 4, "validation": 4}
+
+
+def test_wrong_options_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"`dataset` among fmow, .*; got 'landsat'"):
+        prepare_shards(SAMPLE, tmp_path / "shards", "landsat")
+    with pytest.raises(ValueError, match="eurosat: expected one root, and no names, size"):
+        prepare_shards(SAMPLE, tmp_path / "shards", "eurosat", size=64)
+    with pytest.raises(ValueError, match="some are given twice"):
+        prepare_shards([SAMPLE, SAMPLE], tmp_path / "shards")

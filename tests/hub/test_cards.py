@@ -1,0 +1,172 @@
+"""Model cards: metadata that the Hub takes, code that runs, and nothing claimed that is not so."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from huggingface_hub import ModelCard
+
+from spectralgpt_hf import SpectralGPTConfig, SpectralGPTImageProcessor
+from spectralgpt_hf.conversion import convert_checkpoint
+from spectralgpt_hf.hub.cards import FOLDER, card_for, check_card, name_repository
+from spectralgpt_hf.modeling.bands import L2A_BANDS
+from spectralgpt_hf.modeling.modeling_spectralgpt import (
+    SpectralGPTForChangeDetection,
+    SpectralGPTForImageClassification,
+    SpectralGPTForSemanticSegmentation,
+)
+from tests import parity
+from tests.conversion.originals import TOY, TOY_HEADS
+
+
+CARDS = {path.stem: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.md")}
+RELEASED = ("SpectralGPT.pth", "SpectralGPT+.pth")
+
+# Run in a process of its own, since remote code goes into a cache. Arguments: a file of the blocks of each card.
+SCRIPT = """
+import json, sys
+for card, blocks in json.load(open(sys.argv[1])).items():
+    for block in blocks:
+        print("Running a block of", card, file=sys.stderr)
+        names = {}
+        exec(block, names)
+        if "num_parameters" in names:
+            print(card, f"{names['num_parameters']:,}")
+"""
+
+
+def blocks(card: str, checkpoint: Path) -> list[str]:
+    """Return the code of a card, with a folder in the place of every name on the Hub."""
+    return [
+        re.sub(r'"org/[\w-]+"', repr(str(checkpoint)), block)
+        for block in re.findall(r"```python\n(.*?)```", card, re.S)
+    ]
+
+
+def metadata(card: str) -> dict:
+    return ModelCard(card).data.to_dict()
+
+
+def released(config: SpectralGPTConfig, file: str) -> str:
+    record = {"source": {"file": file, "sha256": "0" * 64}, "architecture": "SpectralGPTForPreTraining"}
+    return card_for(config, record)
+
+
+def test_there_is_a_card_for_each_checkpoint():
+    assert set(CARDS) == {f"spectralgpt-{name}" for name in ("base", "base-plus", "large", "huge", "tiny")}
+
+
+@pytest.mark.parametrize("name", ["spectralgpt-base", "spectralgpt-base-plus", "spectralgpt-tiny"])
+def test_metadata_are_valid_and_survive_the_clients_own_reading_and_writing(name):
+    check_card(CARDS[name])
+    again = ModelCard(str(ModelCard(CARDS[name])))
+    assert again.data.to_dict() == metadata(CARDS[name])
+    assert metadata(CARDS[name])["library_name"] == "transformers"
+
+
+@pytest.mark.parametrize("name", ["spectralgpt-large", "spectralgpt-huge"])
+def test_cards_without_weights_say_so_claim_no_scores_and_cannot_be_published(name):
+    assert "There are no weights of this size" in CARDS[name]
+    assert "model-index" not in metadata(CARDS[name])
+    with pytest.raises(ValueError, match="architecture-only") as raised:
+        check_card(CARDS[name])
+    assert str(raised.value).count("\n") == 1  # and nothing else is wrong
+
+
+@pytest.mark.parametrize("name", ["spectralgpt-base", "spectralgpt-base-plus"])
+def test_published_scores_are_marked_as_the_authors(name):
+    (index,) = metadata(CARDS[name])["model-index"]
+    assert index["name"] == name
+    assert len(index["results"]) == 4
+    for result in index["results"]:
+        assert "published by the authors" in result["metrics"][0]["name"]
+        assert result["source"]["url"] == "https://arxiv.org/abs/2311.07113"
+        assert f"{result['metrics'][0]['value']:g}" in CARDS[name].partition("## Scores")[2]
+    assert "own random split" in CARDS[name]
+
+
+def test_every_code_block_of_every_card_runs(tmp_path):
+    torch.manual_seed(0)
+    pretrained = convert_checkpoint(TOY, tmp_path / "pretrained", **TOY_HEADS)
+    code = {name: blocks(card, pretrained) for name, card in CARDS.items()}
+    for task in (SpectralGPTForImageClassification, SpectralGPTForSemanticSegmentation, SpectralGPTForChangeDetection):
+        folder = tmp_path / task.__name__
+        model = task(parity.config("toy", decode_hidden_size=16))
+        model.save_pretrained(folder)
+        SpectralGPTImageProcessor().save_pretrained(folder)
+        code[task.__name__] = blocks(card_for(model.config), folder)
+    assert all(code.values())
+    (tmp_path / "code.json").write_text(json.dumps(code))
+    profile = {"driver": "GTiff", "count": 12, "height": 40, "width": 32, "dtype": "uint16"}
+    for name in ("scene", "before", "after"):
+        with rasterio.open(tmp_path / f"{name}.tif", "w", **profile) as file:
+            file.write(np.random.default_rng(len(name)).integers(1, 5000, (12, 40, 32), dtype=np.uint16))
+            file.descriptions = L2A_BANDS
+
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
+    arguments = [sys.executable, "-W", "ignore", "-c", SCRIPT, "code.json"]
+    result = subprocess.run(arguments, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.splitlines()) == 2
+    for line in result.stdout.splitlines():
+        name, num_parameters = line.split()
+        assert num_parameters in CARDS[name]
+
+
+@pytest.mark.parametrize(("file", "name"), zip(RELEASED, ["spectralgpt-base", "spectralgpt-base-plus"]))
+def test_a_released_file_gets_its_own_card(file, name):
+    assert released(SpectralGPTConfig.from_preset("base"), file) == CARDS[name]
+
+
+def test_any_other_checkpoint_gets_a_card_of_what_is_known_of_it():
+    for card in (
+        released(parity.config("toy"), "SpectralGPT.pth"),  # the name alone is no proof
+        released(SpectralGPTConfig.from_preset("large"), "mine.pth"),
+    ):
+        check_card(card)
+        assert card not in CARDS.values()
+        assert "0" * 64 in card
+        assert "model-index" not in metadata(card)
+    segmentation = SpectralGPTConfig(
+        architectures=["SpectralGPTForSemanticSegmentation"], id2label={0: "water", 1: "land"}
+    )
+    assert metadata(card_for(segmentation))["pipeline_tag"] == "image-segmentation"
+    assert "water, land" in card_for(segmentation)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("license: unknown\n", "", "`license` must be"),
+        ("license: unknown", "license: other", "license_name"),
+        ("license: unknown", "license: My own licence", "`license` must be"),
+        ("library_name: transformers", "library_name: timm", "'transformers'"),
+        ("pipeline_tag: image-feature-extraction\n", "", "`pipeline_tag`"),
+        ("- fmow-sentinel", "- fMoW Sentinel data", "`datasets`"),
+        ("- remote-sensing", "- [remote, sensing]", "`tags`"),
+        ("base_model: org/spectralgpt-base\n", "base_model: a/b/c\n", "`base_model`"),
+        ("name: mIoU (%)", "nom: : mIoU", "cannot be read"),
+        ("    dataset:\n      type: eurosat\n", "    dataset:\n", "cannot be read"),
+        ("---\nlibrary_name", "library_name", "`library_name`"),
+    ],
+)
+def test_wrong_metadata_are_refused_with_the_reason(old, new, message):
+    card = CARDS["spectralgpt-base-plus"]
+    assert old in card
+    with pytest.raises(ValueError, match=re.escape(message)):
+        check_card(card.replace(old, new, 1))
+
+
+def test_publishing_puts_the_name_of_the_repository_into_the_card():
+    card = name_repository(CARDS["spectralgpt-base-plus"], "lab/our-encoder")
+    assert metadata(card)["base_model"] == "lab/spectralgpt-base"
+    assert 'from_pretrained("lab/our-encoder")' in card
+    assert "org/spectralgpt" not in card
+    assert "https://arxiv.org/abs/" in card

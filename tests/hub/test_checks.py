@@ -1,0 +1,202 @@
+"""What must not be published is refused, with the reason, before anything of it is loaded."""
+
+import json
+import pickle
+import re
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from spectralgpt_hf import SpectralGPTConfig, SpectralGPTForImageClassification, SpectralGPTForPreTraining
+from spectralgpt_hf.conversion import convert_checkpoint
+from spectralgpt_hf.hub.cards import FOLDER
+from spectralgpt_hf.hub.checks import check_checkpoint
+from tests.conversion.originals import TOY, TOY_HEADS
+
+
+BIAS, POSITIONS = "spectralgpt.layernorm.bias", "spectralgpt.embeddings.position_embeddings.spatial_position_embeddings"
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    return convert_checkpoint(TOY, tmp_path_factory.mktemp("checks") / "sound", **TOY_HEADS)
+
+
+@pytest.fixture
+def folder(sound, tmp_path):
+    return Path(shutil.copytree(sound, tmp_path / "checkpoint"))
+
+
+def refusal(folder: Path, kind: type[Exception] = ValueError) -> str:
+    with pytest.raises(kind) as raised:
+        check_checkpoint(folder)
+    return str(raised.value)
+
+
+def edit(file: Path, **entries: object) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | entries))
+
+
+def rewrite(folder: Path, **tensors: torch.Tensor | None) -> None:
+    """Replace tensors of the weights; None removes one."""
+    weights = load_file(folder / "model.safetensors") | {name.replace("__", "."): t for name, t in tensors.items()}
+    kept = {name: tensor for name, tensor in weights.items() if tensor is not None}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+class Bomb:
+    def __reduce__(self):
+        return (Path.touch, (Path("exploded"),))
+
+
+@pytest.mark.parametrize(
+    "name", ["pytorch_model.bin", "optimizer.pt", "notes.txt", "picture.png", "a/b/model.safetensors"]
+)
+def test_pickles_are_refused_under_any_name_and_never_run(folder, name, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(pickle.dumps(Bomb()))
+    assert name in refusal(folder)
+    torch.save({"bomb": Bomb()}, folder / name)
+    assert f"{name}: may be a pickle" in refusal(folder)
+    assert not Path("exploded").exists()
+
+
+def test_a_zip_is_refused(folder):
+    with zipfile.ZipFile(folder / "model.safetensors", "w") as archive:
+        archive.writestr("data.pkl", b"")
+    assert "model.safetensors: may be a pickle" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("notes.md", "token: hf_" + "a" * 34, "Hugging Face token: hf_aaaaa..."),
+        ("config.json", '{"key": "AKIA' + "A" * 16 + '"}', "an AWS key"),
+        ("log.jsonl", '{"url": "https://me:secret@example.com/x"}', "a password in a URL"),
+        ("notes.txt", "-----BEGIN OPENSSH PRIVATE KEY-----", "a private key"),
+        ("settings.yaml", "api_key: 'abcdefgh12345'", "a password"),
+        ("notes.md", "trained on /home/me/scenes", "a path of a machine: /home/me/scenes"),
+        ("run.json", '{"output": "C:\\\\Users\\\\me\\\\runs"}', "a path of a machine: C:"),
+        ("notes.md", "see file:///srv/data", "a path of a machine: file:///srv/data"),
+        ("run.json", "{", "not what its name says"),
+        ("weights.onnx", "x", "not a file of a checkpoint"),
+        (".env", "x", "not a file of a checkpoint"),
+        ("a b.md", "x", "expected a name of letters"),
+        ("malicious.py", "x = 1", "code that is not this package's"),
+        ("modeling_spectralgpt.py", "x = 1", "code that is not this package's"),
+    ],
+)
+def test_files_that_give_something_away_or_do_not_belong_are_refused(folder, name, content, reason):
+    (folder / name).write_text(content)
+    assert f"{name}: " in refusal(folder)
+    assert reason in refusal(folder)
+
+
+def test_the_token_of_the_publisher_is_refused_whatever_it_looks_like(folder, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "unusual-token-1")
+    (folder / "notes.md").write_text("log in with unusual-token-1")
+    assert "your own Hugging Face token" in refusal(folder)
+
+
+def test_links_are_refused(folder):
+    (folder / "LICENSE").symlink_to(folder.parent)
+    assert "LICENSE: a link" in refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.json", "preprocessor_config.json", "bands.py"])
+def test_an_incomplete_folder_is_refused(folder, name):
+    (folder / name).unlink()
+    assert f"{name} not found" in refusal(folder, FileNotFoundError)
+
+
+@pytest.mark.parametrize(
+    ("file", "entries", "reason"),
+    [
+        ("config.json", {"extra": 1}, "unknown entries extra"),
+        ("config.json", {"auto_map": {"AutoModel": "evil/repo--modeling.Model"}}, "`auto_map` leads elsewhere"),
+        ("config.json", {"custom_pipelines": {}}, "`custom_pipelines` leads elsewhere"),
+        ("config.json", {"architectures": ["Other"]}, "`architectures` must be one of"),
+        ("config.json", {"hidden_size": "wide"}, "config.json: "),
+        ("config.json", {"hidden_size": 49}, "multiple of `num_attention_heads`"),
+        ("preprocessor_config.json", {"extra": 1}, "Unknown argument extra"),
+        ("preprocessor_config.json", {"auto_map": {}}, "preprocessor_config.json: `auto_map`"),
+        ("preprocessor_config.json", {"bands": ["B12", "B11", "B9"]}, "`bands` is"),
+    ],
+)
+def test_settings_that_are_unknown_impossible_or_contradictory_are_refused(folder, file, entries, reason):
+    edit(folder / file, **entries)
+    assert reason in refusal(folder)
+
+
+def test_settings_that_are_no_object_are_refused(folder):
+    (folder / "config.json").write_text("[]")
+    assert "expected a JSON object" in refusal(folder)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "reason"),
+    [
+        ({BIAS: None}, f"{BIAS}: missing, expected (48,)"),
+        ({BIAS: torch.ones(3)}, f"{BIAS}: expected shape (48,), found (3,)"),
+        ({BIAS: torch.full((48,), torch.nan)}, "NaN"),
+        ({BIAS: torch.ones(48, dtype=torch.int64)}, "finite floats, found torch.int64"),
+        ({POSITIONS: None, "pos_embed": torch.ones(1, 64, 48)}, "pos_embed: left over"),
+        ({BIAS: None, "spectralgpt.norm.bias": torch.ones(48)}, "spectralgpt.norm.bias: left over"),
+    ],
+)
+def test_weights_that_are_not_those_of_the_architecture_are_refused(folder, tensors, reason):
+    rewrite(folder, **tensors)
+    assert reason in refusal(folder)
+
+
+def test_truncated_weights_are_refused(folder):
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
+    assert "model.safetensors: no safetensors" in refusal(folder)
+
+
+@pytest.mark.parametrize("shard", ["../model.safetensors", "/model.safetensors", "a\\model.safetensors", 3])
+def test_an_index_that_leads_out_of_the_folder_is_refused(folder, shard):
+    shutil.copy(folder / "model.safetensors", folder.parent)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {BIAS: shard}}))
+    assert "expected a `weight_map` from tensors to files in this folder" in refusal(folder)
+
+
+def test_shards_must_be_those_of_the_index(folder):
+    shutil.copy(folder / "model.safetensors", folder / "model-00001-of-00002.safetensors")
+    assert "weights: expected model.safetensors, found" in refusal(folder)
+    (folder / "model.safetensors").unlink()
+    index = {"weight_map": {BIAS: "model-00001-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "does not say where the tensors are" in refusal(folder)
+
+
+def test_weights_that_no_training_has_changed_are_refused(folder):
+    config = SpectralGPTConfig.from_pretrained(folder)
+    SpectralGPTForPreTraining(config).save_pretrained(folder)
+    assert "`spectralgpt` is as initialised" in refusal(folder)
+    assert "`decoder` is as initialised" in refusal(folder)
+
+
+def test_an_untrained_head_on_a_trained_encoder_is_refused(folder):
+    model = SpectralGPTForImageClassification.from_pretrained(folder)
+    model.save_pretrained(folder)
+    message = refusal(folder)
+    assert "`classifier` is as initialised" in message
+    assert "`spectralgpt`" not in message
+
+
+def test_the_card_of_an_architecture_without_weights_is_refused(folder):
+    shutil.copy(FOLDER / "spectralgpt-large.md", folder / "README.md")
+    assert "architecture-only" in refusal(folder)
+
+
+def test_the_message_names_every_problem(folder):
+    (folder / "model.pkl").write_bytes(b"")
+    (folder / "notes.md").write_text("/home/me/x")
+    assert re.search(r"model\.pkl.*\n.*notes\.md", refusal(folder))
