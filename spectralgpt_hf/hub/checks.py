@@ -18,9 +18,8 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 
 from ..modeling import modeling_spectralgpt
-from ..modeling.configuration_spectralgpt import AUTO_MAP, SpectralGPTConfig
+from ..modeling.configuration_spectralgpt import AUTO_MAP, CUSTOM_PIPELINES, SpectralGPTConfig
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
-from ..modeling.pipeline_spectralgpt import CUSTOM_PIPELINES
 from .cards import check_card
 from .endpoint import ENDPOINT_FILES
 from .isolation import forward, forward_in_isolation
@@ -78,7 +77,7 @@ def check_checkpoint(folder: str | PathLike[str]) -> dict[str, torch.Tensor]:
     if missing:
         raise FileNotFoundError(
             f"{folder} is no complete checkpoint: {', '.join(missing)} not found. `save_pretrained` of model and "
-            "processor writes all but README.md, and `spectralgpt_hf.conversion.card_for` a beginning of that."
+            "processor writes all but README.md, and `spectralgpt_hf.hub.card_for` a beginning of that."
         )
     check_card((folder / "README.md").read_text(encoding="utf-8"))
     _refuse(folder, _setting_problems(folder))

@@ -11,7 +11,16 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""SpectralGPT model configuration."""
+"""SpectralGPT model configuration.
+
+Transformers decides which files belong to a checkpoint by the text of relative imports that it finds in a file, and
+every class imports this file. The lines below therefore make each checkpoint complete, without a circle of imports:
+
+    from .modeling_spectralgpt import SpectralGPTModel
+    from .image_processing_spectralgpt import SpectralGPTImageProcessor
+    from .pipeline_spectralgpt import MultispectralPipeline
+    from .tiling import TileGrid
+"""
 
 from copy import deepcopy
 from typing import Any
@@ -55,6 +64,29 @@ AUTO_MAP = {
     # Transformers has no auto class for change detection; this one is free, and pipelines need one.
     "AutoModelForUniversalSegmentation": "modeling_spectralgpt.SpectralGPTForChangeDetection",
     "AutoBackbone": "modeling_spectralgpt.SpectralGPTBackbone",
+}
+
+CUSTOM_PIPELINES: dict[str, dict[str, Any]] = {
+    "multispectral-image-classification": {
+        "impl": "pipeline_spectralgpt.MultispectralImageClassificationPipeline",
+        "pt": ["AutoModelForImageClassification"],
+        "type": "image",
+    },
+    "multispectral-image-segmentation": {
+        "impl": "pipeline_spectralgpt.MultispectralImageSegmentationPipeline",
+        "pt": ["AutoModelForSemanticSegmentation"],
+        "type": "image",
+    },
+    "multispectral-change-detection": {
+        "impl": "pipeline_spectralgpt.MultispectralChangeDetectionPipeline",
+        "pt": ["AutoModelForUniversalSegmentation"],
+        "type": "image",
+    },
+    "multispectral-feature-extraction": {
+        "impl": "pipeline_spectralgpt.MultispectralFeatureExtractionPipeline",
+        "pt": ["AutoModel"],
+        "type": "image",
+    },
 }
 
 
@@ -242,10 +274,6 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes, with every class and pipeline that loads from a checkpoint."""
-        # Transformers copies the files that a class imports, here and when it fetches remote code. This line leads from
-        # the config, hence from whichever class is loaded first, to the whole folder: each checkpoint is complete.
-        from .pipeline_spectralgpt import CUSTOM_PIPELINES
-
         return super().to_dict() | {"auto_map": dict(AUTO_MAP), "custom_pipelines": deepcopy(CUSTOM_PIPELINES)}
 
 

@@ -22,6 +22,7 @@ import torch
 from transformers.image_processing_base import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor, get_size_dict
 
+from .band_plan import BandPlan, plan_bands
 from .bands import L2A_BANDS, resolve_band, resolve_bands
 from .chips import Chip, Offset, one_each, open_chips
 from .configuration_spectralgpt import AUTO_MAP
@@ -37,12 +38,10 @@ from .geometry import (
 from .pixel_statistics import allocate, minimum_maximum, percentiles, quantise_, span, valid_mean
 from .radiometry import (
     PERCENTILES,
-    BandPlan,
     Notices,
     Stack,
     look_up_statistics,
     measure_statistics,
-    plan_bands,
     stack_chips,
     warn_once,
 )

@@ -36,10 +36,6 @@ from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
 from .geometry import PreprocessingReport
 
-# Checkpoints carry the files that their pipelines import, and so all of them.
-from .image_processing_spectralgpt import SpectralGPTImageProcessor  # noqa: F401
-from .modeling_spectralgpt import SpectralGPTModel  # noqa: F401
-
 
 # How many batches of inputs are read ahead, to find images of one size.
 LOOK_AHEAD = 4
@@ -258,12 +254,6 @@ TASKS = {
     "multispectral-image-segmentation": (MultispectralImageSegmentationPipeline, AutoModelForSemanticSegmentation),
     "multispectral-change-detection": (MultispectralChangeDetectionPipeline, AutoModelForUniversalSegmentation),
     "multispectral-feature-extraction": (MultispectralFeatureExtractionPipeline, AutoModel),
-}
-
-# What every saved config carries, so that the pipelines load from a checkpoint where this package is not installed.
-CUSTOM_PIPELINES = {
-    task: {"impl": f"pipeline_spectralgpt.{implementation.__name__}", "pt": [auto_class.__name__], "type": "image"}
-    for task, (implementation, auto_class) in TASKS.items()
 }
 
 

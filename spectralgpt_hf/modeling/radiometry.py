@@ -23,7 +23,8 @@ from typing import Any, TypeAlias
 
 import torch
 
-from .bands import BANDS, L2A_BANDS, resolve_bands
+from .band_plan import BandPlan, plan_bands
+from .bands import L2A_BANDS, resolve_bands
 from .chips import Chip, Offset, open_chips
 from .pixel_statistics import mean_std, minimum_maximum, percentiles, stack, with_extremes
 
@@ -96,68 +97,6 @@ def measure_statistics(
     keys = ("minimum", "maximum", "percentile_1", "percentile_99", "mean", "std")
     per_band = {key: result[0].tolist() for key, result in zip(keys, results)}
     return {"bands": list(bands), "pixels": pixels.shape[-1], **per_band}
-
-
-@dataclass(frozen=True)
-class BandPlan:
-    """What fills each band that a model expects.
-
-    Attributes:
-        kept: Positions, in the input, of the bands in use, in the model's order.
-        order: For each expected band its position among the kept ones; their number stands for their mean.
-        filled: For each missing band, what stands in for it.
-    """
-
-    kept: list[int]
-    order: list[int]
-    filled: dict[str, str]
-
-    @property
-    def notice(self) -> str:
-        """What a user should be told about missing bands."""
-        pairs = [
-            f"{band} by {'the mean of the others' if name == 'mean' else name}" for band, name in self.filled.items()
-        ]
-        return f"missing bands were replaced: {', '.join(pairs)} (`missing_bands`)" if pairs else ""
-
-    def apply(self, kept: torch.Tensor) -> torch.Tensor:
-        """Return the expected bands (B, C, H, W) from the kept ones."""
-        number = kept.shape[1]
-        if self.order == list(range(number)):
-            return kept
-        if number in self.order:
-            kept = torch.cat([kept.float(), kept.float().mean(1, keepdim=True)], 1)
-        return kept[:, self.order]
-
-
-def plan_bands(name: str, found: Sequence[str], expected: Sequence[str], missing_bands: str) -> BandPlan:
-    """Match the bands of an input to those that a model expects.
-
-    Args:
-        name: Name of the input, for messages.
-        found: Bands of the input.
-        expected: Bands of the model; `"mean"` is the mean of the others.
-        missing_bands: `"error"`, `"nearest"` (in wavelength), `"mean"` (of the bands there are) or `"mask"` (filled
-            like `"nearest"`; whoever calls this masks the groups that have no other band).
-
-    Raises:
-        ValueError: If a band is missing and must not be, or if there is none at all.
-    """
-    kept = [band for band in expected if band in found]
-    missing = [band for band in expected if band not in found and band != "mean"]
-    if not kept or (missing and missing_bands == "error"):
-        raise ValueError(
-            f"{name}: expected the bands {' '.join(expected)}, found {' '.join(found)}; missing: {' '.join(missing)}. "
-            "Name the input's bands (`bands`), or choose what stands in for missing ones (`missing_bands`): nearest, "
-            "mean or mask."
-        )
-    filled = {}
-    for band in missing:
-        nearest = min(kept, key=lambda other: abs(BANDS[other].wavelength_s2a - BANDS[band].wavelength_s2a))
-        filled[band] = "mean" if missing_bands == "mean" else nearest
-    sources = [filled.get(band, band) for band in expected]
-    order = [kept.index(source) if source in kept else len(kept) for source in sources]
-    return BandPlan([list(found).index(band) for band in kept], order, filled)
 
 
 @dataclass(eq=False)

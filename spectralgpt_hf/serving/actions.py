@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..inference.maps import CHANGE_COLOUR, change_overlay, class_colours, class_map
 from ..inference.pictures import composite, composite_limits, feature_colours, spectra_chart, to_image
-from ..modeling.radiometry import plan_bands
+from ..modeling.band_plan import plan_bands
 from . import page
 from .tasks import NO_DATA, Models, Rebuilt
 from .uploads import Upload, geotiff, read_upload

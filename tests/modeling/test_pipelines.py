@@ -14,12 +14,13 @@ from transformers import pipeline
 
 from spectralgpt_hf import SpectralGPTConfig, SpectralGPTForImageClassification, SpectralGPTImageProcessor
 from spectralgpt_hf.modeling.bands import L2A_BANDS
+from spectralgpt_hf.modeling.configuration_spectralgpt import CUSTOM_PIPELINES
 from spectralgpt_hf.modeling.modeling_spectralgpt import (
     SpectralGPTForChangeDetection,
     SpectralGPTForSemanticSegmentation,
     SpectralGPTModel,
 )
-from spectralgpt_hf.modeling.pipeline_spectralgpt import CUSTOM_PIPELINES
+from spectralgpt_hf.modeling.pipeline_spectralgpt import TASKS
 
 
 CLASSIFICATION, SEGMENTATION = "multispectral-image-classification", "multispectral-image-segmentation"
@@ -255,7 +256,11 @@ def test_with_the_package_a_checkpoint_runs_its_code_and_asks_nobody(task, tmp_p
     run = make_pipeline(task)
     run.save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "config.json").read_text())
-    assert set(saved["custom_pipelines"]) == set(CUSTOM_PIPELINES) == set(MODELS)
+    assert saved["custom_pipelines"] == CUSTOM_PIPELINES
+    assert set(CUSTOM_PIPELINES) == set(MODELS)
+    for name, (implementation, auto_class) in TASKS.items():
+        assert CUSTOM_PIPELINES[name]["impl"] == f"pipeline_spectralgpt.{implementation.__name__}"
+        assert CUSTOM_PIPELINES[name]["pt"] == [auto_class.__name__]
     for trust in ({}, {"trust_remote_code": True}):
         loaded = pipeline(task, model=str(tmp_path), device="cpu", **trust)
         assert type(loaded) is type(run)
