@@ -7,71 +7,7 @@ chosen on the validation split; the test split is looked at once. `--config_name
 what random weights give. Scores are printed, and written to `<output_dir>/probe.json`.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import torch
-from transformers import set_seed
-
-from spectralgpt_hf.training.arguments import option, parse_options
-from spectralgpt_hf.training.finetuning import write_json
-from spectralgpt_hf.training.metrics import ClassificationScores, MultiLabelScores, bootstrap_intervals
-from spectralgpt_hf.training.models import build_model, build_processor
-from spectralgpt_hf.training.options import FineTuningOptions
-from spectralgpt_hf.training.probing import (
-    LinearProbe,
-    choose_weight_decay,
-    extract_features,
-    nearest_neighbours,
-    targets_of,
-)
-from spectralgpt_hf.training.samples import load_samples
-
-
-@dataclass
-class ProbeOptions(FineTuningOptions):
-    neighbours: int = option(20, "How many of them vote.")
-    weight_decay: float = option(1e-2, "Of the linear probe, where there is no validation split.")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.test_split == "none":
-            raise ValueError("A probe is scored on a `test_split`, got none.")
-
-
-def main() -> None:
-    options = parse_options(ProbeOptions)
-    set_seed(options.seed)
-
-    samples = load_samples("classification", options, build_processor(options))
-    train, test = samples["train"], samples["test"]
-    model = build_model("classification", options, train.class_names)
-    encoder: Any = model.base_model.to(options.device)
-    features = {
-        split: extract_features(encoder, part, options.per_device_eval_batch_size, options.dataloader_num_workers)
-        for split, part in samples.items()
-    }
-
-    number = len(train.class_names)
-    decay = options.weight_decay
-    if "validation" in features:
-        decay = choose_weight_decay(features["train"], features["validation"], number)
-    probe = LinearProbe(*features["train"], number, decay)
-    targets = targets_of(features["train"][1], number)
-    votes = nearest_neighbours(features["test"][0], features["train"][0], targets, options.neighbours)
-
-    results = {"dataset": options.dataset, "samples": len(test), "weight_decay": decay}
-    # Votes are shares: half of them is a yes, as a logit of 0 is.
-    for name, logits in (("nearest neighbours", votes - 0.5), ("linear probe", probe(features["test"][0]))):
-        scores = (MultiLabelScores if test.multi_label else ClassificationScores)(len(test), test.class_names)
-        scores.update(logits, features["test"][1], torch.arange(len(test)))
-        intervals = bootstrap_intervals(scores, options.bootstrap_resamples, options.seed)
-        results[name] = {"scores": scores.compute(), "intervals_95": intervals}
-        for score, value in scores.compute().items():
-            low, high = intervals.get(score, (float("nan"), float("nan")))
-            print(f"{name:20} {score:20} {value:.4f}  ({low:.4f} to {high:.4f})")
-    write_json(Path(options.output_dir or ".") / "probe.json", results)
+from spectralgpt_hf.commands.probe import main
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from spectralgpt_cli import app
 from spectralgpt_hf import SpectralGPTImageProcessor
 from spectralgpt_hf.assets import SAMPLE
-from spectralgpt_hf.cli import app
 from spectralgpt_hf.modeling.bands import L2A_BANDS
 from spectralgpt_hf.modeling.rasters import read_raster, write_raster
 from tests.conversion.originals import TOY, toy_tensors

@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from transformers import TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from .arguments import option
+
+
+Task: TypeAlias = Literal["classification", "segmentation", "change-detection"]
 
 
 @dataclass

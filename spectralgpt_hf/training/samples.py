@@ -23,7 +23,7 @@ from ..data.shards.format import find_shards
 from ..modeling.geometry import IGNORE_INDEX
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from .augmentation import with_shares, without_shares
-from .options import FineTuningOptions
+from .options import FineTuningOptions, Task
 from .transforms import centre_crop
 
 
@@ -80,7 +80,7 @@ def load_dataset(task: str, options: FineTuningOptions, split: str) -> datasets.
     return dataset
 
 
-def load_samples(task: str, options: FineTuningOptions, processor: SpectralGPTImageProcessor) -> dict[str, "Samples"]:
+def load_samples(task: Task, options: FineTuningOptions, processor: SpectralGPTImageProcessor) -> dict[str, "Samples"]:
     """Return the samples of each split that the options name, as "train", "validation" and "test".
 
     Raises:

@@ -7,8 +7,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from spectralgpt_cli import app
 from spectralgpt_hf import SpectralGPTForImageClassification, SpectralGPTImageProcessor, SpectralGPTModel
-from spectralgpt_hf.cli import app
 from spectralgpt_hf.conversion import export
 from spectralgpt_hf.conversion.export import export_onnx
 from tests.modeling.test_pipelines import image

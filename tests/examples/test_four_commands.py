@@ -3,9 +3,9 @@
 import pytest
 from typer.testing import CliRunner
 
+from spectralgpt_cli import app
 from spectralgpt_hf import SpectralGPTModel
-from spectralgpt_hf.cli import app
-from tests.examples.test_pretrain import OPTIONS, pretrain, pretrain_script  # noqa: F401
+from tests.commands.test_pretrain import OPTIONS, pretrain, pretrain_script  # noqa: F401
 from tests.hub.test_publish import hub, quick  # noqa: F401
 
 

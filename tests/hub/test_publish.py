@@ -13,8 +13,8 @@ from huggingface_hub import constants
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+from spectralgpt_cli import app
 from spectralgpt_hf import SpectralGPTForPreTraining, SpectralGPTImageProcessor, SpectralGPTModel
-from spectralgpt_hf.cli import app
 from spectralgpt_hf.conversion import convert_checkpoint
 from spectralgpt_hf.hub import checks, isolation, publish, publishing
 from tests.conversion.originals import TOY, TOY_HEADS

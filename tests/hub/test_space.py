@@ -10,8 +10,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from spectralgpt_cli import app
 from spectralgpt_hf.assets import CHECKPOINT
-from spectralgpt_hf.cli import app
 from spectralgpt_hf.hub.space import publish_space, space_files
 from tests.hub.test_publish import hub  # noqa: F401
 from tests.hub_server import TOKEN

@@ -15,7 +15,7 @@ from spectralgpt_hf.assets import SAMPLE
 from .scenes import read, segmenter
 
 
-COMMAND = [sys.executable, "-c", "from spectralgpt_hf.cli import app; app()", "predict"]
+COMMAND = [sys.executable, "-c", "from spectralgpt_cli import app; app()", "predict"]
 
 
 @pytest.fixture

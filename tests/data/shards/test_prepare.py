@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from multiprocessing import get_context
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +15,8 @@ from datasets import load_dataset
 from huggingface_hub import DatasetCard, constants
 from typer.testing import CliRunner
 
-from spectralgpt_hf.cli import app
+from spectralgpt_cli import app
+from spectralgpt_hf.assets import SAMPLE
 from spectralgpt_hf.data import load_shards, prepare_shards
 from spectralgpt_hf.data.readers.bigearthnet import BIGEARTHNET_19_CLASSES
 from spectralgpt_hf.data.shards import prepare
@@ -28,9 +28,6 @@ from ..files import UTM, numbered_bands, write_image
 from ..readers.test_bigearthnet import V1_PATCHES, version_1, version_2  # noqa: F401, fixtures
 from ..readers.test_eurosat import eurosat  # noqa: F401
 from ..readers.test_fmow import fmow  # noqa: F401
-
-
-SAMPLE = Path(prepare.__file__).parents[1] / "assets" / "sample.tif"
 
 
 def write_scene(path, pixels, bands=("B2", "B3", "B4"), **profile):
@@ -254,7 +251,7 @@ def test_killed_workers_end_and_their_number_does_not_matter(scenes, tmp_path):
     folder = tmp_path / "killed"
     arguments = ["prepare", *map(str, scenes), str(folder), "--size", "64", "--stride", "32", "--rows_per_shard", "49"]
     arguments += ["--validation_share", "0.2", "--num_workers"]
-    command = [sys.executable, "-c", "from spectralgpt_hf.cli import app; app()", *arguments]
+    command = [sys.executable, "-c", "from spectralgpt_cli import app; app()", *arguments]
     process = subprocess.Popen([*command, "3"], stderr=subprocess.DEVNULL)
     kill_when_a_shard_is_finished(folder, process.pid)
     process.wait()

@@ -22,7 +22,7 @@ from spectralgpt_hf.assets import CHECKPOINT
 from spectralgpt_hf.data.readers.folders import load_image_masks
 from spectralgpt_hf.training.finetuning import FineTuner
 from spectralgpt_hf.training.models import SPECTRALGPT
-from tests.examples.labelled import CLASSES, write_classes, write_maps, write_pair
+from tests.commands.labelled import CLASSES, write_classes, write_maps, write_pair
 from tests.hub.test_publish import hub  # noqa: F401
 
 

@@ -83,7 +83,7 @@ def holes(shards, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pretrain_script():
-    return importlib.machinery.SourceFileLoader("pretrain", "examples/pretrain.py").load_module()
+    return importlib.import_module("spectralgpt_hf.commands.pretrain")
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ def archive(tmp_path):
 
 
 def test_only_scenes_without_a_result_are_left(archive):
-    from examples.embed_archive import find_scenes, plan
+    from spectralgpt_hf.commands.archive import find_scenes, plan
 
     scenes = find_scenes([str(archive / "*.tif"), str(archive / "scene3.tif")])
     assert len(scenes) == 6
@@ -30,14 +30,14 @@ def test_only_scenes_without_a_result_are_left(archive):
 
 
 def test_scenes_of_one_name_are_refused(archive):
-    from examples.embed_archive import plan
+    from spectralgpt_hf.commands.archive import plan
 
     with pytest.raises(ValueError, match="names must differ"):
         plan(["a/scene.tif", "b/scene.tif"], archive, ".tif")
 
 
 def test_a_damaged_scene_is_reported_and_the_others_are_embedded(archive):
-    from examples.embed_archive import Embedder
+    from spectralgpt_hf.commands.archive import Embedder
 
     worker = Embedder(str(archive / "checkpoint"), "cpu", {})
     (archive / "bad.tif").write_bytes(b"no image")
@@ -57,7 +57,7 @@ def test_a_damaged_scene_is_reported_and_the_others_are_embedded(archive):
 def test_two_workers_embed_all_scenes_though_one_of_them_is_killed(archive):
     import ray
 
-    from examples.embed_archive import Embedder, embed_archive, plan
+    from spectralgpt_hf.commands.archive import Embedder, embed_archive, plan
 
     class Mortal(Embedder):
         """Its process is killed at one scene, the first time."""

@@ -1,0 +1,100 @@
+"""Commands for a checkpoint: convert, info, export."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .app import app
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        str, typer.Argument(help="Original .pth or .safetensors file, or its URL (#sha256=... is checked).")
+    ],
+    output: Annotated[Path, typer.Argument(help="Folder to write; with --to-original, the file.")],
+    dtype: Annotated[str | None, typer.Option(help="float32, float16 or bfloat16; as stored by default.")] = None,
+    num_attention_heads: Annotated[int | None, typer.Option(help="Where no preset has the encoder's width.")] = None,
+    decoder_num_attention_heads: Annotated[int | None, typer.Option(help="Where no preset has the decoder's.")] = None,
+    bands: Annotated[
+        str | None, typer.Option(help="Names in order, with commas, where they are not the usual.")
+    ] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare outputs with the original's mathematics.")] = False,
+    to_original: Annotated[
+        bool, typer.Option("--to-original", help="From our folder back to the original's file.")
+    ] = False,
+) -> None:
+    """Convert a checkpoint of the original code into a folder for from_pretrained, or back."""
+    from spectralgpt_hf.conversion import convert_checkpoint, restore_checkpoint, verify_conversion
+    from spectralgpt_hf.conversion.convert import RECORD
+    from spectralgpt_hf.conversion.verification import TOLERANCE
+
+    if to_original:
+        typer.echo(restore_checkpoint(source, output))
+        return
+    overrides = {
+        "num_attention_heads": num_attention_heads,
+        "decoder_num_attention_heads": decoder_num_attention_heads,
+        "bands": bands and bands.split(","),
+    }
+    convert_checkpoint(source, output, dtype=dtype, **{name: value for name, value in overrides.items() if value})
+    record = json.loads((output / RECORD).read_text())
+    for tensor in record["tensors"]:
+        typer.echo(f"{tensor['original']} -> {tensor['ours']} {tuple(tensor['shape'])}")
+    typer.echo(
+        f"{len(record['tensors'])} tensors of {record['architecture']}, {len(record['left_over'])} left over: {output}"
+    )
+    if verify:
+        difference = verify_conversion(source, output)
+        typer.echo(f"Largest difference from the original's mathematics: {difference:.1e} of the largest value")
+        if not difference < TOLERANCE:
+            raise ValueError(f"Expected a difference below {TOLERANCE}: do not use {output}.")
+
+
+@app.command()
+def info(
+    checkpoint: Annotated[str, typer.Argument(help="Folder, or name on the Hub.")],
+    revision: Annotated[str, typer.Option(help="Branch, tag or commit on the Hub.")] = "main",
+) -> None:
+    """Show what a checkpoint is, and what it costs."""
+    from spectralgpt_hf.hub import describe_checkpoint
+
+    described = describe_checkpoint(checkpoint, revision)
+    config, processor = described.config, described.processor
+    rows = {
+        "architecture": f"{described.architecture}, {config.num_hidden_layers} layers, {config.hidden_size} wide, "
+        f"{config.num_attention_heads} heads",
+        "image": f"{config.image_size} x {config.image_size} px, tokens of {config.spectral_patch_size} bands x "
+        f"{config.patch_size} x {config.patch_size} px",
+        "parameters": f"{described.num_parameters:,} ({described.dtype})",
+        "bands": " ".join(processor.bands),
+        "normalisation": f"{processor.normalization}, limits per {processor.normalization_scope}",
+        "revision": described.revision or "local folder",
+        "forward pass": f"{described.flops / 1e9:,.1f} GFLOP an image",
+        "memory, weights": f"{described.weight_bytes / 2**20:,.0f} MiB",
+        "memory, training": f"{described.training_bytes / 2**20:,.0f} MiB (float32, AdamW) + "
+        f"{described.activation_bytes / 2**20:,.0f} MiB an image",
+    }
+    for name, value in rows.items():
+        typer.echo(f"{name:17} {value}")
+
+
+exports = typer.Typer(no_args_is_help=True, help="Write a checkpoint in another format.")
+app.add_typer(exports, name="export")
+
+
+@exports.command("onnx")
+def export_as_onnx(
+    checkpoint: Annotated[str, typer.Argument(help="Folder, or name on the Hub.")],
+    output: Annotated[Path, typer.Argument(help=".onnx file to write.")],
+    image_size: Annotated[int | None, typer.Option(help="Height and width in pixels; the checkpoint's.")] = None,
+) -> None:
+    """Export a classifier, or else the encoder, for onnxruntime, and compare it with PyTorch."""
+    from spectralgpt_hf.conversion.export import export_onnx
+
+    written = export_onnx(checkpoint, output, image_size=image_size)
+    size = f"{written.image_size} x {written.image_size} px"
+    typer.echo(f"{written.architecture}, {size}, batches of any size: {output}")
+    typer.echo(f"Largest difference from PyTorch: {written.difference:.1e}")

@@ -1,0 +1,1 @@
+"""The mains of training, evaluation and archives: what the command line and `examples/` call. May import everything."""

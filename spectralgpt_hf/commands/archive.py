@@ -1,0 +1,133 @@
+"""Embed an archive: thousands of scenes, on one machine or a cluster, with Ray Data.
+
+    python examples/embed_archive.py CHECKPOINT 'archive/*.tif' --output vectors --workers 4
+    python examples/embed_archive.py CHECKPOINT scenes.txt --output maps --suffix .tif --gpus 1 --address auto
+
+On a cluster, sources and output must be on storage that all machines share. Repeat the command to resume: what is
+finished is skipped, a file is complete or not there, and within a scene finished strips are kept. A worker that dies is
+started again with the scene it had. Needs `pip install spectralgpt-hf[ray]`.
+"""
+
+import argparse
+import glob
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from ..inference import embed_scene
+from ..inference.checkpoints import load_encoder
+
+
+class Embedder:
+    """A worker: loads the model once, then embeds scene after scene."""
+
+    def __init__(self, checkpoint: str, device: str | None, options: dict[str, Any]) -> None:
+        self.model, self.processor = load_encoder(checkpoint, device)
+        self.options = options
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Embed the scene of a row; says what became of it in `status`."""
+        source, destination = row["source"], Path(row["destination"])
+        if destination.exists():
+            return {**row, "status": "there already"}
+        try:
+            embed_scene(self.model, self.processor, source, destination, progress=False, **self.options)
+        except (ValueError, OSError) as error:  # one damaged file must not stop the archive
+            return {**row, "status": f"failed: {error}"}
+        return {**row, "status": "embedded"}
+
+
+def find_scenes(patterns: list[str]) -> list[str]:
+    """Return the scenes that paths, patterns and lists (.txt, one scene a line) name, each once.
+
+    Raises:
+        FileNotFoundError: If there are none.
+    """
+    scenes: list[str] = []
+    for pattern in patterns:
+        if pattern.endswith(".txt"):
+            scenes += [line.strip() for line in Path(pattern).read_text().splitlines() if line.strip()]
+        else:
+            scenes += sorted(glob.glob(pattern, recursive=True)) or ([pattern] if "://" in pattern else [])
+    if not scenes:
+        raise FileNotFoundError(f"{', '.join(patterns)}: no scene found.")
+    return list(dict.fromkeys(scenes))
+
+
+def plan(scenes: list[str], output: Path, suffix: str) -> list[dict[str, str]]:
+    """Return a row for each scene that has no result yet.
+
+    Raises:
+        ValueError: If two scenes would have the same result.
+    """
+    destinations = {scene: output / f"{Path(scene.rstrip('/')).stem}{suffix}" for scene in scenes}
+    twice = [path for path, count in Counter(destinations.values()).items() if count > 1]
+    if twice:
+        raise ValueError(f"Several scenes would become {twice[0]}: their names must differ.")
+    return [{"source": scene, "destination": str(path)} for scene, path in destinations.items() if not path.exists()]
+
+
+def embed_archive(
+    rows: list[dict[str, str]],
+    checkpoint: str,
+    workers: int,
+    gpus: float,
+    options: dict[str, Any],
+    worker: Any = Embedder,
+) -> dict[str, str]:
+    """Embed the scenes of `plan` on the cluster that Ray is connected to.
+
+    Args:
+        rows: Of `plan`.
+        checkpoint: Folder that all machines see, or name on the Hub.
+        workers: Number of processes, each with a model.
+        gpus: GPUs of each; a fraction shares one. Without any, each takes one core.
+        options: Of `embed_scene`.
+        worker: Class of the workers.
+
+    Returns:
+        The status of each source.
+    """
+    import ray
+
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+        worker,
+        fn_constructor_args=(checkpoint, "cuda" if gpus else "cpu", options),
+        concurrency=workers,
+        num_gpus=gpus or None,
+        num_cpus=None if gpus else 1,
+        max_restarts=-1,
+        max_task_retries=-1,
+    )
+    return {row["source"]: row["status"] for row in dataset.iter_rows()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint")
+    parser.add_argument("scenes", nargs="+", help="Paths, patterns, or .txt files with one scene a line.")
+    parser.add_argument("--output", type=Path, required=True, help="Folder of the results.")
+    parser.add_argument("--suffix", default=".parquet", choices=(".parquet", ".tif"))
+    parser.add_argument("--stride", type=int, help="As in embed_scene.")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--gpus", type=float, default=0, help="GPUs of each worker.")
+    parser.add_argument("--address", help="Of a running cluster, or `auto`; starts one on this machine by default.")
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    scenes = find_scenes(arguments.scenes)
+    rows = plan(scenes, arguments.output.absolute(), arguments.suffix)
+    print(f"{len(scenes)} scenes, {len(scenes) - len(rows)} of them finished")
+    if not rows:
+        return
+
+    import ray
+
+    ray.init(address=arguments.address, num_cpus=None if arguments.address else arguments.workers)
+    options = {"stride": arguments.stride}
+    statuses = embed_archive(rows, arguments.checkpoint, arguments.workers, arguments.gpus, options)
+    failed = {source: status for source, status in statuses.items() if status.startswith("failed")}
+    for source, status in failed.items():
+        print(f"{source}: {status}")
+    print(f"{len(statuses) - len(failed)} embedded, {len(failed)} failed: {arguments.output}")
+    sys.exit(1 if failed else 0)

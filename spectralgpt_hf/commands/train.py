@@ -1,0 +1,39 @@
+"""Fine-tuning of SpectralGPT, or of a baseline: classification, segmentation and change detection.
+
+All three go the same way: options, samples, model, training, scores, card. `training/` holds what differs.
+"""
+
+from transformers import set_seed
+
+from ..hub.finetuned_cards import finish
+from ..training.arguments import parse_options
+from ..training.finetuning import FineTuner
+from ..training.models import build_model, build_processor
+from ..training.options import FineTuningOptions, Task
+from ..training.samples import class_weights, load_samples
+
+
+def main(task: Task) -> None:
+    """Fine-tune a model for a task with the options of the command line, and write it with its scores and card."""
+    options = parse_options(FineTuningOptions)
+    if task == "change-detection":  # each date normalised alone would invent change
+        options.normalization_scope = options.normalization_scope or "given"
+    set_seed(options.seed)
+
+    samples = load_samples(task, options, build_processor(options))
+    train = samples["train"]
+    weights = class_weights(options.class_weights, train)
+    problem_type = None
+    if task == "classification":
+        problem_type = f"{'multi' if train.multi_label else 'single'}_label_classification"
+    model = build_model(task, options, train.class_names, weights, problem_type)
+
+    # The background of a map is scored apart from its classes.
+    names = train.class_names
+    background = names.index("Background") if task == "segmentation" and "Background" in names else None
+    tuner = FineTuner(model, options, train, samples.get("validation"), weights, background)
+    tuner.train(resume_from_checkpoint=options.resume_from_checkpoint)
+
+    # Only now is the test split looked at.
+    scores = {split: tuner.score(samples[split]) for split in samples if split != "train"}
+    finish(tuner, task, samples, scores)
