@@ -41,7 +41,7 @@ def main() -> None:
     inputs, (report,) = processor.preprocess(options.image, report=True)
     image = inputs["pixel_values"][0]
     height, width = report.sizes.original
-    print(f"{Path(options.image).name}: {height} x {width} px, {report.crs}, bands {', '.join(report.input_bands)}")
+    print(f"{Path(options.image).name}: {height} x {width} px, {report.crs}, bands {', '.join(report.band_names)}")
 
     result = reconstruct_image(model, image, seed=options.seed)
     low, scale = (value.numpy()[:, None, None] / 10_000 for value in (report.low, report.scale))

@@ -70,7 +70,7 @@ def info(
         f"{config.patch_size} x {config.patch_size} px",
         "parameters": f"{described.num_parameters:,} ({described.dtype})",
         "bands": " ".join(processor.bands),
-        "normalisation": f"{processor.normalization}, limits per {processor.normalization_scope}",
+        "normalisation": f"{processor.normalization}, limits per {processor.statistics_scope}",
         "revision": described.revision or "local folder",
         "forward pass": f"{described.flops / 1e9:,.1f} GFLOP an image",
         "memory, weights": f"{described.weight_bytes / 2**20:,.0f} MiB",

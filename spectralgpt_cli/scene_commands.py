@@ -10,7 +10,7 @@ from .app import app
 
 Area = Annotated[str | None, typer.Option(help="left,bottom,right,top; or a GeoJSON file.")]
 AreaCrs = Annotated[str | None, typer.Option(help="Of the area, such as EPSG:4326; that of the scene for bounds.")]
-Bands = Annotated[str | None, typer.Option(help="Names in order, with commas, where the files do not say them.")]
+BandNames = Annotated[str | None, typer.Option(help="Names in order, with commas, where the files do not say them.")]
 Offset = Annotated[float | None, typer.Option(help="Added to the digital numbers, in place of what is stated.")]
 Mask = Annotated[str | None, typer.Option(help="SCL, or a file whose zeros are left out.")]
 PerTile = Annotated[bool, typer.Option("--per-tile", help="Normalise every tile by itself, which makes seams.")]
@@ -34,7 +34,7 @@ def predict(
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Write them, one band a class.")] = False,
     area: Area = None,
     area_crs: AreaCrs = None,
-    bands: Bands = None,
+    band_names: BandNames = None,
     offset: Offset = None,
     mask: Mask = None,
     mask_after: Mask = None,
@@ -63,11 +63,11 @@ def predict(
         layers=[layer for layer, wanted in chosen.items() if wanted],
         area=_area(area),
         area_crs=area_crs,
-        bands=bands and bands.split(","),
+        band_names=band_names and band_names.split(","),
         offset=offset,
         mask=mask,
         mask_after=mask_after,
-        normalization="tile" if per_tile else "scene",
+        statistics_scope="tile" if per_tile else "scene",
         tile_size=tile_size,
         overlap=overlap,
         batch_size=batch_size,
@@ -85,7 +85,7 @@ def embed(
     stride: Annotated[int | None, typer.Option(help="Pixels between places; a token, for chips their size.")] = None,
     area: Area = None,
     area_crs: AreaCrs = None,
-    bands: Bands = None,
+    band_names: BandNames = None,
     offset: Offset = None,
     mask: Mask = None,
     missing_bands: MissingBands = None,
@@ -111,10 +111,10 @@ def embed(
         stride=stride,
         area=_area(area),
         area_crs=area_crs,
-        bands=bands and bands.split(","),
+        band_names=band_names and band_names.split(","),
         offset=offset,
         mask=mask,
-        normalization="tile" if per_tile else "scene",
+        statistics_scope="tile" if per_tile else "scene",
         tile_size=tile_size,
         overlap=overlap,
         batch_size=batch_size,

@@ -21,7 +21,7 @@ def prepare(
         str, typer.Option(help="Of a dataset, with commas; all becomes train.")
     ] = "train,validation,test",
     bands: Annotated[str | None, typer.Option(help="Bands to keep, in order, with commas; all by default.")] = None,
-    names: Annotated[str | None, typer.Option(help="What files without band names hold, in order.")] = None,
+    band_names: Annotated[str | None, typer.Option(help="What files without band names hold, in order.")] = None,
     size: Annotated[int | None, typer.Option(help="Side of chips, in pixels; 192 for scenes by default.")] = None,
     stride: Annotated[int | None, typer.Option(help="Distance between chips; their size by default.")] = None,
     min_valid: Annotated[
@@ -49,7 +49,7 @@ def prepare(
         dataset,
         splits=splits.split(","),
         bands=bands.split(",") if bands else None,
-        names=names.split(",") if names else None,
+        band_names=band_names.split(",") if band_names else None,
         size=size,
         stride=stride,
         min_valid=min_valid,

@@ -55,7 +55,7 @@ def read_chips(folder: Path, processor: SpectralGPTImageProcessor, with_offset: 
     chips = {}
     for path in sorted((folder / "L1C").glob("*.tif")):
         offset = -1000.0 if path.stem in with_offset else 0.0
-        inputs, (report,) = processor.preprocess(str(path), bands=L1C_BANDS, offset=offset, report=True)
+        inputs, (report,) = processor.preprocess(str(path), band_names=L1C_BANDS, offset=offset, report=True)
         image = inputs["pixel_values"][0]
         low, scale = (value.numpy()[:, None, None] / 10_000 for value in (report.low, report.scale))
         labels = read_raster(folder / "LULC" / path.name).pixels[0]

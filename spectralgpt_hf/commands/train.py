@@ -17,7 +17,7 @@ def main(task: Task) -> None:
     """Fine-tune a model for a task with the options of the command line, and write it with its scores and card."""
     options = parse_options(FineTuningOptions)
     if task == "change-detection":  # each date normalised alone would invent change
-        options.normalization_scope = options.normalization_scope or "given"
+        options.statistics_scope = options.statistics_scope or "given"
     set_seed(options.seed)
 
     samples = load_samples(task, options, build_processor(options))

@@ -63,8 +63,8 @@ def forward(model: Any, processor: Any) -> dict[str, torch.Tensor]:
     bands = [band for band in dict.fromkeys(processor.bands) if band != "mean"]
     size = model.config.image_size
     image = torch.arange(len(bands) * size * size).reshape(len(bands), size, size) % 4093  # prime: no two rows alike
-    statistics = processor.measure_statistics(image, bands=bands)
-    inputs = processor(image, bands=bands, statistics=statistics, return_tensors="pt")
+    statistics = processor.measure_statistics(image, band_names=bands)
+    inputs = processor(image, band_names=bands, statistics=statistics, return_tensors="pt")
     if type(model).__name__ == "SpectralGPTForChangeDetection":
         inputs["pixel_values_after"] = inputs["pixel_values"].flip(-1)
     torch.manual_seed(0)  # of the masking in pretraining

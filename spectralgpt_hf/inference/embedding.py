@@ -32,10 +32,10 @@ def embed_scene(
     stride: int | None = None,
     area: Area | None = None,
     area_crs: Any = None,
-    bands: Sequence[str] | None = None,
+    band_names: Sequence[str] | None = None,
     offset: Any = None,
     mask: Any = None,
-    normalization: str = "scene",
+    statistics_scope: str = "scene",
     tile_size: int | None = None,
     overlap: float = 0.5,
     batch_size: int | None = None,
@@ -62,7 +62,7 @@ def embed_scene(
         overlap: Of the tiles of a map, as in `predict_scene`. Chips overlap by their stride alone.
         tile_size: Pixels on a side of a tile or chip; by default the model's image size, or the nearest multiple of
             both patch size and stride.
-        area, area_crs, bands, offset, mask, normalization, batch_size, workers, memory_limit, progress: As in
+        area, area_crs, band_names, offset, mask, statistics_scope, batch_size, workers, memory_limit, progress: As in
             `predict_scene`.
 
     Returns:
@@ -81,20 +81,20 @@ def embed_scene(
         raise ValueError(f"Expected a positive `stride`, in pixels, got {stride}.")
     encoder, patch_size = model.base_model, processor.patch_size
     per_chip = suffix == ".parquet"
-    if normalization == "tile" and not per_chip:
+    if statistics_scope == "tile" and not per_chip:
         warnings.warn(
-            "normalization='tile': every tile has limits of its own, which makes seams in maps.", stacklevel=2
+            "statistics_scope='tile': every tile has limits of its own, which makes seams in maps.", stacklevel=2
         )
     resources = Resources(batch_size, workers, memory_limit, progress)
     with Scene(
         [source],
         processor,
-        names=bands,
+        band_names=band_names,
         offset=offset,
         masks=(mask,),
         area=area,
         area_crs=area_crs,
-        normalization=normalization,
+        statistics_scope=statistics_scope,
         resize=per_chip,
     ) as scene:
         size = tile_size or encoder.config.image_size
@@ -121,7 +121,8 @@ def embed_scene(
                 layer = Layer(destination, channels, "float16", float("nan"))
                 write_layer(layer, parts("features"), scratch, scene, grid, tags)
 
-        key = {"tags": tags, "suffix": suffix, "bands": bands, "offset": offset, "processor": scene.processor.to_dict()}
+        key = {"tags": tags, "suffix": suffix, "band_names": band_names, "offset": offset}
+        key["processor"] = scene.processor.to_dict()
         key["inputs"] = [hash_source(each) for each in (source, mask)]
         map_scene(scene, grid, task, destination, write, key, resources)
     return destination

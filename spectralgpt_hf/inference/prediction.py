@@ -40,11 +40,11 @@ def predict_scene(
     layers: Sequence[str] = (),
     area: Area | None = None,
     area_crs: Any = None,
-    bands: Sequence[str] | None = None,
+    band_names: Sequence[str] | None = None,
     offset: Any = None,
     mask: Any = None,
     mask_after: Any = None,
-    normalization: str = "scene",
+    statistics_scope: str = "scene",
     tile_size: int | None = None,
     overlap: float | None = None,
     shift: int = 0,
@@ -75,11 +75,11 @@ def predict_scene(
             it; tiles and statistics are those of the whole scene.
         area_crs: Reference system of `area`. By default that of the scene for bounds; for GeoJSON longitude and
             latitude.
-        bands: Names of the bands in the files, in their order, where these do not say them.
+        band_names: Names of the bands in the files, in their order, where these do not say them.
         offset: Added to the digital numbers, as in `open_raster`.
         mask: Further pixels to leave out, such as clouds: `"SCL"` or a file, as in `open_raster`.
         mask_after: The same for the second date.
-        normalization: `"scene"`, or `"tile"` to measure on each tile, which makes seams.
+        statistics_scope: `"scene"`, or `"tile"` to measure on each tile, which makes seams.
         tile_size: Pixels on a side of a tile; the model's image size by default.
         overlap: Share of a tile that the next one covers too, 0 or more and below 1. 0.5 by default; 0 for
             classification.
@@ -104,19 +104,19 @@ def predict_scene(
     per_chip = type(model).__name__ == CLASSIFICATION
     several = model.config.problem_type == "multi_label_classification"
     resources = Resources(batch_size, workers, memory_limit, progress)
-    if normalization == "tile" and not per_chip:
+    if statistics_scope == "tile" and not per_chip:
         warnings.warn(
-            "normalization='tile': every tile has limits of its own, which makes seams in maps.", stacklevel=2
+            "statistics_scope='tile': every tile has limits of its own, which makes seams in maps.", stacklevel=2
         )
     with Scene(
         [source] if after is None else [source, after],
         processor,
-        names=bands,
+        band_names=band_names,
         offset=offset,
         masks=(mask, mask_after),
         area=area,
         area_crs=area_crs,
-        normalization=normalization,
+        statistics_scope=statistics_scope,
         resize=per_chip,
     ) as scene:
         grid = TileGrid.cover(
@@ -145,7 +145,7 @@ def predict_scene(
         key = {
             "tags": tags,
             "layers": [*layers],
-            "bands": bands,
+            "band_names": band_names,
             "offset": offset,
             "processor": scene.processor.to_dict(),
         }

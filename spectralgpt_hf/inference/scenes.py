@@ -48,10 +48,10 @@ class Scene:
     Args:
         sources: One or two, as in `open_raster`.
         processor: Of the checkpoint. It is not changed.
-        names: Of the bands in the files, where these do not say them.
+        band_names: Of the bands in the files, where these do not say them.
         offset, masks: As in `open_raster`; a mask for each source.
         area, area_crs: As in `locate_area`.
-        normalization: `"scene"`: statistics measured once for all tiles and dates; `"tile"`: on each tile.
+        statistics_scope: `"scene"`: statistics measured once for all tiles and dates; `"tile"`: on each tile.
         resize: Whether tiles are resized as the processor says.
 
     Attributes:
@@ -67,16 +67,16 @@ class Scene:
         sources: Sequence[Source],
         processor: SpectralGPTImageProcessor,
         *,
-        names: Sequence[str] | None = None,
+        band_names: Sequence[str] | None = None,
         offset: Any = None,
         masks: Sequence[Any] = (None, None),
         area: Area | None = None,
         area_crs: Any = None,
-        normalization: str = "scene",
+        statistics_scope: str = "scene",
         resize: bool = False,
     ) -> None:
-        if normalization not in ("scene", "tile"):
-            raise ValueError(f"`normalization` must be 'scene' or 'tile', got {normalization!r}.")
+        if statistics_scope not in ("scene", "tile"):
+            raise ValueError(f"`statistics_scope` must be 'scene' or 'tile', got {statistics_scope!r}.")
         self.processor = copy.deepcopy(processor)
         self.processor.do_resize = processor.do_resize and resize
         self._local, self._lock, self._opened = local(), Lock(), ExitStack()
@@ -84,22 +84,25 @@ class Scene:
         with ExitStack() as stack:
             self.cores = stack.enter_context(restored_threads())
             for source, mask in zip(sources, masks):
-                with open_raster(source, mask=mask, offset=offset, names=names) as reader:
+                with open_raster(source, mask=mask, offset=offset, band_names=band_names) as reader:
                     bands = [band for band in reader.bands or () if band in processor.bands] or None
                     if bands is None and reader.bands is not None:
                         held, wanted = " ".join(reader.bands), " ".join(processor.bands)
                         raise ValueError(f"{reader.name}: expected bands of {wanted}, found {held}.")
                     own = _offset_by_name(offset, reader.bands)
-                self._open.append(partial(open_raster, source, bands, mask=mask, offset=own, names=names))
+                self._open.append(partial(open_raster, source, bands, mask=mask, offset=own, band_names=band_names))
             self.readers = self._open_all(stack)
             self.reader = self.readers[0]
             self.area: SceneArea = locate_area(area, area_crs, self.reader)
             self.statistics: dict[str, Any] | None = None
-            if normalization == "tile":
-                self.processor.normalization_scope = "image"
+            if statistics_scope == "tile":
+                self.processor.statistics_scope = "image"
             elif self.processor.measures_pixels:
                 measure = partial(
-                    self.processor.measure_statistics, bands=names, offset=offset, mask=[*masks][: len(sources)]
+                    self.processor.measure_statistics,
+                    band_names=band_names,
+                    offset=offset,
+                    mask=[*masks][: len(sources)],
                 )
                 (self.statistics,) = ordered_map(measure, [list(sources)], 1, 1)
             self._opened = stack.pop_all()

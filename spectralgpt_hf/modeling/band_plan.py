@@ -71,8 +71,8 @@ def plan_bands(name: str, found: Sequence[str], expected: Sequence[str], missing
     if not kept or (missing and missing_bands == "error"):
         raise ValueError(
             f"{name}: expected the bands {' '.join(expected)}, found {' '.join(found)}; missing: {' '.join(missing)}. "
-            "Name the input's bands (`bands`), or choose what stands in for missing ones (`missing_bands`): nearest, "
-            "mean or mask."
+            "Name the input's bands (`band_names`), or choose what stands in for missing ones (`missing_bands`): "
+            "nearest, mean or mask."
         )
     filled = {}
     for band in missing:

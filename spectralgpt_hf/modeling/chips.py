@@ -71,7 +71,7 @@ class Chip:
 def open_chips(
     images: Any,
     expected: Sequence[str],
-    bands: Sequence[str] | None = None,
+    band_names: Sequence[str] | None = None,
     nodata: float | None = None,
     offset: Offset | None = None,
     mask: Any = None,
@@ -83,7 +83,7 @@ def open_chips(
         images: One image or a list: path, URL, TIFF bytes, STAC item, `Raster`, array or tensor (C, H, W), or
             `xarray.DataArray`; also one array or tensor (B, C, H, W).
         expected: Bands that will be used. Of a file only these are read, and B10, which shows an offset.
-        bands: Names of the inputs' bands, where they do not say them or say them wrongly.
+        band_names: Names of the inputs' bands, where they do not say them or say them wrongly.
         nodata: Stored value that means no data in any band.
         offset: Added to the digital numbers; of a file, in place of what its metadata say.
         mask: (H, W), non-zero where a pixel counts; for a file also what `open_raster` takes. A list for several.
@@ -98,7 +98,7 @@ def open_chips(
     if len(images) == 0:
         raise ValueError("Expected at least one image, found none.")
     return [
-        _open(image, f"image {i}", _Given(expected, bands, nodata, offset, own_mask), longest_side)
+        _open(image, f"image {i}", _Given(expected, band_names, nodata, offset, own_mask), longest_side)
         for i, (image, own_mask) in enumerate(zip(images, one_each(mask, len(images), "mask")))
     ]
 
@@ -144,7 +144,7 @@ class _Given(NamedTuple):
     """What the caller says about an image. Attributes as the arguments of `open_chips`."""
 
     expected: Sequence[str]
-    bands: Sequence[str] | None = None
+    band_names: Sequence[str] | None = None
     nodata: float | None = None
     offset: Offset | None = None
     mask: Any = None
@@ -155,7 +155,7 @@ def _open(image: Any, name: str, given: _Given, longest_side: int | None) -> Chi
         name = str(image) if isinstance(image, str | os.PathLike) else name
         by_file = isinstance(given.mask, str | os.PathLike | bytes)
         image = _read(image, name, given if by_file else given._replace(mask=None), longest_side)
-        given = given._replace(bands=None, offset=None, mask=None if by_file else given.mask)
+        given = given._replace(band_names=None, offset=None, mask=None if by_file else given.mask)
     if hasattr(image, "pixels") and hasattr(image, "valid"):
         return _from_raster(image, name, given)
     if hasattr(image, "dims") and hasattr(image, "coords"):
@@ -171,7 +171,7 @@ def _read(source: Any, name: str, given: _Given, longest_side: int | None) -> An
         return reader.read(out_shape=(max(1, round(reader.height / shrink)), max(1, round(reader.width / shrink))))
 
     offset = given.offset
-    with open_raster(source, mask=given.mask, offset=offset, names=given.bands) as reader:
+    with open_raster(source, mask=given.mask, offset=offset, band_names=given.band_names) as reader:
         found = reader.bands or ()
         wanted = [band for band in found if band in given.expected or band == "B10"]
         if len(wanted) in (0, len(found)):
@@ -179,12 +179,12 @@ def _read(source: Any, name: str, given: _Given, longest_side: int | None) -> An
     if offset is not None:
         by_name = dict(zip(found, _offset_per_band(name, offset, found)))
         offset = [by_name[band] for band in wanted]
-    with open_raster(source, wanted, mask=given.mask, offset=offset, names=given.bands) as reader:
+    with open_raster(source, wanted, mask=given.mask, offset=offset, band_names=given.band_names) as reader:
         return read(reader)
 
 
 def _from_raster(raster: Any, name: str, given: _Given) -> Chip:
-    chip = _from_array(raster.pixels, name, given._replace(bands=given.bands or raster.bands))
+    chip = _from_array(raster.pixels, name, given._replace(band_names=given.band_names or raster.bands))
     valid = as_tensor(raster.valid, name).bool()
     if given.nodata is not None:
         added = torch.tensor(raster.offsets or (0.0,) * len(chip.bands))
@@ -201,8 +201,8 @@ def _from_xarray(array: Any, name: str, given: _Given) -> Chip:
     axis = next((dim for dim in array.dims if dim in ("band", "bands", "channel")), array.dims[0])
     array = array.transpose(axis, ...)
     labels = np.asarray(array.coords[axis].values if axis in array.coords else [])
-    if given.bands is None and labels.dtype.kind in "UO" and labels.size:
-        given = given._replace(bands=[str(label) for label in labels])
+    if given.band_names is None and labels.dtype.kind in "UO" and labels.size:
+        given = given._replace(band_names=[str(label) for label in labels])
     if given.nodata is None:
         given = given._replace(nodata=array.attrs.get("_FillValue"))
     gain, added = linear(array.attrs.get("scale_factor", 1), array.attrs.get("add_offset", 0), name)
@@ -227,7 +227,10 @@ def _from_array(image: Any, name: str, given: _Given) -> Chip:
             "to the front, and pass several images as a list."
         )
     count = len(pixels)
-    bands, assumed = (resolve_bands(given.bands), "") if given.bands else _assume_bands(name, count, given.expected)
+    if given.band_names:
+        bands, assumed = resolve_bands(given.band_names), ""
+    else:
+        bands, assumed = _assume_bands(name, count, given.expected)
     if len(bands) != count:
         raise ValueError(f"{name}: expected a band name for each of the {count} channels, found {len(bands)}.")
     chip = Chip(name, pixels, bands, assumed, nodata=given.nodata)
@@ -250,12 +253,12 @@ def _assume_bands(name: str, count: int, expected: Sequence[str]) -> tuple[tuple
         return own, ""
     if count == len(L1C_BANDS):
         return L1C_BANDS, (
-            "13 unnamed bands were taken for those of an L1C product, B1 to B8, B8A, B9 to B12. Pass `bands=` to say "
-            "so, or to say otherwise (EuroSAT files store B8A last)"
+            "13 unnamed bands were taken for those of an L1C product, B1 to B8, B8A, B9 to B12. Pass `band_names=` to "
+            "say so, or to say otherwise (EuroSAT files store B8A last)"
         )
     raise ValueError(
         f"{name}: {count} unnamed bands may be any: expected {len(own)} ({' '.join(own)}) or the 13 of an L1C product. "
-        "Pass `bands=` with the names of the input's bands, in their order."
+        "Pass `band_names=` with the names of the input's bands, in their order."
     )
 
 

@@ -43,11 +43,11 @@ class PreprocessingReport:
 
     Attributes:
         source: The image's path, or its place in the list.
-        input_bands: Bands found in the image.
+        band_names: Bands found in the image.
         assumed: What was assumed about them; empty where they were named.
         bands: Bands of `pixel_values`.
         filled: What stands in for each missing band.
-        offsets: What was added to each of `input_bands`; None where nothing stated an offset.
+        offsets: What was added to each of `band_names`; None where nothing stated an offset.
         normalization: The name of the rule.
         low, scale: (C,) each: values are (pixel - low) / scale, for sigma_clip then clipped and floored to 8 bits.
         valid: (H, W) of the source, True where a pixel has data; None where all have.
@@ -59,7 +59,7 @@ class PreprocessingReport:
     """
 
     source: str
-    input_bands: tuple[str, ...]
+    band_names: tuple[str, ...]
     assumed: str
     bands: tuple[str, ...]
     filled: dict[str, str]

@@ -49,7 +49,7 @@ from .rasters import Raster
 
 
 NORMALIZATIONS = ("minmax", "percentile", "zscore", "sigma_clip")
-NORMALIZATION_SCOPES = ("image", "given")
+STATISTICS_SCOPES = ("image", "given")
 MISSING_BANDS = ("error", "nearest", "mean", "mask")
 
 # Values that go through the arithmetic at once: few enough for the last cache of a CPU.
@@ -61,7 +61,7 @@ class SpectralGPTImageProcessorKwargs(TypedDict, total=False):
 
     bands: Sequence[str]
     normalization: str
-    normalization_scope: str
+    statistics_scope: str
     mean: Sequence[float] | Mapping[str, float] | None
     std: Sequence[float] | Mapping[str, float] | None
     statistics: Mapping[str, Any] | None
@@ -82,7 +82,7 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
         normalization: `"minmax"`: each band of each image to [0, 1]; `"percentile"`: the same from its 1st to its 99th
             percentile, not clipped; `"zscore"`: by `mean` and `std`; `"sigma_clip"`: `mean` ± 2 `std` to [0, 1],
             clipped and floored to 8 bits.
-        normalization_scope: `"image"`: limits are measured on each whole image; `"given"`: on a whole scene or a pair
+        statistics_scope: `"image"`: limits are measured on each whole image; `"given"`: on a whole scene or a pair
             (`measure_statistics`), then `statistics` must be passed with the images, or be set here.
         mean: Of each of `bands`, or by band name, in digital numbers; for zscore and sigma_clip.
         std: As `mean`.
@@ -114,7 +114,7 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
         self,
         bands: Sequence[str] = L2A_BANDS,
         normalization: str = "minmax",
-        normalization_scope: str = "image",
+        statistics_scope: str = "image",
         mean: Sequence[float] | Mapping[str, float] | None = None,
         std: Sequence[float] | Mapping[str, float] | None = None,
         statistics: Mapping[str, Any] | None = None,
@@ -126,6 +126,8 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
         spectral_patch_size: int = 3,
         **kwargs: Any,
     ) -> None:
+        # Processors saved by version 0.1 call it so.
+        statistics_scope = kwargs.pop("normalization_scope", statistics_scope)
         unknown = [name for name in kwargs if name not in ("auto_map", "image_processor_type", "processor_class")]
         if unknown:
             raise ValueError(
@@ -134,7 +136,7 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
         super().__init__()
         self.bands = list(resolve_bands(bands, allow_mean=True))
         self.normalization = normalization
-        self.normalization_scope = normalization_scope
+        self.statistics_scope = statistics_scope
         self.mean = _per_band("mean", mean, self.bands)
         self.std = _per_band("std", std, self.bands)
         self.statistics = None if statistics is None else dict(statistics)
@@ -155,7 +157,7 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
 
         for name, allowed in (
             ("normalization", NORMALIZATIONS),
-            ("normalization_scope", NORMALIZATION_SCOPES),
+            ("statistics_scope", STATISTICS_SCOPES),
             ("missing_bands", MISSING_BANDS),
         ):
             expect(getattr(self, name) in allowed, name, f"one of {', '.join(map(repr, allowed))}")
@@ -171,7 +173,7 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
             sides = [self.size.get("height"), self.size.get("width")]
             whole = all(isinstance(side, int) and side > 0 for side in sides)
             expect(whole, "size", "{'height': ..., 'width': ...} in whole pixels")
-        if self.normalization in ("zscore", "sigma_clip") and self.normalization_scope == "image":
+        if self.normalization in ("zscore", "sigma_clip") and self.statistics_scope == "image":
             for name in ("mean", "std"):
                 expect(getattr(self, name) is not None, name, f"given for normalization={self.normalization!r}")
         expect(self.std is None or min(self.std) > 0, "std", "positive")
@@ -189,7 +191,7 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
     def preprocess(  # trf-ignore: TRF057
         self,
         images: Any,
-        bands: Sequence[str] | None = None,
+        band_names: Sequence[str] | None = None,
         nodata: float | None = None,
         offset: Offset | None = None,
         mask: Any = None,
@@ -203,7 +205,7 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
         Args:
             images: One image or a list: path, URL, TIFF bytes, STAC item, `Raster`, array or tensor (C, H, W) on any
                 device, or `xarray.DataArray`; in digital numbers (reflectance x 10000).
-            bands: Names of the input's bands, in its order, where it does not say them itself.
+            band_names: Names of the input's bands, in its order, where it does not say them itself.
             nodata: Stored value that means no data. So do 0 in all bands, NaN, and what a file itself declares.
             offset: Added to the digital numbers: a number, one for each band of the input, or by band name. -1000
                 brings products of processing baseline 04.00 and later to reflectance x 10000; what a file's metadata
@@ -228,7 +230,7 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
             ValueError: If an image cannot be read, lacks bands, has no data, or differs in size from the others.
         """
         self.check()
-        chips = open_chips(images, self.bands, bands, nodata, offset, mask)
+        chips = open_chips(images, self.bands, band_names, nodata, offset, mask)
         given = one_each(self.statistics if statistics is None else statistics, len(chips), "statistics")
         sizes = [self._sizes(chip) for chip in chips]
         height, width = _common_size(chips, sizes)
@@ -255,7 +257,7 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
     def measure_statistics(
         self,
         images: Any,
-        bands: Sequence[str] | None = None,
+        band_names: Sequence[str] | None = None,
         nodata: float | None = None,
         offset: Offset | None = None,
         mask: Any = None,
@@ -265,7 +267,13 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
         Arguments as in `preprocess`; see the function `measure_statistics`.
         """
         return measure_statistics(
-            images, self.bands, names=bands, nodata=nodata, offset=offset, mask=mask, missing_bands=self.missing_bands
+            images,
+            self.bands,
+            band_names=band_names,
+            nodata=nodata,
+            offset=offset,
+            mask=mask,
+            missing_bands=self.missing_bands,
         )
 
     def post_process_image_classification(
@@ -375,7 +383,7 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
         return [
             PreprocessingReport(
                 source=chip.name,
-                input_bands=chip.bands,
+                band_names=chip.bands,
                 assumed=chip.assumed,
                 bands=tuple(self.bands),
                 filled=plan.filled,
@@ -410,7 +418,7 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
             if self.normalization == "zscore":
                 return mean, torch.where(std > 0, std, torch.inf)
             return mean - 2 * std, span(mean - 2 * std, mean + 2 * std)
-        if self.normalization_scope == "given" or statistics[0] is not None:
+        if self.statistics_scope == "given" or statistics[0] is not None:
             low, high = given("percentile_1"), given("percentile_99")
         elif self.normalization == "percentile":
             low, high = percentiles(stack.pixels, stack.valid, PERCENTILES)

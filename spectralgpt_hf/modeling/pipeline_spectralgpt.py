@@ -45,8 +45,8 @@ class MultispectralPipeline(Pipeline):
     """What the pipelines share: inputs of any kind and any number, in batches of images of one size.
 
     Inputs are what `SpectralGPTImageProcessor` takes as an image (path, URL, TIFF bytes, STAC item, array, tensor):
-    one of them, a list, a generator, or a dataset. `bands`, `nodata`, `offset`, `mask` and `statistics` are passed to
-    the processor. If it wants `statistics` and there are none, they are measured on each image.
+    one of them, a list, a generator, or a dataset. `band_names`, `nodata`, `offset`, `mask` and `statistics` are passed
+    to the processor. If it wants `statistics` and there are none, they are measured on each image.
     """
 
     model: Any
@@ -88,7 +88,7 @@ class MultispectralPipeline(Pipeline):
         return PipelineIterator(outputs, self.postprocess, postprocess_params)
 
     def preprocess(self, input_: Any, **options: Any) -> dict[str, Any]:
-        if self.image_processor.normalization_scope == "given":
+        if self.image_processor.statistics_scope == "given":
             options = self._with_statistics(input_, options)
         batch, reports = self.image_processor(input_, return_tensors="pt", report=True, **options)
         return {**batch, "reports": reports}

@@ -60,7 +60,7 @@ def measure_statistics(
     images: Any,
     bands: Sequence[str] = L2A_BANDS,
     *,
-    names: Sequence[str] | None = None,
+    band_names: Sequence[str] | None = None,
     nodata: float | None = None,
     offset: Offset | None = None,
     mask: Any = None,
@@ -72,7 +72,7 @@ def measure_statistics(
         images: One image or a list, as in `SpectralGPTImageProcessor.preprocess`. Files are read decimated, to at most
             1024 pixels a side.
         bands: Bands to measure; `"mean"` is the mean of the others.
-        names: Names of the input's bands, where it does not say them itself.
+        band_names: Names of the input's bands, where it does not say them itself.
         nodata, offset, mask: As in `SpectralGPTImageProcessor.preprocess`.
         missing_bands: As the processor's attribute.
 
@@ -86,7 +86,7 @@ def measure_statistics(
     bands = resolve_bands(bands, allow_mean=True)
     notices: Notices = defaultdict(list)
     samples = []
-    for chip in open_chips(images, bands, names, nodata, offset, mask, STATISTICS_SIDE):
+    for chip in open_chips(images, bands, band_names, nodata, offset, mask, STATISTICS_SIDE):
         plan = plan_bands(chip.name, chip.bands, bands, missing_bands)
         measured = stack_chips([chip], plan, notices)
         pixels = measured.pixels[0].float()
@@ -158,7 +158,7 @@ def look_up_statistics(name: str, statistics: Mapping[str, Any] | None, bands: S
     """
     if statistics is None:
         raise ValueError(
-            "Expected `statistics`, because they are to be given (`normalization_scope`): measure them once for the "
+            "Expected `statistics`, because they are to be given (`statistics_scope`): measure them once for the "
             "scene or the pair with `processor.measure_statistics(images)`."
         )
     missing = [key for key in ("bands", name) if key not in statistics]

@@ -50,20 +50,19 @@ class Files:
 
     Args:
         source: As in `open_raster`.
-        names: What a file or array holds, in its order, in place of what it says itself.
-        array_names: The same for sources that cannot say it.
+        band_names: What a file or array holds, in its order, in place of what it says itself.
 
     Attributes:
         name: The source, as messages call it.
         product: Its layers.
     """
 
-    def __init__(self, source: Source, names: Sequence[str] | None, array_names: Sequence[str] | None) -> None:
+    def __init__(self, source: Source, band_names: Sequence[str] | None) -> None:
         self.name = _name(source)
         self._datasets: dict[str, Any] = {}
         self._sizes: dict[str, int] = {}
         with ExitStack() as self._stack, named_errors(self.name):
-            self.product = self._resolve(source, names, array_names)
+            self.product = self._resolve(source, band_names)
             # From here on the files stay open until `close`.
             self._stack = self._stack.pop_all()
 
@@ -123,15 +122,15 @@ class Files:
             nodata = dataset.nodatavals[position]
         return replace(layer, gain=gain, offset=offset, nodata=nodata)
 
-    def _resolve(self, source: Source, names: Sequence[str] | None, array_names: Sequence[str] | None) -> Product:
+    def _resolve(self, source: Source, band_names: Sequence[str] | None) -> Product:
         """Find out what the source is, by content, and list its layers."""
         if isinstance(source, Mapping):
             return read_stac_item(source, self.name)
         if isinstance(source, bytes | bytearray | memoryview):
-            return self._resolve_raster(self.hold(bytes(source)), names)
+            return self._resolve_raster(self.hold(bytes(source)), band_names)
         path = self.name
         if is_remote(path):
-            return self._resolve_raster(path, names)
+            return self._resolve_raster(path, band_names)
         if not os.path.exists(path):
             raise FileNotFoundError(f"{path}: no such file or folder.")
         if os.path.isdir(path):
@@ -141,19 +140,18 @@ class Files:
         with open(path, "rb") as file:
             start = file.read(512)
         if start.startswith(b"\x93NUMPY"):
-            names = names or array_names
-            if names is None:
-                raise ValueError(f"{path}: an .npy array carries no band names: pass `bands`, in the array's order.")
-            return self._resolve_raster(self._hold_array(path), names)
+            if band_names is None:
+                raise ValueError(f"{path}: an .npy array names no bands: pass `band_names`, in the array's order.")
+            return self._resolve_raster(self._hold_array(path), band_names)
         if zipfile.is_zipfile(path):
             return read_folder(path)
         if start.lstrip().startswith(b"{"):
             return read_stac_file(path)
         if re.search(r"MTD_(MSI|SAF)L(1C|2A).*\.xml$", path):
             return read_folder(os.path.dirname(path) or ".")
-        return self._resolve_raster(path, names)
+        return self._resolve_raster(path, band_names)
 
-    def _resolve_raster(self, path: str, names: Sequence[str] | None) -> Product:
+    def _resolve_raster(self, path: str, band_names: Sequence[str] | None) -> Product:
         """List the bands of one file, named by the caller, by its descriptions, or by their count."""
         dataset = self.open(path)
         indexes = [index for index in dataset.indexes if index != alpha_band(dataset)]
@@ -161,8 +159,8 @@ class Files:
             parts = f"; pass one of its parts: {', '.join(dataset.subdatasets)}" if dataset.subdatasets else ""
             raise ValueError(f"{self.name}: expected a raster, found no bands{parts}.")
         found: Sequence[str | None] = [find_band(dataset.descriptions[index - 1] or "") for index in indexes]
-        if names is not None:
-            found = resolve_bands(names)
+        if band_names is not None:
+            found = resolve_bands(band_names)
             if len(found) != len(indexes):
                 raise ValueError(f"{self.name}: got {len(found)} band names for {len(indexes)} bands.")
         elif not any(found):
@@ -170,7 +168,7 @@ class Files:
             if assumed is not None:
                 warnings.warn(
                     f"A file of {len(indexes)} bands without names: taken as {', '.join(assumed)}, in this order. If "
-                    "that is wrong (EuroSAT stores B8A last), pass the names (`names` here, `bands` to the processor).",
+                    "that is wrong (EuroSAT stores B8A last), pass `band_names`.",
                     stacklevel=6,
                 )
                 found = assumed

@@ -100,7 +100,7 @@ def open_raster(
     mask: Source | None = None,
     offset: float | Sequence[float] | Mapping[str, float] | None = None,
     *,
-    names: Sequence[str] | None = None,
+    band_names: Sequence[str] | None = None,
     mask_classes: Collection[int] | None = None,
     max_bytes: int = MAX_READ_BYTES,
     like: "RasterReader | None" = None,
@@ -111,13 +111,14 @@ def open_raster(
         source: GeoTIFF or anything else that rasterio opens, also `/vsicurl/` and `/vsis3/`; the bytes of such a file;
             a folder with one file per band; a SAFE product; either of them zipped; an `.npy` array (C, H, W), which is
             held in memory; a STAC item, as a dict or a JSON file. The format is read from the content.
-        bands: Which bands, in which order. Defaults to all. For an `.npy` without `names` they name its channels.
+        bands: Which bands, in which order. Defaults to all.
         resolution: Size of the output pixels in metres, or None for the finest of the source. Grids in degrees and
             grids without a reference system are kept as they are, and so are those within 1 % of it.
         mask: Further pixels to leave out: "SCL" for the product's own scene classification, or a file that overlaps.
         offset: What to add to the stored digital numbers, in place of what the metadata say: a number, one for each of
             `bands`, or one for each band name.
-        names: What a file or array holds, in its order, in place of what it says itself. Products name their files.
+        band_names: What a file or array holds, in its order, in place of what it says itself. Products name
+            their files.
         mask_classes: Values of the mask that leave a pixel out. Defaults to `SCL_EXCLUDED` for a scene classification,
             and to 0 for any other mask.
         max_bytes: Largest read.
@@ -128,7 +129,7 @@ def open_raster(
         ValueError: If the source is damaged, holds no raster, or lacks a band. The message names the source.
     """
     _require_rasterio()
-    return RasterReader(source, bands, resolution, mask, offset, names, mask_classes, max_bytes, like)
+    return RasterReader(source, bands, resolution, mask, offset, band_names, mask_classes, max_bytes, like)
 
 
 class RasterReader:
@@ -148,12 +149,12 @@ class RasterReader:
         resolution: float | None,
         mask: Source | None,
         offset: float | Sequence[float] | Mapping[str, float] | None,
-        names: Sequence[str] | None,
+        band_names: Sequence[str] | None,
         mask_classes: Collection[int] | None,
         max_bytes: int,
         like: "RasterReader | None" = None,
     ) -> None:
-        self._files = Files(source, names, bands)
+        self._files = Files(source, band_names)
         self.name = self._files.name
         self._max_bytes = max_bytes
         try:
@@ -238,7 +239,8 @@ class RasterReader:
         missing = [band for band in wanted if band not in by_name]
         if missing and layers[0].band is None:
             raise ValueError(
-                f"{self.name}: expected band names, or 13, 12 or 10, found {len(layers)} without names: pass `names`."
+                f"{self.name}: expected band names, or 13, 12 or 10, found {len(layers)} without names: pass "
+                "`band_names`."
             )
         if missing:
             held = ", ".join(str(layer.band) for layer in layers)

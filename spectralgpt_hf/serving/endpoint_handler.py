@@ -4,8 +4,8 @@ It imports nothing of this package. What it needs of it, the checkpoint carries:
 
 A request is `{"inputs": image, "parameters": {...}}`. An image is the bytes of a GeoTIFF or JPEG 2000; their base64, as
 a string or as `{"tiff": string}`; or numbers (bands, height, width), as nested lists or as
-`{"pixels": lists, "bands": [names]}`. Change detection takes `{"before": image, "after": image}`. Paths and URLs are
-not followed. Parameters are `bands`, `nodata` and `offset` of the processor, and by task:
+`{"pixels": lists, "band_names": [names]}`. Change detection takes `{"before": image, "after": image}`. Paths and URLs
+are not followed. Parameters are `band_names`, `nodata` and `offset` of the processor, and by task:
 
 | task | parameters | answer |
 |---|---|---|
@@ -42,7 +42,7 @@ TASKS = {
     "SpectralGPTForChangeDetection": CHANGE,
 }
 NUMBER = (int, float)
-PROCESSING = {"bands": list, "nodata": NUMBER, "offset": (*NUMBER, list, dict)}
+PROCESSING = {"band_names": list, "nodata": NUMBER, "offset": (*NUMBER, list, dict)}
 PARAMETERS: dict[str, dict[str, Any]] = {
     CLASSIFICATION: PROCESSING | {"top_k": int, "threshold": NUMBER},
     SEGMENTATION: PROCESSING | {"format": ("geotiff", "png")},
@@ -86,16 +86,16 @@ class EndpointHandler:
         output_format = options.pop("format", "geotiff")
         inputs = data["inputs"]
         if self.task != CHANGE:
-            image, bands = self._read(inputs, options.pop("bands", None))
+            image, band_names = self._read(inputs, options.pop("band_names", None))
         elif isinstance(inputs, Mapping) and {"before", "after"} == inputs.keys():
-            named = options.pop("bands", None)
-            (before, bands), (after, others) = (self._read(inputs[date], named) for date in ("before", "after"))
+            named = options.pop("band_names", None)
+            (before, band_names), (after, others) = (self._read(inputs[date], named) for date in ("before", "after"))
             image = (before, after)
-            if bands != others:
-                raise ValueError("Expected the same `bands` before and after.")
+            if band_names != others:
+                raise ValueError("Expected the same `band_names` before and after.")
         else:
             raise ValueError('Expected {"before": image, "after": image} as `inputs`.')
-        result = self.pipeline(image, **options, **({"bands": bands} if bands else {}))
+        result = self.pipeline(image, **options, **({"band_names": band_names} if band_names else {}))
         if self.task == FEATURES:
             return {"features": result.tolist(), "shape": list(result.shape)}
         if self.task == CLASSIFICATION:
@@ -115,12 +115,12 @@ class EndpointHandler:
                 raise ValueError(f"`{name}` has an impossible value: {value!r:.200}.")
         return dict(parameters)
 
-    def _read(self, image: Any, bands: list[str] | None) -> tuple[Any, list[str] | None]:
+    def _read(self, image: Any, band_names: list[str] | None) -> tuple[Any, list[str] | None]:
         """Return an image that the processor takes, small enough, and the names of its bands if they were given."""
-        if isinstance(image, Mapping) and {"tiff"} <= image.keys() <= {"tiff", "bands"}:
-            image, bands = image["tiff"], image.get("bands", bands)
-        elif isinstance(image, Mapping) and {"pixels"} <= image.keys() <= {"pixels", "bands"}:
-            image, bands = image["pixels"], image.get("bands", bands)
+        if isinstance(image, Mapping) and {"tiff"} <= image.keys() <= {"tiff", "band_names"}:
+            image, band_names = image["tiff"], image.get("band_names", band_names)
+        elif isinstance(image, Mapping) and {"pixels"} <= image.keys() <= {"pixels", "band_names"}:
+            image, band_names = image["pixels"], image.get("band_names", band_names)
         if isinstance(image, str):
             if len(image) * 3 // 4 > MAX_BYTES:
                 raise ValueError(f"Expected at most {MAX_BYTES} bytes, found {len(image) * 3 // 4}.")
@@ -131,9 +131,9 @@ class EndpointHandler:
         if isinstance(image, bytes | bytearray):
             if not 0 < len(image) <= MAX_BYTES:
                 raise ValueError(f"Expected 1 to {MAX_BYTES} bytes of a GeoTIFF, found {len(image)}.")
-            with self._open_raster(bytes(image), names=bands) as reader:
+            with self._open_raster(bytes(image), band_names=band_names) as reader:
                 _check_size(reader.height, reader.width)
-            return bytes(image), bands
+            return bytes(image), band_names
         if isinstance(image, list):
             try:
                 pixels = np.asarray(image, np.float32)
@@ -142,7 +142,7 @@ class EndpointHandler:
             if pixels.ndim != 3:
                 raise ValueError(f"Expected numbers (bands, height, width), found the shape {pixels.shape}.")
             _check_size(*pixels.shape[1:])
-            return pixels, bands
+            return pixels, band_names
         raise ValueError(
             f"Expected an image as base64 of a GeoTIFF or as nested lists (bands, height, width), found "
             f"{type(image).__name__}. (A body sent as image/tiff is decoded before it arrives, which keeps no bands.)"

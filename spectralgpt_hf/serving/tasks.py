@@ -179,7 +179,7 @@ class Models:
 
     def _normalise(self, upload: Upload) -> tuple[Any, Any]:
         statistics = None
-        if self._processor.normalization_scope == "given" and self._processor.measures_pixels:
+        if self._processor.statistics_scope == "given" and self._processor.measures_pixels:
             statistics = self._processor.measure_statistics(upload.raster)
         inputs, (report,) = self._processor.preprocess(upload.raster, statistics=statistics, report=True)
         return inputs, report

@@ -42,7 +42,7 @@ def build_processor(options: FineTuningOptions) -> SpectralGPTImageProcessor:
     """Return the processor of the pretrained SpectralGPT, or the default one, changed as the options say."""
     changes = {
         name: getattr(options, name)
-        for name in ("bands", "normalization", "normalization_scope", "mean", "std", "missing_bands")
+        for name in ("bands", "normalization", "statistics_scope", "mean", "std", "missing_bands")
         if getattr(options, name) is not None
     }
     changes["size"] = {"height": options.image_size, "width": options.image_size}

@@ -37,12 +37,12 @@ READERS: dict[str, dict[str, Callable[[FineTuningOptions, str], datasets.Dataset
         "bigearthnet_v2": lambda options, split: load_bigearthnet_v2(options.data_dir, split),
         "fmow": lambda options, split: load_fmow_sentinel(options.data_dir, split),
         "folder": lambda options, split: load_image_folder(
-            options.data_dir, split, bands=options.file_bands, class_names=options.class_names
+            options.data_dir, split, band_names=options.band_names, class_names=options.class_names
         ),
         "shards": lambda options, split: _labelled_shards(options.data_dir, split),
     },
     "segmentation": {
-        "segmunich": lambda options, split: load_segmunich(options.data_dir, split, bands=options.file_bands),
+        "segmunich": lambda options, split: load_segmunich(options.data_dir, split, band_names=options.band_names),
         "bigearthnet_v2": lambda options, split: load_bigearthnet_v2(options.data_dir, split, reference_maps=True),
         "folder": lambda options, split: load_image_masks(
             options.data_dir, split, images=options.images, **_maps(options, options.class_names)
@@ -90,11 +90,11 @@ def load_samples(task: Task, options: FineTuningOptions, processor: SpectralGPTI
     splits = {"train": options.train_split, "validation": options.validation_split, "test": options.test_split}
     rows = {name: load_dataset(task, options, split) for name, split in splits.items() if split != "none"}
     processor.statistics = None  # what a checkpoint was trained with before
-    given = processor.normalization_scope == "given" and processor.measures_pixels
+    given = processor.statistics_scope == "given" and processor.measures_pixels
     if options.statistics == "dataset":
         if not given:
             raise ValueError(
-                "`statistics: dataset` needs limits that are measured once: pass `--normalization_scope given`, and no "
+                "`statistics: dataset` needs limits that are measured once: pass `--statistics_scope given`, and no "
                 "`mean` and `std`."
             )
         processor.statistics = measure_over(rows["train"], processor, options.offset, options.data_seed or 0)
@@ -173,7 +173,7 @@ class Samples(torch.utils.data.Dataset):
         statistics = (self.statistics or {}).get(self.scenes[index])
         batch = self.processor.preprocess(
             dates,
-            bands=row["bands"],
+            band_names=row["bands"],
             offset=row.get("offset") if self.offset is None else self.offset,
             statistics=statistics and [statistics] * len(dates),
             segmentation_maps=maps,
@@ -222,9 +222,9 @@ def measure_by_scene(
     """Measure one radiometry for each scene, or for each pair of dates, of a dataset; by the scenes' names."""
     files = _files(dataset)
     scenes = dict(zip(dataset["scene" if "scene" in dataset.features else "id"], files))
-    names = dataset.features["pixels"].names
+    names = dataset.features["pixels"].band_names
     return {
-        scene: processor.measure_statistics(paths, bands=names, offset=offset)
+        scene: processor.measure_statistics(paths, band_names=names, offset=offset)
         for scene, paths in tqdm(scenes.items(), desc="Measuring scenes", disable=None)
     }
 
@@ -235,7 +235,7 @@ def measure_over(
     """Measure one radiometry over up to 256 samples of a dataset."""
     chosen = hold_out(dataset["id"], min(1.0, MEASURED / len(dataset)), seed)
     paths = [path for name, files in zip(dataset["id"], _files(dataset)) if name in chosen for path in files]
-    return processor.measure_statistics(paths, bands=dataset.features["pixels"].names, offset=offset)
+    return processor.measure_statistics(paths, band_names=dataset.features["pixels"].band_names, offset=offset)
 
 
 def class_weights(kind: str, samples: Samples) -> list[float] | None:
@@ -292,7 +292,7 @@ def _maps(options: FineTuningOptions, names: Sequence[str] | None) -> dict[str, 
         "classes": {code: name for code, name in enumerate(names) if code not in ignored},
         "ignore": ignored,
         "masks": options.masks,
-        "bands": options.file_bands,
+        "band_names": options.band_names,
         "size": options.image_size,
         "stride": options.crop_stride,
     }
@@ -302,7 +302,7 @@ def _files(dataset: datasets.Dataset) -> list[list[str]]:
     """Return the paths of each row's dates, without reading any."""
     columns = [name for name in ("pixels", "pixels_after") if name in dataset.features]
     if not isinstance(dataset.features["pixels"], MultispectralImage):
-        raise ValueError("Statistics are measured once on files only: for shards set `normalization_scope` to image.")
+        raise ValueError("Statistics are measured once on files only: for shards set `statistics_scope` to image.")
     references = dataset.select_columns(columns)
     for name in columns:
         references = references.cast_column(name, replace(dataset.features[name], decode=False))

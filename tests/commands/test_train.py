@@ -187,7 +187,7 @@ def test_a_segmentation_checkpoint_reloads_with_identical_logits_and_maps_throug
     assert len(model.config.class_weights) == 3
     rows = load_image_masks(maps, "all", classes=CLASSES, size=32)
     with torch.no_grad():
-        again = model(**processor([row["pixels"] for row in rows], bands=rows[0]["bands"])).logits
+        again = model(**processor([row["pixels"] for row in rows], band_names=rows[0]["bands"])).logits
     assert torch.equal(logits[0], again)
     path = next((maps / "images").glob("*.tif"))
     result = pipeline("multispectral-image-segmentation", model=str(tmp_path / "model"))(str(path))
@@ -207,13 +207,13 @@ def test_change_is_detected_on_one_radiometry_and_scored_on_the_whole_scene(pair
     result = detect((str(pair / "before" / "a.tif"), str(pair / "after" / "a.tif")))
     assert result["map"].pixels.shape == (1, 64, 64)
     processor = SpectralGPTImageProcessor.from_pretrained(tmp_path / "model")
-    assert processor.normalization_scope == "given"
+    assert processor.statistics_scope == "given"
 
 
 def test_statistics_of_the_training_set_go_with_the_checkpoint(tmp_path):
     data = tmp_path / "data"
     write_maps(data, [(128, 0), (256, 256), (300, 40), (40, 300)], 32)
-    once = {"normalization": "percentile", "normalization_scope": "given", "statistics": "dataset"}
+    once = {"normalization": "percentile", "statistics_scope": "given", "statistics": "dataset"}
     metrics = run("segmentation", tmp_path, data, class_names=CLASSES, resume_from_checkpoint="last", **once)
     segment = pipeline("multispectral-image-segmentation", model=str(tmp_path / "model"))
     right = [
@@ -223,7 +223,7 @@ def test_statistics_of_the_training_set_go_with_the_checkpoint(tmp_path):
     assert np.mean(right) == pytest.approx(metrics["test"]["scores"]["oa"], abs=1e-6)
     processor = SpectralGPTImageProcessor.from_pretrained(tmp_path / "model")
     assert len(processor.statistics["percentile_99"]) == 12
-    with pytest.raises(ValueError, match="pass `--normalization_scope given`"):
+    with pytest.raises(ValueError, match="pass `--statistics_scope given`"):
         run("segmentation", tmp_path / "other", data, class_names=CLASSES, statistics="dataset")
 
 

@@ -155,7 +155,7 @@ def test_each_released_file_gets_its_own_bands_and_normalisation(name, content, 
     processor = SpectralGPTImageProcessor.from_pretrained(folder)
 
     assert model.config.bands == processor.bands == bands
-    assert (processor.normalization, processor.normalization_scope) == ("minmax", "image")
+    assert (processor.normalization, processor.statistics_scope) == ("minmax", "image")
     assert labels is None or labels in model.config.id2label.items()
 
 

@@ -37,4 +37,4 @@ def test_recipes_state_what_the_authors_ran():
 
 @pytest.mark.parametrize("name", ["segmunich", "oscd"])
 def test_recipes_for_maps_measure_their_radiometry_once(name):
-    assert build_processor(read(name)).normalization_scope == "given"
+    assert build_processor(read(name)).statistics_scope == "given"

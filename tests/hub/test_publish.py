@@ -107,7 +107,7 @@ def test_a_checkpoint_is_published_from_the_command_line_and_loads_everywhere(hu
     processor = SpectralGPTImageProcessor.from_pretrained(NAME, cache_dir=tmp_path / "cache")
     image = torch.arange(12 * 32 * 32).reshape(12, 32, 32) % 4093
     with torch.no_grad():
-        pooled = model(**processor(image, bands=processor.bands, return_tensors="pt")).pooler_output[0]
+        pooled = model(**processor(image, band_names=processor.bands, return_tensors="pt")).pooler_output[0]
 
     torch.save(image, tmp_path / "image.pt")
     settings = {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}

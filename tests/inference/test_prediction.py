@@ -222,7 +222,7 @@ def test_a_cloud_mask_is_left_out(scene, predict):
 
 def test_normalisation_of_each_tile_is_possible_and_warns_of_seams(scene, predict):
     with pytest.warns(UserWarning, match="seams"):
-        path = predict(scene, normalization="tile")
+        path = predict(scene, statistics_scope="tile")
     with rasterio.open(path) as dataset:
         assert "statistics" not in dataset.tags()
         assert dataset.tags()["normalization"] == "minmax, limits per tile"
@@ -342,16 +342,16 @@ def test_several_labels_have_probabilities_of_their_own(scene, predict):
 
 def test_statistics_of_the_checkpoint_are_used_and_stated(scene, tmp_path, predict):
     with open_raster(scene) as reader:
-        statistics = processor().measure_statistics(reader.read().pixels, bands=reader.bands)
+        statistics = processor().measure_statistics(reader.read().pixels, band_names=reader.bands)
     measured = predict(scene, "measured.tif", processor=processor(normalization="percentile"))
-    given = processor(normalization="percentile", normalization_scope="given", statistics=statistics)
+    given = processor(normalization="percentile", statistics_scope="given", statistics=statistics)
     known = predict(scene, "known.tif", processor=given)
     np.testing.assert_array_equal(read(known), read(measured))
     with rasterio.open(known) as dataset:
         assert dataset.tags()["normalization"] == "percentile, limits per given"
         assert json.loads(dataset.tags()["statistics"]) == statistics
     brighter = {**statistics, "percentile_99": [2 * value for value in statistics["percentile_99"]]}
-    given = processor(normalization="percentile", normalization_scope="given", statistics=brighter)
+    given = processor(normalization="percentile", statistics_scope="given", statistics=brighter)
     assert (read(predict(scene, "brighter.tif", processor=given)) != read(known)).any()
 
 

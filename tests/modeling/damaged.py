@@ -159,13 +159,18 @@ def outcome(damaged: Damaged) -> dict[str, Any]:
     return {"kind": damaged.kind, "name": damaged.name, "must_fail": damaged.must_fail, **ends}
 
 
+def _names_of(source: Any) -> dict[str, Any]:
+    """An array file names no bands."""
+    return {"band_names": L2A_BANDS} if str(source).endswith(".npy") else {}
+
+
 def _read_whole(source: Any) -> bool:
-    raster = read_raster(source, bands=L2A_BANDS)
+    raster = read_raster(source, bands=L2A_BANDS, **_names_of(source))
     return bool(np.isfinite(raster.pixels[:, raster.valid]).all())
 
 
 def _read_window(source: Any) -> bool:
-    with open_raster(source, bands=L2A_BANDS) as reader:
+    with open_raster(source, bands=L2A_BANDS, **_names_of(source)) as reader:
         raster = reader.read((0, 0, min(8, reader.width), min(8, reader.height)))
     return bool(np.isfinite(raster.pixels[:, raster.valid]).all())
 

@@ -126,7 +126,7 @@ def test_bands_go_by_name_whatever_their_order_and_spelling():
     pixels, processor = image(), SpectralGPTImageProcessor()
     order = np.random.default_rng(0).permutation(12)
     names = ["coastal", "Blue", "b03", "RED", "B05", "B06", "B07", "nir", "nir_narrow", "B09", "swir16", "B12"]
-    shuffled = processor(pixels[order], bands=[names[i] for i in order])
+    shuffled = processor(pixels[order], band_names=[names[i] for i in order])
     torch.testing.assert_close(shuffled.pixel_values, processor(pixels).pixel_values, rtol=0, atol=0)
 
 
@@ -136,27 +136,27 @@ def test_eurosat_order_gives_the_same_input_as_standard_order(named_in_file, tmp
     eurosat = pixels[[L1C_BANDS.index(band) for band in EUROSAT_FILE_BANDS]]
     processor = SpectralGPTImageProcessor()
     path = write(tmp_path / "Forest_1.tif", eurosat, EUROSAT_FILE_BANDS if named_in_file else None)
-    bands = {} if named_in_file else {"bands": EUROSAT_FILE_BANDS}
+    bands = {} if named_in_file else {"band_names": EUROSAT_FILE_BANDS}
     values = processor(path, offset=0, **bands).pixel_values
-    expected = processor(pixels, bands=L1C_BANDS, offset=0).pixel_values
+    expected = processor(pixels, band_names=L1C_BANDS, offset=0).pixel_values
     torch.testing.assert_close(values, expected, rtol=0, atol=0)
     np.testing.assert_array_equal(values[0].numpy(), minmax(np.delete(pixels, 10, axis=0)))
 
 
 def test_13_unnamed_bands_are_taken_for_l1c_with_a_warning_and_other_counts_are_refused():
     processor = SpectralGPTImageProcessor()
-    with pytest.warns(UserWarning, match=r"image 0: 13 unnamed bands were taken for those of an L1C.*`bands=`"):
+    with pytest.warns(UserWarning, match=r"image 0: 13 unnamed bands were taken for those of an L1C.*`band_names=`"):
         values = processor(image(bands=13), offset=0).pixel_values
     assert values.shape[1] == 12
-    with pytest.raises(ValueError, match=r"image 0: 5 unnamed bands.*expected 12 \(B1 B2.*Pass `bands=`"):
+    with pytest.raises(ValueError, match=r"image 0: 5 unnamed bands.*expected 12 \(B1 B2.*Pass `band_names=`"):
         processor(image(bands=5))
     with pytest.raises(ValueError, match="a band name for each of the 12 channels, found 3"):
-        processor(image(), bands=["B2", "B3", "B4"])
+        processor(image(), band_names=["B2", "B3", "B4"])
 
 
 def test_missing_bands_are_refused_by_default():
     with pytest.raises(ValueError, match=r"missing: B1 B9.*`missing_bands`.: nearest"):
-        SpectralGPTImageProcessor()(image(bands=10), bands=SEGMUNICH_BANDS)
+        SpectralGPTImageProcessor()(image(bands=10), band_names=SEGMUNICH_BANDS)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_missing_bands_are_refused_by_default():
 def test_a_missing_band_is_replaced_with_a_warning_that_says_by_what(policy, stand_in):
     pixels = image(bands=10)
     with pytest.warns(UserWarning, match="missing bands were replaced: B1 by") as record:
-        values = SpectralGPTImageProcessor(missing_bands=policy)([pixels, pixels], bands=SEGMUNICH_BANDS)
+        values = SpectralGPTImageProcessor(missing_bands=policy)([pixels, pixels], band_names=SEGMUNICH_BANDS)
     assert len(record) == 1
     expected = minmax(stand_in(pixels.astype(np.float32))[None])
     np.testing.assert_allclose(values.pixel_values[0, :1].numpy(), expected, atol=1e-6)
@@ -175,7 +175,7 @@ def test_a_missing_band_is_replaced_with_a_warning_that_says_by_what(policy, sta
 def test_groups_without_any_of_their_bands_are_masked():
     bands = [band for band in L2A_BANDS if band not in ("B1", "B2", "B3", "B5")]
     with pytest.warns(UserWarning, match="missing bands were replaced"):
-        batch = SpectralGPTImageProcessor(missing_bands="mask")(image(bands=8), bands=bands)
+        batch = SpectralGPTImageProcessor(missing_bands="mask")(image(bands=8), band_names=bands)
     assert batch.attention_mask.view(4, 16).amin(1).tolist() == [0, 1, 1, 1]
     assert batch.attention_mask.view(4, 16).amax(1).tolist() == [0, 1, 1, 1]
     assert batch.pixel_values.isfinite().all()
@@ -202,8 +202,8 @@ ZSCORE = {
 @pytest.mark.parametrize("offset", [-1000, dict.fromkeys(L1C_BANDS, -1000), [-1000] * 13])
 def test_a_chip_with_an_offset_gives_the_same_zscored_input_when_the_offset_is_given(offset):
     pixels, processor = image(bands=13), SpectralGPTImageProcessor(**ZSCORE)
-    plain = processor(pixels, bands=L1C_BANDS, offset=0).pixel_values
-    shifted = processor(pixels + 1000, bands=L1C_BANDS, offset=offset).pixel_values
+    plain = processor(pixels, band_names=L1C_BANDS, offset=0).pixel_values
+    shifted = processor(pixels + 1000, band_names=L1C_BANDS, offset=offset).pixel_values
     torch.testing.assert_close(shifted, plain, rtol=0, atol=0)
     expected = (pixels[11].astype(np.float32) - np.float32(2368.51)) / np.float32(1300)
     np.testing.assert_allclose(plain[0, 10].numpy(), expected, rtol=1e-6)
@@ -213,10 +213,10 @@ def test_b10_shows_an_offset_that_nothing_states_and_is_not_guessed_away():
     pixels, processor = image(bands=13), SpectralGPTImageProcessor(**ZSCORE)
     pixels[10] = 1010
     with pytest.warns(UserWarning, match=r"image 0: the median of B10 is 900 or more.*pass `offset=-1000`"):
-        values = processor(pixels, bands=L1C_BANDS).pixel_values
-    torch.testing.assert_close(values, processor(pixels, bands=L1C_BANDS, offset=0).pixel_values, rtol=0, atol=0)
+        values = processor(pixels, band_names=L1C_BANDS).pixel_values
+    torch.testing.assert_close(values, processor(pixels, band_names=L1C_BANDS, offset=0).pixel_values, rtol=0, atol=0)
     pixels[10] = 30
-    processor(pixels, bands=L1C_BANDS)
+    processor(pixels, band_names=L1C_BANDS)
 
 
 def test_real_chips_with_an_unstated_offset_are_recognised(shared_data):
@@ -260,7 +260,7 @@ def test_negative_reflectance_is_kept():
 def test_given_statistics_are_one_radiometry_for_all_parts_of_a_scene(tmp_path):
     scene = image(height=64, width=64)
     scene[0, :8, :8] = 60000  # a cloud
-    processor = SpectralGPTImageProcessor(normalization_scope="given")
+    processor = SpectralGPTImageProcessor(statistics_scope="given")
     statistics = processor.measure_statistics(write(tmp_path / "scene.tif", scene, L2A_BANDS))
     statistics = json.loads(json.dumps(statistics))
     np.testing.assert_allclose(statistics["percentile_99"], np.percentile(scene, 99, axis=(1, 2)), rtol=1e-5)
@@ -274,7 +274,7 @@ def test_given_statistics_are_one_radiometry_for_all_parts_of_a_scene(tmp_path):
     np.testing.assert_allclose(values.numpy(), expected, rtol=1e-4, atol=1e-4)
     with pytest.raises(ValueError, match="measure them once"):
         processor(tiles)
-    SpectralGPTImageProcessor(normalization_scope="given", statistics=statistics).save_pretrained(tmp_path)
+    SpectralGPTImageProcessor(statistics_scope="given", statistics=statistics).save_pretrained(tmp_path)
     saved = SpectralGPTImageProcessor.from_pretrained(tmp_path)
     assert not saved.measures_pixels
     assert torch.equal(saved(tiles).pixel_values, values)
@@ -469,7 +469,7 @@ def test_the_report_says_what_was_assumed_and_done(tmp_path):
     path = write(tmp_path / "chip.tif", pixels, L1C_BANDS)
     _, (report,) = SpectralGPTImageProcessor()(path, offset=-100, report=True)
     assert report.source == str(path)
-    assert report.input_bands == L1C_BANDS
+    assert report.band_names == L1C_BANDS
     assert report.bands == L2A_BANDS
     assert report.offsets == (-100.0,) * 13
     assert report.valid_share == 0.75
@@ -530,7 +530,7 @@ def test_real_images_of_every_kind_become_input(shared_data):
 
 def test_a_real_pair_with_borders_and_missing_bands_becomes_input(shared_data):
     paths = sorted((shared_data / "change_australia").glob("p*.tif"))
-    processor = SpectralGPTImageProcessor(missing_bands="nearest", normalization_scope="given")
+    processor = SpectralGPTImageProcessor(missing_bands="nearest", statistics_scope="given")
     with pytest.warns(UserWarning, match="B8A by B8, B12 by B11"):
         statistics = processor.measure_statistics(paths)
     with pytest.warns(UserWarning, match="B8A by B8, B12 by B11"):
@@ -555,7 +555,7 @@ def test_a_tensor_stays_on_its_device():
 ALL_SETTINGS = {
     "bands": [*SEGMUNICH_BANDS, "mean", "mean"],
     "normalization": "sigma_clip",
-    "normalization_scope": "given",
+    "statistics_scope": "given",
     "mean": [float(i) for i in range(12)],
     "std": [float(i + 1) for i in range(12)],
     "size": {"height": 96, "width": 128},
@@ -584,7 +584,7 @@ def test_every_setting_survives_saving_and_loading(tmp_path):
     ("settings", "message"),
     [
         ({"normalization": "z-score"}, "`normalization` must be one of 'minmax', 'percentile', 'zscore', 'sigma_clip'"),
-        ({"normalization_scope": "tile"}, "`normalization_scope` must be one of 'image', 'given'"),
+        ({"statistics_scope": "tile"}, "`statistics_scope` must be one of 'image', 'given'"),
         ({"missing_bands": "zero"}, "`missing_bands` must be one of 'error', 'nearest', 'mean', 'mask'"),
         ({"normalization": "zscore"}, "`mean` must be given for normalization='zscore'"),
         ({"mean": [1.0, 2.0]}, "`mean` must have a value for each of the 12 bands, got 2"),

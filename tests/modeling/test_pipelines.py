@@ -91,7 +91,7 @@ def test_top_k_and_threshold_limit_the_labels():
 
 def test_processing_arguments_reach_the_processor():
     classify, pixels = make_pipeline(CLASSIFICATION), image()
-    reverse = classify(pixels[::-1], bands=L2A_BANDS[::-1])
+    reverse = classify(pixels[::-1], band_names=L2A_BANDS[::-1])
     assert scores(reverse) == scores(classify(pixels))
     mask = np.arange(32)[:, None] * np.ones((1, 32)) < 16
     assert scores(classify(pixels, mask=mask)) != scores(classify(pixels))
@@ -151,7 +151,7 @@ def test_a_segmentation_lies_on_the_grid_of_its_file(tmp_path):
 
 
 def test_a_processor_that_wants_statistics_gets_those_of_each_image():
-    processor = SpectralGPTImageProcessor(normalization_scope="given")
+    processor = SpectralGPTImageProcessor(statistics_scope="given")
     extract, pixels = make_pipeline(FEATURES, processor), image()
     statistics = processor.measure_statistics(pixels)
     torch.testing.assert_close(extract(pixels), extract(pixels, statistics=statistics))

@@ -75,7 +75,7 @@ def test_a_eurosat_file_reads_right_once_its_order_is_named(tmp_path, shared_dat
         pixels = dataset.read(window=Window(0, 0, 64, 64))
     by_name = dict(zip(L1C_BANDS, pixels))
     path = write_geotiff(tmp_path / "River_1.tif", np.stack([by_name[band] for band in EUROSAT_FILE_BANDS]))
-    raster = read_raster(path, bands=L1C_BANDS, names=EUROSAT_FILE_BANDS)
+    raster = read_raster(path, bands=L1C_BANDS, band_names=EUROSAT_FILE_BANDS)
     np.testing.assert_array_equal(raster.pixels, pixels)
 
 
@@ -192,7 +192,7 @@ def test_resolution_none_is_the_finest_of_the_source(tmp_path):
 
 
 def test_a_nearly_10_m_grid_is_left_alone(shared_data):
-    raster = read_raster(shared_data / "series_slovenia" / "eolearn_L1C_2015-07-11.tif", names=L1C_BANDS)
+    raster = read_raster(shared_data / "series_slovenia" / "eolearn_L1C_2015-07-11.tif", band_names=L1C_BANDS)
     assert raster.pixels.shape == (13, 101, 100)
     assert raster.pixels.dtype == np.uint16
 
@@ -313,7 +313,7 @@ def test_an_alpha_band_says_what_is_valid_and_is_no_band(tmp_path, resolution):
     expected = np.kron(pixels[3] > 0, np.ones((1, 1), bool))
     if resolution == 20:
         expected = expected[::2, ::2]
-    raster = read_raster(path, names=["B4", "B3", "B2"], resolution=resolution)
+    raster = read_raster(path, band_names=["B4", "B3", "B2"], resolution=resolution)
     assert raster.pixels.shape[0] == 3
     np.testing.assert_array_equal(raster.valid, expected)
 
@@ -625,12 +625,12 @@ def test_bytes_that_refer_to_other_files_are_refused(tmp_path):
 def test_an_array_file_needs_the_names_of_its_bands(tmp_path, dtype):
     array = numbers(2, 5, 6, dtype)
     np.save(tmp_path / "a.npy", array)
-    with pytest.raises(ValueError, match=r"a\.npy: an \.npy array carries no band names: pass `bands`"):
+    with pytest.raises(ValueError, match=r"a\.npy: an \.npy array names no bands: pass `band_names`"):
         read_raster(tmp_path / "a.npy")
-    raster = read_raster(tmp_path / "a.npy", bands=["B8", "B4"])
+    raster = read_raster(tmp_path / "a.npy", band_names=["B8", "B4"])
     assert raster.bands == ("B8", "B4")
     np.testing.assert_array_equal(raster.pixels, array)
-    selected = read_raster(tmp_path / "a.npy", bands=["B4"], names=["B8", "B4"])
+    selected = read_raster(tmp_path / "a.npy", bands=["B4"], band_names=["B8", "B4"])
     np.testing.assert_array_equal(selected.pixels, array[1:])
 
 
@@ -653,7 +653,7 @@ def test_a_container_of_several_rasters_is_refused_with_its_parts(tmp_path):
         write_geotiff(tmp_path / "a.gpkg", numbers(3, dtype=np.uint8), **layer)
     with pytest.raises(ValueError, match=r"a\.gpkg: expected a raster, found no bands; pass one .*:part_1, .*:part_2"):
         read_raster(tmp_path / "a.gpkg")
-    part = read_raster(f"GPKG:{tmp_path / 'a.gpkg'}:part_2", names=["B4", "B3", "B2"])
+    part = read_raster(f"GPKG:{tmp_path / 'a.gpkg'}:part_2", band_names=["B4", "B3", "B2"])
     assert part.pixels.shape[0] == 3
 
 

@@ -36,7 +36,7 @@ pixels = torch.load(results + "/input.pt")
 outputs = {}
 for source, prefix in ((folder, "first"), (saved_again, "again")):
     processor = AutoImageProcessor.from_pretrained(source, trust_remote_code=True)
-    inputs = processor(pixels, bands=processor.bands, return_tensors="pt")
+    inputs = processor(pixels, band_names=processor.bands, return_tensors="pt")
     model = AutoModel.from_pretrained(source, trust_remote_code=True).eval()
     pretraining = AutoModelForPreTraining.from_pretrained(source, trust_remote_code=True).eval()
     classifier = AutoModelForImageClassification.from_pretrained(source, trust_remote_code=True).eval()
@@ -94,7 +94,7 @@ def test_a_checkpoint_loads_where_the_package_is_not_installed_and_again_after_b
     run_without_the_package(tmp_path, str(folder), str(again), str(tmp_path))
 
     assert code_in(again) == CODE
-    inputs = processor(pixels, bands=processor.bands, return_tensors="pt")
+    inputs = processor(pixels, band_names=processor.bands, return_tensors="pt")
     outputs = load_file(tmp_path / "output.safetensors")
     with torch.no_grad():
         pooled = model.spectralgpt(**inputs).pooler_output

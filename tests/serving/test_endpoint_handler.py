@@ -76,7 +76,7 @@ def test_labels_are_the_same_for_bytes_base64_and_arrays_and_those_of_the_pipeli
     classify = pipeline("multispectral-image-classification", model=str(checkpoints / "classification"), device="cpu")
     expected = [{"label": entry["label"], "score": pytest.approx(entry["score"], abs=1e-6)} for entry in classify(tiff)]
     assert answer == expected[:2]
-    array = {"pixels": pixels[::-1].tolist(), "bands": L2A_BANDS[::-1]}
+    array = {"pixels": pixels[::-1].tolist(), "band_names": L2A_BANDS[::-1]}
     for inputs in (tiff, {"inputs": {"tiff": text(tiff)}}, {"inputs": array}, {"inputs": pixels.tolist()}):
         assert ask(f"{endpoint}/classification", inputs) == expected
 

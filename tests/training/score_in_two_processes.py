@@ -36,7 +36,7 @@ def main(folder: Path) -> None:
     dataset = build_dataset(
         folder,
         [file.stem for file in files],
-        MultispectralImage(list(L2A_BANDS), names=list(L2A_BANDS)),
+        MultispectralImage(list(L2A_BANDS), band_names=list(L2A_BANDS)),
         [str(file) for file in files],
         labels=(List(ClassLabel(names=["a", "b", "c"])), labels),
     )

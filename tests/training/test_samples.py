@@ -36,11 +36,11 @@ def pair(tmp_path):
     after = before + np.uint16(1000) * mask
     for name, pixels in (("before", before), ("after", after), ("masks", mask)):
         write_image(tmp_path / name / "a.tif", pixels)
-    return load_change_pairs(tmp_path, "all", bands=BANDS, size=16, stride=8)
+    return load_change_pairs(tmp_path, "all", band_names=BANDS, size=16, stride=8)
 
 
 def test_both_dates_of_all_windows_share_the_scenes_radiometry(pair):
-    processor = SpectralGPTImageProcessor(normalization_scope="given")
+    processor = SpectralGPTImageProcessor(statistics_scope="given")
     samples = Samples(pair, processor, measure_by_scene(pair, processor))
     for sample in samples:
         unchanged = sample["labels"] == 0
@@ -73,7 +73,7 @@ def test_shards_with_labels_are_read_as_they_were_written(tmp_path):
     assert samples.multi_label
     assert [sample["labels"].tolist() for sample in samples] == [[1, 0, 1], [0, 1, 1], [0, 0, 1]]
     assert torch.equal(
-        samples[1]["pixel_values"], SpectralGPTImageProcessor()(images[1], bands=BANDS)["pixel_values"][0]
+        samples[1]["pixel_values"], SpectralGPTImageProcessor()(images[1], band_names=BANDS)["pixel_values"][0]
     )
 
 
@@ -89,7 +89,7 @@ def write_classes(folder) -> None:
 def test_random_crops_of_images_of_any_size_carry_their_pixels_without_data_along(tmp_path):
     write_classes(tmp_path)
     settings = options(
-        tmp_path, file_bands=BANDS, train_split="all", validation_split="none", test_split="none", crop_scale=1.0
+        tmp_path, band_names=BANDS, train_split="all", validation_split="none", test_split="none", crop_scale=1.0
     )
     train = load_samples("classification", settings, SpectralGPTImageProcessor(size=16))["train"]
     batch = collate([train[index] for index in range(len(train))])
@@ -105,7 +105,7 @@ def test_random_crops_of_images_of_any_size_carry_their_pixels_without_data_alon
 def test_what_a_sample_becomes_depends_on_its_number_and_the_epoch_alone(tmp_path):
     write_classes(tmp_path)
     settings = options(
-        tmp_path, file_bands=BANDS, train_split="all", validation_split="none", test_split="none", crop_scale=0.2
+        tmp_path, band_names=BANDS, train_split="all", validation_split="none", test_split="none", crop_scale=0.2
     )
     train = load_samples("classification", settings, SpectralGPTImageProcessor(size=16))["train"]
     augment = Augmentation(settings)
@@ -117,7 +117,7 @@ def test_what_a_sample_becomes_depends_on_its_number_and_the_epoch_alone(tmp_pat
 
 def test_a_share_of_the_training_split_is_the_same_each_time(tmp_path):
     write_classes(tmp_path)
-    settings = options(tmp_path, file_bands=BANDS, train_split="all", train_share=0.5, data_seed=1)
+    settings = options(tmp_path, band_names=BANDS, train_split="all", train_share=0.5, data_seed=1)
     chosen = load_dataset("classification", settings, "all")["id"]
     assert len(chosen) == 3
     assert list(chosen) == list(load_dataset("classification", settings, "all")["id"])
@@ -132,7 +132,7 @@ def test_scenes_of_single_images_are_measured_one_by_one(tmp_path):
     for number in (1, 2):
         write_image(tmp_path / "images" / f"{number}.tif", np.full((12, 16, 16), 1000 * number, np.uint16))
         write_image(tmp_path / "masks" / f"{number}.png", np.zeros((16, 16), np.uint8))
-    rows = load_image_masks(tmp_path, "all", classes=["a"], bands=BANDS)
+    rows = load_image_masks(tmp_path, "all", classes=["a"], band_names=BANDS)
     found = measure_by_scene(rows, SpectralGPTImageProcessor())
     assert {scene: values["mean"][0] for scene, values in found.items()} == {"1": 1000, "2": 2000}
 
@@ -140,7 +140,7 @@ def test_scenes_of_single_images_are_measured_one_by_one(tmp_path):
 def test_centre_crops_for_scoring_carry_their_pixels_without_data_along(tmp_path):
     write_classes(tmp_path)
     settings = options(
-        tmp_path, file_bands=BANDS, train_split="none", validation_split="none", test_split="all", eval_resize=20
+        tmp_path, band_names=BANDS, train_split="none", validation_split="none", test_split="all", eval_resize=20
     )
     test = load_samples("classification", settings, SpectralGPTImageProcessor(size=16))["test"]
     batch = collate([test[index] for index in range(len(test))])

@@ -51,13 +51,13 @@ class MultispectralImage(_Reference):
 
     Attributes:
         bands: Canonical name of each channel.
-        names: What the files hold, in their order, where they do not say it themselves (as `names` of `open_raster`).
+        band_names: What the files hold, in their order, where they do not say it themselves (as for `open_raster`).
         decode: Whether rows hold pixels, or `{"path", "window", "extent"}`: what to open; (left, top, width, height)
             to read, in pixels, or None for all; (height, width) beyond which nothing counts, or None.
     """
 
     bands: list[str]
-    names: list[str] | None = None
+    band_names: list[str] | None = None
     decode: bool = True
     _type: str = field(default="MultispectralImage", init=False, repr=False)
 
@@ -68,7 +68,7 @@ class MultispectralImage(_Reference):
             FileNotFoundError: If there is no such file.
             ValueError: If it is damaged or lacks a band. The message names it.
         """
-        raster, padding = _read(value, self.bands, self.names)
+        raster, padding = _read(value, self.bands, self.band_names)
         return np.pad(np.where(raster.valid, raster.pixels, 0), ((0, 0), *padding))
 
 
@@ -123,10 +123,10 @@ class SegmentationMap(_Reference):
 
 
 def _read(
-    value: Mapping[str, Any], bands: list[str] | None = None, names: list[str] | None = None
+    value: Mapping[str, Any], bands: list[str] | None = None, band_names: list[str] | None = None
 ) -> tuple[Raster, tuple[tuple[int, int], tuple[int, int]]]:
     """Read the part of a reference that counts, and say how many rows and columns its window has beyond that."""
-    with open_raster(value["path"], bands, resolution=None, names=names) as reader:
+    with open_raster(value["path"], bands, resolution=None, band_names=band_names) as reader:
         window, extent = value["window"], value["extent"]
         left, top, width, height = (0, 0, reader.width, reader.height) if window is None else map(int, window)
         rows, columns = (reader.height, reader.width) if extent is None else map(int, extent)

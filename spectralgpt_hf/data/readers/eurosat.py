@@ -62,7 +62,7 @@ def load_eurosat(
     if missing:
         raise FileNotFoundError(f"{missing[0]}: no such image, and {len(missing) - 1} more of the split are missing.")
     bands = list(EUROSAT_FILE_BANDS)
-    image_type = MultispectralImage(bands, names=bands)
+    image_type = MultispectralImage(bands, band_names=bands)
     return build_dataset(root, ids, image_type, paths, label=(ClassLabel(names=list(EUROSAT_CLASSES)), labels))
 
 

@@ -63,7 +63,7 @@ def load_fmow_sentinel(root: PathLike, split: str = "train") -> Dataset:
     return build_dataset(
         root,
         [PurePosixPath(path).stem for path in relative],
-        MultispectralImage(bands, names=bands),
+        MultispectralImage(bands, band_names=bands),
         [os.path.join(folder, path) for path in relative],
         label=(ClassLabel(names=list(FMOW_CLASSES)), labels),
         date=(Value("string"), dates),

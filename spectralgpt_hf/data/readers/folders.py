@@ -29,7 +29,7 @@ def load_image_folder(
     root: PathLike,
     split: str = "train",
     *,
-    bands: Sequence[str] | None = None,
+    band_names: Sequence[str] | None = None,
     class_names: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Dataset:
@@ -40,7 +40,7 @@ def load_image_folder(
     Args:
         root: The parent of the classes' folders, or of the splits'.
         split: "train", "validation", "test" or "all"; see the module for splits without a folder.
-        bands: Names of the files' bands, in order, where the files do not say them.
+        band_names: Names of the files' bands, in order, where the files do not say them.
         class_names: The classes, in the order of their numbers. Defaults to the names of the folders, alphabetically.
         seed: Of the samples held out.
 
@@ -62,7 +62,7 @@ def load_image_folder(
 
     samples = _select(base, parts, split, seed, list_samples)
     paths, labels = [path for path, _ in samples.values()], [label for _, label in samples.values()]
-    image = _image_type(base, paths, bands)
+    image = _image_type(base, paths, band_names)
     return build_dataset(base, list(samples), image, paths, label=(ClassLabel(names=names), labels))
 
 
@@ -73,7 +73,7 @@ def load_image_masks(
     classes: Sequence[str] | Mapping[int, str],
     images: str = "images",
     masks: str = "masks",
-    bands: Sequence[str] | None = None,
+    band_names: Sequence[str] | None = None,
     ignore: Collection[int] = (IGNORE_INDEX,),
     size: int | None = None,
     stride: int | None = None,
@@ -90,7 +90,7 @@ def load_image_masks(
         images: Folder of the images, or a pattern such as `pre_*.tif`. Files of one sample have the same name; where
             each pattern matches one file only, names may differ.
         masks: Folder of the maps, or a pattern.
-        bands: As in `load_image_folder`.
+        band_names: As in `load_image_folder`.
         ignore: Values of the maps that mean no class.
         size, stride: Crops, in pixels, as in `build_scene_dataset`.
         seed: Of the samples held out.
@@ -99,7 +99,7 @@ def load_image_masks(
         FileNotFoundError: If a folder is missing, or an image or a map has no counterpart.
         ValueError: If `split` is unknown, there is no image, its bands have no names, or a map has another size.
     """
-    return _load_scenes(root, split, [images], masks, bands, _map_type(classes, ignore), size, stride, seed)
+    return _load_scenes(root, split, [images], masks, band_names, _map_type(classes, ignore), size, stride, seed)
 
 
 def load_change_pairs(
@@ -110,7 +110,7 @@ def load_change_pairs(
     before: str = "before",
     after: str = "after",
     masks: str = "masks",
-    bands: Sequence[str] | None = None,
+    band_names: Sequence[str] | None = None,
     ignore: Collection[int] = (IGNORE_INDEX,),
     size: int | None = None,
     stride: int | None = None,
@@ -121,7 +121,7 @@ def load_change_pairs(
     Rows hold what `build_scene_dataset` says, for two dates. Arguments and errors are those of `load_image_masks`; maps
     that store change as 255 need `classes={0: "no change", 255: "change"}, ignore=()`.
     """
-    return _load_scenes(root, split, [before, after], masks, bands, _map_type(classes, ignore), size, stride, seed)
+    return _load_scenes(root, split, [before, after], masks, band_names, _map_type(classes, ignore), size, stride, seed)
 
 
 _SUFFIXES = (".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg", ".npy", ".img", ".vrt")
@@ -132,7 +132,7 @@ def _load_scenes(
     split: str,
     images: list[str],
     masks: str,
-    bands: Sequence[str] | None,
+    band_names: Sequence[str] | None,
     map_type: SegmentationMap,
     size: int | None,
     stride: int | None,
@@ -144,7 +144,7 @@ def _load_scenes(
     patterns = [*images, masks]
     samples = _select(base, _split_folders(base), split, seed, lambda folder: _match(folder, patterns))
     scenes = [Scene(name, tuple(map(str, files[:-1])), str(files[-1])) for name, files in samples.items()]
-    image = _image_type(base, [scene.images[0] for scene in scenes], bands)
+    image = _image_type(base, [scene.images[0] for scene in scenes], band_names)
     return build_scene_dataset(base, scenes, image, map_type, size, stride)
 
 
@@ -209,16 +209,16 @@ def _key(file: Path, folder: Path) -> str:
     return file.relative_to(folder).with_suffix("").as_posix()
 
 
-def _image_type(base: Path, paths: Sequence[str], bands: Sequence[str] | None) -> MultispectralImage:
+def _image_type(base: Path, paths: Sequence[str], band_names: Sequence[str] | None) -> MultispectralImage:
     """Take the bands' names from the caller, else those of the first file, which then every file must hold."""
     if not paths:
         raise ValueError(f"{base}: expected images of this split ({', '.join(_SUFFIXES)}), found none.")
-    if bands is not None:
-        names = list(resolve_bands(bands))
-        return MultispectralImage(names, names=names)
+    if band_names is not None:
+        names = list(resolve_bands(band_names))
+        return MultispectralImage(names, band_names=names)
     with open_raster(paths[0], resolution=None) as reader:
         if reader.bands is None:
-            raise ValueError(f"{paths[0]}: expected named bands, found none: pass `bands`, in the files' order.")
+            raise ValueError(f"{paths[0]}: expected named bands, found none: pass `band_names`, in the files' order.")
         return MultispectralImage(list(reader.bands))
 
 

@@ -89,6 +89,6 @@ def _rows(
 
 
 def _shape(path: str, image: MultispectralImage | None = None) -> tuple[int, int]:
-    bands, names = (image.bands[:1], image.names) if image else (None, None)
-    with open_raster(path, bands, resolution=None, names=names) as reader:
+    bands, band_names = (image.bands[:1], image.band_names) if image else (None, None)
+    with open_raster(path, bands, resolution=None, band_names=band_names) as reader:
         return reader.height, reader.width

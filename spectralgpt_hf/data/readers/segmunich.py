@@ -41,7 +41,7 @@ def load_segmunich(
     root: PathLike,
     split: str = "train",
     *,
-    bands: Sequence[str] | None = None,
+    band_names: Sequence[str] | None = None,
     validation_share: float = 0.1,
     seed: int = 0,
 ) -> Dataset:
@@ -55,8 +55,8 @@ def load_segmunich(
     Args:
         root: Any ancestor of the `train` and `test` folders.
         split: "train", "validation" or "test". Validation is not published: it is held out of the training samples.
-        bands: Names of the files' ten bands, in order. By default the order that the authors answered when asked, B2 B3
-            B4 B5 B6 B7 B8 B8A B11 B12; their paper says B1 B2 B3 B4 B5 B6 B7 B8A B11 B12.
+        band_names: Names of the files' ten bands, in order. By default the order that the authors
+            answered when asked, B2 B3 B4 B5 B6 B7 B8 B8A B11 B12; their paper says B1 B2 B3 B4 B5 B6 B7 B8A B11 B12.
         validation_share: Part of the training samples to hold out.
         seed: Of that choice.
 
@@ -67,13 +67,13 @@ def load_segmunich(
     name = split_name(split)
     if name not in ("train", "validation", "test"):
         raise ValueError(f"Expected `split` to be train, validation or test, got {split!r}.")
-    if bands is None:
+    if band_names is None:
         warnings.warn(
             f"SegMunich does not document its band order: taken as {', '.join(SEGMUNICH_BANDS)}, as its authors "
-            "answered. Their paper differs; pass `bands` to choose.",
+            "answered. Their paper differs; pass `band_names` to choose.",
             stacklevel=1,
         )
-    names = list(resolve_bands(SEGMUNICH_BANDS if bands is None else bands))
+    names = list(resolve_bands(SEGMUNICH_BANDS if band_names is None else band_names))
     aliases = _FOLDERS["test" if name == "test" else "train"]
     folder = find_folder(root, *(f"{alias}/img" for alias in aliases))
     part = next(folder / alias for alias in aliases if (folder / alias / "img").is_dir())
@@ -89,7 +89,7 @@ def load_segmunich(
     segmentation_map = SegmentationMap(
         list(SEGMUNICH_CLASSES), codes=[*codes, IGNORE_INDEX], labels=[*numbers, IGNORE_INDEX]
     )
-    return build_scene_dataset(root, scenes, MultispectralImage(names, names=names), segmentation_map)
+    return build_scene_dataset(root, scenes, MultispectralImage(names, band_names=names), segmentation_map)
 
 
 def _files(folder: Path) -> dict[str, str]:

@@ -44,7 +44,7 @@ def prepare_shards(
     *,
     splits: Sequence[str] = SPLIT_NAMES,
     bands: Sequence[str] | None = None,
-    names: Sequence[str] | None = None,
+    band_names: Sequence[str] | None = None,
     size: int | None = None,
     stride: int | None = None,
     min_valid: float | None = None,
@@ -66,7 +66,7 @@ def prepare_shards(
             "scenes": cut into chips on their 10 m grid.
         splits: Of a dataset: "train", "validation", "test"; "all" is stored as "train".
         bands: Names of the bands to keep, in order; all by default, in the order of the files.
-        names: What the files of folders and scenes hold, in order, where they do not say it.
+        band_names: What the files of folders and scenes hold, in order, where they do not say it.
         size: Height and width of chips, in pixels. 192 for scenes by default; the files of folders are kept whole.
         stride: Distance between chips, in pixels; `size` by default.
         min_valid: Smallest share of pixels with data. By default 0.5 for chips; of other samples any pixel will do.
@@ -90,8 +90,8 @@ def prepare_shards(
     """
     output = Path(output)
     roots = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
-    if dataset in READERS and (len(roots) != 1 or names or size or stride or validation_share or scale != 1):
-        raise ValueError(f"{dataset}: expected one root, and no names, size, stride, scale or validation share.")
+    if dataset in READERS and (len(roots) != 1 or band_names or size or stride or validation_share or scale != 1):
+        raise ValueError(f"{dataset}: expected one root, and no band names, size, stride, scale or validation share.")
     if dataset not in KINDS or not roots or (options and dataset not in READERS):
         raise ValueError(f"Expected sources and `dataset` among {', '.join(KINDS)}; got {dataset!r}, {options}.")
     if rows_per_shard < 1:
@@ -105,7 +105,7 @@ def prepare_shards(
             roots,
             Reading(
                 resolve_bands(bands) if bands else None,
-                resolve_bands(names) if names else None,
+                resolve_bands(band_names) if band_names else None,
                 SCENE_RESOLUTION if dataset == "scenes" else None,
                 min_valid,
                 scale,

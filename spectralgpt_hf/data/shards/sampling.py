@@ -53,14 +53,14 @@ class Reading:
 
     Attributes:
         bands: Which bands, in which order; all by default.
-        names: What the files hold, in their order, where they do not say it.
+        band_names: What the files hold, in their order, where they do not say it.
         resolution: Side of the pixels in metres, or None for the finest of each source.
         min_valid: Smallest share of pixels with data.
         scale: What stored values are multiplied by: 10000 where files hold reflectances.
     """
 
     bands: tuple[str, ...] | None = None
-    names: tuple[str, ...] | None = None
+    band_names: tuple[str, ...] | None = None
     resolution: float | None = None
     min_valid: float = 0.0
     scale: float = 1.0
@@ -71,10 +71,10 @@ class Reading:
         Raises:
             FileNotFoundError, ValueError: As `open_raster`, and if nothing names the bands.
         """
-        reader = open_raster(path, self.bands, self.resolution, names=self.names)
+        reader = open_raster(path, self.bands, self.resolution, band_names=self.band_names)
         if reader.bands is None:
             reader.close()
-            raise ValueError(f"{path}: expected named bands, found none: say what the files hold, in order (`names`).")
+            raise ValueError(f"{path}: expected named bands, found none: pass `band_names`, in order.")
         return reader
 
 
@@ -160,7 +160,8 @@ def plan_dataset(
         samples = (Sample(*where, **dict(zip(columns, what))) for where, what in zip(zip(rows["id"], paths), values))
         planned["train" if name == "all" else name] = _shuffle(samples)
     image, label = rows.features["pixels"], rows.features.get("label", rows.features.get("labels"))
-    reading = Reading(resolve_bands(bands or image.bands), image.names and tuple(image.names), None, min_valid)
+    band_names = image.band_names and tuple(image.band_names)
+    reading = Reading(resolve_bands(bands or image.bands), band_names, None, min_valid)
     return Plan(
         planned,
         reading,

@@ -60,7 +60,7 @@ def test_rows_hold_all_bands_with_b8a_last_and_the_class_name(eurosat):
 def test_the_processor_takes_bands_from_a_row_by_name(eurosat):
     row = load_eurosat(eurosat)[0]
     processor = SpectralGPTImageProcessor(normalization="zscore", mean=[0.0] * 12, std=[1.0] * 12)
-    values = processor(row["pixels"], bands=row["bands"])["pixel_values"]
+    values = processor(row["pixels"], band_names=row["bands"])["pixel_values"]
     stored = 1000 * (1 + np.array([EUROSAT_FILE_BANDS.index(band) for band in L2A_BANDS]))
     np.testing.assert_array_equal(values[0, :, 0, 0].numpy(), stored)
 

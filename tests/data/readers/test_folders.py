@@ -23,7 +23,9 @@ def write_maps(folder, names, value=1, size=16):
 def test_a_folder_is_a_class_and_the_rest_is_held_out(tmp_path):
     write_images(tmp_path / "water", [f"2017/{number}" for number in range(10)])
     write_images(tmp_path / "land", range(10))
-    splits = {name: load_image_folder(tmp_path, name, bands=RGB) for name in ("train", "validation", "test", "all")}
+    splits = {
+        name: load_image_folder(tmp_path, name, band_names=RGB) for name in ("train", "validation", "test", "all")
+    }
     assert {name: len(dataset) for name, dataset in splits.items()} == {
         "train": 16,
         "validation": 2,
@@ -42,24 +44,24 @@ def test_folders_of_splits_count_and_share_their_classes(tmp_path):
     write_images(tmp_path / "train" / "b", range(10))
     write_images(tmp_path / "train" / "c", range(10))
     write_images(tmp_path / "test" / "a", ["x"])
-    test = load_image_folder(tmp_path, "test", bands=RGB)
+    test = load_image_folder(tmp_path, "test", band_names=RGB)
     assert test.features["label"].names == ["a", "b", "c"]
     assert test["label"][:] == [0]
-    train, validation = (load_image_folder(tmp_path, name, bands=RGB) for name in ("train", "validation"))
+    train, validation = (load_image_folder(tmp_path, name, band_names=RGB) for name in ("train", "validation"))
     assert (len(train), len(validation)) == (18, 2)
-    assert len(load_image_folder(tmp_path, "all", bands=RGB)) == 21
+    assert len(load_image_folder(tmp_path, "all", band_names=RGB)) == 21
     write_images(tmp_path / "val" / "a", ["y"])
-    assert load_image_folder(tmp_path, "validation", bands=RGB)["id"][:] == ["a/y"]
-    assert len(load_image_folder(tmp_path, "train", bands=RGB)) == 20
+    assert load_image_folder(tmp_path, "validation", band_names=RGB)["id"][:] == ["a/y"]
+    assert len(load_image_folder(tmp_path, "train", band_names=RGB)) == 20
     with pytest.raises(ValueError, match=r"train/b/0\.tif: unknown label 'b'; expected one of a, c"):
-        load_image_folder(tmp_path, bands=RGB, class_names=["a", "c"])
+        load_image_folder(tmp_path, band_names=RGB, class_names=["a", "c"])
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder; expected the parent of one folder per class"):
         load_image_folder(tmp_path / "nowhere")
 
 
 def test_band_names_come_from_the_files_or_the_caller(tmp_path):
     write_images(tmp_path / "water", ["unnamed"])
-    with pytest.raises(ValueError, match=r"unnamed\.tif: expected named bands, found none: pass `bands`"):
+    with pytest.raises(ValueError, match=r"unnamed\.tif: expected named bands, found none: pass `band_names`"):
         load_image_folder(tmp_path, "all")
     write_image(tmp_path / "land" / "a.tif", numbered_bands(3, 16), **UTM)
     for name, bands in (("land/a", ["B2", "B3", "B4"]), ("water/unnamed", ["B4", "B3", "B2"])):
@@ -74,16 +76,16 @@ def test_images_and_masks_pair_by_name_from_any_ancestor(tmp_path):
     write_images(tmp_path / "data" / "images", ["a", "b"])
     write_maps(tmp_path / "data" / "masks", ["a"], value=20)
     write_maps(tmp_path / "data" / "masks", ["b"], value=99)
-    dataset = load_image_masks(tmp_path, "all", classes={10: "water", 20: "land"}, ignore=[99], bands=RGB)
+    dataset = load_image_masks(tmp_path, "all", classes={10: "water", 20: "land"}, ignore=[99], band_names=RGB)
     assert dataset["id"][:] == ["a", "b"]
     assert (dataset[0]["segmentation_map"] == 1).all()
     assert (dataset[1]["segmentation_map"] == 255).all()
     assert dataset.features["segmentation_map"].names == ["water", "land"]
-    strict = load_image_masks(tmp_path, "all", classes={10: "water", 20: "land"}, bands=RGB)
+    strict = load_image_masks(tmp_path, "all", classes={10: "water", 20: "land"}, band_names=RGB)
     with pytest.raises(ValueError, match=r"b\.png: unknown class codes \[99\]; expected 10, 20, 255"):
         strict[1]
     with pytest.raises(ValueError, match=r"found \[20\] in both"):
-        load_image_masks(tmp_path, classes={20: "land"}, ignore=[20], bands=RGB)
+        load_image_masks(tmp_path, classes={20: "land"}, ignore=[20], band_names=RGB)
 
 
 def test_whole_scenes_are_held_out_before_they_are_cut(tmp_path):
@@ -91,7 +93,7 @@ def test_whole_scenes_are_held_out_before_they_are_cut(tmp_path):
     write_images(tmp_path / "images", names, size=32)
     write_maps(tmp_path / "masks", names, size=32)
     splits = [
-        set(load_image_masks(tmp_path, split, classes=["no", "yes"], bands=RGB, size=16)["scene"])
+        set(load_image_masks(tmp_path, split, classes=["no", "yes"], band_names=RGB, size=16)["scene"])
         for split in ("train", "validation", "test")
     ]
     assert [len(scenes) for scenes in splits] == [8, 1, 1]
@@ -101,7 +103,7 @@ def test_whole_scenes_are_held_out_before_they_are_cut(tmp_path):
 def test_a_scene_smaller_than_a_crop_is_padded(tmp_path):
     write_images(tmp_path / "images", ["a"], size=16)
     write_maps(tmp_path / "masks", ["a"], size=16)
-    (row,) = load_image_masks(tmp_path, "all", classes=["no", "yes"], bands=RGB, size=24)
+    (row,) = load_image_masks(tmp_path, "all", classes=["no", "yes"], band_names=RGB, size=24)
     assert row["pixels"].shape == (3, 24, 24)
     np.testing.assert_array_equal((row["pixels"] == 0).all(0), row["segmentation_map"] == 255)
     assert (row["segmentation_map"] == 1).sum() == 256
@@ -111,13 +113,13 @@ def test_files_without_counterpart_are_named(tmp_path):
     write_images(tmp_path / "images", ["a", "b"])
     write_maps(tmp_path / "masks", ["a", "c"])
     with pytest.raises(FileNotFoundError, match=r"images/b\.tif: expected a file of this name in .*masks too"):
-        load_image_masks(tmp_path, classes=["no", "yes"], bands=RGB)
+        load_image_masks(tmp_path, classes=["no", "yes"], band_names=RGB)
     with pytest.raises(FileNotFoundError, match="labels: no such folder, and no file that matches"):
-        load_image_masks(tmp_path, classes=["no", "yes"], masks="labels", bands=RGB)
+        load_image_masks(tmp_path, classes=["no", "yes"], masks="labels", band_names=RGB)
     with pytest.raises(FileNotFoundError, match="expected pictures or train/pictures"):
-        load_image_masks(tmp_path, classes=["no", "yes"], images="pictures", bands=RGB)
+        load_image_masks(tmp_path, classes=["no", "yes"], images="pictures", band_names=RGB)
     with pytest.raises(ValueError, match="train, validation, test or all, got 'trian'"):
-        load_image_masks(tmp_path, "trian", classes=["no", "yes"], bands=RGB)
+        load_image_masks(tmp_path, "trian", classes=["no", "yes"], band_names=RGB)
 
 
 def test_change_pairs_may_come_as_folders_of_splits(tmp_path):
@@ -125,11 +127,11 @@ def test_change_pairs_may_come_as_folders_of_splits(tmp_path):
         write_images(tmp_path / "train" / folder, ["a"])
     write_maps(tmp_path / "train" / "masks", ["a"], value=255)
     codes = {"classes": {0: "no change", 255: "change"}, "ignore": ()}
-    (row,) = load_change_pairs(tmp_path, "train", bands=RGB, **codes)
+    (row,) = load_change_pairs(tmp_path, "train", band_names=RGB, **codes)
     assert (row["segmentation_map"] == 1).all()
     np.testing.assert_array_equal(row["pixels_after"], numbered_bands(3, 16))
     with pytest.raises(FileNotFoundError, match="expected a folder test beside train"):
-        load_change_pairs(tmp_path, "test", bands=RGB, **codes)
+        load_change_pairs(tmp_path, "test", band_names=RGB, **codes)
 
 
 def test_a_genuine_pair_is_cut_into_crops(shared_data):

@@ -111,7 +111,7 @@ def test_the_processor_leaves_padded_tokens_out(oscd):
     row = load_oscd(oscd, "validation")[-1]
     processor = SpectralGPTImageProcessor()
     for pixels in (row["pixels"], row["pixels_after"]):
-        batch = processor(pixels, bands=row["bands"], segmentation_maps=row["segmentation_map"])
+        batch = processor(pixels, band_names=row["bands"], segmentation_maps=row["segmentation_map"])
         # 10 rows and 5 columns are missing: the last tokens lack more than half of their pixels.
         places = batch["attention_mask"].view(4, 16, 16)
         assert (places[:, :15, :15] == 1).all()

@@ -50,30 +50,32 @@ def test_raw_codes_become_the_13_classes(segmunich):
 def test_the_band_order_is_an_argument_and_its_default_is_announced(segmunich):
     with pytest.warns(UserWarning, match="B2, B3, B4, B5, B6, B7, B8, B8A, B11, B12, as its authors answered"):
         assert load_segmunich(segmunich)[0]["bands"] == list(SEGMUNICH_BANDS)
-    assert load_segmunich(segmunich, bands=PAPER)[0]["bands"] == PAPER
+    assert load_segmunich(segmunich, band_names=PAPER)[0]["bands"] == PAPER
 
 
 def test_validation_is_a_fixed_tenth_of_the_listed_training_chips(segmunich):
-    train, validation = (load_segmunich(segmunich, split, bands=PAPER)["id"][:] for split in ("train", "validation"))
+    train, validation = (
+        load_segmunich(segmunich, split, band_names=PAPER)["id"][:] for split in ("train", "validation")
+    )
     assert len(validation) == 2
     assert sorted(map(int, train + validation)) == list(range(19))
-    assert load_segmunich(segmunich, "validation", bands=PAPER, seed=1)["id"][:] != validation
-    assert len(load_segmunich(segmunich, "train", bands=PAPER, validation_share=0)) == 19
+    assert load_segmunich(segmunich, "validation", band_names=PAPER, seed=1)["id"][:] != validation
+    assert len(load_segmunich(segmunich, "train", band_names=PAPER, validation_share=0)) == 19
 
 
 def test_mirrors_with_val_png_labels_and_a_table_are_read(tmp_path):
     write_chip(tmp_path / "train", "a", ".png")
     write_chip(tmp_path / "val", "b", ".png")
     write_chip(tmp_path / "val", "c", ".png")
-    row = load_segmunich(tmp_path, "train", bands=PAPER)[0]
+    row = load_segmunich(tmp_path, "train", band_names=PAPER)[0]
     assert row["segmentation_map"].ravel()[:13].tolist() == NUMBERS
-    assert load_segmunich(tmp_path, "test", bands=PAPER)["id"][:] == ["b", "c"]
+    assert load_segmunich(tmp_path, "test", band_names=PAPER)["id"][:] == ["b", "c"]
     (tmp_path / "dataset").mkdir()
     (tmp_path / "dataset" / "metadata.csv").write_text("id,source\na,train\nc,val\n")
-    assert load_segmunich(tmp_path, "test", bands=PAPER)["id"][:] == ["c"]
+    assert load_segmunich(tmp_path, "test", band_names=PAPER)["id"][:] == ["c"]
     (tmp_path / "dataset" / "metadata.csv").write_text("name\na\n")
     with pytest.raises(ValueError, match=r"metadata\.csv: expected columns id and source, found \['name'\]"):
-        load_segmunich(tmp_path, "test", bands=PAPER)
+        load_segmunich(tmp_path, "test", band_names=PAPER)
 
 
 def test_missing_and_damaged_chips_are_named(tmp_path):
@@ -81,19 +83,19 @@ def test_missing_and_damaged_chips_are_named(tmp_path):
     (tmp_path / "dataset").mkdir()
     (tmp_path / "dataset" / "train.txt").write_text("a\nb\n")
     with pytest.raises(FileNotFoundError, match=r"img/b\.tif: no such file, but the sample is listed"):
-        load_segmunich(tmp_path, bands=PAPER)
+        load_segmunich(tmp_path, band_names=PAPER)
     (tmp_path / "dataset" / "train.txt").write_text("a\n")
     write_image(tmp_path / "train" / "label" / "a.tif", np.full((128, 128), 51, np.uint8), **UTM)
     with pytest.raises(ValueError, match=r"label/a\.tif: unknown class codes \[51\]; expected 0, 21"):
-        load_segmunich(tmp_path, bands=PAPER)[0]
+        load_segmunich(tmp_path, band_names=PAPER)[0]
     image = tmp_path / "train" / "img" / "a.tif"
     image.write_bytes(image.read_bytes()[:100_000])
     with pytest.raises(ValueError, match=r"img/a\.tif"):
-        load_segmunich(tmp_path, bands=PAPER)[0]
+        load_segmunich(tmp_path, band_names=PAPER)[0]
     (tmp_path / "train" / "label" / "a.tif").unlink()
     with pytest.raises(FileNotFoundError, match=r"label/a\.tif"):
-        load_segmunich(tmp_path, bands=PAPER)
+        load_segmunich(tmp_path, band_names=PAPER)
     with pytest.raises(FileNotFoundError, match="expected test/img or val/img"):
-        load_segmunich(tmp_path, "test", bands=PAPER)
+        load_segmunich(tmp_path, "test", band_names=PAPER)
     with pytest.raises(ValueError, match="train, validation or test, got 'all'"):
-        load_segmunich(tmp_path, "all", bands=PAPER)
+        load_segmunich(tmp_path, "all", band_names=PAPER)

@@ -332,7 +332,7 @@ def test_the_folder_is_a_dataset_for_the_hub(scenes, tmp_path, monkeypatch):
 def test_wrong_options_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"`dataset` among fmow, .*; got 'landsat'"):
         prepare_shards(SAMPLE, tmp_path / "shards", "landsat")
-    with pytest.raises(ValueError, match="eurosat: expected one root, and no names, size"):
+    with pytest.raises(ValueError, match="eurosat: expected one root, and no band names, size"):
         prepare_shards(SAMPLE, tmp_path / "shards", "eurosat", size=64)
     with pytest.raises(ValueError, match="some are given twice"):
         prepare_shards([SAMPLE, SAMPLE], tmp_path / "shards")
