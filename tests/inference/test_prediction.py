@@ -369,7 +369,7 @@ def refused_models():
     yield segmenter(), {"overlap": 1}, "overlap"
     yield segmenter(), {"tile_size": 30}, "multiple of 8 px"
     yield segmenter(), {"memory_limit": 2**20}, "`memory_limit` is 1 MiB: expected at least"
-    yield segmenter(), {"normalization": "pair"}, "'scene' or 'tile'"
+    yield segmenter(), {"statistics_scope": "pair"}, "'scene' or 'tile'"
     yield segmenter(), {"workers": 0}, "`workers` must be positive"
 
 
