@@ -16,7 +16,7 @@
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -61,6 +61,12 @@ class Chip:
     crs: Any = None
     transform: Any = None
     tags: dict[str, str] = field(default_factory=dict)
+
+    def to(self, device: torch.device | str) -> "Chip":
+        """Return the same chip with its tensors on a device."""
+        valid = None if self.valid is None else self.valid.to(device)
+        offset = None if self.offset is None else self.offset.to(device)
+        return replace(self, pixels=self.pixels.to(device), valid=valid, offset=offset)
 
     def kind(self) -> tuple[Any, ...]:
         """What chips must have in common to go through the same operations as one batch."""

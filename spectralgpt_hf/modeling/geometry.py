@@ -30,11 +30,19 @@ IGNORE_INDEX = 255
 
 
 class Sizes(NamedTuple):
-    """(height, width) of the source, after resizing, and after padding."""
+    """(height, width) of the source, after resizing, after the centre crop, and after padding."""
 
     original: tuple[int, ...]
     resized: tuple[int, ...]
+    cropped: tuple[int, ...]
     padded: tuple[int, ...]
+
+    @property
+    def crop(self) -> tuple[slice, slice]:
+        """Rows and columns of the resized image that the centre crop keeps."""
+        starts = [(whole - kept) // 2 for whole, kept in zip(self.resized, self.cropped)]
+        rows, columns = (slice(start, start + kept) for start, kept in zip(starts, self.cropped))
+        return rows, columns
 
 
 @dataclass(eq=False)
@@ -52,7 +60,7 @@ class PreprocessingReport:
         low, scale: (C,) each: values are (pixel - low) / scale, for sigma_clip then clipped and floored to 8 bits.
         valid: (H, W) of the source, True where a pixel has data; None where all have.
         tokens: (N,), 0 where a token has no data; None where all have.
-        sizes: (height, width) of the source, after resizing, and after padding.
+        sizes: (height, width) of the source, after resizing, after the centre crop, and after padding.
         crs, transform: Georeference of the source; None without one.
         tags: Metadata of the source.
         units: Of `offsets`, `low` and `scale`.
@@ -82,7 +90,9 @@ class PreprocessingReport:
 
 
 def fit_pixels(values: torch.Tensor, share: torch.Tensor, sizes: Sizes, target: torch.Tensor) -> torch.Tensor:
-    """Resize images (bicubic, antialiased) and pad them at the bottom and right with the mean of each band.
+    """Resize images (bicubic, antialiased), crop their centre, and pad them at the bottom and right.
+
+    The padding is the mean of each band.
 
     Args:
         values: (B, C, H, W) of the source, filled where there is no data.
@@ -97,11 +107,11 @@ def fit_pixels(values: torch.Tensor, share: torch.Tensor, sizes: Sizes, target: 
     if sizes.resized != sizes.original:
         values = nn.functional.interpolate(values, sizes.resized, mode="bicubic", antialias=True)
         share = nn.functional.interpolate(share[:, None], sizes.resized, mode="bilinear", antialias=True)[:, 0]
-    height, width = sizes.resized
-    target[:, :, :height, :width] = values
+    height, width = sizes.cropped
+    target[:, :, :height, :width] = values[:, :, *sizes.crop]
     target[:, :, height:] = mean
     target[:, :, :, width:] = mean
-    return nn.functional.pad(share, (0, sizes.padded[1] - width, 0, sizes.padded[0] - height))
+    return nn.functional.pad(share[:, *sizes.crop], (0, sizes.padded[1] - width, 0, sizes.padded[0] - height))
 
 
 def fit_labels(labels: Any, name: str, sizes: Sizes, valid: torch.Tensor | None) -> torch.Tensor:
@@ -129,7 +139,7 @@ def fit_labels(labels: Any, name: str, sizes: Sizes, valid: torch.Tensor | None)
     # Labels are small integers, which float32 holds exactly.
     resized = nn.functional.interpolate(labels[None, None].float(), sizes.resized, mode="nearest-exact")[0, 0]
     fitted = labels.new_full(sizes.padded, IGNORE_INDEX)
-    fitted[: sizes.resized[0], : sizes.resized[1]] = resized.long()
+    fitted[: sizes.cropped[0], : sizes.cropped[1]] = resized[sizes.crop].long()
     return fitted
 
 
@@ -154,6 +164,8 @@ def to_source_grids(
 ) -> Iterator[torch.Tensor]:
     """Yield the scores (K, H, W) of each image at the size of its source (padding cropped off), or of its target.
 
+    Around a centre crop, scores repeat those at its edge; `georeference` marks these pixels as invalid.
+
     Raises:
         ValueError: If there is not one report or target for each image.
     """
@@ -162,18 +174,40 @@ def to_source_grids(
             raise ValueError(f"Expected one size or report for each of the {len(logits)} images, found {len(given)}.")
     for i, scores in enumerate(logits.float()):
         if reports is not None:
-            original, (height, width), padded = reports[i].sizes
-            yield _resize(_resize(scores, padded)[:, :height, :width], original)
+            sizes = reports[i].sizes
+            kept = _resize(scores, sizes.padded)[:, : sizes.cropped[0], : sizes.cropped[1]]
+            yield _resize(_around_crop(kept, sizes), sizes.original)
         else:
             yield scores if target_sizes is None else _resize(scores, target_sizes[i])
 
 
 def georeference(labels: torch.Tensor, report: PreprocessingReport) -> Raster:
-    """Return a map of labels (H, W) as a raster on the grid of the report's image, valid where that has data."""
+    """Return a map of labels (H, W) as a raster on the grid of the report's image.
+
+    It is valid where that image has data, and within its centre crop.
+    """
     pixels = labels[None].cpu().numpy().astype(np.uint8 if labels.max() < 256 else np.uint16)
     valid = np.ones(labels.shape, bool) if report.valid is None else report.valid.cpu().numpy()
+    valid = valid & _within_crop(report.sizes)
     tags = {**report.tags, "normalization": report.normalization}
     return Raster(pixels, None, valid, report.crs, report.transform, tags, None)
+
+
+def _around_crop(scores: torch.Tensor, sizes: Sizes) -> torch.Tensor:
+    """Bring scores (K, h, w) of a centre crop to the size of the resized image."""
+    rows, columns = sizes.crop
+    height, width = sizes.resized
+    margins = (columns.start, width - columns.stop, rows.start, height - rows.stop)
+    return nn.functional.pad(scores[None], margins, mode="replicate")[0] if any(margins) else scores
+
+
+def _within_crop(sizes: Sizes) -> np.ndarray:
+    """Return which pixels of the source (H, W) have their centre within the centre crop."""
+    inside = []
+    for kept, resized, original in zip(sizes.crop, sizes.resized, sizes.original):
+        centres = (np.arange(original) + 0.5) * resized / original
+        inside.append((centres >= kept.start) & (centres < kept.stop))
+    return inside[0][:, None] & inside[1]
 
 
 def _resize(scores: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:

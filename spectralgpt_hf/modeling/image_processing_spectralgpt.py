@@ -15,6 +15,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from itertools import groupby
 from typing import Any, TypedDict
 
@@ -67,6 +68,8 @@ class SpectralGPTImageProcessorKwargs(TypedDict, total=False):
     statistics: Mapping[str, Any] | None
     size: dict[str, int] | int | None
     do_resize: bool
+    do_center_crop: bool
+    crop_size: dict[str, int] | int | None
     do_pad: bool
     missing_bands: str
     patch_size: int
@@ -89,6 +92,8 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
         statistics: What `measure_statistics` returned, of a training set, say: used wherever none are passed.
         size: `{"height": ..., "width": ...}` or one number: what images are resized to (bicubic, antialiased).
         do_resize: Whether images are resized, when there is a `size`.
+        do_center_crop: Whether only the centre of images is kept, after resizing.
+        crop_size: `{"height": ..., "width": ...}` or one number: what is kept of the centre.
         do_pad: Whether images are padded at the bottom and right to whole tokens; otherwise such sizes are refused.
         missing_bands: When the input lacks a band: `"error"`; `"nearest"` takes the nearest in wavelength; `"mean"` the
             mean of those there are; `"mask"` does as nearest, and leaves out the tokens of groups that have none.
@@ -120,6 +125,8 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
         statistics: Mapping[str, Any] | None = None,
         size: dict[str, int] | int | None = None,
         do_resize: bool = True,
+        do_center_crop: bool = False,
+        crop_size: dict[str, int] | int | None = None,
         do_pad: bool = True,
         missing_bands: str = "error",
         patch_size: int = 8,
@@ -142,6 +149,8 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
         self.statistics = None if statistics is None else dict(statistics)
         self.size = None if size is None else get_size_dict(size)
         self.do_resize = do_resize
+        self.do_center_crop = do_center_crop
+        self.crop_size = None if crop_size is None else get_size_dict(crop_size, param_name="crop_size")
         self.do_pad = do_pad
         self.missing_bands = missing_bands
         self.patch_size = patch_size
@@ -161,7 +170,7 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
             ("missing_bands", MISSING_BANDS),
         ):
             expect(getattr(self, name) in allowed, name, f"one of {', '.join(map(repr, allowed))}")
-        for name in ("do_resize", "do_pad"):
+        for name in ("do_resize", "do_center_crop", "do_pad"):
             expect(isinstance(getattr(self, name), bool), name, "True or False")
         for name in ("patch_size", "spectral_patch_size"):
             value = getattr(self, name)
@@ -169,10 +178,12 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
         multiple = f"a list whose length is a multiple of {self.spectral_patch_size} (`spectral_patch_size`)"
         expect(len(self.bands) > 0 and len(self.bands) % self.spectral_patch_size == 0, "bands", multiple)
         expect(set(self.bands) != {"mean"}, "bands", "a list with at least one band beside 'mean'")
-        if self.size is not None:
-            sides = [self.size.get("height"), self.size.get("width")]
-            whole = all(isinstance(side, int) and side > 0 for side in sides)
-            expect(whole, "size", "{'height': ..., 'width': ...} in whole pixels")
+        for name in ("size", "crop_size"):
+            if getattr(self, name) is not None:
+                sides = [getattr(self, name).get(side) for side in ("height", "width")]
+                whole = all(isinstance(side, int) and side > 0 for side in sides)
+                expect(whole, name, "{'height': ..., 'width': ...} in whole pixels")
+        expect(self.crop_size is not None or not self.do_center_crop, "crop_size", "given for do_center_crop=True")
         if self.normalization in ("zscore", "sigma_clip") and self.statistics_scope == "image":
             for name in ("mean", "std"):
                 expect(getattr(self, name) is not None, name, f"given for normalization={self.normalization!r}")
@@ -199,6 +210,13 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
         segmentation_maps: Any = None,
         return_tensors: str | None = None,
         report: bool = False,
+        *,
+        do_resize: bool | None = None,
+        do_center_crop: bool | None = None,
+        size: dict[str, int] | int | None = None,
+        crop_size: dict[str, int] | int | None = None,
+        missing_bands: str | None = None,
+        device: torch.device | str | None = None,
     ) -> Any:
         """Turn images into the input of the model.
 
@@ -219,6 +237,8 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
                 nearest neighbour; pixels without data become 255.
             return_tensors: `"pt"` or `"np"`; torch tensors by default.
             report: Whether to return also what was assumed and done.
+            do_resize, do_center_crop, size, crop_size, missing_bands: In place of the attributes, for this call.
+            device: Where to compute; by default where the images are.
 
         Returns:
             `BatchFeature` with `pixel_values` (B, C, H, W), float32; `attention_mask` (B, N), int64, 0 where a token
@@ -229,16 +249,24 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
             FileNotFoundError: If a path does not exist.
             ValueError: If an image cannot be read, lacks bands, has no data, or differs in size from the others.
         """
-        self.check()
-        chips = open_chips(images, self.bands, band_names, nodata, offset, mask)
-        given = one_each(self.statistics if statistics is None else statistics, len(chips), "statistics")
-        sizes = [self._sizes(chip) for chip in chips]
+        own = self._with(
+            do_resize=do_resize,
+            do_center_crop=do_center_crop,
+            size=size,
+            crop_size=crop_size,
+            missing_bands=missing_bands,
+        )
+        chips = open_chips(images, own.bands, band_names, nodata, offset, mask)
+        if device is not None:
+            chips = [chip.to(device) for chip in chips]
+        given = one_each(own.statistics if statistics is None else statistics, len(chips), "statistics")
+        sizes = [own._sizes(chip) for chip in chips]
         height, width = _common_size(chips, sizes)
-        pixel_values = allocate((len(chips), len(self.bands), height, width), torch.float32, chips[0].pixels.device)
+        pixel_values = allocate((len(chips), len(own.bands), height, width), torch.float32, chips[0].pixels.device)
         notices: Notices = defaultdict(list)
         reports: list[PreprocessingReport] = []
         for run in _runs(chips):
-            reports += self._normalize(chips[run], given[run], sizes[run.start], pixel_values[run], notices)
+            reports += own._normalize(chips[run], given[run], sizes[run.start], pixel_values[run], notices)
         warn_once(notices)
 
         data = {"pixel_values": pixel_values}
@@ -342,16 +370,35 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
         maps = [(logits.softmax(0)[1] >= threshold).long() for logits in scores]
         return maps if reports is None else [georeference(*pair) for pair in zip(maps, reports)]
 
+    def _with(self, **settings: Any) -> "SpectralGPTImageProcessor":
+        """Return a checked copy with these settings in place of its own, except those that are None."""
+        copied = copy(self)
+        for name, value in settings.items():
+            if value is not None:
+                is_size = name in ("size", "crop_size")
+                setattr(copied, name, get_size_dict(value, param_name=name) if is_size else value)
+        copied.check()
+        return copied
+
     def _sizes(self, chip: Chip) -> Sizes:
         original = tuple(chip.pixels.shape[1:])
-        resized = (self.size["height"], self.size["width"]) if self.do_resize and self.size is not None else original
-        padded = tuple(-(-side // self.patch_size) * self.patch_size for side in resized)
-        if padded != resized and not self.do_pad:
+        resized = cropped = original
+        if self.do_resize and self.size is not None:
+            resized = cropped = (self.size["height"], self.size["width"])
+        if self.do_center_crop and self.crop_size is not None:
+            cropped = (self.crop_size["height"], self.crop_size["width"])
+        if cropped[0] > resized[0] or cropped[1] > resized[1]:
+            raise ValueError(
+                f"{chip.name}: expected an image of at least {cropped[0]} x {cropped[1]} px (`crop_size`), found "
+                f"{resized[0]} x {resized[1]}. Set a larger `size` to resize to, or `do_center_crop=False`."
+            )
+        padded = tuple(-(-side // self.patch_size) * self.patch_size for side in cropped)
+        if padded != cropped and not self.do_pad:
             raise ValueError(
                 f"{chip.name}: height and width must be multiples of {self.patch_size} px (`patch_size`), got "
-                f"{resized[0]} x {resized[1]}. Set `do_pad=True`, or a `size` to resize to."
+                f"{cropped[0]} x {cropped[1]}. Set `do_pad=True`, or a `size` to resize to."
             )
-        return Sizes(original, resized, padded)
+        return Sizes(original, resized, cropped, padded)
 
     def _normalize(
         self,
@@ -365,7 +412,7 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
         plan = plan_bands(chips[0].name, chips[0].bands, self.bands, self.missing_bands)
         stack = stack_chips(chips, plan, notices)
         low, scale = (limit.expand(len(chips), -1) for limit in self._limits(stack, statistics))
-        direct = sizes.original == sizes.padded == sizes.resized
+        direct = sizes.original == sizes.resized == sizes.cropped == sizes.padded
         values = target if direct else allocate(tuple(stack.pixels.shape), torch.float32, target.device)
         values.copy_(stack.pixels).sub_(low[..., None, None]).div_(scale[..., None, None])
         if self.normalization == "sigma_clip":

@@ -402,7 +402,7 @@ def test_odd_sizes_are_padded_at_the_bottom_and_right_with_the_mean_and_masked()
     np.testing.assert_allclose(values[:, :, 30:], np.broadcast_to(mean, (12, 24, 2)), atol=1e-5)
     # The last row of tokens has 2 of 8 rows of data, the last column 6 of 8 columns.
     assert batch.attention_mask.view(4, 3, 4)[0].tolist() == [[1] * 4, [1] * 4, [0] * 4]
-    assert report.sizes == ((18, 30), (18, 30), (24, 32))
+    assert report.sizes == ((18, 30), (18, 30), (18, 30), (24, 32))
     with pytest.raises(ValueError, match=r"multiples of 8 px.*got 18 x 30.*do_pad=True"):
         SpectralGPTImageProcessor(do_pad=False)(pixels)
 
@@ -425,6 +425,60 @@ def test_resizing_averages_what_becomes_smaller_than_a_pixel():
     pixels = np.tile(np.array([3000, 1000, 1000, 3000], np.uint16), (12, 128, 32))
     values = SpectralGPTImageProcessor(size=32)(pixels).pixel_values[0, :, 8:24, 8:24]
     np.testing.assert_allclose(values.numpy(), 0.5, atol=0.02)
+
+
+def test_a_centre_crop_is_the_middle_of_what_resizing_gives_and_labels_follow():
+    pixels = image(height=64, width=48)
+    pixels[:, :, :16] = 0
+    labels = np.random.default_rng(0).integers(0, 9, (64, 48))
+    resized = SpectralGPTImageProcessor(size=40)(pixels, segmentation_maps=labels)
+    cropped = SpectralGPTImageProcessor(size=40, do_center_crop=True, crop_size={"height": 24, "width": 16})
+    batch, (report,) = cropped(pixels, segmentation_maps=labels, report=True)
+    rows, columns = slice(8, 32), slice(12, 28)
+    torch.testing.assert_close(batch.pixel_values, resized.pixel_values[:, :, rows, columns], rtol=0, atol=0)
+    torch.testing.assert_close(batch.labels, resized.labels[:, rows, columns], rtol=0, atol=0)
+    assert report.sizes == ((64, 48), (40, 40), (24, 16), (24, 16))
+    with pytest.raises(ValueError, match=r"image 0: expected an image of at least 24 x 16 px.*found 16 x 16"):
+        cropped(pixels, size=16)
+
+
+def test_images_of_several_sizes_share_a_batch_when_their_centres_are_cropped_to_one():
+    images = [image(), image(height=40, width=36, seed=1)]
+    values = SpectralGPTImageProcessor(do_center_crop=True, crop_size=24)(images).pixel_values
+    np.testing.assert_array_equal(values[0].numpy(), minmax(images[0])[:, 4:28, 4:28])
+    np.testing.assert_array_equal(values[1].numpy(), minmax(images[1])[:, 8:32, 6:30])
+
+
+def test_a_map_of_a_centre_crop_is_valid_where_the_crop_was():
+    processor = SpectralGPTImageProcessor(size=64, do_center_crop=True, crop_size={"height": 48, "width": 44})
+    _, (report,) = processor(image(), report=True)
+    assert report.sizes.padded == (48, 48)
+    truth = torch.zeros(64, 64, dtype=torch.int64)
+    truth[20:, 30:] = 1
+    logits = torch.full((1, 2, 48, 48), -5.0)
+    kept = torch.nn.functional.one_hot(truth[8:56, 10:54], 2).permute(2, 0, 1).float()
+    logits[0, :, :, :44] = kept
+    (result,) = processor.post_process_semantic_segmentation(SimpleNamespace(logits=logits), reports=[report])
+    inside = np.zeros((32, 32), bool)
+    inside[4:28, 5:27] = True
+    np.testing.assert_array_equal(result.valid, inside)
+    np.testing.assert_array_equal(result.pixels[0][inside], truth[::2, ::2].numpy()[inside])
+
+
+def test_a_call_can_override_settings_and_leaves_the_processor_as_it_was():
+    processor, pixels = SpectralGPTImageProcessor(size=16), image(bands=10)
+    before = processor.to_dict()
+    overrides = {"do_resize": False, "missing_bands": "nearest", "do_center_crop": True, "crop_size": 24}
+    with pytest.warns(UserWarning, match="missing bands were replaced"):
+        values = processor(pixels, band_names=SEGMUNICH_BANDS, device="cpu", **overrides).pixel_values
+    with pytest.warns(UserWarning, match="missing bands were replaced"):
+        expected = SpectralGPTImageProcessor(**overrides)(pixels, band_names=SEGMUNICH_BANDS).pixel_values
+    torch.testing.assert_close(values, expected, rtol=0, atol=0)
+    assert processor(image(), size=24).pixel_values.shape[-2:] == (24, 24)
+    for wrong in ({"size": 0}, {"missing_bands": "zero"}, {"do_resize": "no"}, {"do_center_crop": True}):
+        with pytest.raises(ValueError, match=f"`{'crop_size' if 'do_center_crop' in wrong else next(iter(wrong))}`"):
+            processor(image(), **wrong)
+    assert processor.to_dict() == before
 
 
 def test_images_of_different_sizes_are_refused_with_advice_unless_resized():
@@ -560,6 +614,8 @@ ALL_SETTINGS = {
     "std": [float(i + 1) for i in range(12)],
     "size": {"height": 96, "width": 128},
     "do_resize": False,
+    "do_center_crop": True,
+    "crop_size": {"height": 64, "width": 32},
     "do_pad": False,
     "missing_bands": "mask",
     "patch_size": 16,
@@ -593,6 +649,8 @@ def test_every_setting_survives_saving_and_loading(tmp_path):
         ({"bands": ["B2", "B3"]}, "`bands` must be a list whose length is a multiple of 3"),
         ({"bands": ["B2", "B3", "B44"]}, "Unknown band 'B44'"),
         ({"size": {"shortest_edge": 128}}, "`size` must be {'height': ..., 'width': ...} in whole pixels"),
+        ({"crop_size": 0, "do_center_crop": True}, "`crop_size` must be {'height': ..., 'width': ...} in whole pixels"),
+        ({"do_center_crop": True}, "`crop_size` must be given for do_center_crop=True"),
         ({"do_pad": "yes"}, "`do_pad` must be True or False"),
         ({"patch_size": 0}, "`patch_size` must be a positive integer"),
         ({"normalisation": "minmax"}, "Unknown argument normalisation: expected bands, normalization"),
