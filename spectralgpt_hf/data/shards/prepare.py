@@ -29,10 +29,10 @@ from ..readers.common import PathLike
 from .card import render_card
 from .format import SPLIT_NAMES, Compression, ShardRow, shard_path, shard_schema, write_shard
 from .histograms import Histograms
-from .sampling import READERS, SCENE_RESOLUTION, Plan, Reading, Report, Sample, plan_dataset, plan_files, read_rows
+from .sampling import DATASETS, SCENE_RESOLUTION, Plan, Reading, Report, Sample, plan_dataset, plan_files, read_rows
 
 
-KINDS = (*READERS, "folder", "scenes")
+KINDS = (*DATASETS, "folder", "scenes")
 PROGRESS = ".progress"
 MIN_VALID = 0.5
 
@@ -90,15 +90,15 @@ def prepare_shards(
     """
     output = Path(output)
     roots = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
-    if dataset in READERS and (len(roots) != 1 or band_names or size or stride or validation_share or scale != 1):
+    if dataset in DATASETS and (len(roots) != 1 or band_names or size or stride or validation_share or scale != 1):
         raise ValueError(f"{dataset}: expected one root, and no band names, size, stride, scale or validation share.")
-    if dataset not in KINDS or not roots or (options and dataset not in READERS):
+    if dataset not in KINDS or not roots or (options and dataset not in DATASETS):
         raise ValueError(f"Expected sources and `dataset` among {', '.join(KINDS)}; got {dataset!r}, {options}.")
     if rows_per_shard < 1:
         raise ValueError(f"`rows_per_shard` must be 1 or more, got {rows_per_shard}.")
     if min_valid is None:
         min_valid = MIN_VALID if size or dataset == "scenes" else 0.0
-    if dataset in READERS:
+    if dataset in DATASETS:
         plan = plan_dataset(roots[0], dataset, splits, bands, min_valid, **options)
     else:
         plan = plan_files(

@@ -4,7 +4,7 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -14,25 +14,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from affine import Affine
-from datasets import Dataset
 
 from ...modeling.bands import resolve_bands
 from ...modeling.radiometry import LARGEST_REFLECTANCE
 from ...modeling.rasters import Raster, RasterReader, open_raster
 from ..chip_grid import chip_corners
-from ..readers.bigearthnet import load_bigearthnet_v1, load_bigearthnet_v2
 from ..readers.common import PathLike, hold_out, rank, split_name
-from ..readers.eurosat import load_eurosat
-from ..readers.fmow import load_fmow_sentinel
+from ..readers.registry import READERS
 from .format import SPLIT_NAMES, ShardRow
 
 
-READERS: dict[str, Callable[..., Dataset]] = {
-    "fmow": load_fmow_sentinel,
-    "bigearthnet-v1": load_bigearthnet_v1,
-    "bigearthnet-v2": load_bigearthnet_v2,
-    "eurosat": load_eurosat,
-}
+# Datasets of single images; the others of the registry come with maps, which shards do not hold.
+DATASETS = ("fmow", "bigearthnet-v1", "bigearthnet-v2", "eurosat")
 SCENE_RESOLUTION = 10
 
 
@@ -140,7 +133,7 @@ def plan_dataset(
 
     Args:
         root: Any ancestor of its files.
-        dataset: One of `READERS`.
+        dataset: One of `DATASETS`.
         splits: Of "train", "validation", "test"; "all" is stored as "train".
         bands, min_valid: As in `Reading`.
         options: Of the reader.
