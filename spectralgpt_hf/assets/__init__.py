@@ -1,4 +1,7 @@
-"""A small checkpoint and a real Sentinel-2 image, to try everything without a download; README.md has their source."""
+"""A small checkpoint and a real Sentinel-2 image, to try everything without a download; README.md has their sources.
+
+May import nothing of the package.
+"""
 
 from pathlib import Path
 

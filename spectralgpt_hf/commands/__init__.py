@@ -1,1 +1,4 @@
-"""The mains of training, evaluation and archives: what the command line and `examples/` call. May import everything."""
+"""The mains of training, evaluation and archives: what the command line and `examples/` call.
+
+May import all but `integrations`.
+"""

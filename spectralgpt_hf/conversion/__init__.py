@@ -1,4 +1,7 @@
-"""The original's checkpoints: conversion both ways, verification, ONNX. May import everything but `commands`."""
+"""The original's checkpoints: conversion in both directions, verification, and export to ONNX.
+
+May import all but `commands` and `integrations`.
+"""
 
 from .convert import convert_checkpoint, restore_checkpoint
 from .verification import verify_conversion

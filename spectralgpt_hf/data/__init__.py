@@ -1,4 +1,7 @@
-"""Images for training: reading, cutting, augmenting. The readers give a `datasets.Dataset` that opens files lazily."""
+"""Images for training: readers that give a `datasets.Dataset` whose files are opened lazily, and Parquet shards.
+
+May import `assets`, `files` and `modeling`.
+"""
 
 import importlib
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,7 @@
-"""Publishing: cards, checks, the Hub, Spaces, endpoint files. May import all but `conversion` and `commands`."""
+"""Publishing: model cards, checks of a checkpoint folder, uploads to the Hub, Spaces and files for Inference Endpoints.
+
+May import all but `conversion`, `commands` and `integrations`.
+"""
 
 from .cards import card_for
 from .checks import check_checkpoint

@@ -1,4 +1,7 @@
-"""Models at work on images: whole scenes to maps and embeddings, reconstruction, and pictures of them."""
+"""Models applied to images: whole scenes to maps and embeddings, reconstruction, and pictures of results.
+
+May import `assets`, `files` and `modeling`.
+"""
 
 from .embedding import embed_scene
 from .prediction import predict_scene

@@ -1,1 +1,4 @@
-"""The demo page and the handler for Inference Endpoints."""
+"""The demo page and the handler for Inference Endpoints.
+
+May import `assets`, `data`, `files`, `inference` and `modeling`.
+"""

@@ -1,1 +1,4 @@
-"""What the example scripts share."""
+"""What the training and evaluation commands share: options, samples, optimisation, checkpointing, scores.
+
+May import `assets`, `data`, `files`, `inference` and `modeling`.
+"""

@@ -1,1 +1,4 @@
-"""Readers of the public datasets and of plain folders, one file each. May import `modeling` only."""
+"""Readers of public datasets and of plain folders, one file each.
+
+May import `assets`, `files`, `modeling` and the rest of `data`.
+"""
