@@ -1,27 +1,136 @@
-"""Files that must be there whole or not at all: written beside their place, then renamed; and their digests."""
+"""Files that are there whole or not at all: written beside their destination, synced, then renamed; digests; locks."""
 
+import errno
+import glob
 import hashlib
+import json
 import os
 import shutil
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a name beside `path` to write under, renamed to `path` when all went well and removed otherwise."""
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a scratch name beside `path`, for a file or a folder, and rename it to `path` if all went well.
+
+    The name carries the process's id. What was written is synced before it is renamed, so that after a power cut
+    `path` holds either what it held before or everything. A file at `path` is replaced; a folder only if it is empty.
+
+    Raises:
+        OSError: If the disk is full, or the scratch name cannot be written. Nothing is left of it, and `path` is as
+            before.
+    """
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        yield part
-        part.replace(path)
+        yield scratch
+        move_into_place(scratch, path)
+    except Exception as error:  # libraries report a full disk by exceptions of their own
+        if _errno(error) in _FULL or (isinstance(error, OSError) and str(scratch) in str(error)):
+            raise writing_error(path, error) from error
+        raise
     finally:
-        if part.is_dir():
-            shutil.rmtree(part)
-        part.unlink(missing_ok=True)
+        remove(scratch)
+
+
+def move_into_place(scratch: Path, path: Path) -> None:
+    """Sync a file or folder, rename it to `path` in the same folder, and sync that."""
+    for file in (scratch, *(scratch.rglob("*") if scratch.is_dir() else ())):
+        _sync(file)
+    scratch.replace(path)
+    _sync(path.parent)
+
+
+def writing_error(path: str | os.PathLike[str], error: Exception) -> OSError:
+    """Return the error that says that `path` cannot be written, why, and what to do."""
+    number = _errno(error)
+    reason = os.strerror(number) if number else str(error)
+    remedy = " Free space there, or write elsewhere." if number in _FULL else ""
+    return OSError(number or errno.EIO, f"{os.fspath(path)}: cannot be written ({reason}).{remedy}")
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with its content, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file as UTF-8, whole or not at all."""
+    with atomic_path(path) as scratch:
+        scratch.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
+    """Write an indented JSON file, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+@contextmanager
+def locked(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Be the only process that writes `path`, a file or a folder, until the end of the `with` statement.
+
+    The lock is the file `.<name>.lock` beside `path`. The operating system releases it when its process ends, however
+    that happens. Scratch files that killed processes left of `path` are removed.
+
+    Raises:
+        OSError: If another process holds the lock (`BlockingIOError`; the message says which one), or the lock file
+            cannot be written.
+    """
+    path = Path(os.path.abspath(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    name = path.with_name(f".{path.name}.lock")
+    owner = name.with_suffix(".owner")
+    lock = FileLock(name, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        found = owner.read_text() if owner.exists() else "another process"
+        raise BlockingIOError(
+            errno.EAGAIN, f"{path}: {found} writes it already. Wait for that to end, or choose another destination."
+        ) from error
+    try:
+        for stale in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+            remove(stale)
+        owner.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        yield
+    finally:
+        # Removed while the lock is held: whoever waits for the old file finds that it has no name, and makes a new one.
+        owner.unlink(missing_ok=True)
+        with suppress(PermissionError):  # Windows removes no open file
+            name.unlink(missing_ok=True)
+        lock.release()
 
 
 def digest(path: Path, algorithm: str = "sha256") -> str:
+    """Return the hexadecimal digest of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def _sync(path: Path) -> None:
+    if path.is_dir() and os.name != "posix":  # other systems cannot open a folder
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _errno(error: Exception) -> int | None:
+    """Return the system's number of an error, also where a library only quotes its words for a full disk."""
+    stated = error.errno if isinstance(error, OSError) else None
+    return stated or next((number for number in _FULL if os.strerror(number) in str(error)), None)

@@ -17,7 +17,6 @@ from its surroundings tells the chip rather than the class.
 """
 
 import argparse
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from tqdm.auto import tqdm
 
 from .. import SpectralGPTForPreTraining, SpectralGPTImageProcessor
 from ..data.chip_grid import chip_corners
+from ..files import write_json
 from ..inference.reconstruction import (
     fill_without_a_network,
     psnr,
@@ -211,5 +211,4 @@ def main() -> None:
     print_table("Share of the features' variance between chips", [""], {name: [x] for name, x in shares.items()}, 3)
     print(f"\nn: {len(labels)} tiles of {TILE_SIZE} px; tiles of each class: {classes}")
     if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps(scores, indent=1) + "\n")
+        write_json(options.output, scores)

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from transformers import set_seed
 
+from ..files import write_json
 from ..training.arguments import option, parse_options
-from ..training.finetuning import write_json
 from ..training.metrics import ClassificationScores, MultiLabelScores, bootstrap_intervals
 from ..training.models import build_model, build_processor
 from ..training.options import FineTuningOptions

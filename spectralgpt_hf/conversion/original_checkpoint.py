@@ -19,7 +19,7 @@ from huggingface_hub.utils import hf_raise_for_status, http_stream_backoff
 from safetensors.torch import load_file
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from ..files import digest
+from ..files import digest, locked, move_into_place
 
 
 logger = logging.getLogger(__name__)
@@ -81,23 +81,32 @@ def fetch(source: str | PathLike[str]) -> Path:
             hf_raise_for_status(response)
             etag = response.headers.get("ETag", "")
             length = response.headers.get("Content-Length")
-        # A file that has changed on the server does not continue a part of the old one.
-        version = hashlib.sha256(f"{url} {etag} {length}".encode()).hexdigest()[:16]
-        path = cached_assets_path("spectralgpt-hf", "checkpoints", version) / name
+    except Exception as error:
+        raise _download_error(url, error) from error
+    # A file that has changed on the server does not continue a part of the old one.
+    version = hashlib.sha256(f"{url} {etag} {length}".encode()).hexdigest()[:16]
+    path = cached_assets_path("spectralgpt-hf", "checkpoints", version) / name
+    with locked(path):
         if path.exists():
             return path
-        part = path.with_name(f"{name}.part")
-        with part.open("ab") as file:
-            size = int(length) if length else None
-            http_get(url, file, resume_size=part.stat().st_size, expected_size=size, headers=_AS_IT_IS)
-    except Exception as error:
-        raise ConnectionError(f"Could not download {url}: {error} Run again to go on where it stopped.") from error
-    for algorithm, expected in re.findall(r"\b(sha256|md5)[=:]([0-9a-fA-F]+)", f"{etag} {fragment}"):
-        found = digest(part, algorithm)
-        if found != expected.lower():
-            part.unlink()
-            raise ValueError(f"{url}: expected the {algorithm} {expected}, got {found}; the download was removed.")
-    return part.rename(path)
+        part = path.with_name(f"{name}.part")  # stays after a failure, for the next call to continue
+        try:
+            with part.open("ab") as file:
+                size = int(length) if length else None
+                http_get(url, file, resume_size=part.stat().st_size, expected_size=size, headers=_AS_IT_IS)
+        except Exception as error:
+            raise _download_error(url, error) from error
+        for algorithm, expected in re.findall(r"\b(sha256|md5)[=:]([0-9a-fA-F]+)", f"{etag} {fragment}"):
+            found = digest(part, algorithm)
+            if found != expected.lower():
+                part.unlink()
+                raise ValueError(f"{url}: expected the {algorithm} {expected}, got {found}; the download was removed.")
+        move_into_place(part, path)
+    return path
+
+
+def _download_error(url: str, error: Exception) -> ConnectionError:
+    return ConnectionError(f"Could not download {url}: {error} Run again to go on where it stopped.")
 
 
 def read_original(path: Path) -> OriginalCheckpoint:

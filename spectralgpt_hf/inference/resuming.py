@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from ..files import atomic_path
 from ..modeling.raster_files import Source
 
 
@@ -40,10 +41,8 @@ class FinishedStrips:
 
     def save(self, name: str, layers: Mapping[str, np.ndarray]) -> None:
         """Write the layers of a strip, all or nothing."""
-        temporary = self.folder / f"{name}.{os.getpid()}.part"
-        with open(temporary, "wb") as file:
+        with atomic_path(self._path(name)) as scratch, scratch.open("wb") as file:
             np.savez(file, **cast(dict[str, Any], layers))
-        os.replace(temporary, self._path(name))
 
     def load(self, name: str, layer: str) -> np.ndarray:
         """Return one layer of a strip."""

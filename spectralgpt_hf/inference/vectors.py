@@ -1,7 +1,6 @@
 """Vectors with a place on the ground, as GeoParquet 1.1: https://geoparquet.org/releases/v1.1.0."""
 
 import json
-import os
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from ..files import atomic_path
 
 
 def write_geoparquet(
@@ -54,13 +55,8 @@ def write_geoparquet(
     if count:
         column["bbox"] = [*footprints.min((0, 1)).tolist(), *footprints.max((0, 1)).tolist()]
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
-    temporary = f"{path}.{os.getpid()}.part"
-    try:
-        pq.write_table(table.replace_schema_metadata({"geo": json.dumps(geo), **tags}), temporary, compression="zstd")
-        os.replace(temporary, path)
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
+    with atomic_path(path) as scratch:
+        pq.write_table(table.replace_schema_metadata({"geo": json.dumps(geo), **tags}), scratch, compression="zstd")
 
 
 def _polygon(corners: np.ndarray) -> bytes:

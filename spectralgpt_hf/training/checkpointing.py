@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from safetensors import SafetensorError
+
+from ..files import move_into_place, writing_error
 
 
 POSITION = "position.json"
@@ -103,13 +106,12 @@ def write_folder(accelerator: Accelerator, path: Path, write: Callable[[Path], N
     accelerator.wait_for_everyone()
     try:
         write(temporary)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch reports a full disk as RuntimeError
         shutil.rmtree(temporary, ignore_errors=True)
-        reason = getattr(error, "strerror", None) or error
-        raise OSError(getattr(error, "errno", None), f"{path}: cannot be written ({reason}).") from error
+        raise writing_error(path, error) from error
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         if path.exists():
             shutil.rmtree(path)
-        temporary.replace(path)
+        move_into_place(temporary, path)
     accelerator.wait_for_everyone()

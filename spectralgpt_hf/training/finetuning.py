@@ -1,6 +1,5 @@
 """Fine-tuning with `transformers.Trainer`: its loop, checkpoints and logging; our augmentation, rates and scores."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import torch
 from torch import nn
 from transformers import EarlyStoppingCallback, Trainer
 
+from ..files import write_json
 from ..modeling.geometry import IGNORE_INDEX
 from .augmentation import Augmentation
 from .metrics import ClassificationScores, DenseScores, MultiLabelScores, Scores, bootstrap_intervals
@@ -174,11 +174,3 @@ class FineTuner(Trainer):
 def public_name(checkpoint: str | None) -> str | None:
     """Return a name on the Hub as it is, and of a folder the last part: its path is nobody's business."""
     return Path(checkpoint).resolve().name if checkpoint and Path(checkpoint).exists() else checkpoint
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON under a temporary name, then rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    temporary.replace(path)

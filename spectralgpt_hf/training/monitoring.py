@@ -9,6 +9,7 @@ from typing import Any, TextIO
 
 import torch
 
+from ..files import write_text
 from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 
 
@@ -36,12 +37,9 @@ class JsonLinesLog:
         self._file.flush()
 
     def _open(self) -> TextIO:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         lines = self._path.read_text().splitlines() if self._path.exists() else []
         records = [record for record in map(_parse, lines) if record and self._keep(record)]
-        temporary = self._path.with_name(f".{self._path.name}.part")
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in records))
-        temporary.replace(self._path)
+        write_text(self._path, "".join(json.dumps(record) + "\n" for record in records))
         return self._path.open("a")
 
 

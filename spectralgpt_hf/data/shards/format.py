@@ -31,6 +31,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ...files import atomic_path, remove
+
 
 PathLike: TypeAlias = str | os.PathLike[str]
 Compression: TypeAlias = Literal["zstd", "lz4", "none"]
@@ -210,33 +212,25 @@ def write_shard(rows: Iterable[ShardRow], path: PathLike, schema: pa.Schema, com
         ValueError: If a row is not what its columns say.
         OSError: If the file cannot be written, such as on a full disk; nothing is left of it then.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{os.getpid()}.part"
     count = 0
-    try:
-        with pq.ParquetWriter(
-            temporary,
+    with (
+        atomic_path(path) as scratch,
+        pq.ParquetWriter(
+            scratch,
             schema,
             compression=compression,
             compression_level=1 if compression == "zstd" else None,
             use_dictionary=["bands", "crs"],
             write_statistics=["id"],
             write_page_checksum=True,
-        ) as writer:
-            for group in _row_groups(rows):
-                columns = {name: [getattr(row, name) for row in group] for name in schema.names if name in _PLAIN}
-                columns["pixels"] = [_encode(row) for row in group]
-                columns["shape"] = [row.pixels.shape for row in group]
-                writer.write_table(pa.table(columns, schema))
-                count += len(group)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OSError(error.errno, f"{path}: cannot be written ({error.strerror or error}).") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        ) as writer,
+    ):
+        for group in _row_groups(rows):
+            columns = {name: [getattr(row, name) for row in group] for name in schema.names if name in _PLAIN}
+            columns["pixels"] = [_encode(row) for row in group]
+            columns["shape"] = [row.pixels.shape for row in group]
+            writer.write_table(pa.table(columns, schema))
+            count += len(group)
     return count
 
 
@@ -268,11 +262,15 @@ def write_shards(
     if split not in SPLIT_NAMES or any(data.glob(f"{split}-*.parquet")):
         raise ValueError(f"{data}: expected a split among {', '.join(SPLIT_NAMES)} without shards so far, got {split}.")
     schema, rows = shard_schema(class_names, multi_label), iter(rows)
+    scratch = data / f".{split}.{os.getpid()}.part"
     written: list[Path] = []
-    while chunk := list(islice(rows, rows_per_shard)):
-        written.append(data / f".{split}-{len(written):05d}.{os.getpid()}.complete")
-        write_shard(chunk, written[-1], schema, compression)
-    return [path.replace(shard_path(folder, split, i, len(written))) for i, path in enumerate(written)]
+    try:
+        while chunk := list(islice(rows, rows_per_shard)):
+            written.append(scratch / f"{len(written):05d}.parquet")
+            write_shard(chunk, written[-1], schema, compression)
+        return [path.replace(shard_path(folder, split, i, len(written))) for i, path in enumerate(written)]
+    finally:
+        remove(scratch)
 
 
 def shard_path(folder: PathLike, split: str, index: int, count: int) -> Path:

@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ...files import atomic_path
 from ...modeling.bands import L1C_BANDS
 from ..readers.common import PathLike
 
@@ -35,10 +35,8 @@ class Histograms:
 
     def save(self, path: PathLike, record: Mapping[str, Any]) -> None:
         """Write them, and a record beside them, as one file that is complete or not there."""
-        temporary = Path(path).with_name(f".{Path(path).name}.part")
-        with open(temporary, "wb") as file:
+        with atomic_path(path) as scratch, scratch.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, record=np.array(json.dumps(record)), **self.counts)
-        temporary.replace(path)
 
     def merge(self, path: PathLike) -> dict[str, Any]:
         """Add what `save` has written, and return the record."""

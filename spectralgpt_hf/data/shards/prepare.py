@@ -24,6 +24,7 @@ import pyarrow as pa
 from datasets.utils import tqdm
 from huggingface_hub import HfApi
 
+from ...files import locked, write_json, write_text
 from ...modeling.bands import resolve_bands
 from ..readers.common import PathLike
 from .card import render_card
@@ -117,25 +118,26 @@ def prepare_shards(
             seed=seed,
         )
     identity = _identify(plan, rows_per_shard, compression)
-    if _is_complete(output, identity):
-        unreadable = len(json.loads((output / "report.json").read_text(encoding="utf-8"))["unreadable"])
-        if unreadable:
-            warnings.warn(
-                f"{output} is complete, without {unreadable} files that could not be read then. To try again, delete "
-                "the folder first.",
-                stacklevel=2,
-            )
-        return output
-    shards = _shards(plan, output, rows_per_shard)
-    job = partial(
-        _prepare_shard,
-        reading=plan.reading,
-        base=plan.report.base,
-        schema=shard_schema(plan.class_names, plan.multi_label),
-        compression=compression,
-    )
-    _run(job, shards, num_workers or os.cpu_count() or 1)
-    _finish(output, shards, plan, identity, partial(render_card, output.name, dataset, license=license))
+    with locked(output):
+        if _is_complete(output, identity):
+            unreadable = len(json.loads((output / "report.json").read_text(encoding="utf-8"))["unreadable"])
+            if unreadable:
+                warnings.warn(
+                    f"{output} is complete, without {unreadable} files that could not be read then. To try again, "
+                    "delete the folder first.",
+                    stacklevel=2,
+                )
+            return output
+        shards = _shards(plan, output, rows_per_shard)
+        job = partial(
+            _prepare_shard,
+            reading=plan.reading,
+            base=plan.report.base,
+            schema=shard_schema(plan.class_names, plan.multi_label),
+            compression=compression,
+        )
+        _run(job, shards, num_workers or os.cpu_count() or 1)
+        _finish(output, shards, plan, identity, partial(render_card, output.name, dataset, license=license))
     return output
 
 
@@ -213,7 +215,7 @@ def _is_complete(output: Path, identity: str) -> bool:
     progress.mkdir(parents=True, exist_ok=True)
     for stale in progress.glob(".*.part"):
         stale.unlink()
-    _write(plan, json.dumps({"plan": identity}))
+    write_json(plan, {"plan": identity})
     return False
 
 
@@ -303,9 +305,9 @@ def _finish(output: Path, shards: list[_Shard], plan: Plan, identity: str, card:
             f"{output}: nothing to write: {len(reasons)} files could not be read, {len(report['left_out'])} samples "
             f"hold too little data. {' '.join(reasons[:3])}"
         )
-    _write(output / "statistics.json", json.dumps(statistics, indent=1))
-    _write(output / "README.md", card(rows, statistics, report, plan.class_names))
-    _write(output / "report.json", json.dumps({"rows": rows, **report, "plan": identity}, indent=1))
+    write_json(output / "statistics.json", statistics)
+    write_text(output / "README.md", card(rows, statistics, report, plan.class_names) + "\n")
+    write_json(output / "report.json", {"rows": rows, **report, "plan": identity})
     shutil.rmtree(output / PROGRESS)
     for text, count in report["warnings"].items():
         warnings.warn(f"{text} ({count} times)", stacklevel=3)
@@ -315,9 +317,3 @@ def _finish(output: Path, shards: list[_Shard], plan: Plan, identity: str, card:
             f"data: {output / 'report.json'} names them.",
             stacklevel=3,
         )
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.replace(path)
