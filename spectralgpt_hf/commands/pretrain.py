@@ -17,9 +17,9 @@ import math
 import shutil
 import signal
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -27,7 +27,7 @@ from accelerate.utils import set_seed
 from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
-from .. import SpectralGPTConfig, SpectralGPTForPreTraining, SpectralGPTImageProcessor
+from .. import SpectralGPTConfig, SpectralGPTForPreTraining
 from ..data.shards.format import find_shards
 from ..data.shards.stream import ShardStream
 from ..hub import publish
@@ -35,76 +35,16 @@ from ..hub.cards import card_for
 from ..inference.pictures import reconstruction_panel
 from ..inference.reconstruction import Reconstruction
 from ..modeling.modeling_spectralgpt import SpectralGPTPositionEmbeddings, unpatchify
-from ..training.arguments import convert_options, option, parse_options
+from ..training.arguments import parse_options
 from ..training.checkpointing import CheckpointFolder, read_position, write_folder
+from ..training.contrast import build_projection, contrastive_loss, pooled_visible_tokens
 from ..training.monitoring import JsonLinesLog, attainable_flops, step_flops
 from ..training.optimization import parameter_groups
-from ..training.views import make_views
+from ..training.stages import FREE, PretrainingOptions, split_stages, stage_config, stage_processor, view_recipe
+from ..training.views import ViewRecipe, join_views, make_views
 
 
-@dataclass
-class PretrainingOptions:
-    # What may differ from stage to stage
-    data: str = option("shards", "Folder of Parquet shards.")
-    image_size: int = option(128, "Size of the crops, in pixels.")
-    bands: list[str] | None = option(None, "Names of the bands, in order; the checkpoint's or the usual 12 by default.")
-    mask_ratio: float = option(0.9, "Share of the tokens that is hidden.")
-    masking: Literal["random", "spatial", "spectral"] = option("random", "What is hidden together.")
-    epochs: float = option(1.0, "Passes over the data.")
-    steps: int = option(0, "Instead of `epochs`.")
-    schedule_epochs: float | None = option(None, "Length of the cosine, where a stage ends before it does.")
-    warmup_share: float = option(0.1, "Of the schedule.")
-    batch_size: int = option(32, "Images of a process and a forward pass.")
-    gradient_accumulation_steps: int = option(1, "Forward passes of a step.")
-    base_learning_rate: float = option(2e-4, "Times the effective batch / 256.")
-    config_overrides: str = option("{}", "Other entries of the configuration, a mapping (JSON on the command line).")
-    positions: Literal["interpolate", "reinitialise"] = option("interpolate", "Positions of a stage of another size.")
-    symmetries: bool = option(False, "Whether to turn and mirror crops in all eight ways, not sideways alone.")
-    stretch: float = option(0.0, "Share of its range by which each band may seem to have darker and brighter pixels.")
-
-    # Model and optimisation
-    stages: list[str] = option([], "In a YAML file: one mapping of the options above for each stage.")
-    preset: Literal["tiny", "base", "large", "huge"] = option("tiny", "Size of a new model.")
-    model_name_or_path: str | None = option(None, "Checkpoint to go on from.")
-    weight_decay: float = option(0.05, "Not of biases, norms and positions.")
-    max_grad_norm: float = option(1.0, "Gradients are clipped to it; 0 for not at all.")
-    mixed_precision: Literal["bf16", "fp16", "no"] = option("bf16", "Whatever Accelerate's own configuration says.")
-    compile: bool = option(False, "Whether to compile the model.")
-    gradient_checkpointing: bool = option(False, "Whether to trade time for memory.")
-    max_nonfinite_steps: int = option(20, "Steps in a row that may be skipped because a gradient is not finite.")
-    seed: int = option(0, "Of weights, order, crops and masks.")
-    num_workers: int = option(2, "Threads that read, of each process.")
-
-    # Output
-    output_dir: str = option("outputs/pretraining", "Folder of everything that is written.")
-    resume: str = option("no", "auto (the newest checkpoint in `output_dir`, if any), no, or a checkpoint.")
-    save_every: int = option(1000, "Steps between checkpoints.")
-    total_limit: int = option(3, "How many checkpoints are kept.")
-    time_limit: float = option(0.0, "Minutes after which to save a checkpoint and stop; 0 for none.")
-    eval_every: int = option(500, "Steps between validations, with a picture.")
-    log_every: int = option(10, "Steps between records in log.jsonl.")
-    report_to: list[str] = option([], "Trackers: trackio, tensorboard, wandb.")
-    save_dtype: Literal["float32", "float16", "bfloat16"] = option("float32", "Of the result.")
-    push_to_hub: str | None = option(None, "namespace/name to publish the result as.")
-
-
-STAGE_OPTIONS = list(PretrainingOptions.__dataclass_fields__)[:16]
-# What may change when a run is resumed.
-FREE = {"output_dir", "resume", "save_every", "total_limit", "time_limit", "eval_every", "log_every", "report_to"}
-FREE |= {"num_workers", "save_dtype", "push_to_hub", "compile", "stages"}
 COUNTERS = ("stage", "stage_step", "step", "skipped", "unreadable")
-
-
-def split_stages(options: PretrainingOptions) -> list[PretrainingOptions]:
-    """Return the options of each stage."""
-    stages = []
-    for number, text in enumerate(options.stages or ["{}"], 1):
-        stage = convert_options(json.loads(text), PretrainingOptions, f"stage {number}")
-        general = sorted(set(stage) - set(STAGE_OPTIONS))
-        if general:
-            raise ValueError(f"stage {number}: {', '.join(general)} cannot differ from stage to stage.")
-        stages.append(replace(options, **stage))
-    return stages
 
 
 class Run:
@@ -204,17 +144,6 @@ class Run:
             raise ValueError(f"{self.resume_from} cannot be resumed: {'; '.join(changed)}.")
 
 
-def stage_config(stage: PretrainingOptions, before: SpectralGPTConfig | None) -> SpectralGPTConfig:
-    """Return the configuration of a stage: of a new model, or of the one before with other settings."""
-    settings = {"mask_ratio": stage.mask_ratio, "masking": stage.masking, **json.loads(stage.config_overrides)}
-    settings["image_size"] = stage.image_size
-    if stage.bands:
-        settings |= {"bands": stage.bands, "num_channels": len(stage.bands)}
-    if before is None:
-        return SpectralGPTConfig.from_preset(stage.preset, **settings)
-    return SpectralGPTConfig.from_dict(before.to_dict() | settings)
-
-
 def build_model(stage: PretrainingOptions, previous: str | None) -> SpectralGPTForPreTraining:
     """Return the model of a stage: new, or from a checkpoint, with positions for its size and bands."""
     if previous is None:
@@ -239,6 +168,7 @@ def check_stages(stages: list[PretrainingOptions], run: Run) -> None:
             config = stage_config(stage, config)
             config.check()
             if number >= run.stage:
+                stage_processor(stage, list(config.bands or ()), source)
                 open_stream(stage, list(config.bands or ()), run.accelerator, "train", stage.batch_size)
                 open_validation(stage, list(config.bands or ()), run.accelerator)
         except (ValueError, OSError) as error:
@@ -263,12 +193,14 @@ def open_stream(
 
 
 @torch.no_grad()
-def validate(model: torch.nn.Module, stream: ShardStream, config: SpectralGPTConfig, run: Run, picture: Path) -> float:
+def validate(
+    model: torch.nn.Module, stream: ShardStream, config: SpectralGPTConfig, recipe: ViewRecipe, run: Run, picture: Path
+) -> float:
     """Return the loss on held-out images, always cropped and masked alike; draw the first of them."""
     model.eval()
     total = torch.zeros(2, dtype=torch.float64)
     for batch in stream.batches():
-        views = make_views(batch, config, 0, 0, run.accelerator.device)
+        views = make_views(batch, config, 0, 0, run.accelerator.device, ViewRecipe(recipe.limits))
         output = model(**views)
         if not total[1] and run.accelerator.is_main_process:
             draw(views["pixel_values"], output, config, picture)
@@ -315,6 +247,9 @@ def train_stage(run: Run, stage: PretrainingOptions, previous: str | None) -> bo
     model = build_model(stage, previous)
     config = model.config
     bands = list(config.bands or ())
+    processor = stage_processor(stage, bands, previous)
+    recipe = view_recipe(stage, processor)
+    projection = build_projection(config.hidden_size) if stage.contrast_weight else None
     stream = open_stream(stage, bands, accelerator, "train", stage.batch_size)
     validation = open_validation(stage, bands, accelerator)
     run.checkpoints.check_space(3 * 4 * model.num_parameters())  # float32 weights and two moments
@@ -329,20 +264,26 @@ def train_stage(run: Run, stage: PretrainingOptions, previous: str | None) -> bo
     steps_per_epoch = len(stream) / accumulation
     steps = stage.steps or max(1, round(stage.epochs * steps_per_epoch))
     schedule_steps = round(stage.schedule_epochs * steps_per_epoch) if stage.schedule_epochs else steps
+    groups = parameter_groups(model, stage.weight_decay)
+    if projection is not None:
+        groups += parameter_groups(projection, stage.weight_decay)
     optimizer = torch.optim.AdamW(
-        parameter_groups(model, stage.weight_decay),
+        groups,
         lr=stage.base_learning_rate * effective_batch / 256,
         betas=(0.9, 0.95),
         fused=accelerator.device.type in ("cpu", "cuda"),  # one pass over the weights instead of a dozen
     )
     model, optimizer = accelerator.prepare(model, optimizer)
+    if projection is not None:
+        projection = accelerator.prepare(projection)
     schedule = get_cosine_schedule_with_warmup(optimizer, round(stage.warmup_share * schedule_steps), schedule_steps)
     run.resume(schedule)
     accelerator.print(
         f"stage {number}: {stream.num_samples} images, {accelerator.num_processes} processes on "
         f"{accelerator.device.type}, effective batch {effective_batch}, {steps} steps"
     )
-    flops = step_flops(config) * effective_batch
+    num_views = 1 if projection is None else 2
+    flops = step_flops(config) * effective_batch * num_views
     dtype = torch.float32 if accelerator.mixed_precision == "no" else torch.bfloat16
     attainable = attainable_flops(accelerator.device, dtype) * accelerator.num_processes
 
@@ -352,7 +293,7 @@ def train_stage(run: Run, stage: PretrainingOptions, previous: str | None) -> bo
             if run.stage_step and accelerator.is_main_process:
                 draw(views["pixel_values"], output, config, picture)
             return
-        loss = validate(model, validation, config, run, picture)
+        loss = validate(model, validation, config, recipe, run, picture)
         accelerator.print(f"step {run.step}: validation loss {loss:.5f}")
         run.record({"validation_loss": loss})
 
@@ -372,7 +313,7 @@ def train_stage(run: Run, stage: PretrainingOptions, previous: str | None) -> bo
 
     waited, started = 0.0, time.perf_counter()
     while run.stage_step < steps:
-        losses = torch.zeros(3, device=accelerator.device)
+        losses = torch.zeros(4, device=accelerator.device)
         for _ in range(accumulation):
             asked = time.perf_counter()
             epoch, batch = next(batches)
@@ -380,10 +321,18 @@ def train_stage(run: Run, stage: PretrainingOptions, previous: str | None) -> bo
             unreadable += batch["skipped"]
             with accelerator.accumulate(model):
                 seed, device = stage.seed + run.stage, accelerator.device
-                views = make_views(batch, config, seed, epoch, device, stage.symmetries, stage.stretch)
-                output = model(**views)
-                accelerator.backward(output.loss)
-            losses += torch.stack([output.loss, output.token_loss, output.spectral_loss]).detach() / accumulation
+                views = join_views(
+                    [make_views(batch, config, seed, epoch, device, recipe, view) for view in range(num_views)]
+                )
+                output = model(**views, output_hidden_states=projection is not None)
+                loss, contrast = output.loss, torch.zeros_like(output.loss)
+                if projection is not None:
+                    encoder = accelerator.unwrap_model(model).spectralgpt
+                    pooled = pooled_visible_tokens(encoder, output, views["attention_mask"])
+                    contrast = contrastive_loss(projection(pooled), stage.contrast_temperature)
+                    loss = loss + stage.contrast_weight * contrast
+                accelerator.backward(loss)
+            losses += torch.stack([loss, output.token_loss, output.spectral_loss, contrast]).detach() / accumulation
         norm = accelerator.clip_grad_norm_(model.parameters(), stage.max_grad_norm or math.inf)
         finite = norm is None or bool(torch.isfinite(norm))
         nonfinite, run.skipped = (0, run.skipped) if finite else (nonfinite + 1, run.skipped + 1)
@@ -401,7 +350,7 @@ def train_stage(run: Run, stage: PretrainingOptions, previous: str | None) -> bo
             )
 
         if run.step % stage.log_every == 0 or run.stage_step == steps:
-            loss, token_loss, spectral_loss = accelerator.reduce(losses, "mean").tolist()
+            loss, token_loss, spectral_loss, contrast_loss = accelerator.reduce(losses, "mean").tolist()
             progress.set_postfix(loss=f"{loss:.4f}")
             count_unreadable()
             seconds = time.perf_counter() - started
@@ -410,6 +359,7 @@ def train_stage(run: Run, stage: PretrainingOptions, previous: str | None) -> bo
                 "loss": loss,
                 "token_loss": token_loss,
                 "spectral_loss": spectral_loss,
+                "contrast_loss": None if projection is None else contrast_loss,
                 "learning_rate": schedule.get_last_lr()[0],
                 "grad_norm": None if norm is None or not finite else float(norm),
                 "skipped_steps": run.skipped,
@@ -437,7 +387,7 @@ def train_stage(run: Run, stage: PretrainingOptions, previous: str | None) -> bo
     def write(folder: Path) -> None:
         if accelerator.is_main_process:
             accelerator.unwrap_model(model).save_pretrained(folder, state_dict=weights)
-            SpectralGPTImageProcessor(bands=bands).save_pretrained(folder)
+            processor.save_pretrained(folder)
 
     write_folder(accelerator, run.folder / f"stage-{number}", write)
     accelerator.free_memory(model, optimizer)

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from ..modeling.bands import BANDS
+
 
 def flip_and_rotate(tensors: Sequence[torch.Tensor], uniform: torch.Tensor) -> list[torch.Tensor]:
     """Turn each sample by one of the eight symmetries of the square: 90-degree rotations, mirrored or not.
@@ -129,3 +131,26 @@ def beta_quantile(uniform: torch.Tensor, alpha: float, steps: int = 4096) -> tor
     cumulative = (grid * (1 - grid)).pow(alpha - 1).cumsum(0)
     place = torch.searchsorted(cumulative / cumulative[-1], uniform.double())
     return grid[place.clamp(max=steps - 1)].to(uniform.dtype)
+
+
+def vary_atmosphere(
+    images: torch.Tensor, bands: Sequence[str], uniform: torch.Tensor, strength: float = 1.0
+) -> torch.Tensor:
+    """Add path radiance and dim the water vapour band, as between the bottom and the top of the atmosphere.
+
+    Rayleigh scattering adds between -200 and 1,100 digital numbers at 443 nm, which falls with the fourth power of the
+    wavelength: level 1C of Sentinel-2 differs from level 2A by about the upper end. B9 loses up to three quarters of
+    its signal. Calibration differs by up to 10 % for the image and by up to 5 % for each band.
+
+    Args:
+        images: Digital numbers (B, C, H, W), float; changed in place.
+        bands: Names of the C bands.
+        uniform: (B, 3 + C) in [0, 1): scattering, water vapour, calibration of the image, calibration of each band.
+        strength: Factor of all these effects.
+    """
+    wavelengths = torch.tensor([BANDS[name].wavelength_s2a for name in bands], device=images.device)
+    path = strength * (1300 * uniform[:, :1] - 200) * (443 / wavelengths) ** 4
+    gain = torch.exp(strength * (0.2 * (uniform[:, 2:3] - 0.5) + 0.1 * (uniform[:, 3:] - 0.5)))
+    wet = torch.tensor([name == "B9" for name in bands], device=images.device)
+    gain = torch.where(wet, gain * (1 - 0.75 * strength * uniform[:, 1:2]), gain)
+    return images.mul_(gain[..., None, None]).add_(path[..., None, None])

@@ -4,6 +4,7 @@ import os
 import random
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,6 +24,7 @@ from spectralgpt_hf import SpectralGPTForPreTraining, SpectralGPTImageProcessor
 from spectralgpt_hf.assets import CHECKPOINT, SAMPLE
 from spectralgpt_hf.data.chip_grid import cut_chips
 from spectralgpt_hf.data.shards.format import ShardFile, ShardRow, decode_rows, find_shards, write_shards
+from spectralgpt_hf.modeling.bands import L2A_BANDS
 from spectralgpt_hf.training.arguments import parse_options
 from tests.hub.test_publish import hub, quick  # noqa: F401
 
@@ -155,6 +157,23 @@ def test_a_run_that_was_killed_resumes_to_the_same_losses(pretrain, shards, tmp_
     left, right = (SpectralGPTForPreTraining.from_pretrained(tmp_path / name / "model") for name in ("whole", "killed"))
     for before, after in zip(left.parameters(), right.parameters()):
         assert torch.equal(before, after)
+
+
+def test_a_contrastive_zscore_run_resumes_to_the_same_losses_and_saves_its_statistics(pretrain, shards, tmp_path):
+    measured = {"bands": list(L2A_BANDS), "mean": [1000.0] * 12}
+    measured |= {"percentile_5": [100.0] * 12, "percentile_95": [3390.0] * 12}
+    (shards / "statistics.json").write_text(json.dumps({"train": measured}))
+    options = ["--data", shards, "--normalization=zscore", "--atmosphere=1", "--contrast_weight=1", "--steps=8"]
+    pretrain(*options, "--output_dir", tmp_path / "whole")
+    records = [record for record in read_log(tmp_path / "whole") if "loss" in record]
+    for record in records:
+        terms = record["token_loss"] + record["spectral_loss"] + record["contrast_loss"]
+        assert record["loss"] == pytest.approx(terms, rel=1e-5)
+    shutil.copytree(tmp_path / "whole" / "checkpoints" / "step-00000004", tmp_path / "half" / "checkpoints" / "4")
+    pretrain(*options, "--output_dir", tmp_path / "half", "--resume", tmp_path / "half" / "checkpoints" / "4")
+    assert losses(tmp_path / "half") == losses(tmp_path / "whole")[4:]
+    processor = SpectralGPTImageProcessor.from_pretrained(tmp_path / "whole" / "model")
+    assert (processor.normalization, processor.mean[0], processor.std[0]) == ("zscore", 1000.0, 1000.0)
 
 
 def test_two_processes_equal_one_and_resume_to_the_same_losses(pretrain, holes, tmp_path):

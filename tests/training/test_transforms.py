@@ -11,6 +11,7 @@ from spectralgpt_hf.training.transforms import (
     random_erasing,
     soft_targets,
     stretch_ranges,
+    vary_atmosphere,
 )
 
 
@@ -105,3 +106,15 @@ def test_the_middle_of_the_enlarged_image_is_kept():
 def test_boxes_are_where_their_shares_say():
     mask = box_masks(torch.tensor([[0.25, 0.5]]), torch.tensor([[0.5, 0.25]]), (8, 8))[0, 0]
     assert mask.nonzero().tolist() == [[row, column] for row in range(2, 6) for column in (4, 5)]
+
+
+def test_the_atmosphere_brightens_blue_most_and_dims_water_vapour():
+    bands = ("B2", "B8", "B9", "B12")
+    images = torch.full((2, 4, 3, 3), 1000.0)
+    draws = torch.full((2, 7), 0.5)  # no change of calibration
+    draws[:, 0], draws[:, 1] = torch.tensor([0.0, 1.0]), torch.tensor([0.0, 1.0])
+    clear, hazy = vary_atmosphere(images, bands, draws)[:, :, 0, 0].tolist()
+    assert clear[0] < clear[1] < 1000 < hazy[3] < hazy[1] < hazy[0] == pytest.approx(1000 + 1100 * (443 / 492.7) ** 4)
+    assert clear[2] == pytest.approx(1000, abs=20)
+    assert hazy[2] == pytest.approx(250 + 1100 * (443 / 945.1) ** 4)
+    assert torch.equal(vary_atmosphere(torch.ones(1, 4, 2, 2), bands, draws[:1], 0.0), torch.ones(1, 4, 2, 2))

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 import torch
 
-from spectralgpt_hf import SpectralGPTForPreTraining
+from spectralgpt_hf import SpectralGPTForPreTraining, SpectralGPTImageProcessor
 from spectralgpt_hf.data.keyed_random import keyed_uniform
 from spectralgpt_hf.data.shards.format import ShardRow, write_shards
 from spectralgpt_hf.data.shards.stream import ShardStream
 from spectralgpt_hf.training.crops import random_resized_crop
-from spectralgpt_hf.training.views import make_views
+from spectralgpt_hf.training.views import OUTLIERS, ViewRecipe, join_views, make_views
 from tests.parity import config
 
 
@@ -45,8 +45,8 @@ def test_turned_and_stretched_views_show_the_same_crops(tmp_path):
         sample[:, :, 15:25] = 0
     batch = one_batch(tmp_path, samples)
     plain = make_views(batch, CONFIG, 0, 0, CPU)
-    turned = make_views(batch, CONFIG, 0, 0, CPU, symmetries=True)
-    stretched = make_views(batch, CONFIG, 0, 0, CPU, stretch=0.5)
+    turned = make_views(batch, CONFIG, 0, 0, CPU, ViewRecipe(symmetries=True))
+    stretched = make_views(batch, CONFIG, 0, 0, CPU, ViewRecipe(stretch=0.5))
     places = CONFIG.image_size // CONFIG.patch_size
     symmetries = set()
     for i in range(16):
@@ -103,3 +103,34 @@ def test_an_image_without_data_adds_nothing(tmp_path):
     assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
     alone = model(views["pixel_values"][:1], noise=views["noise"][:1])
     assert both.loss.item() == pytest.approx(alone.loss.item() / 2, rel=1e-5)
+
+
+def test_zscore_views_are_crops_of_what_the_processor_serves(tmp_path):
+    samples = images((40, 40), (40, 40))
+    samples[0][:, 15:25] = 60_000  # a cloud
+    mean, std = [2000.0 + band for band in range(CONFIG.num_channels)], [900.0] * CONFIG.num_channels
+    recipe = ViewRecipe((torch.tensor(mean), torch.tensor(std)))
+    views = make_views(one_batch(tmp_path, samples), CONFIG, 5, 2, CPU, recipe)
+    processor = SpectralGPTImageProcessor(bands=CONFIG.bands, normalization="zscore", mean=mean, std=std)
+    served = processor(samples, band_names=CONFIG.bands)["pixel_values"]
+    expected = random_resized_crop(served, keyed_uniform(5, 2, torch.arange(2), 5), CONFIG.image_size)
+    assert expected.max() > OUTLIERS
+    assert torch.allclose(views["pixel_values"], expected.clamp(-OUTLIERS, OUTLIERS), atol=1e-4)
+
+
+def test_two_views_of_an_image_differ_in_crop_mask_and_atmosphere(tmp_path):
+    (sample,) = images((40, 40))
+    batch = one_batch(tmp_path, [sample])
+    limits = (torch.zeros(CONFIG.num_channels), torch.full((CONFIG.num_channels,), 10_000.0))
+    first, second, hazy = (
+        make_views(batch, CONFIG, 0, 0, CPU, ViewRecipe(limits, atmosphere=strength), view)
+        for strength, view in ((0.0, 0), (0.0, 1), (1.0, 0))
+    )
+    assert not torch.equal(first["pixel_values"], second["pixel_values"])
+    assert not torch.equal(first["noise"], second["noise"])
+    scaled = torch.stack([first["pixel_values"][0, 0].flatten(), hazy["pixel_values"][0, 0].flatten()])
+    assert not torch.equal(*scaled)
+    assert torch.corrcoef(scaled)[0, 1] > 0.9999
+    both = join_views([first, second])
+    assert torch.equal(both["pixel_values"][1:], second["pixel_values"])
+    assert torch.equal(both["noise"][:1], first["noise"])

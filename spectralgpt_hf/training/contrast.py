@@ -1,0 +1,55 @@
+"""The contrastive term of pretraining: the pooled features of two views of an image should tell it from other images.
+
+The paper does not have this term. The projection is trained beside the model and is not part of the checkpoint.
+"""
+
+import torch
+from torch import nn
+
+from ..modeling.modeling_spectralgpt import SpectralGPTForPreTrainingOutput, SpectralGPTModel, masked_mean
+
+
+PROJECTION_WIDTHS = (512, 128)
+
+
+def build_projection(hidden_size: int) -> nn.Sequential:
+    """Return the layers between the pooled features and the contrastive loss.
+
+    They discard what differs between the views, so that the features themselves need not.
+    """
+    hidden, width = PROJECTION_WIDTHS
+    return nn.Sequential(nn.Linear(hidden_size, hidden), nn.GELU(), nn.Linear(hidden, width))
+
+
+def pooled_visible_tokens(
+    encoder: SpectralGPTModel, output: SpectralGPTForPreTrainingOutput, attention_mask: torch.Tensor | None
+) -> torch.Tensor:
+    """Return the pooled output (B, D), float32, of the visible tokens of a pretraining step.
+
+    Args:
+        encoder: Of the model that gave `output`.
+        output: With `hidden_states`.
+        attention_mask: (B, N), 0 = token without data.
+    """
+    assert output.hidden_states is not None
+    tokens = output.hidden_states[-1]  # (B, K, D), before the final LayerNorm
+    if attention_mask is not None:
+        assert output.ids_restore is not None
+        attention_mask = attention_mask.gather(1, output.ids_restore.argsort(1)[:, : tokens.shape[1]])
+    return encoder.layernorm(masked_mean(tokens, attention_mask)).float()
+
+
+def contrastive_loss(features: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Return the cross-entropy of finding each image's other view among all views of the batch (NT-Xent).
+
+    Source: Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, ICML 2020.
+
+    Args:
+        features: (2 B, D), the second views behind the first.
+        temperature: What cosine similarities are divided by.
+    """
+    features = nn.functional.normalize(features.float(), dim=1)
+    similarity = features @ features.T / temperature
+    itself = torch.eye(len(features), dtype=torch.bool, device=features.device)
+    partner = torch.arange(len(features), device=features.device).roll(len(features) // 2)
+    return nn.functional.cross_entropy(similarity.masked_fill(itself, -torch.inf), partner)

@@ -1,0 +1,31 @@
+import math
+
+import pytest
+import torch
+
+from spectralgpt_hf import SpectralGPTForPreTraining
+from spectralgpt_hf.training.contrast import contrastive_loss, pooled_visible_tokens
+from tests.parity import config
+
+
+def test_the_contrastive_loss_is_small_only_where_views_of_an_image_agree():
+    torch.manual_seed(0)
+    first = torch.randn(8, 32)
+    agreeing = contrastive_loss(torch.cat([first, 3 * first]), 0.05)
+    assert agreeing < 0.01
+    assert contrastive_loss(torch.cat([first, first.roll(1, 0)]), 0.05) > 5
+    same = torch.ones(16, 4)  # nothing to tell images apart by: one of the 15 others at random
+    assert contrastive_loss(same, 0.2).item() == pytest.approx(math.log(15))
+
+
+def test_pooled_visible_tokens_are_what_the_encoder_pools_from_them():
+    torch.manual_seed(0)
+    model = SpectralGPTForPreTraining(config("toy")).eval()
+    images = torch.randn(2, model.config.num_channels, model.config.image_size, model.config.image_size)
+    tokens = model.config.num_channels // 3 * (model.config.image_size // 8) ** 2
+    noise, attention_mask = torch.rand(2, tokens), torch.ones(2, tokens, dtype=torch.long)
+    attention_mask[0, torch.rand(tokens) < 0.97] = 0  # fewer tokens with data than are kept
+    output = model(images, noise=noise, attention_mask=attention_mask, output_hidden_states=True)
+    kept = output.ids_restore.argsort(1)[:, : int((output.mask == 0).sum(1)[0])]
+    expected = model.spectralgpt(images, attention_mask, kept).pooler_output
+    assert torch.allclose(pooled_visible_tokens(model.spectralgpt, output, attention_mask), expected, atol=1e-6)
