@@ -1,4 +1,4 @@
-"""Rebuild a real Sentinel-2 image from a tenth of its tokens, with the checkpoint and the image inside the package.
+"""Reconstruct a real Sentinel-2 image from a tenth of its tokens, with the checkpoint and the image inside the package.
 
 python examples/demo.py [--image scene.tif] [--checkpoint folder_or_hub_id] [--output outputs/demo.png]
 """
@@ -13,9 +13,9 @@ from spectralgpt_hf import SpectralGPTForPreTraining, SpectralGPTImageProcessor
 from spectralgpt_hf.assets import CHECKPOINT, SAMPLE
 from spectralgpt_hf.inference.pictures import reconstruction_panel
 from spectralgpt_hf.inference.reconstruction import (
-    fill_without_a_network,
     psnr,
     reconstruct_image,
+    simple_baselines,
     spectral_angle,
 )
 
@@ -45,17 +45,17 @@ def main() -> None:
 
     result = reconstruct_image(model, image, seed=options.seed)
     low, scale = (value.numpy()[:, None, None] / 10_000 for value in (report.low, report.scale))
-    original, hidden = result.original, result.hidden
-    answers = {"SpectralGPT": result.rebuilt} | fill_without_a_network(original, hidden)
-    print(f"\n{hidden.mean():.0%} of the tokens hidden; the hidden ones, rebuilt by:")
+    original, masked = result.original, result.masked
+    answers = {"SpectralGPT": result.reconstructed} | simple_baselines(original, masked)
+    print(f"\n{masked.mean():.0%} of the tokens masked; the masked ones, reconstructed by:")
     print(f"{'':44}{'PSNR (dB)':>10}{'spectral angle':>16}")
     for name, answer in answers.items():
-        angle = spectral_angle(original * scale + low, answer * scale + low, hidden)
-        print(f"{name:44}{psnr(original, answer, hidden):10.2f}{angle:15.2f}°")
-    print("The regression gives way to the interpolation where no band is visible at the place.")
+        angle = spectral_angle(original * scale + low, answer * scale + low, masked)
+        print(f"{name:44}{psnr(original, answer, masked):10.2f}{angle:15.2f}°")
+    print("The regression is replaced by the interpolation where all bands of a pixel are masked.")
 
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    reflectance = (original * scale + low, result.rebuilt * scale + low)
+    reflectance = (original * scale + low, result.reconstructed * scale + low)
     reconstruction_panel(result, reflectance, report.bands, MARKS).save(options.output)
     print(f"\nPicture: {options.output}")
 

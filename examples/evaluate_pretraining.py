@@ -6,7 +6,7 @@
 0 for unknown, on the same grid. Chips are normalised as a whole and seen in crops of the model's own size: a chip of
 224 px in four of 128 px, which overlap. Nothing is tuned on the scores.
 
-Reconstruction: most tokens of each crop are hidden, with several seeds. Errors are of the hidden pixels, in
+Reconstruction: most tokens of each crop are masked, with several seeds. Errors are of the masked pixels, in
 reflectance; all crops and seeds of a chip count together. The other ways use only what is visible.
 
 Land use: classifiers read the most frequent class of tiles of 16 px off frozen features, averaged over the tile and

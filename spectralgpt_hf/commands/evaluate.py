@@ -6,7 +6,7 @@
 0 for unknown, on the same grid. Chips are normalised as a whole and seen in crops of the model's own size: a chip of
 224 px in four of 128 px, which overlap. Nothing is tuned on the scores.
 
-Reconstruction: most tokens of each crop are hidden, with several seeds. Errors are of the hidden pixels, in
+Reconstruction: most tokens of each crop are masked, with several seeds. Errors are of the masked pixels, in
 reflectance; all crops and seeds of a chip count together. The other ways use only what is visible.
 
 Land use: classifiers read the most frequent class of tiles of 16 px off frozen features, averaged over the tile and
@@ -29,9 +29,9 @@ from .. import SpectralGPTForPreTraining, SpectralGPTImageProcessor
 from ..data.chip_grid import chip_corners
 from ..files import write_json
 from ..inference.reconstruction import (
-    fill_without_a_network,
     psnr,
     reconstruct_image,
+    simple_baselines,
     spectral_angle,
 )
 from ..modeling.bands import L1C_BANDS
@@ -70,8 +70,8 @@ def corners_of(image: torch.Tensor, size: int) -> list[tuple[int, int]]:
     return chip_corners(image.shape[1], image.shape[2], size, size)
 
 
-def rebuild(model: SpectralGPTForPreTraining, chip: dict[str, Any], seeds: int) -> dict[str, dict[str, Any]]:
-    """Return for each way to rebuild a chip: RMSE of each band and their mean, spectral angle and PSNR."""
+def score_chip(model: SpectralGPTForPreTraining, chip: dict[str, Any], seeds: int) -> dict[str, dict[str, Any]]:
+    """Return for each way to reconstruct a chip: RMSE of each band and their mean, spectral angle and PSNR."""
     size, low, scale = model.config.image_size, chip["low"], chip["scale"]
     errors: dict[str, list[np.ndarray]] = {}
     others: dict[str, list[tuple[float, float]]] = {}
@@ -81,12 +81,12 @@ def rebuild(model: SpectralGPTForPreTraining, chip: dict[str, Any], seeds: int) 
             result = reconstruct_image(
                 model, chip["image"][:, top : top + size, left : left + size], 1000 * seed + number
             )
-            original, hidden = result.original, result.hidden
-            counts.append(hidden.sum(axis=(1, 2)))
-            for name, answer in ({"model": result.rebuilt} | fill_without_a_network(original, hidden)).items():
-                errors.setdefault(name, []).append((np.square((answer - original) * scale) * hidden).sum(axis=(1, 2)))
-                angle = spectral_angle(original * scale + low, answer * scale + low, hidden)
-                others.setdefault(name, []).append((psnr(original, answer, hidden), angle))
+            original, masked = result.original, result.masked
+            counts.append(masked.sum(axis=(1, 2)))
+            for name, answer in ({"model": result.reconstructed} | simple_baselines(original, masked)).items():
+                errors.setdefault(name, []).append((np.square((answer - original) * scale) * masked).sum(axis=(1, 2)))
+                angle = spectral_angle(original * scale + low, answer * scale + low, masked)
+                others.setdefault(name, []).append((psnr(original, answer, masked), angle))
     scores = {}
     for name in errors:
         rmse = np.sqrt(sum(errors[name]) / sum(counts))
@@ -175,11 +175,11 @@ def main() -> None:
         chips = read_chips(options.data, processor, options.with_offset)
         models[checkpoint] = model
         progress = tqdm(chips.items(), desc="Reconstruction", disable=None)
-        rebuilt = {name: rebuild(model, chip, options.seeds) for name, chip in progress}
+        rebuilt = {name: score_chip(model, chip, options.seeds) for name, chip in progress}
         scores["reconstruction"][checkpoint] = rebuilt
         report_reconstruction(checkpoint, rebuilt, processor.bands)
     crops = len(corners_of(next(iter(chips.values()))["image"], model.config.image_size))
-    print(f"\nn: {len(chips)} chips x {crops} crops x {options.seeds} seeds; {model.config.mask_ratio:.0%} hidden")
+    print(f"\nn: {len(chips)} chips x {crops} crops x {options.seeds} seeds; {model.config.mask_ratio:.0%} masked")
 
     for seed in range(options.seeds):
         torch.manual_seed(seed)

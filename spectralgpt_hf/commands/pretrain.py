@@ -223,7 +223,7 @@ def draw(images: torch.Tensor, output: Any, config: SpectralGPTConfig, path: Pat
     rebuilt = torch.where(hidden == 1, rebuilt, original)
     shown = Reconstruction(original.numpy(), hidden.numpy() == 1, rebuilt.numpy())
     path.parent.mkdir(parents=True, exist_ok=True)
-    reconstruction_panel(shown, (shown.original, shown.rebuilt), config.bands or (), path=path, title=path.stem)
+    reconstruction_panel(shown, (shown.original, shown.reconstructed), config.bands or (), path=path, title=path.stem)
 
 
 def open_validation(stage: PretrainingOptions, bands: list[str], accelerator: Accelerator) -> ShardStream | None:

@@ -141,8 +141,8 @@ def reconstruction_panel(
     """Draw original, visible part and reconstruction in true and false colour, with the spectra of marked pixels.
 
     Args:
-        reconstruction: Normalised images and what was hidden.
-        reflectance: The original and the rebuilt image as reflectance, (C, H, W) each.
+        reconstruction: Normalised images and what was masked.
+        reflectance: The original and the reconstructed image as reflectance, (C, H, W) each.
         bands: Names of the C bands.
         marks: Name, row and column of the pixels whose spectra are drawn, at most three.
         path: File to write too.
@@ -155,7 +155,7 @@ def reconstruction_panel(
     for row, (name, channels) in enumerate((("True colour", TRUE_COLOUR), ("False colour", FALSE_COLOUR))):
         limits = composite_limits(original, bands, channels)
         first, last = (composite(pixels, bands, channels, limits) for pixels in (original, rebuilt))
-        visible = np.where(_select(reconstruction.hidden, bands, channels).transpose(1, 2, 0), 0.12, first)
+        visible = np.where(_select(reconstruction.masked, bands, channels).transpose(1, 2, 0), 0.12, first)
         labels = (f"{name}: original", "visible to the model", "rebuilt")
         for column, (image, label) in enumerate(zip((first, visible, last), labels)):
             axes = figure.add_subplot(grid[3 * row : 3 * row + 3, column])
@@ -167,7 +167,7 @@ def reconstruction_panel(
                     axes.plot(x, y, "o", color=f"C{number}", markersize=7, markeredgecolor="white")
     for number, (name, y, x) in enumerate(marks):
         axes = figure.add_subplot(grid[2 * number : 2 * number + 2, 3])
-        shown, none = ~reconstruction.hidden[:, y, x], np.zeros(len(bands), bool)
+        shown, none = ~reconstruction.masked[:, y, x], np.zeros(len(bands), bool)
         _draw_spectrum(axes, rebuilt[:, y, x], bands, none, "rebuilt", color="0.35", linestyle="--")
         _draw_spectrum(axes, original[:, y, x], bands, shown, "original; dots: visible", color=f"C{number}")
         axes.set(title=f"{name} (row {y}, column {x})", ylabel="reflectance")

@@ -1,6 +1,6 @@
-"""Hide most of an image, rebuild it, and compare with what needs no network.
+"""Mask most of an image, reconstruct it, and compare with simple baselines that need no network.
 
-Images are (C, H, W), normalised to [0, 1] band by band; `hidden` is (C, H, W), True where a token was hidden.
+Images are (C, H, W), normalised to [0, 1] band by band; `masked` is (C, H, W), True where a token was masked.
 """
 
 from copy import copy
@@ -14,17 +14,17 @@ from ..modeling.modeling_spectralgpt import SpectralGPTForPreTraining, mask_unit
 
 @dataclass
 class Reconstruction:
-    """An image, what was hidden of it, and what the model put there.
+    """An image, what was masked of it, and how the model reconstructed that.
 
     Attributes:
         original: (C, H, W).
-        hidden: (C, H, W), bool.
-        rebuilt: (C, H, W), equal to `original` where that was visible.
+        masked: (C, H, W), bool.
+        reconstructed: (C, H, W), equal to `original` where that was visible.
     """
 
     original: np.ndarray
-    hidden: np.ndarray
-    rebuilt: np.ndarray
+    masked: np.ndarray
+    reconstructed: np.ndarray
 
 
 @torch.no_grad()
@@ -35,12 +35,12 @@ def reconstruct_image(
     mask_ratio: float | None = None,
     masking: str | None = None,
 ) -> Reconstruction:
-    """Hide and rebuild an image of any size in tiles of the model's own.
+    """Mask and reconstruct an image of any size in tiles of the model's own size.
 
     Args:
         model: In evaluation mode.
         image: (C, H, W), normalised as a whole; H and W multiples of the patch size.
-        seed: Of the choice of hidden tokens.
+        seed: Of the choice of masked tokens.
         mask_ratio, masking: In place of those of the model's configuration, which stays as it is.
 
     Returns:
@@ -65,38 +65,38 @@ def reconstruct_image(
     noise = torch.rand(len(tiles), num_units, generator=torch.Generator().manual_seed(seed)).to(image.device)
     mask = model.sample_mask(len(tiles), grid, noise, device=image.device)[1]
     token_size = config.spectral_patch_size * config.patch_size**2
-    hidden = unpatchify(mask[..., None].expand(-1, -1, token_size), size[0], size[1], config)
-    rebuilt = model.reconstruct(tiles, noise=noise)
+    masked = unpatchify(mask[..., None].expand(-1, -1, token_size), size[0], size[1], config)
+    reconstructed = model.reconstruct(tiles, noise=noise)
 
     def joined(tiles: torch.Tensor) -> np.ndarray:
         grid = tiles.unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4)
         return grid.reshape(image.shape).cpu().numpy()
 
-    return Reconstruction(image.cpu().numpy(), joined(hidden) == 1, joined(rebuilt.float()))
+    return Reconstruction(image.cpu().numpy(), joined(masked) == 1, joined(reconstructed.float()))
 
 
-def fill_without_a_network(image: np.ndarray, hidden: np.ndarray) -> dict[str, np.ndarray]:
-    """Fill hidden pixels in the ways that a network must beat; each uses only what is visible.
+def simple_baselines(image: np.ndarray, masked: np.ndarray) -> dict[str, np.ndarray]:
+    """Reconstruct masked pixels in simple ways that a network must beat; each uses only visible pixels.
 
     Returns:
-        By name, images (C, H, W). Where no band is visible at a place, the regression is the interpolation.
+        By name, images (C, H, W). Where all bands of a pixel are masked, the regression is the interpolation.
     """
-    linear = interpolation(image, hidden)
+    linear = interpolation(image, masked)
     return {
-        "band's mean": band_mean(image, hidden),
+        "band's mean": band_mean(image, masked),
         "linear interpolation of the visible tokens": linear,
-        "linear regression from the visible bands": regression(image, hidden, fallback=linear),
+        "linear regression from the visible bands": regression(image, masked, fallback=linear),
     }
 
 
-def band_mean(image: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    """Fill hidden pixels with the mean of the band's visible ones."""
-    visible_mean = np.ma.masked_array(image, hidden).mean(axis=(1, 2)).filled(0.5)
-    return np.where(hidden, visible_mean[:, None, None], image)
+def band_mean(image: np.ndarray, masked: np.ndarray) -> np.ndarray:
+    """Fill masked pixels with the mean of the band's visible ones."""
+    visible_mean = np.ma.masked_array(image, masked).mean(axis=(1, 2)).filled(0.5)
+    return np.where(masked, visible_mean[:, None, None], image)
 
 
-def interpolation(image: np.ndarray, hidden: np.ndarray, patch_size: int = 8) -> np.ndarray:
-    """Fill hidden pixels by linear interpolation between the means of the band's visible tokens.
+def interpolation(image: np.ndarray, masked: np.ndarray, patch_size: int = 8) -> np.ndarray:
+    """Fill masked pixels by linear interpolation between the means of the band's visible tokens.
 
     Visible tokens lie scattered, so the linear pieces are triangles between their centres; beyond the outermost ones
     the nearest counts.
@@ -105,16 +105,16 @@ def interpolation(image: np.ndarray, hidden: np.ndarray, patch_size: int = 8) ->
 
     bands, height, width = image.shape
     tokens = image.reshape(bands, height // patch_size, patch_size, width // patch_size, patch_size).mean(axis=(2, 4))
-    filled = band_mean(image, hidden)
-    # Bands of a spectral group are hidden together, and share their triangles.
-    _, groups = np.unique(hidden.reshape(bands, -1), axis=0, return_inverse=True)
+    filled = band_mean(image, masked)
+    # Bands of a spectral group are masked together, and share their triangles.
+    _, groups = np.unique(masked.reshape(bands, -1), axis=0, return_inverse=True)
     for group in range(groups.max() + 1):
         members = np.flatnonzero(groups == group)
-        places = np.argwhere(~hidden[members[0], ::patch_size, ::patch_size])
+        places = np.argwhere(~masked[members[0], ::patch_size, ::patch_size])
         if len(places) < 4:
             continue
         centres, values = (places + 0.5) * patch_size - 0.5, tokens[members][:, *places.T].T  # (places, bands)
-        wanted = np.argwhere(hidden[members[0]])
+        wanted = np.argwhere(masked[members[0]])
         linear = LinearNDInterpolator(centres, values)(wanted)
         outside = np.isnan(linear[:, 0])
         linear[outside] = NearestNDInterpolator(centres, values)(wanted[outside])
@@ -122,19 +122,19 @@ def interpolation(image: np.ndarray, hidden: np.ndarray, patch_size: int = 8) ->
     return filled
 
 
-def regression(image: np.ndarray, hidden: np.ndarray, fallback: np.ndarray, spectral_patch_size: int = 3) -> np.ndarray:
-    """Fill hidden pixels by linear regression on the bands that are visible at the same place.
+def regression(image: np.ndarray, masked: np.ndarray, fallback: np.ndarray, spectral_patch_size: int = 3) -> np.ndarray:
+    """Fill masked pixels by linear regression on the bands that are visible at the same place.
 
     One least-squares fit for each pair of spectral groups, on the pixels where both are visible; a pixel takes the fit
     with the smallest error. Where no other band is visible, `fallback` (C, H, W) stands.
     """
-    filled = np.where(hidden, fallback, image)
+    filled = np.where(masked, fallback, image)
     groups = [slice(first, first + spectral_patch_size) for first in range(0, len(image), spectral_patch_size)]
     for target in groups:
         best_error = np.full(image.shape[1:], np.inf)
         for source in groups:
-            both = ~hidden[target.start] & ~hidden[source.start]
-            where = hidden[target.start] & ~hidden[source.start]
+            both = ~masked[target.start] & ~masked[source.start]
+            where = masked[target.start] & ~masked[source.start]
             if source == target or both.sum() <= spectral_patch_size + 1:
                 continue
             design = np.vstack([image[source], np.ones_like(image[:1])])
@@ -146,18 +146,18 @@ def regression(image: np.ndarray, hidden: np.ndarray, fallback: np.ndarray, spec
     return filled
 
 
-def psnr(original: np.ndarray, rebuilt: np.ndarray, hidden: np.ndarray) -> float:
-    """Return the peak signal-to-noise ratio of the hidden pixels, in dB; the peak is 1, each band's range."""
-    return float(-10 * np.log10(np.square(original - rebuilt)[hidden].mean()))
+def psnr(original: np.ndarray, reconstructed: np.ndarray, masked: np.ndarray) -> float:
+    """Return the peak signal-to-noise ratio of the masked pixels, in dB; the peak is 1, each band's range."""
+    return float(-10 * np.log10(np.square(original - reconstructed)[masked].mean()))
 
 
-def spectral_angle(original: np.ndarray, rebuilt: np.ndarray, hidden: np.ndarray) -> float:
-    """Return the mean angle between true and rebuilt spectra, in degrees, over the hidden bands of each pixel.
+def spectral_angle(original: np.ndarray, reconstructed: np.ndarray, masked: np.ndarray) -> float:
+    """Return the mean angle between true and reconstructed spectra, in degrees, over the masked bands of each pixel.
 
     Spectra are to be given as reflectance: normalisation turns them.
     """
-    original, rebuilt = original * hidden, rebuilt * hidden
-    lengths = np.linalg.norm(original, axis=0) * np.linalg.norm(rebuilt, axis=0)
-    counts = (hidden.sum(axis=0) > 1) & (lengths > 0)
-    cosine = (original * rebuilt).sum(axis=0)[counts] / lengths[counts]
+    original, reconstructed = original * masked, reconstructed * masked
+    lengths = np.linalg.norm(original, axis=0) * np.linalg.norm(reconstructed, axis=0)
+    counts = (masked.sum(axis=0) > 1) & (lengths > 0)
+    cosine = (original * reconstructed).sum(axis=0)[counts] / lengths[counts]
     return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))).mean())

@@ -84,7 +84,7 @@ class Actions:
         first, last = (
             composite(image, bands, channels, limits, valid) for image in (rebuilt.original, rebuilt.rebuilt)
         )
-        hidden = rebuilt.reconstruction.hidden
+        hidden = rebuilt.reconstruction.masked
         unseen = np.stack([hidden[bands.index(channel)] for channel in channels], -1)
         seen = np.where(unseen, np.array(page.HIDDEN) / 255, first)
         row, column = pixel

@@ -144,7 +144,7 @@ def score_table(rebuilt: Rebuilt) -> str:
             f'<td class="{"best" if angle == min(angles) else ""}">{angle:.2f}</td>'
         )
         rows.append(f'<tr class="{"ours" if i == 0 else ""}"><td>{name}</td>{cells}</tr>')
-    hidden = rebuilt.reconstruction.hidden.mean()
+    hidden = rebuilt.reconstruction.masked.mean()
     return (
         '<table class="scores"><thead><tr><th>Rebuilt by</th><th>PSNR, dB ↑</th><th>Angle, ° ↓</th></tr>'
         f'</thead><tbody>{"".join(rows)}</tbody></table><div class="caption" style="margin-top:8px">{hidden:.0%} '

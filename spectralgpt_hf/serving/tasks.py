@@ -121,20 +121,20 @@ class Models:
         inputs, report = self._normalise(upload)
         result = reconstruct_image(self._model, inputs["pixel_values"][0], seed, mask_ratio, masking)
         low, scale = (value.numpy()[:, None, None] / 10_000 for value in (report.low, report.scale))
-        linear = interpolation(result.original, result.hidden)
+        linear = interpolation(result.original, result.masked)
         answers = {
-            "SpectralGPT": result.rebuilt,
-            "Mean of the band": band_mean(result.original, result.hidden),
+            "SpectralGPT": result.reconstructed,
+            "Mean of the band": band_mean(result.original, result.masked),
             "Linear interpolation": linear,
-            "Regression on visible bands": regression(result.original, result.hidden, fallback=linear),
+            "Regression on visible bands": regression(result.original, result.masked, fallback=linear),
         }
-        counted = result.hidden & upload.raster.valid
+        counted = result.masked & upload.raster.valid
         reflectance = result.original * scale + low
         scores = {
             name: (psnr(result.original, answer, counted), spectral_angle(reflectance, answer * scale + low, counted))
             for name, answer in answers.items()
         }
-        return Rebuilt(result, report.bands, report.filled, reflectance, result.rebuilt * scale + low, scores)
+        return Rebuilt(result, report.bands, report.filled, reflectance, result.reconstructed * scale + low, scores)
 
     def embed(self, upload: Upload) -> np.ndarray:
         """Return features (D, h, w), one vector for each place of 8 x 8 px; NaN where there is no data."""
