@@ -63,7 +63,7 @@ def reconstruct_image(
     grid = (len(image) // config.spectral_patch_size, size[0] // config.patch_size, size[1] // config.patch_size)
     _, num_units = mask_units(grid, config.masking)
     noise = torch.rand(len(tiles), num_units, generator=torch.Generator().manual_seed(seed)).to(image.device)
-    mask = model.sample_mask(len(tiles), grid, noise, device=image.device)[1]
+    mask = model.sample_mask(grid, noise)[1]
     token_size = config.spectral_patch_size * config.patch_size**2
     masked = unpatchify(mask[..., None].expand(-1, -1, token_size), size[0], size[1], config)
     reconstructed = model.reconstruct(tiles, noise=noise)

@@ -112,9 +112,13 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
     decoder_intermediate_size (`int`, *optional*, defaults to 2048):
         Width of the MLPs of the pretraining decoder.
     mask_ratio (`float`, *optional*, defaults to 0.9):
-        Share of tokens hidden in pretraining, between 0 and 1, both excluded.
+        Share of tokens masked in pretraining, between 0 and 1, both excluded.
     masking (`str`, *optional*, defaults to `"random"`):
-        What is hidden: `"random"` tokens, whole places (`"spatial"`), or whole spectral groups (`"spectral"`).
+        What is masked: `"random"` tokens, whole patch positions (`"spatial"`), or whole spectral groups (`"spectral"`).
+    decode_ratio (`float`, *optional*, defaults to 1.0):
+        Share of patch positions reconstructed in training, above 0 and at most 1. All spectral groups of a random
+        choice are decoded, together with the visible tokens, which saves most of the decoder's arithmetic; the losses
+        stay unbiased. In evaluation everything is reconstructed.
     norm_pix_loss (`bool`, *optional*, defaults to `False`):
         Whether both pretraining targets are standardised token by token.
     token_loss_weight (`float`, *optional*, defaults to 1.0):
@@ -131,7 +135,12 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
     class_weights (`list[float]`, *optional*):
         Weight of each class in the loss of segmentation and change detection. All 1 by default.
     semantic_loss_ignore_index (`int`, *optional*, defaults to 255):
-        Label of pixels left out of the loss of segmentation and change detection.
+        Label of pixels left out of the loss of segmentation and change detection. It must not be a class number.
+    group_pooling (`str`, *optional*, defaults to `"mean"`):
+        How `SpectralGPTBackbone` joins the spectral groups of each patch position: `"mean"`, or `"concat"` for feature
+        maps of `hidden_size` channels per group.
+    apply_layernorm (`bool`, *optional*, defaults to `True`):
+        Whether `SpectralGPTBackbone` applies the final LayerNorm to its feature maps.
 
     Example:
 
@@ -168,6 +177,7 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
     decoder_intermediate_size: int = 2048
     mask_ratio: float | int = 0.9
     masking: str = "random"
+    decode_ratio: float | int = 1.0
     norm_pix_loss: bool = False
     token_loss_weight: float | int = 1.0
     spectral_loss_weight: float | int = 1.0
@@ -178,6 +188,8 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
     class_weights: list[float | int] | tuple[float | int, ...] | None = None
     semantic_loss_ignore_index: int = 255
 
+    group_pooling: str = "mean"
+    apply_layernorm: bool = True
     _out_features: list[str] | None = None
     _out_indices: list[int] | None = None
 
@@ -243,7 +255,9 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
         for name in ("token_loss_weight", "spectral_loss_weight"):
             expect(getattr(self, name) >= 0, name, "zero or more")
         expect(0 < self.mask_ratio < 1, "mask_ratio", "between 0 and 1, both excluded")
-        expect(self.masking in MASKINGS, "masking", f"one of {', '.join(map(repr, MASKINGS))}")
+        expect(0 < self.decode_ratio <= 1, "decode_ratio", "above 0 and at most 1")
+        for name, choices in _CHOICES.items():
+            expect(getattr(self, name) in choices, name, f"one of {', '.join(map(repr, choices))}")
         expect(
             self.image_size % self.patch_size == 0, "image_size", f"a multiple of `patch_size` ({self.patch_size} px)"
         )
@@ -280,6 +294,12 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
 class _DecoderConfig(SpectralGPTConfig):  # trf-ignore: TRF057 (never seen by users)
     """A class of its own, by which `set_attn_implementation` knows that the decoder does not share the encoder's."""
 
+
+_CHOICES: dict[str, tuple[str | None, ...]] = {
+    "masking": MASKINGS,
+    "group_pooling": ("mean", "concat"),
+    "problem_type": ("regression", "single_label_classification", "multi_label_classification", None),
+}
 
 _POSITIVE_INTEGERS = (
     "image_size",

@@ -15,8 +15,10 @@
 
 Source: Hong et al., SpectralGPT: Spectral Remote Sensing Foundation Model, IEEE TPAMI 46(8), 2024 (arXiv 2311.07113).
 
-Shapes: B images, C bands, H x W pixels; G = C / 3 spectral groups, h = H / 8 and w = W / 8 rows and columns of places,
-N = G * h * w tokens in spectral-major order (token = g * h * w + row * w + column), D hidden size.
+Shapes: B images, C bands, H x W pixels; G = C / spectral_patch_size spectral groups; h = H / patch_size and
+w = W / patch_size rows and columns of patch positions; N = G * h * w tokens in spectral-major order
+(token = g * h * w + row * w + column); P = spectral_patch_size * patch_size ** 2 values in a token; K visible tokens;
+D hidden size of the encoder or, within the decoder, of the decoder.
 """
 
 import math
@@ -69,9 +71,9 @@ class SpectralGPTForPreTrainingOutput(ModelOutput):
     token_loss (`torch.FloatTensor` of shape `()`):
         Mean squared error of the removed tokens.
     spectral_loss (`torch.FloatTensor` of shape `()`):
-        Mean squared error of the sum over the spectral groups of each place, over all places.
+        Mean squared error of the sum over the spectral groups of each patch position, over all patch positions.
     logits (`torch.FloatTensor` of shape `(batch_size, num_tokens, spectral_patch_size * patch_size ** 2)`):
-        Predicted values of every token.
+        Predicted values of every token. In training with `decode_ratio < 1`, tokens that were not decoded hold 0.
     mask (`torch.FloatTensor` of shape `(batch_size, num_tokens)`):
         0 = token kept, 1 = token removed.
     ids_restore (`torch.LongTensor` of shape `(batch_size, num_tokens)`):
@@ -89,7 +91,7 @@ class SpectralGPTForPreTrainingOutput(ModelOutput):
 
 
 def patchify(pixel_values: torch.Tensor, config: SpectralGPTConfig) -> torch.Tensor:
-    """Cut images (B, C, H, W) into 3D tokens (B, N, 3 * 8 * 8), spectral-major; values as (band, row, column)."""
+    """Cut images (B, C, H, W) into 3D tokens (B, N, P), spectral-major; a token's values are (band, row, column)."""
     batch_size, num_channels, height, width = pixel_values.shape
     bands, size = config.spectral_patch_size, config.patch_size
     patches = pixel_values.reshape(batch_size, num_channels // bands, bands, height // size, size, width // size, size)
@@ -97,17 +99,45 @@ def patchify(pixel_values: torch.Tensor, config: SpectralGPTConfig) -> torch.Ten
 
 
 def unpatchify(patches: torch.Tensor, height: int, width: int, config: SpectralGPTConfig) -> torch.Tensor:
-    """Put tokens (B, N, 3 * 8 * 8) back together as images (B, C, `height`, `width`)."""
+    """Join tokens (B, N, P) to images (B, C, `height`, `width`): the inverse of `patchify`."""
     bands, size = config.spectral_patch_size, config.patch_size
     patches = patches.reshape(patches.shape[0], -1, height // size, width // size, bands, size, size)
     return patches.permute(0, 1, 4, 2, 5, 3, 6).reshape(patches.shape[0], -1, height, width)
 
 
-def token_grid(pixel_values: torch.Tensor, config: SpectralGPTConfig) -> tuple[int, int, int]:
+def gather_tokens(tokens: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Return the tokens (B, K, D) out of `tokens` (B, N, D) that `ids` (B, K) names."""
+    return tokens.gather(1, ids[..., None].expand(-1, -1, tokens.shape[-1]))
+
+
+def masked_mean(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Average over the second dimension. The sum is in float32, because float16 overflows and bfloat16 stops counting.
+
+    Args:
+        values: (B, K, ...).
+        mask: (B, K, ...), of the shape of `values` or without its last dimension; values where it is 0 are left out.
+
+    Returns:
+        (B, ...) in the dtype of `values`; 0 where every value is left out.
+    """
+    sum_dtype = torch.promote_types(values.dtype, torch.float32)
+    if mask is None:
+        return values.mean(dim=1, dtype=sum_dtype).to(values.dtype)
+    counted = mask.to(values.device) != 0
+    if counted.ndim < values.ndim:
+        counted = counted[..., None]
+    total = values.masked_fill(~counted, 0.0).sum(dim=1, dtype=sum_dtype)
+    return (total / counted.sum(dim=1).clamp(min=1)).to(values.dtype)
+
+
+def token_grid(
+    pixel_values: torch.Tensor, config: SpectralGPTConfig, attention_mask: torch.Tensor | None = None
+) -> tuple[int, int, int]:
     """Return the number of spectral groups, rows and columns of the tokens of `pixel_values` (B, C, H, W).
 
     Raises:
-        ValueError: If the input is no batch of float images whose bands and size divide into tokens.
+        ValueError: If the input is not a batch of float images whose bands and size divide into tokens, or if
+            `attention_mask` does not have one value per token (B, N).
     """
     if pixel_values.ndim != 4:
         raise ValueError(
@@ -130,24 +160,35 @@ def token_grid(pixel_values: torch.Tensor, config: SpectralGPTConfig) -> tuple[i
             f"Height and width must be multiples of {config.patch_size} px (`patch_size`), got {height} x {width}: let "
             "`SpectralGPTImageProcessor` pad or resize the image."
         )
-    return num_channels // config.spectral_patch_size, height // config.patch_size, width // config.patch_size
+    grid = num_channels // config.spectral_patch_size, height // config.patch_size, width // config.patch_size
+    expected = (pixel_values.shape[0], math.prod(grid))
+    if attention_mask is not None and attention_mask.shape != expected:
+        raise ValueError(
+            f"`attention_mask` must have shape {expected} (batch, tokens), got {tuple(attention_mask.shape)}: it holds "
+            "one value per token in spectral-major order."
+        )
+    return grid
 
 
 def mask_units(
     grid: tuple[int, int, int], masking: str, device: torch.device | None = None
 ) -> tuple[torch.Tensor, int]:
-    """Return the unit (N,) that each token of a `grid` of groups, rows and columns is hidden with, and their number."""
-    num_groups, num_places = grid[0], grid[1] * grid[2]
-    tokens = torch.arange(num_groups * num_places, device=device)
+    """Return the index (N,) of the unit with which each token is masked, and the number of units.
+
+    A unit is a token (`masking="random"`), a patch position (`"spatial"`) or a spectral group (`"spectral"`). `grid`
+    holds the numbers of spectral groups, rows and columns.
+    """
+    num_groups, num_positions = grid[0], grid[1] * grid[2]
+    tokens = torch.arange(num_groups * num_positions, device=device)
     return {
-        "random": (tokens, num_groups * num_places),
-        "spatial": (tokens % num_places, num_places),
-        "spectral": (tokens // num_places, num_groups),
+        "random": (tokens, num_groups * num_positions),
+        "spatial": (tokens % num_positions, num_positions),
+        "spectral": (tokens // num_positions, num_groups),
     }[masking]
 
 
 class SpectralGPTPositionEmbeddings(nn.Module):
-    """Learned, factorised positions: one embedding per place plus one per spectral group."""
+    """Learned, factorised positions: one embedding per patch position plus one per spectral group."""
 
     def __init__(self, config: SpectralGPTConfig):
         super().__init__()
@@ -167,7 +208,10 @@ class SpectralGPTPositionEmbeddings(nn.Module):
         return (spectral[0, :, None] + spatial[0, None]).flatten(0, 1)  # (G, h * w, D) -> (N, D)
 
     def sine_cosine_positions(self) -> torch.Tensor:
-        """Return waves (1, h * w, D) along the rows and the columns, from one pixel of a place to beyond the grid."""
+        """Return sine and cosine waves (1, h * w, D) along the rows and the columns.
+
+        Their wavelengths run from a few patch positions to far beyond the grid.
+        """
         width = self.spatial_position_embeddings.shape[-1]
         frequencies = 10_000 ** -torch.linspace(0, 1, width // 4)
         angles = torch.arange(self.grid_size)[:, None] * frequencies
@@ -206,15 +250,17 @@ class SpectralGPTEmbeddings(nn.Module):
         attention_mask: torch.Tensor | None = None,
         ids_keep: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        positions = self.position_embeddings(*token_grid(pixel_values, self.config))  # (N, D)
-        patches = patchify(pixel_values, self.config)  # (B, N, 192)
+        positions = self.position_embeddings(*token_grid(pixel_values, self.config, attention_mask))  # (N, D)
+        patches = patchify(pixel_values, self.config)  # (B, N, P)
         if attention_mask is not None:
-            # Whatever stands where there is no data, NaN included, must not reach a multiplication.
+            # Values without data, which may be NaN, must not reach a multiplication.
             patches = patches.masked_fill(attention_mask[..., None] == 0, 0.0)
         if ids_keep is not None:
-            patches = patches.gather(1, ids_keep[..., None].expand(-1, -1, patches.shape[-1]))  # (B, K, 192)
+            patches = gather_tokens(patches, ids_keep)  # (B, K, P)
             positions = positions[ids_keep]  # (B, K, D)
-        return self.patch_embeddings(patches.to(self.patch_embeddings.weight.dtype)) + positions
+        # Positions have the dtype of the computation; the weight may be quantised, and casting to integers would leave
+        # nothing of the image.
+        return self.patch_embeddings(patches.to(positions.dtype)) + positions
 
 
 def eager_attention_forward(
@@ -336,7 +382,12 @@ class SpectralGPTPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ("image",)
     supports_gradient_checkpointing = True
-    _no_split_modules = ["SpectralGPTEmbeddings", "SpectralGPTLayer"]
+    _no_split_modules = [
+        "SpectralGPTEmbeddings",
+        "SpectralGPTLayer",
+        "SpectralGPTDecoder",
+        "SpectralGPTDecodeHead",
+    ]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -344,7 +395,8 @@ class SpectralGPTPreTrainedModel(PreTrainedModel):
     _can_compile_fullgraph = True
     _can_record_outputs = {"hidden_states": SpectralGPTLayer, "attentions": SpectralGPTAttention}
     _input_embed_layer = "patch_embeddings"
-    accepts_loss_kwargs = False  # every loss is a mean: the Trainer must divide it by the steps it accumulates
+    # Every loss is a mean by default, which the Trainer must divide by the number of accumulated steps.
+    accepts_loss_kwargs = False
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -352,7 +404,8 @@ class SpectralGPTPreTrainedModel(PreTrainedModel):
         if isinstance(module, nn.Linear | nn.Conv2d):
             init.xavier_uniform_(module.weight)  # scales with the width, from tiny to huge
         elif isinstance(module, SpectralGPTPositionEmbeddings):
-            # Learned, but from waves: places know their neighbours from the start, which saves thousands of steps.
+            # Positions are learned, but start as waves: neighbours are alike from the start, which saves thousands of
+            # steps.
             init.copy_(module.spatial_position_embeddings, module.sine_cosine_positions())
             init.normal_(module.spectral_position_embeddings, std=2**-0.5)  # as strong as the waves
         elif isinstance(module, SpectralGPTGroupFusion):
@@ -363,28 +416,42 @@ class SpectralGPTPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def resize_positions(self, image_size: int, bands: list[str] | None = None) -> None:
-        """Make another image size and list of bands the native ones: the next stage starts from interpolated positions.
+        """Interpolate the positions, and the weights of group fusion, to another native image size and list of bands.
+
+        The parameters are replaced, so an optimizer must be made afterwards. A refused call changes nothing.
 
         Args:
-            image_size: Height and width, in pixels, a multiple of `patch_size`.
-            bands: Names of the bands, in order; their number a multiple of `spectral_patch_size`. As before by default.
+            image_size: Height and width in pixels, a multiple of `patch_size`.
+            bands: Names of the bands in order. Their number must be a multiple of `spectral_patch_size`. The bands stay
+                as they are by default.
 
         Raises:
-            ValueError: If `image_size` or the number of `bands` is no such multiple.
+            ValueError: If `image_size` or the number of `bands` is not such a multiple, or a band is unknown.
         """
+        changes: dict[str, int | list[str]] = {"image_size": image_size}
+        if bands is not None:
+            changes |= {"bands": list(bands), "num_channels": len(bands)}
+        new = type(self.config)(**self.config.to_dict() | changes)  # raises before anything is changed
+        rows, num_groups = image_size // new.patch_size, new.num_channels // new.spectral_patch_size
         for module in self.modules():
             if isinstance(module, SpectralGPTPreTrainedModel):
-                module.config.image_size = image_size
-                if bands is not None:
-                    module.config.bands, module.config.num_channels = list(bands), len(bands)
-                module.config.check()
-        rows = image_size // self.config.patch_size
-        groups = self.config.num_channels // self.config.spectral_patch_size
-        for module in self.modules():
-            if isinstance(module, SpectralGPTPositionEmbeddings):
-                module.spatial_position_embeddings = nn.Parameter(module.interpolate_spatial(rows, rows))
-                module.spectral_position_embeddings = nn.Parameter(module.interpolate_spectral(groups))
+                for name in changes:
+                    setattr(module.config, name, getattr(new, name))
+            elif isinstance(module, SpectralGPTPositionEmbeddings):
+                module.spatial_position_embeddings = like(
+                    module.spatial_position_embeddings, module.interpolate_spatial(rows, rows)
+                )
+                module.spectral_position_embeddings = like(
+                    module.spectral_position_embeddings, module.interpolate_spectral(num_groups)
+                )
                 module.grid_size = rows
+            elif isinstance(module, SpectralGPTGroupFusion):
+                module.weight = like(module.weight, module.interpolate(num_groups))
+
+
+def like(parameter: nn.Parameter, values: torch.Tensor) -> nn.Parameter:
+    """Return `values` as a parameter that is trained, or frozen, as `parameter` is."""
+    return nn.Parameter(values, requires_grad=parameter.requires_grad)
 
 
 @auto_docstring
@@ -402,7 +469,7 @@ class SpectralGPTModel(SpectralGPTPreTrainedModel):
     def feature_map(
         self, hidden_states: torch.Tensor, height: int, width: int, attention_mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Average the spectral groups of each place.
+        """Average the spectral groups of each patch position.
 
         Args:
             hidden_states: Tokens (B, N, D).
@@ -411,14 +478,11 @@ class SpectralGPTModel(SpectralGPTPreTrainedModel):
             attention_mask: (B, N), 0 = token without data, left out of the average.
 
         Returns:
-            Features (B, D, height / 8, width / 8); 0 at a place without any data.
+            Features (B, D, h, w); 0 at a patch position without any data.
         """
         grid = (-1, height // self.config.patch_size, width // self.config.patch_size)
-        tokens = hidden_states.unflatten(1, grid)  # (B, G, h, w, D)
-        if attention_mask is None:
-            return tokens.mean(dim=1).permute(0, 3, 1, 2)
-        valid = attention_mask.to(tokens.dtype).unflatten(1, grid)[..., None]
-        return ((tokens * valid).sum(dim=1) / valid.sum(dim=1).clamp(min=1)).permute(0, 3, 1, 2)
+        mask = None if attention_mask is None else attention_mask.unflatten(1, grid)
+        return masked_mean(hidden_states.unflatten(1, grid), mask).permute(0, 3, 1, 2)
 
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
@@ -432,9 +496,9 @@ class SpectralGPTModel(SpectralGPTPreTrainedModel):
     ) -> SpectralGPTModelOutput:
         r"""
         attention_mask (`torch.Tensor` of shape `(batch_size, num_tokens)`, *optional*):
-            0 = token without data: nobody attends to it and it is left out of the pooled output.
+            0 = token without data: no other token attends to it, and it is left out of the pooled output.
         ids_keep (`torch.LongTensor` of shape `(batch_size, num_kept)`, *optional*):
-            Indices of the tokens to encode, in the order wanted; the others are hidden. All tokens by default.
+            Indices of the tokens to encode, in the order of the output. All tokens by default.
         """
         hidden_states = self.embeddings(pixel_values, attention_mask, ids_keep)
         if attention_mask is not None and ids_keep is not None:
@@ -450,14 +514,6 @@ class SpectralGPTModel(SpectralGPTPreTrainedModel):
             pooler_output=self.layernorm(masked_mean(hidden_states, attention_mask)),
             last_layer_output=hidden_states,
         )
-
-
-def masked_mean(hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-    """Average tokens (B, N, D) over those with data."""
-    if attention_mask is None:
-        return hidden_states.mean(dim=1)
-    valid = attention_mask.to(hidden_states.dtype)[..., None]
-    return (hidden_states * valid).sum(dim=1) / valid.sum(dim=1).clamp(min=1)
 
 
 @auto_docstring(custom_intro="Predicts the values of every token from the encoded visible ones.")
@@ -483,34 +539,45 @@ class SpectralGPTDecoder(SpectralGPTPreTrainedModel):
         ids_keep: torch.Tensor,
         grid: tuple[int, int, int],
         attention_mask: torch.Tensor | None = None,
+        ids_decode: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
         r"""
         hidden_states (`torch.Tensor` of shape `(batch_size, num_kept, encoder hidden_size)`):
             Encoded visible tokens.
         ids_keep (`torch.LongTensor` of shape `(batch_size, num_kept)`):
-            Their indices.
+            Indices of the visible tokens.
         grid (`tuple[int, int, int]`):
             Number of spectral groups, rows and columns of all tokens.
         attention_mask (`torch.Tensor` of shape `(batch_size, num_tokens)`, *optional*):
             0 = token without data.
+        ids_decode (`torch.LongTensor` of shape `(batch_size, num_decoded)`, *optional*):
+            Indices of the tokens to decode. All tokens by default.
 
         Returns:
-            `torch.Tensor` of shape `(batch_size, num_tokens, spectral_patch_size * patch_size ** 2)`: predicted values.
+            `torch.Tensor` of shape `(batch_size, num_tokens, spectral_patch_size * patch_size ** 2)`: predicted values,
+            0 for tokens that were not decoded.
         """
-        positions = self.position_embeddings(*grid)  # (N, 512)
-        visible = self.embed(hidden_states)
+        positions = self.position_embeddings(*grid)  # (N, D)
+        visible = self.embed(hidden_states)  # (B, K, D)
         tokens = self.mask_token.to(visible.dtype).expand(visible.shape[0], positions.shape[0], -1)
-        hidden_states = tokens.scatter(1, ids_keep[..., None].expand_as(visible), visible) + positions  # (B, N, 512)
+        hidden_states = tokens.scatter(1, ids_keep[..., None].expand_as(visible), visible) + positions  # (B, N, D)
+        if ids_decode is not None:
+            hidden_states = gather_tokens(hidden_states, ids_decode)
+            attention_mask = None if attention_mask is None else attention_mask.gather(1, ids_decode)
         attention_mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask
         )
         for layer in self.layers:
             hidden_states = layer(hidden_states, attention_mask, **kwargs)
-        return self.prediction(self.layernorm(hidden_states))
+        logits = self.prediction(self.layernorm(hidden_states))  # (B, N, P)
+        if ids_decode is not None:
+            every = logits.new_zeros(logits.shape[0], positions.shape[0], logits.shape[-1])
+            logits = every.scatter(1, ids_decode[..., None].expand_as(logits), logits)
+        return logits
 
 
-@auto_docstring(custom_intro="SpectralGPT with its pretraining decoder: rebuilds an image from a tenth of its tokens.")
+@auto_docstring(custom_intro="SpectralGPT with its decoder: reconstructs an image from a tenth of its tokens.")
 class SpectralGPTForPreTraining(SpectralGPTPreTrainedModel):
     def __init__(self, config: SpectralGPTConfig):
         super().__init__(config)
@@ -519,70 +586,117 @@ class SpectralGPTForPreTraining(SpectralGPTPreTrainedModel):
         self.post_init()
 
     def sample_mask(
-        self,
-        batch_size: int,
-        grid: tuple[int, int, int],
-        noise: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        device: torch.device | None = None,
+        self, grid: tuple[int, int, int], noise: torch.Tensor, attention_mask: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Choose the tokens that stay visible: those of the units (tokens, places or groups) with the smallest noise.
+        """Choose the tokens that stay visible: those of the units with the smallest noise.
 
         Args:
-            batch_size: Number of images B.
             grid: Number of spectral groups, rows and columns.
-            noise: (B, units); drawn if not given. Units are all N tokens (`masking="random"`), h * w places
-                (`"spatial"`) or G groups (`"spectral"`).
-            attention_mask: (B, N), 0 = token without data; a unit with fewer of them comes first.
-            device: Device of `noise`, and of the result.
+            noise: (B, units), float32 in [0, 1). Units are all N tokens (`masking="random"`), h * w patch positions
+                (`"spatial"`) or G spectral groups (`"spectral"`).
+            attention_mask: (B, N), 0 = token without data. Units with fewer such tokens are kept first.
 
         Returns:
-            `ids_keep` (B, K), in ascending order of noise; `mask` (B, N), 0 = kept; `ids_restore` (B, N).
+            `ids_keep` (B, K), in ascending order of noise; `mask` (B, N), float32, 0 = kept; `ids_restore` (B, N).
 
         Raises:
-            ValueError: If `noise` has another shape.
+            ValueError: If `noise` has half precision, which has too few values to order the tokens.
         """
-        unit, num_units = mask_units(grid, self.config.masking, device)
+        unit, num_units = mask_units(grid, self.config.masking, noise.device)
         num_kept = max(1, int(num_units * (1 - self.config.mask_ratio))) * (unit.numel() // num_units)
-
-        if noise is None:
-            noise = torch.rand(batch_size, num_units, device=device)
-        elif noise.shape != (batch_size, num_units):
+        if noise.dtype not in (torch.float32, torch.float64):
             raise ValueError(
-                f"`noise` must have shape {(batch_size, num_units)} for masking={self.config.masking!r}, got "
-                f"{tuple(noise.shape)}."
+                f"`noise` must be float32, got {noise.dtype}, which has too few values to order the tokens."
             )
-        rank = noise.float().argsort(dim=1, stable=True).argsort(dim=1)  # (B, units)
+        # Rank the units by their noise.
+        rank = noise.argsort(dim=1, stable=True).argsort(dim=1)  # (B, units)
+        # Units that lack data come after those that lack less.
         if attention_mask is not None:
             missing = torch.zeros_like(rank).index_add(1, unit, (attention_mask == 0).to(rank.dtype))
             rank = (rank + missing * num_units).argsort(dim=1).argsort(dim=1)
+        # Order the tokens by the ranks of their units, and keep the first.
         ids_shuffle = rank[:, unit].argsort(dim=1, stable=True)  # (B, N)
         ids_restore = ids_shuffle.argsort(dim=1)
-        return ids_shuffle[:, :num_kept], (ids_restore >= num_kept).to(noise.dtype), ids_restore
+        return ids_shuffle[:, :num_kept], (ids_restore >= num_kept).float(), ids_restore
+
+    def sample_decoded(
+        self,
+        grid: tuple[int, int, int],
+        noise: torch.Tensor,
+        mask: torch.Tensor,
+        num_kept: int,
+        attention_mask: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Choose `config.decode_ratio` of the patch positions, at random but keyed by the noise, for the losses.
+
+        Args:
+            grid: Number of spectral groups, rows and columns.
+            noise: (B, units), as of `sample_mask`.
+            mask: (B, N), 0 = visible.
+            num_kept: Number K of visible tokens of each image.
+            attention_mask: (B, N), 0 = token without data. Patch positions without any data are chosen last.
+
+        Returns:
+            `ids_decode` (B, S), tokens that the decoder needs: those of the chosen patch positions, the other visible
+            tokens and, so that S is the same for all images, some masked ones; `weights` (B, h * w), float32, by which
+            errors are multiplied so that a mean over all patch positions stays unbiased.
+        """
+        num_groups, num_positions = grid[0], grid[1] * grid[2]
+        num_chosen = max(1, int(num_positions * self.config.decode_ratio))
+        # The mask depends on the order of the noise only. Hashing its digits gives a choice independent of the mask.
+        odd_numbers = 2 * torch.arange(noise.shape[1], device=noise.device) + 1
+        seed = ((noise * 2**24).long() * odd_numbers).sum(dim=1, keepdim=True)  # (B, 1)
+        keys = seed * 2862933555777941757 + torch.arange(num_positions, device=noise.device)
+        for multiplier in (-4658895280553007687, -7723592293110705685):
+            keys = (keys ^ (keys >> 30)) * multiplier
+        rank = (keys ^ (keys >> 31)).argsort(dim=1).argsort(dim=1)  # (B, h * w)
+        num_with_data = torch.full_like(seed, num_positions)
+        if attention_mask is not None:
+            empty = (attention_mask == 0).unflatten(1, (num_groups, -1)).all(dim=1)
+            rank = (rank + empty * num_positions).argsort(dim=1).argsort(dim=1)
+            num_with_data = num_positions - empty.sum(dim=1, keepdim=True)
+        chosen = rank < num_chosen
+        # Each error stands for as many as its probability of being chosen says (Horvitz and Thompson, 1952).
+        weights = chosen * (num_with_data.clamp(min=num_chosen).float() / num_chosen)
+        order = torch.where(chosen.repeat(1, num_groups), 0, mask.long() + 1)  # chosen, visible, masked
+        num_decoded = min(num_groups * num_chosen + num_kept, mask.shape[1])
+        return order.argsort(dim=1, stable=True)[:, :num_decoded], weights
 
     @can_return_tuple
     @auto_docstring
     def forward(
         self,
         pixel_values: torch.Tensor,
-        noise: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
+        *,
+        noise: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> SpectralGPTForPreTrainingOutput:
         r"""
-        noise (`torch.Tensor` of shape `(batch_size, num_units)`, *optional*):
-            What decides which tokens stay visible, one value in [0, 1) for each token, place or group
-            (`config.masking`): the smallest are kept. Drawn if not given.
         attention_mask (`torch.Tensor` of shape `(batch_size, num_tokens)`, *optional*):
-            0 = token without data: it is kept last, nobody attends to it, and it is in neither loss.
+            0 = token without data: it is kept last, no other token attends to it, and it is in neither loss.
+        noise (`torch.Tensor` of shape `(batch_size, num_units)`, *optional*):
+            Decides which tokens stay visible: one float32 value in [0, 1) per token, patch position or spectral group
+            (`config.masking`), of which the smallest are kept. Drawn if not given.
         """
-        grid = token_grid(pixel_values, self.config)
-        ids_keep, mask, ids_restore = self.sample_mask(
-            pixel_values.shape[0], grid, noise, attention_mask, pixel_values.device
-        )
+        grid = token_grid(pixel_values, self.config, attention_mask)
+        shape = (pixel_values.shape[0], mask_units(grid, self.config.masking)[1])
+        if noise is None:
+            noise = torch.rand(shape, dtype=torch.float32, device=pixel_values.device)
+        elif noise.shape != shape:
+            raise ValueError(
+                f"`noise` must have shape {shape} for masking={self.config.masking!r}, got {tuple(noise.shape)}."
+            )
+        ids_keep, mask, ids_restore = self.sample_mask(grid, noise, attention_mask)
+        ids_decode = weights = None
+        # CODEPATH: the released checkpoints were trained with every token decoded (`decode_ratio=1.0`).
+        if self.training and self.config.decode_ratio < 1:
+            ids_decode, weights = self.sample_decoded(grid, noise, mask, ids_keep.shape[1], attention_mask)
         outputs = self.spectralgpt(pixel_values, attention_mask, ids_keep, **kwargs)
-        logits = self.decoder(outputs.last_hidden_state, ids_keep, grid, attention_mask, **kwargs)
-        token_loss, spectral_loss = self.reconstruction_losses(pixel_values, logits, mask, grid, attention_mask)
+        logits = self.decoder(outputs.last_hidden_state, ids_keep, grid, attention_mask, ids_decode, **kwargs)
+        token_loss, spectral_loss = self.reconstruction_losses(
+            pixel_values, logits, mask, grid, attention_mask, weights
+        )
         return SpectralGPTForPreTrainingOutput(
             loss=self.config.token_loss_weight * token_loss + self.config.spectral_loss_weight * spectral_loss,
             token_loss=token_loss,
@@ -601,31 +715,36 @@ class SpectralGPTForPreTraining(SpectralGPTPreTrainedModel):
         mask: torch.Tensor,
         grid: tuple[int, int, int],
         attention_mask: torch.Tensor | None = None,
+        weights: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the token-to-token and the spectral-to-spectral error, in float32 (paper, section III-C).
 
-        Images count alike, however much data they hold; one without any adds 0. So the mean of the losses of parts of a
-        batch is the loss of the batch, wherever the parts are computed.
+        Every image counts the same, however many of its tokens have data; an image without data adds 0. The mean of
+        the losses of parts of a batch is therefore the loss of the batch, wherever the parts are computed. `weights`
+        (B, h * w) multiply the errors of patch positions; all are 1 by default.
         """
-        target = patchify(pixel_values.float(), self.config)  # (B, N, 192)
+        # The decoder may be on another device than the input (`device_map="auto"`).
+        target = patchify(pixel_values.to(logits.device).float(), self.config)  # (B, N, P)
+        mask = mask.to(logits.device)
         mean, scale = self.target_statistics(target)
         error = logits.float() - (target - mean) / scale
-        places = None
+        complete = None
         if attention_mask is not None:
-            valid = attention_mask.to(error.dtype)
-            error = error.masked_fill(attention_mask[..., None] == 0, 0.0)
+            valid = attention_mask.to(logits.device) != 0
+            error = error.masked_fill(~valid[..., None], 0.0)
             mask = mask * valid
-            places = valid.unflatten(1, (grid[0], -1)).amin(dim=1)  # all groups have data
+            complete = valid.unflatten(1, (grid[0], -1)).all(dim=1)  # patch positions where every group has data
         token_error = error.square().mean(dim=-1)  # (B, N)
-        token_loss = ((token_error * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)).mean()
         # The difference of the sums over the groups is the sum of the differences.
         spectral_error = error.unflatten(1, (grid[0], -1)).sum(dim=1).square().mean(dim=-1)  # (B, h * w)
-        if places is None:
-            return token_loss, spectral_error.mean()
-        return token_loss, ((spectral_error * places).sum(dim=1) / places.sum(dim=1).clamp(min=1)).mean()
+        if weights is not None:
+            weights = weights.to(logits.device)
+            token_error, spectral_error = token_error * weights.repeat(1, grid[0]), spectral_error * weights
+        spectral_loss = spectral_error if complete is None else masked_mean(spectral_error, complete)
+        return masked_mean(token_error, mask).mean(), spectral_loss.mean()
 
     def target_statistics(self, target: torch.Tensor) -> tuple[torch.Tensor | float, torch.Tensor | float]:
-        """Return the mean and deviation (B, N, 1) by which `norm_pix_loss` standardises a target (B, N, 192)."""
+        """Return the mean and standard deviation (B, N, 1) by which `norm_pix_loss` standardises a target (B, N, P)."""
         # CODEPATH: the released checkpoints predict plain values; `norm_pix_loss` is one of the paper's ablations.
         if not self.config.norm_pix_loss:
             return 0.0, 1.0
@@ -635,29 +754,66 @@ class SpectralGPTForPreTraining(SpectralGPTPreTrainedModel):
     def reconstruct(
         self,
         pixel_values: torch.Tensor,
-        noise: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
+        *,
+        noise: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Rebuild images from their visible tokens.
+        """Reconstruct images from their visible tokens.
 
         Args:
             pixel_values: (B, C, H, W), normalised.
-            noise: As in `forward`. The tokens hidden are those of `forward(...).mask` with the same noise.
             attention_mask: As in `forward`.
+            noise: As in `forward`. The masked tokens are those of `forward(...).mask` with the same noise.
 
         Returns:
-            Images (B, C, H, W): predictions where tokens were hidden, the input where they were visible. With
-            `norm_pix_loss` the predictions are scaled back with each token's own mean and deviation.
+            Images (B, C, H, W): predictions where tokens were masked, the input where they were visible. With
+            `norm_pix_loss` the predictions are scaled back with each token's own mean and standard deviation.
         """
-        outputs = self(pixel_values, noise=noise, attention_mask=attention_mask)
+        outputs = self(pixel_values, attention_mask, noise=noise)
         target = patchify(pixel_values, self.config)
         mean, scale = self.target_statistics(target)
-        prediction = outputs.logits.to(target.dtype) * scale + mean
-        rebuilt = torch.where(outputs.mask[..., None] == 1, prediction, target)
-        return unpatchify(rebuilt, pixel_values.shape[2], pixel_values.shape[3], self.config)
+        prediction = outputs.logits.to(target) * scale + mean
+        reconstruction = torch.where(outputs.mask[..., None] == 1, prediction, target)
+        return unpatchify(reconstruction, pixel_values.shape[2], pixel_values.shape[3], self.config)
 
 
-@auto_docstring(custom_intro="SpectralGPT with a linear classifier on its pooled output, for one label or many.")
+def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: SpectralGPTConfig) -> torch.Tensor:
+    """Return the loss, in float32, that belongs to `config.problem_type`, which is inferred and recorded if None.
+
+    Args:
+        logits: (B, K).
+        labels: "regression": values (B,) if K = 1, else (B, K), mean squared error. "single_label_classification":
+            class indices (B,) or class probabilities (B, K), cross-entropy. "multi_label_classification": 0 or 1 for
+            each class (B, K), binary cross-entropy. The inferred type is regression if K = 1; else labels (B,) of
+            integers are single, and labels (B, K) multiple.
+        config: Gives `problem_type`.
+
+    Raises:
+        ValueError: If `labels` has a shape or dtype that does not belong to the problem type.
+    """
+    if config.problem_type is None:
+        inferred = "single_label_classification" if labels.ndim == 1 else "multi_label_classification"
+        config.problem_type = "regression" if logits.shape[1] == 1 else inferred
+    labels, logits = labels.to(logits.device), logits.float()
+    if config.problem_type == "regression" and logits.shape[1] == 1 and labels.ndim == 1:
+        labels = labels[:, None]
+    if config.problem_type == "single_label_classification" and not labels.is_floating_point():
+        expected, found = logits.shape[:1], labels.long()
+    else:
+        expected, found = logits.shape, labels.float()
+    if labels.shape != expected:
+        raise ValueError(
+            f"`labels` of dtype {labels.dtype} must have shape {tuple(expected)} for {config.problem_type} with "
+            f"{logits.shape[1]} labels (`config.problem_type`, `config.num_labels`), got {tuple(labels.shape)}."
+        )
+    if config.problem_type == "regression":
+        return nn.functional.mse_loss(logits, found)
+    if config.problem_type == "multi_label_classification":
+        return nn.functional.binary_cross_entropy_with_logits(logits, found)
+    return nn.functional.cross_entropy(logits, found)
+
+
+@auto_docstring(custom_intro="SpectralGPT with a linear classifier on its pooled output, also for regression.")
 class SpectralGPTForImageClassification(SpectralGPTPreTrainedModel):
     _keys_to_ignore_on_load_unexpected = [r"^decoder\."]
 
@@ -682,30 +838,28 @@ class SpectralGPTForImageClassification(SpectralGPTPreTrainedModel):
         attention_mask (`torch.Tensor` of shape `(batch_size, num_tokens)`, *optional*):
             0 = token without data.
         labels (`torch.Tensor` of shape `(batch_size,)` or `(batch_size, num_labels)`, *optional*):
-            One class index an image (cross-entropy), or 0 or 1 for each class (multi-label: binary cross-entropy). With
-            `problem_type="single_label_classification"` a row of class probabilities is taken too (mixup).
+            By `config.problem_type`, which is inferred from the labels and recorded if it is None: class indices
+            (cross-entropy), 0 or 1 for each class (several labels per image: binary cross-entropy), or values
+            (regression: mean squared error). `"single_label_classification"` also takes class probabilities (mixup).
         """
         outputs = self.spectralgpt(pixel_values, attention_mask, **kwargs)
         logits = self.classifier(self.dropout(outputs.pooler_output))
-        loss = None
-        if labels is not None:
-            many = "multi_label_classification" if labels.ndim == 2 else "single_label_classification"
-            if (self.config.problem_type or many) == "multi_label_classification":
-                loss = nn.functional.binary_cross_entropy_with_logits(logits.float(), labels.float())
-            else:
-                loss = nn.functional.cross_entropy(logits.float(), labels)
         return ImageClassifierOutput(
-            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+            loss=None if labels is None else classification_loss(logits, labels, self.config),
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
         )
 
 
 class SpectralGPTGroupFusion(nn.Module):
-    """Learned weighted sum of the spectral groups of each place: tokens (B, N, D) to features (B, D, h, w).
+    """Learned weighted sum of the spectral groups of each patch position: tokens (B, N, D) to features (B, D, h, w).
 
-    Tokens without data have no part in it. The weight of the groups that a place lacks is shared equally by those it
-    has, so that the sum of the weights stays as learned. (Dividing by what remains of it would not do: weights have
-    both signs.) A place without any data takes the mean of the image's other places, which moves neither the maxima nor
-    the means that the decode head takes over the whole map.
+    Tokens without data are left out. The weights of the groups that a patch position lacks are shared equally by the
+    groups that it has, so that the sum of the weights stays as learned. (Dividing by the sum of the remaining weights
+    would fail: weights have both signs, so it can be 0.) A patch position without any data takes the mean of the
+    image's other patch positions, which changes neither the maxima nor the means that the decode head takes over the
+    whole map.
     """
 
     def __init__(self, config: SpectralGPTConfig):
@@ -718,20 +872,28 @@ class SpectralGPTGroupFusion(nn.Module):
     ) -> torch.Tensor:
         num_groups, rows, columns = grid
         weight = self.weight
-        if num_groups != weight.shape[1]:  # interpolated like the spectral positions; more groups share the same sum
-            weight = nn.functional.interpolate(weight[None], size=num_groups, mode="linear", align_corners=False)[0]
-            weight = weight * (self.weight.shape[1] / num_groups)
-        groups = hidden_states.unflatten(1, (num_groups, -1))  # (B, G, h * w, D)
+        if num_groups != weight.shape[1]:
+            weight = self.interpolate(num_groups)
+        # Called beside the head's own forward, so nothing else moves its input (`device_map="auto"`).
+        groups = hidden_states.to(weight.device).unflatten(1, (num_groups, -1))  # (B, G, h * w, D)
         if attention_mask is None:
-            features = torch.einsum("bgpd,g->bpd", groups, weight[0]) + self.bias
+            features = torch.einsum("bgpd,g->bpd", groups, weight[0])
         else:
-            valid = attention_mask.unflatten(1, (num_groups, -1)).to(weight.dtype)  # (B, G, h * w)
+            valid = (attention_mask.to(weight.device) != 0).unflatten(1, (num_groups, -1))  # (B, G, h * w)
             num_valid = valid.sum(dim=1)  # (B, h * w)
-            missing = torch.einsum("bgp,g->bp", 1 - valid, weight[0]) / num_valid.clamp(min=1)
+            missing = torch.einsum("bgp,g->bp", (~valid).to(weight.dtype), weight[0]) / num_valid.clamp(min=1)
             weight = (weight[..., None] + missing[:, None]) * valid
-            features = torch.einsum("bgpd,bgp->bpd", groups, weight) + self.bias
-            features = features.where(num_valid[..., None] > 0, masked_mean(features, num_valid > 0)[:, None])
+            features = torch.einsum("bgpd,bgp->bpd", groups, weight)
+        features = features + self.bias.to(features.dtype)  # under autocast the parameter stays float32
+        if attention_mask is not None:
+            features = features.where(num_valid[..., None] > 0, masked_mean(features, num_valid)[:, None])
         return features.transpose(1, 2).unflatten(2, (rows, columns))
+
+    def interpolate(self, num_groups: int) -> torch.Tensor:
+        """Return the weights (1, G) of another number of groups, which share the same sum."""
+        weight = self.weight.float()[None]
+        weight = nn.functional.interpolate(weight, size=num_groups, mode="linear", align_corners=False)[0]
+        return (weight * (self.weight.shape[1] / num_groups)).to(self.weight.dtype)
 
 
 class SpectralGPTConcatConv(nn.Conv2d):
@@ -749,36 +911,41 @@ class SpectralGPTConcatConv(nn.Conv2d):
 
 
 class SpectralGPTEnlargement(nn.ConvTranspose2d):
-    """Transposed convolution whose kernels lie side by side: one matrix product, and its values put in their places."""
+    """Transposed convolution whose kernels lie side by side: one matrix product, whose values are then rearranged."""
 
     bias: nn.Parameter
 
     def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
         values = feature_map.permute(0, 2, 3, 1) @ self.weight.flatten(1)  # (B, h, w, channels * kernel * kernel)
         pixels = nn.functional.pixel_shuffle(values.permute(0, 3, 1, 2), self.kernel_size[0])
-        return pixels + self.bias[:, None, None]
+        return pixels + self.bias.to(pixels.dtype)[:, None, None]  # under autocast the parameter stays float32
 
 
 class SpectralGPTConvBlock(nn.Sequential):
     def __init__(self, config: SpectralGPTConfig, conv: nn.Conv2d, num_groups: int, *upsampling: nn.Module):
         norm = nn.GroupNorm(num_groups, conv.out_channels)
-        # In place: nothing before it needs its own output again, and these are the largest tensors of all.
+        # In place, because these are the largest tensors and no layer before needs its output again.
         super().__init__(conv, norm, nn.GELU(), *upsampling, nn.Dropout(config.decode_dropout, inplace=True))
 
 
 class SpectralGPTDecodeHead(nn.Module):
     """Fused spectral groups, four resolutions made of one, pyramid pooling and a top-down path (arXiv 1807.10221).
 
-    `forward` takes fused features (B, D, h, w) and returns logits (B, classes, H, W); fusing is a step of its own,
-    since change detection subtracts in between.
+    `forward` takes fused features (B, D, h, w) and returns logits (B, classes, H, W). Fusing (`group_fusion`) is a
+    separate step, because change detection subtracts in between.
     """
 
     pool_sizes = (1, 2, 3, 6)
 
     def __init__(self, config: SpectralGPTConfig):
         super().__init__()
+        if config.semantic_loss_ignore_index in range(config.num_labels or 0):
+            raise ValueError(
+                "`semantic_loss_ignore_index` must not be the number of a class (0 to `num_labels` - 1), got "
+                f"{config.semantic_loss_ignore_index} with {config.num_labels} classes: pass another, such as -100."
+            )
         width = config.decode_hidden_size
-        level_widths = [width, 2 * width, 4 * width, 8 * width]  # from single pixels to places
+        level_widths = [width, 2 * width, 4 * width, 8 * width]  # from single pixels to patch positions
         self.group_fusion = SpectralGPTGroupFusion(config)
         self.branches = nn.ModuleList()
         for level, level_width in enumerate(level_widths):
@@ -799,12 +966,12 @@ class SpectralGPTDecodeHead(nn.Module):
         self.classifier = nn.Conv2d(width, config.num_labels, 3, padding=1)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        *levels, places = [branch(features) for branch in self.branches]
+        *levels, coarsest = [branch(features) for branch in self.branches]
         pools = [
-            projection(nn.functional.adaptive_max_pool2d(places, size))
+            projection(nn.functional.adaptive_max_pool2d(coarsest, size))
             for projection, size in zip(self.pool_projections, self.pool_sizes)
         ]
-        merged = [self.pool_fusion([*pools, places])]
+        merged = [self.pool_fusion([*pools, coarsest])]
         top = self.top_projection(merged[0])  # before it is enlarged: the two commute
         for lateral, merge, level in zip(self.laterals, self.merges, reversed(levels)):
             top = merge(resize(top, level.shape[-2:]) + lateral(level))
@@ -817,7 +984,7 @@ def resize(feature_map: torch.Tensor, size: torch.Size) -> torch.Tensor:
 
 
 def keep_untrained(module: nn.Module) -> None:
-    """Turn parameters into buffers: saved and loaded as before, but distributed training expects no gradient of them.
+    """Turn parameters into buffers: they are saved and loaded as before, but distributed training expects no gradient.
 
     `requires_grad_(False)` would not last: `from_pretrained` makes every parameter trainable.
     """
@@ -826,16 +993,48 @@ def keep_untrained(module: nn.Module) -> None:
         module.register_buffer(name, parameter.detach())
 
 
-def dense_loss(
-    logits: torch.Tensor, labels: torch.Tensor, config: SpectralGPTConfig, attention_mask: torch.Tensor | None = None
+def label_weights(
+    labels: torch.Tensor, config: SpectralGPTConfig, attention_mask: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Return the weighted mean cross-entropy, in float32, of the pixels that have a label and, in some group, data.
+    """Return the weight (B, H, W), float32, of each pixel in the loss of segmentation and change detection.
+
+    Args:
+        labels: (B, H, W), class indices or `config.semantic_loss_ignore_index`, which has weight 0.
+        config: Gives `class_weights` and `semantic_loss_ignore_index`.
+        attention_mask: (B, N), 0 = token without data. Pixels without data in any spectral group have weight 0.
+    """
+    counted = labels != config.semantic_loss_ignore_index
+    if attention_mask is not None:
+        size = config.patch_size
+        grid = (-1, labels.shape[1] // size, labels.shape[2] // size)
+        with_data = (attention_mask.to(labels.device) != 0).unflatten(1, grid).any(dim=1)  # (B, h, w)
+        counted = counted & with_data.repeat_interleave(size, dim=1).repeat_interleave(size, dim=2)
+    # CODEPATH: the released segmentation checkpoint was trained without weights, that of change detection with weights.
+    if config.class_weights is None:
+        return counted.float()
+    weights = counted.float()
+    # Python numbers, because a tensor of the weights would have to be copied from the host at every step.
+    for label, weight in enumerate(config.class_weights):
+        weights = weights.where(labels != label, weight * counted)
+    return weights
+
+
+def dense_loss(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    config: SpectralGPTConfig,
+    attention_mask: torch.Tensor | None = None,
+    num_items_in_batch: torch.Tensor | float | None = None,
+) -> torch.Tensor:
+    """Return the weighted mean cross-entropy, in float32, of the pixels that have a label and data in some group.
 
     Args:
         logits: (B, classes, H, W).
         labels: (B, H, W), class indices or `config.semantic_loss_ignore_index`.
-        config: Gives `class_weights` and `semantic_loss_ignore_index`.
-        attention_mask: (B, N), 0 = token without data.
+        config: As of `label_weights`.
+        attention_mask: As of `label_weights`.
+        num_items_in_batch: Sum of `label_weights` over every part of the batch, on all processes and accumulated steps:
+            the losses of the parts then add up to that of the batch. That of these labels by default.
 
     Returns:
         (), 0 where no pixel counts.
@@ -843,19 +1042,16 @@ def dense_loss(
     Raises:
         ValueError: If `labels` has another shape.
     """
-    batch_size, num_labels, height, width = logits.shape
-    if labels.shape != (batch_size, height, width):
-        raise ValueError(f"`labels` must have shape {(batch_size, height, width)}, got {tuple(labels.shape)}.")
-    counted = labels != config.semantic_loss_ignore_index
-    if attention_mask is not None:
-        size = config.patch_size
-        places = attention_mask.unflatten(1, (-1, height // size, width // size)).amax(dim=1)
-        counted &= places.repeat_interleave(size, dim=1).repeat_interleave(size, dim=2) != 0
-    labels = labels.where(counted, 0)
-    class_weights = torch.tensor(config.class_weights or [1.0] * num_labels, dtype=torch.float32, device=logits.device)
-    weights = class_weights[labels] * counted
-    errors = nn.functional.cross_entropy(logits.float(), labels, reduction="none")
-    return (errors * weights).sum() / weights.sum().clamp(min=1e-12)
+    expected = (logits.shape[0], *logits.shape[2:])
+    if labels.shape != expected:
+        raise ValueError(f"`labels` must have shape {expected}, got {tuple(labels.shape)}.")
+    labels = labels.to(logits.device)
+    weights = label_weights(labels, config, attention_mask)
+    errors = nn.functional.cross_entropy(logits.float(), labels.where(weights > 0, 0), reduction="none")
+    total = weights.sum() if num_items_in_batch is None else num_items_in_batch
+    if torch.is_tensor(total):
+        total = total.to(logits.device).clamp(min=1e-12)
+    return (errors * weights).sum() / total
 
 
 @auto_docstring(custom_intro="SpectralGPT with a head that gives every pixel a class.")
@@ -881,19 +1077,22 @@ class SpectralGPTForSemanticSegmentation(SpectralGPTPreTrainedModel):
     ) -> SemanticSegmenterOutput:
         r"""
         attention_mask (`torch.Tensor` of shape `(batch_size, num_tokens)`, *optional*):
-            0 = token without data. Pixels without any are left out of the loss.
+            0 = token without data. Pixels without data in any spectral group are left out of the loss.
         labels (`torch.LongTensor` of shape `(batch_size, height, width)`, *optional*):
             Class of each pixel; `config.semantic_loss_ignore_index` is left out of the loss.
+
+        The keyword `num_items_in_batch`, which the Trainer passes, is described at `dense_loss`.
         """
+        num_items_in_batch = kwargs.pop("num_items_in_batch", None)
         outputs = self.spectralgpt(pixel_values, attention_mask, **kwargs)
         grid = token_grid(pixel_values, self.config)
         features = self.decode_head.group_fusion(outputs.last_layer_output, grid, attention_mask)
         logits = self.decode_head(features)  # (B, classes, H, W)
+        loss = None
+        if labels is not None:
+            loss = dense_loss(logits, labels, self.config, attention_mask, num_items_in_batch)
         return SemanticSegmenterOutput(
-            loss=None if labels is None else dense_loss(logits, labels, self.config, attention_mask),
-            logits=logits,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
 
 
@@ -931,18 +1130,21 @@ class SpectralGPTForChangeDetection(SpectralGPTPreTrainedModel):
             0 = token without data at the first date.
         attention_mask_after (`torch.Tensor` of shape `(batch_size, num_tokens)`, *optional*):
             0 = token without data at the second date. Only groups with data at both dates are compared, and pixels
-            without any are left out of the loss.
+            without such a group are left out of the loss.
         labels (`torch.LongTensor` of shape `(batch_size, height, width)`, *optional*):
             1 = changed, 0 = unchanged; `config.semantic_loss_ignore_index` is left out of the loss.
 
-        The output's `hidden_states` and `attentions` hold the first dates of the batch, then the second ones.
+        The keyword `num_items_in_batch`, which the Trainer passes, is described at `dense_loss`. The output's
+        `hidden_states` and `attentions` hold the first dates of the batch, then the second ones.
         """
+        num_items_in_batch = kwargs.pop("num_items_in_batch", None)
         if pixel_values.shape != pixel_values_after.shape:
             raise ValueError(
                 "`pixel_values` and `pixel_values_after` must have one shape, got "
                 f"{tuple(pixel_values.shape)} and {tuple(pixel_values_after.shape)}."
             )
-        grid = token_grid(pixel_values, self.config)
+        grid = token_grid(pixel_values, self.config, attention_mask)
+        token_grid(pixel_values_after, self.config, attention_mask_after)  # raises where the mask does not fit
         masks = compared = None
         if attention_mask is not None or attention_mask_after is not None:
             shape = (pixel_values.shape[0], math.prod(grid))
@@ -954,23 +1156,34 @@ class SpectralGPTForChangeDetection(SpectralGPTPreTrainedModel):
         first, second = outputs.last_layer_output.chunk(2)
         fuse = self.decode_head.group_fusion
         logits = self.decode_head(fuse(first, grid, compared) - fuse(second, grid, compared))  # (B, classes, H, W)
+        loss = None if labels is None else dense_loss(logits, labels, self.config, compared, num_items_in_batch)
         return SemanticSegmenterOutput(
-            loss=None if labels is None else dense_loss(logits, labels, self.config, compared),
-            logits=logits,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
 
 
-@auto_docstring(custom_intro="SpectralGPT as a backbone: one feature map per chosen layer, spectral groups averaged.")
+@auto_docstring(custom_intro="SpectralGPT as a backbone: one feature map for each chosen layer.")
 class SpectralGPTBackbone(BackboneMixin, SpectralGPTPreTrainedModel):
     _keys_to_ignore_on_load_unexpected = [r"^decoder\."]
 
     def __init__(self, config: SpectralGPTConfig):
         super().__init__(config)
-        self.num_features = [config.hidden_size for _ in range(config.num_hidden_layers + 1)]
+        num_groups = config.num_channels // config.spectral_patch_size
+        # CODEPATH: no released checkpoint is a backbone; both poolings work with each.
+        width = config.hidden_size * (num_groups if config.group_pooling == "concat" else 1)
+        self.num_features = [width for _ in self.stage_names]
         self.spectralgpt = SpectralGPTModel(config)
         self.post_init()
+
+    @property
+    def out_channels(self) -> list[int]:
+        """Number of channels of each feature map (`channels` in transformers)."""
+        return self.channels
+
+    @property
+    def patch_size(self) -> int:
+        """Pixels per row and column of a feature map."""
+        return self.config.patch_size
 
     @can_return_tuple
     @filter_output_hidden_states
@@ -987,15 +1200,39 @@ class SpectralGPTBackbone(BackboneMixin, SpectralGPTPreTrainedModel):
         """
         kwargs["output_hidden_states"] = True
         outputs = self.spectralgpt(pixel_values, attention_mask, **kwargs)
-        height, width = pixel_values.shape[2:]
+        grid = token_grid(pixel_values, self.config)
         feature_maps = tuple(
-            self.spectralgpt.feature_map(self.spectralgpt.layernorm(hidden_state), height, width, attention_mask)
+            self.pool_groups(hidden_state, grid, attention_mask)
             for stage, hidden_state in zip(self.stage_names, outputs.hidden_states)
             if stage in self.out_features
         )
         return BackboneOutput(
             feature_maps=feature_maps, hidden_states=outputs.hidden_states, attentions=outputs.attentions
         )
+
+    def pool_groups(
+        self, hidden_states: torch.Tensor, grid: tuple[int, int, int], attention_mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return the feature map (B, D, h, w), or (B, G * D, h, w) if groups are concatenated, of tokens (B, N, D).
+
+        Raises:
+            ValueError: If groups are concatenated and their number is not that of `channels`.
+        """
+        # CODEPATH: DINOv2's option, of the same name; no released checkpoint is a backbone.
+        if self.config.apply_layernorm:
+            hidden_states = self.spectralgpt.layernorm(hidden_states)
+        # CODEPATH: no released checkpoint is a backbone; both poolings work with each.
+        if self.config.group_pooling == "mean":
+            height, width = grid[1] * self.patch_size, grid[2] * self.patch_size
+            return self.spectralgpt.feature_map(hidden_states, height, width, attention_mask)
+        if grid[0] * self.config.spectral_patch_size != self.config.num_channels:
+            raise ValueError(
+                f'`group_pooling="concat"` needs the {self.config.num_channels} bands of the configuration '
+                f"(`num_channels`), got {grid[0] * self.config.spectral_patch_size}."
+            )
+        if attention_mask is not None:
+            hidden_states = hidden_states.masked_fill(attention_mask.to(hidden_states.device)[..., None] == 0, 0.0)
+        return hidden_states.unflatten(1, grid).permute(0, 1, 4, 2, 3).flatten(1, 2)
 
 
 __all__ = [

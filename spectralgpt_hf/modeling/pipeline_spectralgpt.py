@@ -95,9 +95,6 @@ class MultispectralPipeline(Pipeline):
 
     def _forward(self, model_inputs: dict[str, Any], **options: Any) -> dict[str, Any]:
         inputs = {key: value for key, value in model_inputs.items() if key != "reports"}
-        for key in inputs:
-            if key.startswith("pixel_values"):
-                inputs[key] = inputs[key].to(self.model.dtype)
         return {"logits": self.model(**inputs).logits.float(), "reports": model_inputs["reports"]}
 
     def _as_inputs(self, inputs: Any) -> Any:
@@ -135,8 +132,9 @@ class MultispectralImageClassificationPipeline(MultispectralPipeline):
     """Labels with scores. Task: `multispectral-image-classification`.
 
     Each result is a list of `{"label": ..., "score": ...}`, the best first: at most `top_k` (5 by default), and with
-    `threshold` those that score at least this. Labels exclude each other unless `config.problem_type` is
-    `"multi_label_classification"`.
+    `threshold` those that score at least this. Scores follow `config.problem_type`: with
+    `"multi_label_classification"`, or one label, each has a probability of its own (sigmoid); otherwise they share one
+    (softmax). With `"regression"` the scores are the predicted values, in the order of the labels.
     """
 
     def _sanitize_parameters(
@@ -148,6 +146,9 @@ class MultispectralImageClassificationPipeline(MultispectralPipeline):
         self, model_outputs: dict[str, Any], top_k: int = 5, threshold: float = 0.0
     ) -> list[dict[str, Any]]:
         config = self.model.config
+        if config.problem_type == "regression":
+            values = model_outputs["logits"][0].tolist()
+            return [{"label": config.id2label[i], "score": value} for i, value in enumerate(values)]
         several = config.problem_type == "multi_label_classification" or config.num_labels == 1
         (labels,) = self.image_processor.post_process_image_classification(
             SimpleNamespace(**model_outputs), top_k, threshold if several else None, config.id2label
@@ -238,7 +239,7 @@ class MultispectralFeatureExtractionPipeline(MultispectralPipeline):
         return processing, _given(output=output), {}
 
     def _forward(self, model_inputs: dict[str, Any], output: str = "pooled") -> dict[str, Any]:
-        pixel_values, mask = model_inputs["pixel_values"].to(self.model.dtype), model_inputs.get("attention_mask")
+        pixel_values, mask = model_inputs["pixel_values"], model_inputs.get("attention_mask")
         outputs = self.model(pixel_values, attention_mask=mask)
         features = outputs.pooler_output if output == "pooled" else outputs.last_hidden_state
         if output == "map":

@@ -10,8 +10,6 @@ from transformers import (
     AutoModel,
     AutoModelForImageClassification,
     AutoModelForPreTraining,
-    UperNetConfig,
-    UperNetForSemanticSegmentation,
 )
 
 from spectralgpt_hf import (
@@ -23,26 +21,7 @@ from spectralgpt_hf import (
 )
 from spectralgpt_hf.modeling.modeling_spectralgpt import patchify, unpatchify
 from tests import parity
-
-
-def small_config(**overrides) -> SpectralGPTConfig:
-    """A network of the right kind that runs in milliseconds: 4 x 4 places of 4 groups."""
-    return parity.config("toy", **overrides)
-
-
-def small_model(cls=SpectralGPTModel, **overrides):
-    torch.manual_seed(0)
-    return cls(small_config(**overrides)).eval()
-
-
-def images(batch_size: int = 2, size: int = 32, num_channels: int = 12, seed: int = 0) -> torch.Tensor:
-    return torch.rand(batch_size, num_channels, size, size, generator=torch.Generator().manual_seed(seed))
-
-
-def half_masked(batch_size: int = 2, num_tokens: int = 64) -> torch.Tensor:
-    """Every token of the right half of a 4 x 4 grid of places without data."""
-    places = torch.tensor([1, 1, 0, 0]).repeat(num_tokens // 4)
-    return places.expand(batch_size, -1)
+from tests.modeling.networks import half_masked, images, small_config, small_model
 
 
 # The released implementation, and the paper's table
@@ -61,7 +40,7 @@ def test_outputs_equal_those_of_the_released_implementation(case, seed, batch_si
 
     with torch.no_grad():
         output = model(pixel_values, noise=noise)
-        ids_keep, _, _ = model.sample_mask(batch_size, (4, rows, rows), noise)
+        ids_keep, _, _ = model.sample_mask((4, rows, rows), noise)
         visible = model.spectralgpt(pixel_values, ids_keep=ids_keep).last_hidden_state
         everything = model.spectralgpt(pixel_values).last_hidden_state
 
@@ -152,8 +131,28 @@ def test_resizing_the_positions_gives_what_interpolating_them_on_the_fly_gave(tm
         reloaded = SpectralGPTForPreTraining.from_pretrained(tmp_path)
         torch.testing.assert_close(reloaded(pixel_values, noise=noise).logits, expected)
     assert reloaded.config.image_size == 48
-    with pytest.raises(ValueError, match="`image_size` must be a multiple of `patch_size`"):
-        model.resize_positions(50)
+
+
+@pytest.mark.parametrize(
+    ("image_size", "bands"), [(50, None), (48, ["B2", "B3"]), (48, ["B2", "B3", "B44"]), (50, ["B2", "B3", "B4"])]
+)
+def test_refused_positions_leave_the_model_as_it_was(image_size, bands):
+    model = small_model(SpectralGPTForPreTraining)
+    config, weights = model.config.to_dict(), copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match=r"`image_size` must be|`num_channels` must be|B44"):
+        model.resize_positions(image_size, bands)
+    assert model.config.to_dict() == config
+    assert model.decoder.config.image_size == 32
+    assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
+def test_resized_positions_stay_frozen():
+    model = small_model()
+    model.requires_grad_(False)
+    model.resize_positions(48, ["B2", "B3", "B4"])
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert model.config.bands == ["B2", "B3", "B4"]
+    assert model(torch.rand(1, 3, 48, 48)).last_hidden_state.shape == (1, 36, 48)
 
 
 def test_positions_start_as_waves_in_which_neighbours_are_alike():
@@ -167,7 +166,7 @@ def test_positions_start_as_waves_in_which_neighbours_are_alike():
 # Tokens without data
 
 
-def test_the_encoder_ignores_tokens_without_data_whatever_they_hold():
+def test_the_encoder_ignores_tokens_without_data_even_nan():
     model, pixel_values, mask = small_model(), images(), half_masked()
     spoilt = pixel_values.clone()
     spoilt[..., 16:] = float("nan")
@@ -182,7 +181,7 @@ def test_the_encoder_ignores_tokens_without_data_whatever_they_hold():
 
 
 @pytest.mark.parametrize("masking", ["random", "spatial", "spectral"])
-def test_pretraining_ignores_tokens_without_data_whatever_they_hold(masking):
+def test_pretraining_ignores_tokens_without_data_even_nan(masking):
     model = small_model(SpectralGPTForPreTraining, mask_ratio=0.5, masking=masking)
     pixel_values, mask = images(), half_masked()
     noise = parity.random_input(3, 2, {"random": 64, "spatial": 16, "spectral": 4}[masking])
@@ -237,7 +236,7 @@ def test_the_loss_of_a_batch_is_the_mean_of_those_of_its_images_however_much_dat
 
 def test_tokens_without_data_are_never_kept_while_others_remain():
     model = small_model(SpectralGPTForPreTraining, mask_ratio=0.4)
-    _, mask, _ = model.sample_mask(2, (4, 4, 4), torch.rand(2, 64), half_masked())
+    _, mask, _ = model.sample_mask((4, 4, 4), torch.rand(2, 64), half_masked())
     assert (mask[:, half_masked()[0] == 1] == 0).all()
     assert (mask == 0).sum() == 2 * int(64 * 0.6)
 
@@ -253,22 +252,52 @@ def test_an_image_without_any_data_gives_no_nan():
 
 
 @pytest.mark.parametrize(
-    ("masking", "ratio", "kept_places", "kept_groups"), [("spatial", 0.75, 4, 4), ("spectral", 0.9, 16, 1)]
+    ("masking", "ratio", "kept_positions", "kept_groups"), [("spatial", 0.75, 4, 4), ("spectral", 0.9, 16, 1)]
 )
-def test_whole_places_or_whole_groups_are_kept(masking, ratio, kept_places, kept_groups):
+def test_whole_patch_positions_or_whole_groups_are_kept(masking, ratio, kept_positions, kept_groups):
     model = small_model(SpectralGPTForPreTraining, masking=masking, mask_ratio=ratio)
-    ids_keep, mask, ids_restore = model.sample_mask(3, (4, 4, 4))
+    noise = torch.rand(3, {"spatial": 16, "spectral": 4}[masking])
+    ids_keep, mask, ids_restore = model.sample_mask((4, 4, 4), noise)
     visible = mask.reshape(3, 4, 16) == 0
-    assert (visible.any(1).sum(1) == kept_places).all()
+    assert (visible.any(1).sum(1) == kept_positions).all()
     assert (visible.any(2).sum(1) == kept_groups).all()
-    assert (visible.sum((1, 2)) == kept_places * kept_groups).all()
+    assert (visible.sum((1, 2)) == kept_positions * kept_groups).all()
     assert torch.equal(ids_restore.gather(1, ids_keep), torch.arange(ids_keep.shape[1]).expand(3, -1))
 
 
-def test_noise_of_another_shape_is_refused():
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"noise": torch.rand(2, 64)}, r"`noise` must have shape \(2, 16\) for masking='spatial', got \(2, 64\)"),
+        ({"noise": torch.rand(1, 16)}, r"`noise` must have shape \(2, 16\) .* got \(1, 16\)"),
+        ({"noise": torch.rand(2, 16).bfloat16()}, "`noise` must be float32, got torch.bfloat16"),
+        ({"attention_mask": torch.ones(2, 16)}, r"`attention_mask` must have shape \(2, 64\) .* got \(2, 16\)"),
+        ({"attention_mask": torch.ones(1, 64)}, r"`attention_mask` must have shape \(2, 64\) .* got \(1, 64\)"),
+    ],
+)
+def test_noise_and_masks_of_another_shape_or_precision_are_refused(inputs, message):
     model = small_model(SpectralGPTForPreTraining, masking="spatial")
-    with pytest.raises(ValueError, match=r"shape \(2, 16\) for masking='spatial', got \(2, 64\)"):
-        model(images(), noise=torch.rand(2, 64))
+    with pytest.raises(ValueError, match=message):
+        model(images(), **inputs)
+
+
+def test_noise_is_given_by_keyword_only_and_the_second_argument_is_the_attention_mask():
+    model = small_model(SpectralGPTForPreTraining)
+    noise = torch.rand(2, 64)
+    by_position, by_name = (
+        model(images(), half_masked(), noise=noise),
+        model(images(), attention_mask=half_masked(), noise=noise),
+    )
+    assert torch.equal(by_position.loss, by_name.loss)
+    with pytest.raises(TypeError, match="positional argument"):
+        model(images(), half_masked(), noise)
+
+
+def test_noise_is_drawn_in_float32_in_a_half_model():
+    model = small_model(SpectralGPTForPreTraining).bfloat16()
+    output = model(images().bfloat16())
+    assert output.mask.dtype == torch.float32
+    assert output.loss.dtype == torch.float32
 
 
 def test_losses_are_those_of_the_specification_written_out():
@@ -291,13 +320,13 @@ def test_reconstruction_keeps_visible_tokens_and_fills_in_the_others(norm_pix_lo
     model = small_model(SpectralGPTForPreTraining, norm_pix_loss=norm_pix_loss)
     pixel_values, noise = images(), torch.rand(2, 64)
     output = model(pixel_values, noise=noise)
-    rebuilt = patchify(model.reconstruct(pixel_values, noise=noise), model.config)
+    reconstruction = patchify(model.reconstruct(pixel_values, noise=noise), model.config)
     target = patchify(pixel_values, model.config)
     prediction = output.logits
     if norm_pix_loss:
         prediction = prediction * (target.var(-1, keepdim=True) + 1e-6).sqrt() + target.mean(-1, keepdim=True)
-    assert torch.equal(rebuilt[output.mask == 0], target[output.mask == 0])
-    torch.testing.assert_close(rebuilt[output.mask == 1], prediction[output.mask == 1])
+    assert torch.equal(reconstruction[output.mask == 0], target[output.mask == 0])
+    torch.testing.assert_close(reconstruction[output.mask == 1], prediction[output.mask == 1])
 
 
 # One result, however it is computed
@@ -399,54 +428,6 @@ def test_the_feature_map_averages_the_groups_with_data():
     torch.testing.assert_close(model.feature_map(tokens, 32, 32, mask)[0, :, 1, 2], tokens[0, 54])
 
 
-def test_classification_takes_indices_probabilities_or_many_labels():
-    model = small_model(SpectralGPTForImageClassification, num_labels=3)
-    pixel_values = images()
-    logits = model(pixel_values).logits
-    indices, probabilities = torch.tensor([2, 0]), torch.tensor([[0.0, 0.25, 0.75], [1.0, 0.0, 0.0]])
-    torch.testing.assert_close(model(pixel_values, labels=indices).loss, nn.functional.cross_entropy(logits, indices))
-    many = nn.functional.multilabel_soft_margin_loss(logits, probabilities.round())
-    torch.testing.assert_close(model(pixel_values, labels=probabilities.round()).loss, many)
-    model.config.problem_type = "single_label_classification"
-    mixed = -(probabilities * logits.log_softmax(-1)).sum(-1).mean()
-    torch.testing.assert_close(model(pixel_values, labels=probabilities).loss, mixed)
-
-
-def test_the_backbone_gives_one_map_for_each_chosen_layer():
-    backbone = small_model(SpectralGPTBackbone, out_features=["stage1", "stage3"])
-    output = backbone(images(size=40))
-    assert [tuple(feature.shape) for feature in output.feature_maps] == [(2, 48, 5, 5)] * 2
-    assert backbone.channels == [48, 48]
-    reference = backbone.spectralgpt(images(size=40))
-    last = backbone.spectralgpt.feature_map(reference.last_hidden_state, 40, 40)
-    torch.testing.assert_close(output.feature_maps[-1], last)
-
-
-def test_upernet_of_transformers_trains_on_our_backbone_and_reloads(tmp_path):
-    torch.manual_seed(0)
-    config = UperNetConfig(
-        backbone_config=small_config(out_features=["stage1", "stage2", "stage3"]),
-        num_labels=3,
-        hidden_size=32,
-        pool_scales=[1, 2],
-        use_auxiliary_head=False,
-    )
-    model = UperNetForSemanticSegmentation(config).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    pixel_values, labels = images(), torch.randint(3, (2, 32, 32), generator=torch.Generator().manual_seed(0))
-    losses = []
-    for _ in range(2):
-        loss = model(pixel_values, labels=labels).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
-    assert losses[1] < losses[0]
-    model.eval().save_pretrained(tmp_path)
-    reloaded = UperNetForSemanticSegmentation.from_pretrained(tmp_path).eval()
-    torch.testing.assert_close(reloaded(pixel_values).logits, model(pixel_values).logits, rtol=0, atol=1e-6)
-
-
 # Saving and loading
 
 
@@ -484,7 +465,7 @@ def loading_messages(load, caplog) -> str:
     return caplog.text
 
 
-def test_an_encoder_from_a_pretraining_checkpoint_loads_without_a_word(tmp_path, caplog):
+def test_an_encoder_from_a_pretraining_checkpoint_loads_without_a_warning(tmp_path, caplog):
     pretrained = small_model(SpectralGPTForPreTraining)
     pretrained.save_pretrained(tmp_path)
     assert loading_messages(lambda: SpectralGPTModel.from_pretrained(tmp_path), caplog) == ""
@@ -493,7 +474,7 @@ def test_an_encoder_from_a_pretraining_checkpoint_loads_without_a_word(tmp_path,
     torch.testing.assert_close(encoder(images()).pooler_output, expected, rtol=0, atol=1e-6)
 
 
-def test_missing_and_unexpected_keys_are_named_aloud(tmp_path, caplog):
+def test_missing_and_unexpected_keys_are_named(tmp_path, caplog):
     pretrained = small_model(SpectralGPTForPreTraining)
     weights = pretrained.state_dict()
     weights["spectralgpt.layers.0.mlp.fc9.weight"] = weights.pop("spectralgpt.layers.0.mlp.fc1.weight")
