@@ -6,12 +6,13 @@ reference itself, and `with_format("torch")` gives tensors. Preprocess in `with_
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pyarrow as pa
+import rasterio
 from datasets.features.features import register_feature
 
 from ...modeling.geometry import IGNORE_INDEX
@@ -19,66 +20,92 @@ from ...modeling.rasters import Raster, open_raster
 
 
 _NUMBERS = pa.list_(pa.int32())
-_REFERENCE = pa.struct({"path": pa.string(), "window": _NUMBERS, "extent": _NUMBERS})
+_REFERENCE = pa.struct(
+    {"path": pa.string(), "window": _NUMBERS, "extent": _NUMBERS, "offset": pa.float64(), "nodata": pa.float64()}
+)
+
+
+class Reference(TypedDict, total=False):
+    """Where an image or a map lies, and what is known about that file.
+
+    Attributes:
+        path: File, folder of band files or product.
+        window: (left, top, width, height) to read, in pixels, or None for all. It may reach beyond the file.
+        extent: (height, width) beyond which nothing counts, or None.
+        offset: Added to the file's digital numbers in place of what its metadata state, or None.
+        nodata: Stored value that means no data, or None for what the file declares.
+    """
+
+    path: str
+    window: Sequence[int] | None
+    extent: Sequence[int] | None
+    offset: float | None
+    nodata: float | None
 
 
 class _Reference:
-    """What both column types store: where something is."""
+    """The storage that both column types share: one `Reference` per row."""
 
     def __call__(self) -> pa.DataType:
         """Return the Arrow type."""
         return _REFERENCE
 
-    def encode_example(self, value: Any) -> dict[str, Any]:
+    def encode_example(self, value: str | os.PathLike[str] | Reference) -> Reference:
         """Return what is stored of a path or a reference."""
         if isinstance(value, str | os.PathLike):
-            return {"path": os.fspath(value), "window": None, "extent": None}
+            value = {"path": os.fspath(value)}
         if not isinstance(value, Mapping):
-            raise ValueError(f"Expected a path or a reference (path, window, extent), got {type(value).__name__}.")
-        return {name: value.get(name) for name in ("path", "window", "extent")}
+            raise ValueError(f"Expected a path or a reference, a dict with `path`, got {type(value).__name__}.")
+        return Reference(**{field.name: value.get(field.name) for field in _REFERENCE})  # type: ignore[typeddict-item]
 
     def cast_storage(self, storage: pa.Array) -> pa.StructArray:
         """Accept an Arrow array of paths or of references."""
         if pa.types.is_string(storage.type) or pa.types.is_large_string(storage.type):
-            nothing = pa.nulls(len(storage), _NUMBERS)
-            return pa.StructArray.from_arrays([storage.cast(pa.string()), nothing, nothing], fields=list(_REFERENCE))
-        return storage.cast(_REFERENCE)
+            storage = pa.StructArray.from_arrays([storage.cast(pa.string())], names=["path"])
+        held = {field.name: values for field, values in zip(storage.type, storage.flatten())}
+        columns = [held.get(field.name, pa.nulls(len(storage))).cast(field.type) for field in _REFERENCE]
+        return pa.StructArray.from_arrays(columns, fields=list(_REFERENCE))
 
 
 @dataclass
 class MultispectralImage(_Reference):
-    """Pixels (C, H, W) of named bands, in the stored type, 0 in all bands where the source has no data.
+    """Column type: pixels (C, H, W) of named bands, in digital numbers, 0 in all bands where the source has no data.
 
     Attributes:
         bands: Canonical name of each channel.
         band_names: What the files hold, in their order, where they do not say it themselves (as for `open_raster`).
-        decode: Whether rows hold pixels, or `{"path", "window", "extent"}`: what to open; (left, top, width, height)
-            to read, in pixels, or None for all; (height, width) beyond which nothing counts, or None.
+        offset: Added to the digital numbers of each file whose reference states none, in place of what its metadata
+            state.
+        nodata: Stored value that means no data in each file whose reference states none.
+        decode: Whether rows hold pixels, or a `Reference`.
     """
 
     bands: list[str]
     band_names: list[str] | None = None
+    offset: float | None = None
+    nodata: float | None = None
     decode: bool = True
     _type: str = field(default="MultispectralImage", init=False, repr=False)
 
-    def decode_example(self, value: Mapping[str, Any], token_per_repo_id: Any = None) -> np.ndarray:
+    def decode_example(self, value: Reference, token_per_repo_id: object = None) -> np.ndarray:
         """Read the pixels; a window may reach beyond the image.
 
         Raises:
             FileNotFoundError: If there is no such file.
             ValueError: If it is damaged or lacks a band. The message names it.
         """
-        raster, padding = _read(value, self.bands, self.band_names)
+        raster, padding = _read(value, self)
         return np.pad(np.where(raster.valid, raster.pixels, 0), ((0, 0), *padding))
 
 
 @dataclass
 class SegmentationMap(_Reference):
-    """Class numbers (H, W), uint8, 255 where a pixel has no class.
+    """Column type: class numbers (H, W), uint8, 255 where a pixel has no class.
 
     Attributes:
-        names: Of the classes, in the order of their numbers.
-        codes: Values that the files store. Defaults to the numbers of the classes, and 255.
+        names: Names of the classes, in the order of their numbers.
+        codes: Values that the files store. Defaults to the numbers of the classes, and 255. The nodata value that a
+            file declares means no class unless it is one of `codes`.
         labels: Class number of each of `codes`, 255 for none.
         ignore_unknown: Whether a value that is not among `codes` means no class; otherwise it is an error.
         decode: As in `MultispectralImage`.
@@ -102,7 +129,7 @@ class SegmentationMap(_Reference):
                 f"got {len(self.names)} names and labels {self.labels}."
             )
 
-    def decode_example(self, value: Mapping[str, Any], token_per_repo_id: Any = None) -> np.ndarray:
+    def decode_example(self, value: Reference, token_per_repo_id: object = None) -> np.ndarray:
         """Read the map; what a window holds beyond it has no class.
 
         Raises:
@@ -115,6 +142,9 @@ class SegmentationMap(_Reference):
         stored = raster.pixels[0]
         codes, places = np.unique(stored, return_inverse=True)
         known = dict(zip(self.codes or (), self.labels or ()))
+        declared = declared_nodata(value["path"])
+        if declared is not None and declared not in known:
+            known[int(declared)] = IGNORE_INDEX
         unknown = [code for code in codes.tolist() if code not in known]
         if unknown and not self.ignore_unknown:
             raise ValueError(f"{value['path']}: unknown class codes {unknown}; expected {', '.join(map(str, known))}.")
@@ -122,11 +152,25 @@ class SegmentationMap(_Reference):
         return np.pad(labels[places].reshape(stored.shape), padding, constant_values=IGNORE_INDEX)
 
 
+def declared_nodata(path: str) -> float | None:
+    """Return the value that a file declares to mean no data, or None where it declares none or is no GDAL file."""
+    if path.endswith(".npy") or os.path.isdir(path):
+        return None
+    with rasterio.open(path) as dataset:
+        value = dataset.nodata
+    return None if value is None or not np.isfinite(value) else value
+
+
 def _read(
-    value: Mapping[str, Any], bands: list[str] | None = None, band_names: list[str] | None = None
+    value: Reference, image: MultispectralImage | None = None
 ) -> tuple[Raster, tuple[tuple[int, int], tuple[int, int]]]:
     """Read the part of a reference that counts, and say how many rows and columns its window has beyond that."""
-    with open_raster(value["path"], bands, resolution=None, band_names=band_names) as reader:
+    options: dict[str, Any] = {}
+    if image is not None:
+        own = {name: getattr(image, name) if value[name] is None else value[name] for name in ("offset", "nodata")}
+        options = {"bands": image.bands, "band_names": image.band_names}
+        options |= {name: number for name, number in own.items() if number is not None}
+    with open_raster(value["path"], resolution=None, **options) as reader:
         window, extent = value["window"], value["extent"]
         left, top, width, height = (0, 0, reader.width, reader.height) if window is None else map(int, window)
         rows, columns = (reader.height, reader.width) if extent is None else map(int, extent)

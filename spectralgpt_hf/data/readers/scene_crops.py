@@ -17,14 +17,20 @@ class Scene:
     """Files that belong together.
 
     Attributes:
-        name: What the rows are called after.
+        name: Name of the scene, which the names of its rows start with.
         images: Paths of the image, or of the images of both dates.
         segmentation_map: Path of the map, on the grid of the first image.
+        site: Location on Earth, which must not be in two splits; the scene by default.
+        offset: Added to the images' digital numbers in place of what their metadata state, or None.
+        nodata: Stored value of the images that means no data, or None for what they declare.
     """
 
     name: str
     images: tuple[str, ...]
     segmentation_map: str
+    site: str | None = None
+    offset: float | None = None
+    nodata: float | None = None
 
 
 def build_scene_dataset(
@@ -35,7 +41,9 @@ def build_scene_dataset(
     size: int | None = None,
     stride: int | None = None,
 ) -> Dataset:
-    """Assemble rows of `id`, `pixels`, `pixels_after` for two dates, `bands`, `segmentation_map`, `scene` and `window`.
+    """Assemble rows of one or two dates with a map of classes.
+
+    They hold `id`, `pixels`, for two dates `pixels_after`, `bands`, `segmentation_map`, `scene`, `site` and `window`.
 
     `window` is (left, top, width, height) in the scene, by which predictions find their place, or None. Where one date
     is smaller than the other, or a scene than a crop, pixels are 0 in all bands, which is no data, and the map is 255.
@@ -55,13 +63,23 @@ def build_scene_dataset(
     rows = [row for scene in scenes for row in _rows(scene, image, size, stride)]
     ids = [f"{scene.name}_{window[1]}_{window[0]}" if size and window else scene.name for scene, window, _ in rows]
     dates = [
-        [{"path": scene.images[date], "window": window, "extent": extent} for scene, window, extent in rows]
+        [
+            {
+                "path": scene.images[date],
+                "window": window,
+                "extent": extent,
+                "offset": scene.offset,
+                "nodata": scene.nodata,
+            }
+            for scene, window, extent in rows
+        ]
         for date in range(len(scenes[0].images) if scenes else 1)
     ]
     maps = [{"path": scene.segmentation_map, "window": window, "extent": extent} for scene, window, extent in rows]
     columns: dict[str, Any] = {"pixels_after": (image, dates[1])} if len(dates) == 2 else {}
     columns["segmentation_map"] = (segmentation_map, maps)
     columns["scene"] = (Value("string"), [scene.name for scene, _, _ in rows])
+    columns["site"] = (Value("string"), [scene.site or scene.name for scene, _, _ in rows])
     columns["window"] = (List(Value("int32")), [window for _, window, _ in rows])
     return build_dataset(root, ids, image, dates[0], **columns)
 

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,13 +53,18 @@ def load_segmunich(
     `source` columns of a mirror's `dataset/metadata.csv`, else from the folders. Labels may be PNG, and the test
     folder may be called `val`, as in mirrors.
 
+    The published patches include transformed copies of each other, about ten of each. How their names say so is not
+    documented. Assumed here: the copies of `<id>` are called `<id>_<transform>`, where the transform is one or more
+    words such as rot90, rotate_180, flip, hflip, mirror, ud, lr, transpose or aug3. A patch and its copies count as one
+    site, and validation takes whole sites.
+
     Args:
         root: Any ancestor of the `train` and `test` folders.
         split: "train", "validation" or "test". Validation is not published: it is held out of the training samples.
         band_names: Names of the files' ten bands, in order. By default the order that the authors
             answered when asked, B2 B3 B4 B5 B6 B7 B8 B8A B11 B12; their paper says B1 B2 B3 B4 B5 B6 B7 B8A B11 B12.
-        validation_share: Part of the training samples to hold out.
-        seed: Of that choice.
+        validation_share: Part of the training sites to hold out.
+        seed: Seed of that choice.
 
     Raises:
         FileNotFoundError: If a folder or a listed sample is missing.
@@ -79,17 +85,38 @@ def load_segmunich(
     part = next(folder / alias for alias in aliases if (folder / alias / "img").is_dir())
     images, labels = (_files(part / kind) for kind in ("img", "label"))
     ids = _listed(folder / "dataset", aliases) or sorted(images)
-    held_out = hold_out(ids, validation_share, seed) if name != "test" else set()
+    sites = {image: source_patch(image) for image in ids}
+    held_out = hold_out(sorted(set(sites.values())), validation_share, seed) if name != "test" else set()
     scenes = [
-        Scene(image, (_existing(images, image, part / "img"),), _existing(labels, image, part / "label"))
+        Scene(
+            image,
+            (_existing(images, image, part / "img"),),
+            _existing(labels, image, part / "label"),
+            # Numbers may start anew in the test folder.
+            site=f"{part.name}/{sites[image]}" if name == "test" else sites[image],
+        )
         for image in ids
-        if name == "test" or (image in held_out) == (name == "validation")
+        if name == "test" or (sites[image] in held_out) == (name == "validation")
     ]
     codes, numbers = [code for code, _ in _CLASSES], list(range(len(_CLASSES)))
     segmentation_map = SegmentationMap(
         list(SEGMUNICH_CLASSES), codes=[*codes, IGNORE_INDEX], labels=[*numbers, IGNORE_INDEX]
     )
     return build_scene_dataset(root, scenes, MultispectralImage(names, band_names=names), segmentation_map)
+
+
+_TRANSFORM = re.compile(
+    r"(?:[_.-]|(?<=\d))(?:rot(?:ate|ated|ation)?|[hv]?flip(?:ped)?|mirror(?:ed)?|transposed?|ud|lr|aug(?:ment(?:ed)?)?)"
+    r"(?:[_.-]?(?:\d+|[hvxy]|ud|lr|horizontal|vertical|left|right))*$",
+    re.IGNORECASE,
+)
+
+
+def source_patch(image: str) -> str:
+    """Return the id of the patch that an image is a transformed copy of, or its own; see `load_segmunich`."""
+    while (found := _TRANSFORM.search(image)) and found.start() > 0:
+        image = image[: found.start()]
+    return image
 
 
 def _files(folder: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from spectralgpt_hf.data import load_segmunich
+from spectralgpt_hf.data.readers.segmunich import source_patch
 from spectralgpt_hf.modeling.bands import SEGMUNICH_BANDS
 
 from ..files import UTM, numbered_bands, write_image
@@ -61,6 +62,23 @@ def test_validation_is_a_fixed_tenth_of_the_listed_training_chips(segmunich):
     assert sorted(map(int, train + validation)) == list(range(19))
     assert load_segmunich(segmunich, "validation", band_names=PAPER, seed=1)["id"][:] != validation
     assert len(load_segmunich(segmunich, "train", band_names=PAPER, validation_share=0)) == 19
+
+
+@pytest.mark.parametrize("name", ["7", "7_rot90", "7_rotate_180", "7-hflip", "7_flip_ud", "7_rot90_flip", "7rot270"])
+def test_transformed_copies_belong_to_their_source_patch(name):
+    assert source_patch(name) == "7"
+    assert source_patch("cloud_7") == "cloud_7"
+
+
+@pytest.mark.filterwarnings("ignore:SegMunich does not document")
+def test_validation_takes_a_patch_with_all_its_transformed_copies(tmp_path):
+    for number in range(10):
+        for transform in ("", "_rot90", "_flip"):
+            write_chip(tmp_path / "train", f"{number}{transform}")
+    train, validation = (load_segmunich(tmp_path, split) for split in ("train", "validation"))
+    assert (len(train), len(validation)) == (27, 3)
+    assert len(set(validation["site"])) == 1
+    assert not set(train["site"]) & set(validation["site"])
 
 
 def test_mirrors_with_val_png_labels_and_a_table_are_read(tmp_path):
