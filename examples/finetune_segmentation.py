@@ -3,7 +3,7 @@
     python examples/finetune_segmentation.py --config examples/configs/segmunich.yaml --data_dir SegMunich \\
         --model_name_or_path spectralgpt-base-plus
 
-Datasets: segmunich, bigearthnet_v2 (its reference maps), folder (`images/` and `masks/` with `--class_names`; images
+Datasets: segmunich, bigearthnet-v2 (its reference maps), folder (`images/` and `masks/` with `--class_names`; images
 larger than `image_size` are cut into crops, and stitched again before they are scored). `torchrun` and
 `--resume_from_checkpoint last` work as in finetune_classification.py, and so does what is written.
 """

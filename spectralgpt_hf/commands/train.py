@@ -16,17 +16,12 @@ from ..training.samples import class_weights, load_samples
 def main(task: Task) -> None:
     """Fine-tune a model for a task with the options of the command line, and write it with its scores and card."""
     options = parse_options(FineTuningOptions)
-    if task == "change-detection":  # each date normalised alone would invent change
-        options.statistics_scope = options.statistics_scope or "given"
     set_seed(options.seed)
 
-    samples = load_samples(task, options, build_processor(options))
+    samples = load_samples(task, options, build_processor(options, task))
     train = samples["train"]
     weights = class_weights(options.class_weights, train)
-    problem_type = None
-    if task == "classification":
-        problem_type = f"{'multi' if train.multi_label else 'single'}_label_classification"
-    model = build_model(task, options, train.class_names, weights, problem_type)
+    model = build_model(task, options, train.class_names, weights, train.problem_type)
 
     # The background of a map is scored apart from its classes.
     names = train.class_names

@@ -190,8 +190,7 @@ class Blend:
     """
 
     def __init__(self, channels: int, cells: int, box: Box) -> None:
-        # A raised cosine: tiles know least of what is at their edges. Never 0: at the scene's edge there is but one.
-        window = np.sin(np.pi * (np.arange(cells) + 0.5) / cells) ** 2
+        window = blending_weights(cells)
         self._window = np.outer(window, window).astype(np.float32)
         self._left, self._width, self._top = box.left, box.right - box.left, box.top
         self._values = np.zeros((channels, cells, self._width), np.float32)
@@ -226,6 +225,14 @@ class Blend:
             buffer[..., -count:, :] = 0
         self._top += count
         return values, valid
+
+
+def blending_weights(cells: int) -> np.ndarray:
+    """Return the weight of each of the cells on a side of a tile, a raised cosine.
+
+    Tiles know least of what is at their edges. No weight is 0: at the edge of a scene there is only one tile.
+    """
+    return np.sin(np.pi * (np.arange(cells) + 0.5) / cells) ** 2
 
 
 def runs(strips: list[Strip]) -> Iterator[list[Strip]]:

@@ -40,16 +40,15 @@ class Augmentation:
             pixels = with_shares(batch)
             crops = random_resized_crop(pixels, draws, options.image_size, scale, extent=batch["extent"])
             batch |= without_shares(crops, batch)
-        if options.rotations:
+        if options.symmetries:
             names = [name for name in batch if batch[name].ndim >= 3]
             batch |= zip(names, flip_and_rotate([batch[name] for name in names], uniform(3, TURN)))
         if options.random_erasing:
             batch["pixel_values"] = random_erasing(batch["pixel_values"], uniform(5, ERASE), options.random_erasing)
         if self.num_classes is not None:
             targets = soft_targets(batch["labels"], self.num_classes, options.label_smoothing)
-            batch["pixel_values"], batch["labels"] = mix(
-                batch["pixel_values"], targets, uniform(4, MIX), options.mixup, options.cutmix
-            )
+            mixed, batch["labels"] = mix(with_shares(batch), targets, uniform(4, MIX), options.mixup, options.cutmix)
+            batch |= without_shares(mixed, batch)
         return batch
 
 

@@ -18,19 +18,25 @@ from .options import FineTuningOptions
 from .samples import Samples, collate
 
 
+TINY = 1e-12  # in place of 0 where nothing counts
+
+
 class FineTuner(Trainer):
     """Trains a model on `Samples`, chooses the checkpoint that scores best on validation samples, and scores it.
 
+    The loss of a step is the mean over the labelled pixels (weighted by class) or the samples of the step, however
+    these are shared by accumulated batches and processes.
+
     Args:
-        model: Of `build_model`.
-        options: Of the run.
+        model: Model of `build_model`.
+        options: Options of the run.
         train: Samples to learn from.
-        validation: Samples to choose by and to stop early by, if any.
-        class_weights: Of the loss, where the model does not weigh itself.
+        validation: Samples to choose the checkpoint by and to stop early by, if any.
+        class_weights: Weight of each class in the loss.
         background: Class that a second mean of IoU leaves out.
 
     Raises:
-        ValueError: If a baseline is to be published.
+        ValueError: If a baseline is to be published, or the model and the processor differ in their bands.
     """
 
     def __init__(
@@ -50,7 +56,13 @@ class FineTuner(Trainer):
                 f"`push_to_hub` checks and publishes SpectralGPT models, not {model.config.model_type}: leave it out, "
                 "and upload the finished folder with `hf upload`."
             )
-        self.class_weights = None if class_weights is None else torch.tensor(class_weights)
+        bands = list(getattr(model.config, "bands", train.processor.bands))
+        if bands != train.processor.bands:
+            raise ValueError(
+                f"The bands of the model and of the processor must be the same, but `config.bands` are {bands} and the "
+                f"processor's {train.processor.bands}: pass `bands`."
+            )
+        self.class_weights = torch.tensor(class_weights or [1.0] * len(train.class_names))
         self.scores: Scores = self.new_scores(train)
         options.metric_for_best_model, options.greater_is_better = f"eval_{self.scores.main}", True
         patience = options.early_stopping_patience
@@ -65,9 +77,10 @@ class FineTuner(Trainer):
             callbacks=[EarlyStoppingCallback(patience)] if patience else None,
         )
         vars(self.model.config).pop("use_cache", None)  # the Trainer sets it, for models of language
-        single = not train.dense and not train.multi_label
+        single = train.problem_type == "single_label_classification"
         self.augmentation = Augmentation(options, len(train.class_names) if single else None)
-        self.model_accepts_loss_kwargs = False  # our losses are means, which accumulation must average
+        # `compute_loss` divides by what the whole step holds: the Trainer must not average over accumulated batches.
+        self.model_accepts_loss_kwargs = True
 
     def new_scores(self, samples: Samples) -> Scores:
         """Return empty scores for samples."""
@@ -110,22 +123,47 @@ class FineTuner(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Return the mean loss of a batch of `collate`, augmented in training, and on demand the outputs."""
+        """Return the loss of a batch of `collate`, augmented in training, and on demand the outputs.
+
+        With `num_items_in_batch` this is the batch's part of the mean loss of a whole step, times the number of
+        processes, whose gradients are averaged; otherwise it is the mean over the batch.
+        """
         batch = dict(inputs)
         if model.training:
             batch = self.augmentation(batch, int(self.state.epoch or 0))
-        labels = batch.pop("labels")
         pixels = {name: value for name, value in batch.items() if name.startswith("pixel_values")}
-        if not self.is_spectralgpt:
-            outputs = model(torch.cat([*pixels.values()], 1))
-        else:
+        if self.is_spectralgpt:
             masks = {name: batch[name].flatten(1) for name in batch if name.startswith("attention_mask")}
-            outputs = model(**pixels, **masks, labels=labels if self.samples.dense else None)
-        if labels.ndim == 3 and outputs.logits.shape[-2:] != labels.shape[-2:]:
+            logits = model(**pixels, **masks).logits
+        else:
+            logits = model(torch.cat([*pixels.values()], 1)).logits
+        if self.samples.dense and logits.shape[-2:] != batch["labels"].shape[-2:]:
             # Some heads stop at a quarter of the resolution.
-            outputs.logits = nn.functional.interpolate(outputs.logits, labels.shape[-2:], mode="bilinear")
-        loss = outputs.loss if outputs.loss is not None else self._loss(outputs.logits.float(), labels)
-        return (loss, {"logits": outputs.logits}) if return_outputs else loss
+            logits = nn.functional.interpolate(logits, batch["labels"].shape[-2:], mode="bilinear")
+        loss = self._summed_loss(logits.float(), batch)
+        if num_items_in_batch is None:
+            loss = loss / self.count_items(batch).clamp(min=TINY)
+        else:
+            loss = loss / num_items_in_batch * self.accelerator.num_processes
+        return (loss, {"logits": logits}) if return_outputs else loss
+
+    def count_items(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return what the summed loss of a batch is divided by: its samples, or the summed weights of its pixels."""
+        if not self.samples.dense:
+            return torch.tensor(float(len(batch["labels"])), device=batch["labels"].device)
+        labels = counted_labels(batch, self.samples.processor.patch_size)
+        counted = labels != IGNORE_INDEX
+        return (self.class_weights.to(labels.device)[labels.where(counted, 0)] * counted).sum()
+
+    def _get_num_items_in_batch(
+        self, batch_samples: list[Mapping[str, torch.Tensor]], device: torch.device
+    ) -> torch.Tensor | None:
+        """Return what the summed loss of a step is divided by, over all accumulated batches and processes."""
+        if not batch_samples or self.args.n_gpu > 1:  # replicas in one process average among themselves
+            return None
+        # Symmetries move pixels and their tokens, and change no count.
+        items = torch.stack([self.count_items(batch) for batch in batch_samples]).sum().to(device)
+        return self.accelerator.gather(items).sum().clamp(min=TINY)
 
     def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> Any:
         """Score all samples of a loader."""
@@ -159,16 +197,31 @@ class FineTuner(Trainer):
         self.samples.processor.save_pretrained(folder)
         write_json(folder / "metrics.json", metrics)
 
-    def _loss(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _summed_loss(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the loss of a batch that is yet to be divided by `count_items`."""
+        labels = batch["labels"]
         if self.samples.multi_label:
-            return nn.functional.binary_cross_entropy_with_logits(logits, labels)
-        weights = None if self.class_weights is None else self.class_weights.to(logits.device)
-        ignored = IGNORE_INDEX if self.samples.dense else -100  # soft targets take no other
-        return nn.functional.cross_entropy(logits, labels, weights, ignore_index=ignored)
+            losses = nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+            return losses.mean(1).sum()
+        weights = self.class_weights.to(logits.device)
+        if not self.samples.dense:  # class numbers, or the probabilities that augmentation makes of them
+            return nn.functional.cross_entropy(logits, labels, weights, reduction="none").sum()
+        labels = counted_labels(batch, self.samples.processor.patch_size)
+        return nn.functional.cross_entropy(logits, labels, weights, ignore_index=IGNORE_INDEX, reduction="sum")
 
     def _add_to_scores(self, prediction: Any, compute_result: bool) -> dict[str, float]:
         self.scores.update(prediction.predictions, *prediction.label_ids)
         return self.scores.compute() if compute_result else {}
+
+
+def counted_labels(batch: Mapping[str, torch.Tensor], patch_size: int) -> torch.Tensor:
+    """Return the maps (B, H, W) of a batch, 255 where no spectral group has a token with data at all dates."""
+    masks = [batch[name].bool() for name in ("attention_mask", "attention_mask_after") if name in batch]
+    if not masks:
+        return batch["labels"]
+    positions = torch.stack(masks).all(0).any(1)  # (B, H / patch_size, W / patch_size)
+    known = positions.repeat_interleave(patch_size, 1).repeat_interleave(patch_size, 2)
+    return batch["labels"].masked_fill(~known, IGNORE_INDEX)
 
 
 def public_name(checkpoint: str | None) -> str | None:

@@ -6,12 +6,15 @@ number. Intervals come from resampling what is independent: images, or whole sce
 
 import warnings
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import nn
 
 from ..modeling.geometry import IGNORE_INDEX
+from ..modeling.tiling import blending_weights
 
 
 try:
@@ -217,7 +220,7 @@ class DenseScores:
 
 
 class _Mosaic:
-    """One scene, put together from windows."""
+    """One scene, put together from windows that are blended as `predict_scene` blends its tiles."""
 
     def __init__(self, num_classes: int, height: int, width: int) -> None:
         self.scores = torch.zeros(num_classes, height, width)
@@ -225,11 +228,16 @@ class _Mosaic:
 
     def add(self, scores: torch.Tensor, labels: torch.Tensor, window: Sequence[int]) -> None:
         left, top, width, height = window
-        place = (..., slice(top, top + height), slice(left, left + width))
-        # The class of the largest sum is that of the largest mean: no need to count.
-        self.scores[place] += scores[:, :height, :width]
+        inside = (..., slice(top, top + height), slice(left, left + width))
+        # The class of the largest weighted sum is that of the largest weighted mean: no need to divide.
+        self.scores[inside] += scores[:, :height, :width] * self._weights(height, width)
         known = labels[:height, :width] != IGNORE_INDEX
-        self.labels[place][known] = labels[:height, :width][known]
+        self.labels[inside][known] = labels[:height, :width][known]
+
+    @staticmethod
+    @lru_cache
+    def _weights(height: int, width: int) -> torch.Tensor:
+        return torch.from_numpy(np.outer(blending_weights(height), blending_weights(width)).astype(np.float32))
 
 
 def _check_complete(seen: torch.Tensor) -> None:

@@ -19,7 +19,7 @@ from ..modeling.modeling_spectralgpt import (
     SpectralGPTForImageClassification,
     SpectralGPTForSemanticSegmentation,
 )
-from .options import FineTuningOptions
+from .options import FineTuningOptions, Task
 
 
 SPECTRALGPT: dict[str, type[PreTrainedModel]] = {
@@ -38,14 +38,23 @@ HEADS = ("classifier", "decode_head")
 LAYER_MAPS = r".*\blayers\.\d+\..*(q_proj|k_proj|v_proj|o_proj|fc1|fc2)"
 
 
-def build_processor(options: FineTuningOptions) -> SpectralGPTImageProcessor:
-    """Return the processor of the pretrained SpectralGPT, or the default one, changed as the options say."""
-    changes = {
+def build_processor(options: FineTuningOptions, task: Task = "classification") -> SpectralGPTImageProcessor:
+    """Return the processor that scores the model and goes with its checkpoint.
+
+    It is that of the pretrained SpectralGPT, or the default one, changed as the options and the task say: a classifier
+    takes images of one size, resized and, with `eval_resize`, cropped at the centre. Models for maps take the pixels as
+    they are, with limits measured once for a scene: limits of each crop make seams, and those of each date invent
+    change.
+    """
+    changes: dict[str, Any] = {
         name: getattr(options, name)
         for name in ("bands", "normalization", "statistics_scope", "mean", "std", "missing_bands")
         if getattr(options, name) is not None
     }
-    changes["size"] = {"height": options.image_size, "width": options.image_size}
+    changes |= {"size": options.eval_resize or options.image_size, "do_resize": task == "classification"}
+    changes |= {"do_center_crop": options.eval_resize is not None, "crop_size": options.image_size}
+    if task != "classification":
+        changes["statistics_scope"] = options.statistics_scope or "given"
     if options.model_name_or_path is None or not is_spectralgpt(_load_config(options)):
         return SpectralGPTImageProcessor(**changes)
     return SpectralGPTImageProcessor.from_pretrained(options.model_name_or_path, **changes)

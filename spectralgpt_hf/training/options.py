@@ -36,7 +36,10 @@ class FineTuningOptions(TrainingArguments):
     after: str = option("after", "The same for the second date.")
     masks: str = option("masks", "The same for maps.")
     crop_stride: int | None = option(None, "Distance between the crops of a scene in pixels.")
-    offset: float | None = option(None, "Added to digital numbers, such as -1000 (baseline 04.00 and later).")
+    offset: float | None = option(
+        None, "Number added to the digital numbers in place of what the files state, such as -1000 (baseline 04.00)."
+    )
+    nodata: float | None = option(None, "Stored value that means no data, in place of what the files declare.")
     in_memory: bool = option(False, "Whether to keep small datasets in memory, normalised.")
 
     # Model
@@ -61,12 +64,13 @@ class FineTuningOptions(TrainingArguments):
     epoch_decay: float | None = option(
         None, "Learning rate of an epoch over that of the one before; no other schedule."
     )
+    warmup_ratio: float | None = option(None, "Share of all steps in which the learning rate rises from 0.")
     class_weights: str = option("none", "none, balanced, change (the authors' for OSCD), or numbers: `0.4,1.6`.")
     early_stopping_patience: int = option(0, "Evaluations without a better score before the end; 0 for no limit.")
 
     # Regularisation
     crop_scale: float | None = option(None, "Smallest share of random crops (classification); no crops without it.")
-    rotations: bool = option(False, "Whether images and maps are flipped and rotated by 90 degrees at random.")
+    symmetries: bool = option(False, "Whether images and maps are flipped and rotated by 90 degrees at random.")
     mixup: float = option(0.0, "Parameter of the beta distribution; 0 for none (single-label classification).")
     cutmix: float = option(0.0, "The same.")
     label_smoothing: float = option(0.0, "Share of a label that all classes get (single-label classification).")
@@ -87,6 +91,10 @@ class FineTuningOptions(TrainingArguments):
             self.save_strategy, self.load_best_model_at_end = self.eval_strategy, True
         # The Trainer would push every checkpoint unseen; the scripts publish the last one, checked.
         self.publish, self.push_to_hub = self.push_to_hub, False
+        if self.warmup_ratio is not None:
+            if self.warmup_steps:
+                raise ValueError("`warmup_ratio` and `warmup_steps` exclude each other.")
+            self.warmup_steps = self.warmup_ratio  # below 1, transformers takes it for a share of all steps
         super().__post_init__()
         if self.base_learning_rate is not None:
             batch = self.train_batch_size * self.world_size * self.gradient_accumulation_steps

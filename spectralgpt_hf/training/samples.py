@@ -1,9 +1,9 @@
 """Labelled samples for fine-tuning: from a reader's rows to batches of model inputs."""
 
-from collections.abc import Callable, Mapping, Sequence
-from copy import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from itertools import combinations
+from typing import Any, Literal, cast
 
 import datasets
 import numpy as np
@@ -11,85 +11,93 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from ..data.readers.bigearthnet import load_bigearthnet_v1, load_bigearthnet_v2
-from ..data.readers.columns import MultispectralImage
-from ..data.readers.common import hold_out
-from ..data.readers.eurosat import load_eurosat
-from ..data.readers.fmow import load_fmow_sentinel
+from ..data.readers.columns import MultispectralImage, Reference
+from ..data.readers.common import hold_out, rank
 from ..data.readers.folders import load_change_pairs, load_image_folder, load_image_masks
-from ..data.readers.oscd import OSCD_CLASSES, load_oscd
-from ..data.readers.segmunich import load_segmunich
-from ..data.shards.format import find_shards
-from ..modeling.geometry import IGNORE_INDEX
+from ..data.readers.oscd import OSCD_CLASSES
+from ..data.readers.registry import READERS
+from ..data.shards.dataset import load_shards
+from ..modeling.geometry import IGNORE_INDEX, token_validity
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
-from .augmentation import with_shares, without_shares
+from ..modeling.tiling import TileGrid
 from .options import FineTuningOptions, Task
-from .transforms import centre_crop
 
 
-# How many images of the training set its statistics are measured on.
-MEASURED = 256
-
-READERS: dict[str, dict[str, Callable[[FineTuningOptions, str], datasets.Dataset]]] = {
-    "classification": {
-        "eurosat": lambda options, split: load_eurosat(options.data_dir, split),
-        "bigearthnet": lambda options, split: load_bigearthnet_v1(options.data_dir, split),
-        "bigearthnet_v2": lambda options, split: load_bigearthnet_v2(options.data_dir, split),
-        "fmow": lambda options, split: load_fmow_sentinel(options.data_dir, split),
-        "folder": lambda options, split: load_image_folder(
-            options.data_dir, split, band_names=options.band_names, class_names=options.class_names
-        ),
-        "shards": lambda options, split: _labelled_shards(options.data_dir, split),
-    },
-    "segmentation": {
-        "segmunich": lambda options, split: load_segmunich(options.data_dir, split, band_names=options.band_names),
-        "bigearthnet_v2": lambda options, split: load_bigearthnet_v2(options.data_dir, split, reference_maps=True),
-        "folder": lambda options, split: load_image_masks(
-            options.data_dir, split, images=options.images, **_maps(options, options.class_names)
-        ),
-    },
-    "change-detection": {
-        "oscd": lambda options, split: load_oscd(
-            options.data_dir, split, size=options.image_size, stride=options.crop_stride
-        ),
-        "folder": lambda options, split: load_change_pairs(
-            options.data_dir,
-            split,
-            before=options.before,
-            after=options.after,
-            **_maps(options, options.class_names or OSCD_CLASSES),
-        ),
-    },
+DATASETS: dict[Task, tuple[str, ...]] = {
+    "classification": ("eurosat", "bigearthnet-v1", "bigearthnet-v2", "fmow", "folder", "shards"),
+    "segmentation": ("segmunich", "bigearthnet-v2", "folder"),
+    "change-detection": ("oscd", "folder"),
 }
+"""The values of the option `dataset`, by task. Public datasets are called as in the registry of the readers."""
+
+# How many images of a training set its statistics are measured on, and pixels per side of each that are kept.
+MEASURED_IMAGES, MEASURED_SIDE = 256, 64
 
 
-def load_dataset(task: str, options: FineTuningOptions, split: str) -> datasets.Dataset:
-    """Return the rows of a split for a task ("classification", "segmentation" or "change-detection").
+def load_dataset(task: Task, options: FineTuningOptions, split: str, stride: int | None = None) -> datasets.Dataset:
+    """Return the rows of a split for a task.
+
+    Args:
+        task: "classification", "segmentation" or "change-detection".
+        options: Options of the run.
+        split: Name of the split.
+        stride: Distance between the crops of a scene in pixels; `options.crop_stride` by default.
 
     Raises:
         ValueError: If there is no such reader, or the reader refuses the data.
         FileNotFoundError: If data are missing.
     """
-    readers = READERS[task]
-    if options.dataset not in readers:
-        raise ValueError(f"`dataset` must be one of {', '.join(readers)} for {task}, got {options.dataset!r}.")
-    dataset = readers[options.dataset](options, split)
+    dataset = _read_rows(task, options, split, stride or options.crop_stride)
     if split == options.train_split and options.train_share < 1:
         chosen = hold_out(dataset["id"], options.train_share, options.data_seed or 0)
         dataset = dataset.select([row for row, name in enumerate(dataset["id"]) if name in chosen])
+    return with_radiometry(dataset, options.offset, options.nodata)
+
+
+def with_radiometry(dataset: datasets.Dataset, offset: float | None, nodata: float | None) -> datasets.Dataset:
+    """Return rows that are read with an offset and a nodata value in place of what the files state.
+
+    Raises:
+        ValueError: If `nodata` is given for shards, whose pixels without data are known already.
+    """
+    if isinstance(dataset.features["pixels"], MultispectralImage):
+        for name in [name for name in ("pixels", "pixels_after") if name in dataset.features]:
+            given = replace(dataset.features[name], offset=offset, nodata=nodata)
+            dataset = dataset.cast_column(name, given)
+        return dataset
+    if nodata is not None:
+        raise ValueError(f"`nodata` is for files: shards store 0 in all bands where there is no data, got {nodata}.")
+    if offset is not None:
+        dataset = dataset.remove_columns({"offset"} & set(dataset.column_names))
+        dataset = dataset.add_column("offset", [offset] * len(dataset))
     return dataset
 
 
 def load_samples(task: Task, options: FineTuningOptions, processor: SpectralGPTImageProcessor) -> dict[str, "Samples"]:
     """Return the samples of each split that the options name, as "train", "validation" and "test".
 
+    Scenes of the validation and test splits are cut into the tiles that `predict_scene` uses, so that their scores are
+    those of its maps.
+
+    Args:
+        task: "classification", "segmentation" or "change-detection".
+        options: Options of the run.
+        processor: The processor that the checkpoint will carry (`build_processor`). It takes the statistics of the
+            training set, if these are asked for.
+
     Raises:
-        ValueError: If statistics of the training set are asked for and the processor does not take them.
+        ValueError: If statistics of the training set are asked for and the processor does not take them, or if a site
+            is in two splits.
         ValueError, FileNotFoundError: As `load_dataset`.
     """
     splits = {"train": options.train_split, "validation": options.validation_split, "test": options.test_split}
-    rows = {name: load_dataset(task, options, split) for name, split in splits.items() if split != "none"}
-    processor.statistics = None  # what a checkpoint was trained with before
+    splits = {name: split for name, split in splits.items() if split != "none"}
+    tiles = None if task == "classification" else tile_stride(options.image_size, processor.patch_size)
+    rows = {
+        name: load_dataset(task, options, split, None if name == "train" else tiles) for name, split in splits.items()
+    }
+    check_disjoint(rows, splits)
+    processor.statistics = None  # those of what the checkpoint was trained on before
     given = processor.statistics_scope == "given" and processor.measures_pixels
     if options.statistics == "dataset":
         if not given:
@@ -97,37 +105,59 @@ def load_samples(task: Task, options: FineTuningOptions, processor: SpectralGPTI
                 "`statistics: dataset` needs limits that are measured once: pass `--statistics_scope given`, and no "
                 "`mean` and `std`."
             )
-        processor.statistics = measure_over(rows["train"], processor, options.offset, options.data_seed or 0)
-    whole = copy(processor)
-    whole.do_resize = False
+        processor.statistics = measure_over(rows["train"], processor, options.data_seed or 0)
     samples = {}
-    statistics: dict[str, Any] = {}
     for name, dataset in rows.items():
-        if given and options.statistics == "scene":
-            statistics = measure_by_scene(dataset, processor, options.offset)
+        by_scene = measure_by_scene(dataset, processor) if given and options.statistics == "scene" else None
         # Random crops are taken from images of the stored size, and resized then.
-        crop = (options.eval_resize, options.image_size) if options.eval_resize and name != "train" else None
-        uncut = crop is not None or (name == "train" and options.crop_scale is not None)
-        chosen = whole if uncut else processor
-        samples[name] = Samples(dataset, chosen, statistics, options.offset, crop, options.in_memory)
+        native = name == "train" and options.crop_scale is not None
+        samples[name] = Samples(dataset, processor, by_scene, native, options.in_memory)
     return samples
 
 
+def check_disjoint(rows: Mapping[str, datasets.Dataset], splits: Mapping[str, str]) -> None:
+    """Raise a `ValueError` if a site is in two splits, unless the options ask for the same samples in both.
+
+    A site is what the column `site` names, else the scene, else the sample.
+    """
+    sites = {
+        name: set(dataset[next(column for column in ("site", "scene", "id") if column in dataset.features)])
+        for name, dataset in rows.items()
+    }
+    for one, other in combinations(rows, 2):
+        common = sorted(sites[one] & sites[other])
+        if common and splits[one] != splits[other] and "all" not in (splits[one], splits[other]):
+            raise ValueError(
+                f"The splits {splits[one]!r} and {splits[other]!r} must not share a site, but {common[0]!r} and "
+                f"{len(common) - 1} more are in both: scores would be those of what was learnt by heart."
+            )
+
+
+def tile_stride(size: int, patch_size: int) -> int:
+    """Return the distance between the tiles of `size` pixels that `predict_scene` blends by default, in pixels."""
+    return TileGrid.cover(size, size, size, overlap=0.5, cell=1, step=patch_size).stride
+
+
 class Samples(torch.utils.data.Dataset):
-    """Rows of a reader as inputs of a model.
+    """Rows of a reader as inputs of a model, prepared by the processor that the checkpoint will carry.
 
     Each sample holds `pixel_values` (C, H, W), for two dates also `pixel_values_after`; `attention_mask`
-    (and `..._after`) on the grid of the tokens (G, H / 8, W / 8), only where some token has no data; `labels`: a class
-    number, a float for each class, or a map (H, W); and `ids`, its number.
+    (and `..._after`) on the grid of the tokens (G, H / patch_size, W / patch_size), only where some token has no data;
+    `labels`: a class number, a float per class, a float, or a map (H, W); `ids`, its number; and `extent`, height and
+    width of the stored image.
 
     Args:
-        dataset: Of one of the readers.
-        processor: Normalises the images.
-        statistics: What was measured once (`measure_by_scene`), if the processor wants it: one for each
-            scene by name, or one for all under "".
-        offset: Added to all digital numbers.
-        centre_crop: Pixels to resize to, and then to keep of the middle.
+        dataset: Rows of one of the readers.
+        processor: Processor that prepares the images.
+        statistics: Statistics of each scene by its name (`measure_by_scene`), if the processor needs them.
+        native: Whether images keep their stored size, neither resized nor cropped, for random crops.
         in_memory: Whether to keep what was read, normalised.
+
+    Attributes:
+        problem_type: As in the configuration of a classifier; None for maps.
+        class_names: Names of the classes, in the order of their numbers.
+        scenes: Name of the scene of each sample.
+        windows: Part of the scene that each sample is, or None for all of it.
     """
 
     def __init__(
@@ -135,16 +165,18 @@ class Samples(torch.utils.data.Dataset):
         dataset: datasets.Dataset,
         processor: SpectralGPTImageProcessor,
         statistics: Mapping[str, Any] | None = None,
-        offset: float | None = None,
-        centre_crop: tuple[int, int] | None = None,
+        native: bool = False,
         in_memory: bool = False,
     ) -> None:
         self.dataset, self.processor, self.statistics = dataset, processor, statistics
-        self.offset, self.centre_crop = offset, centre_crop
+        self.native = native
         self.kept: dict[int, dict[str, torch.Tensor]] | None = {} if in_memory else None
         features = dataset.features
         self.multi_label, self.dense = "labels" in features, "segmentation_map" in features
         kind = features["segmentation_map"] if self.dense else features.get("label") or features["labels"].feature
+        self.problem_type = None
+        if not self.dense:
+            self.problem_type = "multi_label_classification" if self.multi_label else "single_label_classification"
         self.class_names: list[str] = list(kind.names)
         self.scenes: list[str] = list(dataset["scene" if "scene" in features else "id"])
         self.windows = list(dataset["window"]) if "window" in features else [None] * len(dataset)
@@ -161,38 +193,42 @@ class Samples(torch.utils.data.Dataset):
 
     def row(self, index: int) -> dict[str, Any]:
         """Return a row of the reader, its pixels as arrays (C, H, W) in digital numbers."""
-        row = self.dataset[index]
-        if "shape" in row:
-            row["pixels"] = np.frombuffer(row["pixels"], "<u2").reshape(row["shape"])
-        return row
+        return self.dataset[index]
 
     def _read(self, index: int) -> dict[str, torch.Tensor]:
         row = self.row(index)
         dates = [row[name] for name in ("pixels", "pixels_after") if name in row]
-        maps = [row["segmentation_map"]] * len(dates) if self.dense else None
+        sample = {"ids": torch.tensor(index), "extent": torch.tensor(np.shape(dates[0])[1:])}
+        size = self.processor.patch_size
+        if self.dense and not all(_has_token(date, size) for date in dates):
+            return sample | self._without_data(dates)
         statistics = (self.statistics or {}).get(self.scenes[index])
         batch = self.processor.preprocess(
             dates,
             band_names=row["bands"],
-            offset=row.get("offset") if self.offset is None else self.offset,
+            offset=row.get("offset"),
             statistics=statistics and [statistics] * len(dates),
-            segmentation_maps=maps,
+            segmentation_maps=[row["segmentation_map"]] * len(dates) if self.dense else None,
             return_tensors="pt",
+            do_resize=False if self.native else None,
+            do_center_crop=False if self.native else None,
         )
         height, width = batch["pixel_values"].shape[-2:]
-        size = self.processor.patch_size
-        sample = {"ids": torch.tensor(index), "extent": torch.tensor(np.shape(dates[0])[1:])}
         for date, suffix in enumerate(["", "_after"][: len(dates)]):
             sample[f"pixel_values{suffix}"] = batch["pixel_values"][date]
             if "attention_mask" in batch:
                 grid = (-1, height // size, width // size)
                 sample[f"attention_mask{suffix}"] = batch["attention_mask"][date].unflatten(0, grid)
-        if self.centre_crop:
-            image = {name: sample[name][None] for name in sample if name in ("pixel_values", "attention_mask")}
-            cropped = without_shares(centre_crop(with_shares(image), *self.centre_crop), image)
-            sample |= {name: values[0] for name, values in cropped.items()}
         sample["labels"] = self._labels(row, batch)
         return sample
+
+    def _without_data(self, dates: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
+        """Return a sample that counts in no loss and no score, for a window without data."""
+        size = self.processor.patch_size
+        height, width = (-(-side // size) * size for side in np.shape(dates[0])[1:])
+        nothing = torch.zeros(len(self.processor.bands), height, width)
+        pixels = {f"pixel_values{suffix}": nothing for suffix in ["", "_after"][: len(dates)]}
+        return pixels | {"labels": torch.full((height, width), IGNORE_INDEX)}
 
     def _labels(self, row: Mapping[str, Any], batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         if self.dense:
@@ -216,26 +252,37 @@ def collate(samples: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Te
     return batch
 
 
-def measure_by_scene(
-    dataset: datasets.Dataset, processor: SpectralGPTImageProcessor, offset: float | None = None
-) -> dict[str, Any]:
-    """Measure one radiometry for each scene, or for each pair of dates, of a dataset; by the scenes' names."""
-    files = _files(dataset)
+def measure_by_scene(dataset: datasets.Dataset, processor: SpectralGPTImageProcessor) -> dict[str, Any]:
+    """Measure one radiometry for each scene, or for each pair of dates, as `predict_scene` does; by scene names."""
+    files = _references(dataset)
     scenes = dict(zip(dataset["scene" if "scene" in dataset.features else "id"], files))
-    names = dataset.features["pixels"].band_names
+    image = dataset.features["pixels"]
     return {
-        scene: processor.measure_statistics(paths, band_names=names, offset=offset)
-        for scene, paths in tqdm(scenes.items(), desc="Measuring scenes", disable=None)
+        scene: processor.measure_statistics(
+            [date["path"] for date in dates],
+            band_names=image.band_names,
+            offset=_of_files("offset", dates, image),
+            nodata=_of_files("nodata", dates, image),
+        )
+        for scene, dates in tqdm(scenes.items(), desc="Measuring scenes", disable=None)
     }
 
 
-def measure_over(
-    dataset: datasets.Dataset, processor: SpectralGPTImageProcessor, offset: float | None = None, seed: int = 0
-) -> dict[str, Any]:
-    """Measure one radiometry over up to 256 samples of a dataset."""
-    chosen = hold_out(dataset["id"], min(1.0, MEASURED / len(dataset)), seed)
-    paths = [path for name, files in zip(dataset["id"], _files(dataset)) if name in chosen for path in files]
-    return processor.measure_statistics(paths, band_names=dataset.features["pixels"].band_names, offset=offset)
+def measure_over(dataset: datasets.Dataset, processor: SpectralGPTImageProcessor, seed: int = 0) -> dict[str, Any]:
+    """Measure one radiometry over a dataset: up to 256 images, each once, and up to 64 x 64 pixels of each.
+
+    The pixels are spread evenly over an image, so that memory does not grow with the size of images or of the dataset.
+    """
+    unique = {str(dates): row for row, dates in reversed(list(enumerate(_references(dataset))))}
+    chosen = sorted(unique[name] for name in rank(list(unique), seed)[:MEASURED_IMAGES])
+    pixels = []
+    for row in tqdm(dataset.select(chosen), desc="Measuring the training set", disable=None):
+        for date in (np.asarray(row[name]) for name in ("pixels", "pixels_after") if name in row):
+            step = -(-max(date.shape[1:]) // MEASURED_SIDE)
+            thinned = date[:, ::step, ::step]
+            if thinned.any():
+                pixels.append(thinned)
+    return processor.measure_statistics(pixels, band_names=dataset.features["pixels"].bands)
 
 
 def class_weights(kind: str, samples: Samples) -> list[float] | None:
@@ -277,14 +324,38 @@ def _label_shares(samples: Samples) -> list[float]:
     return (counts / counts.sum()).tolist()
 
 
+def _read_rows(task: Task, options: FineTuningOptions, split: str, stride: int | None) -> datasets.Dataset:
+    name, root = options.dataset, options.data_dir
+    if name not in DATASETS[task]:
+        raise ValueError(f"`dataset` must be one of {', '.join(DATASETS[task])} for {task}, got {name!r}.")
+    if name == "shards":
+        return _labelled_shards(root, split)
+    if name == "folder" and task == "classification":
+        return load_image_folder(root, split, band_names=options.band_names, class_names=options.class_names)
+    if name == "folder" and task == "segmentation":
+        maps = _maps(options, options.class_names, stride)
+        return load_image_masks(root, split, images=options.images, **maps)
+    if name == "folder":
+        maps = _maps(options, options.class_names or OSCD_CLASSES, stride)
+        return load_change_pairs(root, split, before=options.before, after=options.after, **maps)
+    arguments: dict[str, Any] = {}
+    if name == "oscd":
+        arguments = {"size": options.image_size, "stride": stride}
+    elif name == "segmunich":
+        arguments = {"band_names": options.band_names}
+    elif task == "segmentation":
+        arguments = {"reference_maps": True}
+    return READERS[name](root, split, **arguments)
+
+
 def _labelled_shards(folder: str, split: str) -> datasets.Dataset:
-    dataset = datasets.Dataset.from_parquet([str(path) for path in find_shards(folder, split)])
+    dataset = load_shards(folder, split)
     if not {"label", "labels"} & set(dataset.features):
         raise ValueError(f"{folder}: expected shards with `label` or `labels`, found {', '.join(dataset.features)}.")
     return dataset
 
 
-def _maps(options: FineTuningOptions, names: Sequence[str] | None) -> dict[str, Any]:
+def _maps(options: FineTuningOptions, names: Sequence[str] | None, stride: int | None) -> dict[str, Any]:
     if not names:
         raise ValueError("`class_names` must list the classes of the maps, in the order of their codes 0, 1, ...")
     ignored = [IGNORE_INDEX] if options.ignored_codes is None else options.ignored_codes
@@ -294,19 +365,33 @@ def _maps(options: FineTuningOptions, names: Sequence[str] | None) -> dict[str, 
         "masks": options.masks,
         "band_names": options.band_names,
         "size": options.image_size,
-        "stride": options.crop_stride,
+        "stride": stride,
     }
 
 
-def _files(dataset: datasets.Dataset) -> list[list[str]]:
-    """Return the paths of each row's dates, without reading any."""
+def _references(dataset: datasets.Dataset) -> list[list[Reference]]:
+    """Return where each row's dates lie, without reading any."""
     columns = [name for name in ("pixels", "pixels_after") if name in dataset.features]
     if not isinstance(dataset.features["pixels"], MultispectralImage):
         raise ValueError("Statistics are measured once on files only: for shards set `statistics_scope` to image.")
     references = dataset.select_columns(columns)
     for name in columns:
         references = references.cast_column(name, replace(dataset.features[name], decode=False))
-    return [[row[name]["path"] for name in columns] for row in references]
+    return [[cast(Reference, row[name]) for name in columns] for row in references]
+
+
+def _of_files(name: Literal["offset", "nodata"], dates: Sequence[Reference], image: MultispectralImage) -> Any:
+    """Return the offset or nodata value of each date, its own or that of the column; one where they are the same."""
+    values = [getattr(image, name) if date[name] is None else date[name] for date in dates]
+    return values[0] if len(set(values)) == 1 else values
+
+
+def _has_token(pixels: np.ndarray, patch_size: int) -> bool:
+    """Return whether half of the pixels of some token have data, which the processor demands."""
+    shares = torch.from_numpy(np.asarray(pixels).any(0)).float()[None]
+    height, width = (-side % patch_size for side in shares.shape[1:])
+    padded = nn.functional.pad(shares, (0, width, 0, height))
+    return bool(token_validity(padded, patch_size).any())
 
 
 def _full_mask(sample: Mapping[str, torch.Tensor], example: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:

@@ -69,13 +69,6 @@ def random_erasing(
     return torch.where(erased, images.mean((2, 3), keepdim=True), images)
 
 
-def centre_crop(images: torch.Tensor, resized: int, size: int) -> torch.Tensor:
-    """Scale images (B, C, H, W) to `resized` pixels (antialiased bicubic) and cut out the middle `size` pixels."""
-    images = nn.functional.interpolate(images, (resized, resized), mode="bicubic", antialias=True)
-    start = (resized - size) // 2
-    return images[:, :, start : start + size, start : start + size]
-
-
 def soft_targets(labels: torch.Tensor, num_classes: int, smoothing: float = 0.0) -> torch.Tensor:
     """Return class probabilities (B, `num_classes`) of labels (B,): `smoothing` is shared by all classes."""
     hot = nn.functional.one_hot(labels, num_classes).float()

@@ -74,17 +74,16 @@ def test_dense_scores_agree_with_scikit_learn_and_leave_out_unlabelled_pixels():
     assert list(scores.details()["iou"].values()) == pytest.approx(iou.tolist(), abs=1e-6)
 
 
-def test_change_is_scored_on_scenes_stitched_from_overlapping_windows():
+def test_change_is_scored_on_scenes_blended_from_overlapping_windows():
     generator = torch.Generator().manual_seed(0)
     truth = torch.randint(2, (2, 24, 32), generator=generator)
     scenes, windows, logits, labels = [], [], [], []
-    total, times = torch.zeros(2, 2, 24, 32), torch.zeros(2, 1, 24, 32)
+    total, sides = torch.zeros(2, 2, 24, 32), torch.hann_window(32)[1::2]  # a raised cosine at the pixels' centres
     for scene in range(2):
         for top in (0, 8):
             for left in (0, 8, 16):
                 window = torch.randn(2, 16, 16, generator=generator)
-                total[scene, :, top : top + 16, left : left + 16] += window
-                times[scene, :, top : top + 16, left : left + 16] += 1
+                total[scene, :, top : top + 16, left : left + 16] += window * sides.outer(sides)
                 scenes.append(f"city {scene}")
                 windows.append((left, top, 16, 16))
                 logits.append(window)
@@ -92,7 +91,7 @@ def test_change_is_scored_on_scenes_stitched_from_overlapping_windows():
     scores = DenseScores(["no change", "change"], scenes, windows, change=True)
     shuffled = torch.randperm(12, generator=generator)  # windows of a scene come in any order
     computed = feed(scores, torch.stack(logits), torch.stack(labels), batch_size=5, order=shuffled).compute()
-    predicted = (total / times).argmax(1).flatten()
+    predicted = total.argmax(1).flatten()
     expected = sklearn_metrics.precision_recall_fscore_support(truth.flatten(), predicted, average="binary")
     assert [computed[name] for name in ("precision", "recall", "f1")] == pytest.approx(expected[:3], abs=1e-6)
     assert scores.units == 2

@@ -1,5 +1,7 @@
+import datasets
 import numpy as np
 import pytest
+import rasterio
 import torch
 
 from spectralgpt_hf import SpectralGPTImageProcessor
@@ -7,14 +9,18 @@ from spectralgpt_hf.data.readers.folders import load_change_pairs, load_image_ma
 from spectralgpt_hf.data.shards.format import ShardRow, write_shards
 from spectralgpt_hf.modeling.bands import L2A_BANDS
 from spectralgpt_hf.training.augmentation import Augmentation
+from spectralgpt_hf.training.models import build_processor
 from spectralgpt_hf.training.options import FineTuningOptions
 from spectralgpt_hf.training.samples import (
     Samples,
+    check_disjoint,
     class_weights,
     collate,
     load_dataset,
     load_samples,
     measure_by_scene,
+    measure_over,
+    with_radiometry,
 )
 from tests.data.files import write_image
 
@@ -115,6 +121,18 @@ def test_what_a_sample_becomes_depends_on_its_number_and_the_epoch_alone(tmp_pat
     assert not torch.allclose(alone, augment(collate([train[5]]), epoch=4)["pixel_values"])
 
 
+def test_mixed_images_carry_the_pixels_without_data_of_both_along(tmp_path):
+    write_classes(tmp_path)
+    settings = options(tmp_path, band_names=BANDS, validation_split="none", mixup=0.8, cutmix=1.0)
+    samples = Samples(load_dataset("classification", settings, "all"), SpectralGPTImageProcessor(size=16))
+    batch = collate([samples[0], samples[1]])
+    assert batch["attention_mask"][:, 0, 0, 0].tolist() == [0, 1]
+    epochs = [Augmentation(settings, num_classes=2)(batch, epoch) for epoch in range(20)]
+    kept = torch.stack([mixed["attention_mask"][:, 0, 0, 0] for mixed in epochs])
+    # The image without data there gets it from the other one at times, and the other one loses it at times.
+    assert all(0 < share < 1 for share in kept.float().mean(0).tolist())
+
+
 def test_a_share_of_the_training_split_is_the_same_each_time(tmp_path):
     write_classes(tmp_path)
     settings = options(tmp_path, band_names=BANDS, train_split="all", train_share=0.5, data_seed=1)
@@ -124,7 +142,7 @@ def test_a_share_of_the_training_split_is_the_same_each_time(tmp_path):
 
 
 def test_an_unknown_dataset_is_refused_with_the_known_ones(tmp_path):
-    with pytest.raises(ValueError, match="one of segmunich, bigearthnet_v2, folder for segmentation, got 'oscd'"):
+    with pytest.raises(ValueError, match="one of segmunich, bigearthnet-v2, folder for segmentation, got 'oscd'"):
         load_dataset("segmentation", options(tmp_path, dataset="oscd"), "train")
 
 
@@ -137,13 +155,94 @@ def test_scenes_of_single_images_are_measured_one_by_one(tmp_path):
     assert {scene: values["mean"][0] for scene, values in found.items()} == {"1": 1000, "2": 2000}
 
 
-def test_centre_crops_for_scoring_carry_their_pixels_without_data_along(tmp_path):
+def test_what_the_saved_processor_makes_of_a_file_is_what_was_scored(tmp_path):
     write_classes(tmp_path)
     settings = options(
-        tmp_path, band_names=BANDS, train_split="none", validation_split="none", test_split="all", eval_resize=20
+        tmp_path,
+        band_names=BANDS,
+        train_split="all",
+        validation_split="none",
+        test_split="all",
+        crop_scale=0.2,
+        eval_resize=20,
     )
-    test = load_samples("classification", settings, SpectralGPTImageProcessor(size=16))["test"]
+    samples = load_samples("classification", settings, build_processor(settings))
+    samples["train"].processor.save_pretrained(tmp_path / "saved")
+    saved = SpectralGPTImageProcessor.from_pretrained(tmp_path / "saved")
+    for number, path in enumerate(sorted(tmp_path.glob("[ab]/*.tif"))):
+        served = saved(str(path), band_names=BANDS, return_tensors="pt")
+        assert torch.equal(served["pixel_values"][0], samples["test"][number]["pixel_values"])
+        # 8 of 16 px become 10 of 20, of which the crop keeps 8: the whole first token of each group.
+        masks = (
+            served.get("attention_mask", torch.ones(1)),
+            samples["test"][number].get("attention_mask", torch.ones(1)),
+        )
+        assert torch.equal(masks[0].flatten(), masks[1].flatten())
+    assert samples["test"][0]["attention_mask"].tolist() == [[[0, 1], [1, 1]]] * 4
+    assert samples["train"][1]["pixel_values"].shape == (12, 24, 24)  # random crops are taken from all pixels
+
+
+def write_scenes(folder) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        pixels = rng.integers(1, 3000, (12, 40, 24), dtype=np.uint16)
+        pixels[:, :9, :24] = 0  # the first tiles have no data
+        write_image(folder / "images" / f"{name}.tif", pixels)
+        write_image(folder / "masks" / f"{name}.png", rng.integers(0, 2, (40, 24), dtype=np.uint8))
+
+
+def test_maps_are_scored_on_the_stored_pixels_in_the_tiles_of_a_scene(tmp_path):
+    write_scenes(tmp_path)
+    settings = options(
+        tmp_path, band_names=BANDS, class_names=["x", "y"], train_split="all", validation_split="none", test_split="all"
+    )
+    processor = build_processor(settings, "segmentation")
+    assert (processor.do_resize, processor.do_center_crop, processor.statistics_scope) == (False, False, "given")
+    test = load_samples("segmentation", settings, processor)["test"]
+    assert [window[:2] for window in test.windows[:8]] == [[x, y] for y in (0, 8, 16, 24) for x in (0, 8)]
+    empty = test[0]
+    assert set(empty["labels"].unique().tolist()) <= {0, 1, 255}
     batch = collate([test[index] for index in range(len(test))])
-    assert batch["pixel_values"].shape == (6, 12, 16, 16)
-    # 8 of 16 px become 10 of 20, of which the crop keeps 8: the whole first token of each group.
-    assert batch["attention_mask"][0].tolist() == [[[0, 1], [1, 1]]] * 4
+    assert torch.isfinite(batch["pixel_values"]).all()
+
+
+def test_a_window_without_data_counts_nowhere(tmp_path):
+    write_scenes(tmp_path)
+    rows = load_image_masks(tmp_path, "all", classes=["x", "y"], band_names=BANDS, size=8)
+    samples = Samples(rows, SpectralGPTImageProcessor(do_resize=False))
+    assert samples[0]["labels"].eq(255).all()
+    assert not samples[0]["pixel_values"].any()
+
+
+def test_an_offset_and_a_nodata_value_replace_what_the_files_state(tmp_path):
+    write_scenes(tmp_path)
+    path = tmp_path / "images" / "a.tif"
+    with rasterio.open(path, "r+") as file:
+        file.offsets = [-1000.0] * 12
+    rows = load_image_masks(tmp_path, "all", classes=["x", "y"], band_names=BANDS)
+    stored = np.asarray(with_radiometry(rows, 0.0, None)[0]["pixels"]).astype(np.float32)
+    assert np.allclose(np.asarray(rows[0]["pixels"])[:, 9:], stored[:, 9:] - 1000)
+    assert np.allclose(np.asarray(with_radiometry(rows, -500.0, None)[0]["pixels"])[:, 9:], stored[:, 9:] - 500)
+
+
+def test_a_site_in_two_splits_is_refused(tmp_path):
+    write_scenes(tmp_path)
+    rows = load_image_masks(tmp_path, "all", classes=["x", "y"], band_names=BANDS)
+    both = {"train": rows, "test": rows.select([1])}
+    with pytest.raises(ValueError, match="must not share a site, but 'b'"):
+        check_disjoint(both, {"train": "train", "test": "test"})
+    check_disjoint(both, {"train": "all", "test": "all"})
+    check_disjoint({"train": rows.select([0]), "test": rows.select([1])}, {"train": "train", "test": "test"})
+
+
+def test_statistics_of_a_training_set_take_every_window_once_and_few_pixels_of_it(tmp_path):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(1, 3000, (12, 256, 256), dtype=np.uint16)
+    write_image(tmp_path / "images" / "a.tif", pixels)
+    write_image(tmp_path / "masks" / "a.png", np.zeros((256, 256), np.uint8))
+    rows = load_image_masks(tmp_path, "all", classes=["x"], band_names=BANDS, size=128)
+    twice = datasets.concatenate_datasets([rows, rows])
+    found = measure_over(twice, SpectralGPTImageProcessor())
+    assert found["pixels"] == 4 * 64 * 64
+    assert found["mean"][0] == pytest.approx(pixels[0].mean(), rel=0.05)
+    assert found["percentile_99"][0] == pytest.approx(np.percentile(pixels[0], 99), rel=0.05)

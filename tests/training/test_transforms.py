@@ -5,7 +5,6 @@ import torch
 from spectralgpt_hf.training.transforms import (
     beta_quantile,
     box_masks,
-    centre_crop,
     flip_and_rotate,
     mix,
     random_erasing,
@@ -92,15 +91,6 @@ def test_the_shares_follow_the_beta_distribution():
     uniform = torch.linspace(0.01, 0.99, 25)
     expected = torch.tensor(stats.beta(0.8, 0.8).ppf(uniform.numpy())).float()
     torch.testing.assert_close(beta_quantile(uniform, 0.8), expected, atol=2e-3, rtol=0)
-
-
-def test_the_middle_of_the_enlarged_image_is_kept():
-    column = torch.arange(8.0).expand(1, 1, 8, 8)
-    cropped = centre_crop(column, 16, 8)
-    assert cropped.shape == (1, 1, 8, 8)
-    torch.testing.assert_close(cropped[0, 0, 0, [3, 4]].mean(), torch.tensor(3.5))
-    assert cropped.min() > 1.0
-    assert cropped.max() < 6.0
 
 
 def test_boxes_are_where_their_shares_say():
