@@ -1,27 +1,124 @@
-"""The application that the commands join, and how a user's mistakes are reported."""
+"""The application that the commands join: its general options, and how mistakes and warnings are reported."""
 
-from typing import Any
+import os
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand
 
 
-class Commands(TyperGroup):
-    """Prints what was wrong with the input as a message, not as a traceback."""
+# Set while a command runs without progress bars; each library has a switch of its own.
+WITHOUT_BARS = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+# How errors in the input end. Any other kind may be a defect of the program, and its name is shown.
+EXPECTED = (ValueError, OSError, ImportError)
+
+
+class Command(TyperCommand):
+    """A command whose errors are messages, not tracebacks, and speak of options rather than of Python's arguments."""
 
     def invoke(self, ctx: Any) -> Any:
-        try:
+        def show(message: Warning | str, *_: Any, **__: Any) -> None:
+            typer.echo(f"spectralgpt: warning: {self._with_options(str(message))}", err=True)
+
+        if ctx.find_root().params.get("debug"):
             return super().invoke(ctx)
-        except (ValueError, OSError, ImportError) as error:
-            typer.echo(f"spectralgpt: {error}", err=True)
+        try:
+            with warnings.catch_warnings():
+                warnings.showwarning = show
+                return super().invoke(ctx)
+        except (typer.Exit, typer.Abort):
+            raise
+        except KeyboardInterrupt:
+            typer.echo("spectralgpt: interrupted", err=True)
+            raise typer.Exit(130) from None
+        except Exception as error:
+            typer.echo(f"spectralgpt: {self._describe(error, ctx.params)}", err=True)
             raise typer.Exit(1) from error
 
+    def _describe(self, error: Exception, given: dict[str, Any]) -> str:
+        message = self._with_options(str(error))
+        if isinstance(error, OSError) and "couldn't connect to" in message and "checkpoint" in given:
+            return f"there is no folder {given['checkpoint']}, and the Hub cannot be reached to look for it there"
+        if isinstance(error, EXPECTED):
+            return message
+        return f"{type(error).__name__}: {' '.join(message.split())} (`spectralgpt --debug ...` shows where)"
 
-app = typer.Typer(
-    cls=Commands,
+    def _with_options(self, message: str) -> str:
+        """Replace `argument` by `--option`, where this command has that option."""
+        options = {parameter.name: parameter.opts[0] for parameter in self.params if parameter.opts[0].startswith("--")}
+        return re.sub(
+            r"`(\w+)(?:=([^`]*))?`",
+            lambda found: (
+                f"`{' '.join(filter(None, (options[found[1]], found[2])))}`" if found[1] in options else found[0]
+            ),
+            message,
+        )
+
+
+class App(typer.Typer):
+    """Typer with that kind of command."""
+
+    def command(self, *args: Any, **options: Any) -> Any:
+        return super().command(*args, **{"cls": Command, **options})
+
+
+app = App(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     # Options may be written with `-` or with `_`, as the options of the training scripts are.
     context_settings={"token_normalize_func": lambda name: name.replace("_", "-")},
-    help="SpectralGPT for Sentinel-2.",
+    help="SpectralGPT, a foundation model for Sentinel-2: convert, publish, map, embed.",
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"spectralgpt-hf {version('spectralgpt-hf')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version, then exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet", help="Show no progress bars. They are shown on terminals only, whether or not this is set."
+        ),
+    ] = False,
+) -> None:
+    if quiet or not sys.stderr.isatty():
+        context.with_resource(_environment(WITHOUT_BARS))
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set environment variables, which libraries read when they are imported and worker processes inherit."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            os.environ.update({name: value} if value is not None else {})
+
+
+def shows_progress() -> bool:
+    """Return whether progress bars are wanted, and standard error is a terminal."""
+    return "TQDM_DISABLE" not in os.environ
+
+
+def names(text: str | None) -> list[str] | None:
+    """Return the names between commas; None for an option that was not given."""
+    return [name.strip() for name in text.split(",")] if text else None

@@ -1,24 +1,42 @@
 """Commands for the Hub and for the page: publish, publish-space, demo."""
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .app import app
-from .options import Change, Classification, DryRun, Private, Segmentation
+from .options import NAMES, Change, Classification, DryRun, Force, Private, Segmentation, Yes
 
 
 @app.command("publish")
 def publish_checkpoint(
-    folder: Annotated[Path, typer.Argument(help="Checkpoint: what save_pretrained wrote, and a README.md.")],
-    repo_id: Annotated[str, typer.Argument(help="namespace/name on the Hub; made if there is none.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of the checkpoint: what save_pretrained of model and processor wrote, and a README.md."
+        ),
+    ],
+    repo_id: Annotated[
+        str, typer.Argument(help="Repository on the Hub (namespace/name), which is made if there is none.")
+    ],
     private: Private = False,
-    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request.")] = False,
-    revision: Annotated[str | None, typer.Option(help="Branch; main by default, made if there is none.")] = None,
+    create_pr: Annotated[
+        bool, typer.Option("--create-pr", help="Open a pull request, and leave the branch as it is.")
+    ] = False,
+    revision: Annotated[
+        str | None, typer.Option(help="Branch to publish to, which is made if there is none. Default: main.")
+    ] = None,
+    force: Force = False,
+    yes: Yes = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Check a checkpoint, upload it as one commit, and load it back. Repeat it to resume. Takes HF_TOKEN."""
+    """Check a checkpoint, upload it as one commit, and load it back from the Hub.
+
+    The token comes from HF_TOKEN, or from `hf auth login`. Repeat an interrupted command to resume it.
+    """
     from spectralgpt_hf.hub import publish
 
     url = publish(
@@ -27,6 +45,8 @@ def publish_checkpoint(
         private=private,
         create_pr=create_pr,
         revision=revision,
+        force=force,
+        confirm=_confirmation(yes),
         dry_run=dry_run,
         report=typer.echo,
     )
@@ -35,15 +55,20 @@ def publish_checkpoint(
 
 @app.command("publish-space")
 def publish_demo(
-    checkpoint: Annotated[str, typer.Argument(help="Pretrained: folder, or name on the Hub.")],
-    repo_id: Annotated[str, typer.Argument(help="namespace/name of the Space; made if there is none.")],
+    checkpoint: Annotated[str, typer.Argument(help=f"Checkpoint of a pretrained model: {NAMES}.")],
+    repo_id: Annotated[str, typer.Argument(help="Space on the Hub (namespace/name), which is made if there is none.")],
     classification: Classification = None,
     segmentation: Segmentation = None,
     change: Change = None,
     private: Private = False,
+    force: Force = False,
+    yes: Yes = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Upload the page of `demo` as a Gradio Space, as one commit. Takes HF_TOKEN."""
+    """Upload the page that `spectralgpt demo` serves as a Gradio Space, as one commit.
+
+    The token comes from HF_TOKEN, or from `hf auth login`.
+    """
     from spectralgpt_hf.hub.space import publish_space
 
     url = publish_space(
@@ -53,31 +78,40 @@ def publish_demo(
         segmentation=segmentation,
         change=change,
         private=private,
+        force=force,
+        confirm=_confirmation(yes),
         dry_run=dry_run,
         report=typer.echo,
     )
     typer.echo(url)
 
 
+def _confirmation(yes: bool) -> bool | Callable[[str], bool]:
+    """Return the answer to questions, or how to ask: without a terminal nobody can answer, which means no."""
+    return yes or (typer.confirm if sys.stdin.isatty() else False)
+
+
 @app.command()
 def demo(
-    checkpoint: Annotated[str, typer.Option(help="Pretrained: folder, or name on the Hub; the embedded one.")] = "",
+    checkpoint: Annotated[str, typer.Argument(help=f"Checkpoint of a pretrained model: {NAMES}.")] = "tiny",
     classification: Classification = None,
     segmentation: Segmentation = None,
     change: Change = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1.")] = None,
-    port: Annotated[int | None, typer.Option(help="7860, or the next that is free.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. Default: 127.0.0.1.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on. Default: 7860, or the next one that is free.")
+    ] = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
-    """Serve a page that rebuilds, maps and compares images, for several people at once."""
-    from spectralgpt_hf.assets import CHECKPOINT
+    """Serve a page that reconstructs, maps and compares images, for several people at once."""
+    from spectralgpt_hf.assets import find_checkpoint
     from spectralgpt_hf.serving.app import run
 
     run(
-        checkpoint or CHECKPOINT,
-        classification=classification,
-        segmentation=segmentation,
-        change=change,
+        find_checkpoint(checkpoint),
+        classification=classification and find_checkpoint(classification),
+        segmentation=segmentation and find_checkpoint(segmentation),
+        change=change and find_checkpoint(change),
         host=host,
         port=port,
         in_browser=open_browser,

@@ -1,12 +1,34 @@
-"""Options that several commands share."""
+"""Arguments and options that several commands share."""
 
 from typing import Annotated
 
 import typer
 
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change.")]
-Private = Annotated[bool, typer.Option("--private", help="Make a new repository private.")]
-Classification = Annotated[str | None, typer.Option(help="Checkpoint for the tab Classify.")]
-Segmentation = Annotated[str | None, typer.Option(help="Checkpoint for the tab Segment.")]
-Change = Annotated[str | None, typer.Option(help="Checkpoint for the tab Change.")]
+NAMES = "a folder, a name on the Hub (namespace/name), or `tiny` for the one that comes with the package"
+
+Checkpoint = Annotated[str, typer.Argument(help=f"Checkpoint: {NAMES}.")]
+Revision = Annotated[str, typer.Option(help="Branch, tag or commit of a checkpoint on the Hub.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change on the Hub, and change nothing.")]
+Private = Annotated[
+    bool, typer.Option("--private", help="Make a new repository private. An existing public one is refused.")
+]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Publish into a repository that this program has not published to before."),
+]
+Yes = Annotated[
+    bool,
+    typer.Option(
+        "--yes", help="Delete stale files, and replace files that were edited on the Hub, without asking first."
+    ),
+]
+Classification = Annotated[
+    str | None, typer.Option(help="Checkpoint of an image classifier, for the tab Classify. Default: none.")
+]
+Segmentation = Annotated[
+    str | None, typer.Option(help="Checkpoint of a segmentation model, for the tab Segment. Default: none.")
+]
+Change = Annotated[
+    str | None, typer.Option(help="Checkpoint of a change detection model, for the tab Change. Default: none.")
+]

@@ -6,40 +6,80 @@ from typing import Annotated
 
 import typer
 
-from .app import app
+from .app import app, names
 from .options import Private
 
 
 @app.command()
 def prepare(
-    sources: Annotated[list[Path], typer.Argument(help="Root of a dataset, folders of GeoTIFFs, or scenes.")],
-    output: Annotated[Path, typer.Argument(help="Folder of the shards.")],
+    sources: Annotated[
+        list[Path], typer.Argument(help="Root folder of one dataset; or folders of GeoTIFFs; or scenes.")
+    ],
+    output: Annotated[Path, typer.Argument(help="Folder to write the shards to.")],
     dataset: Annotated[
-        str, typer.Option(help="fmow, bigearthnet-v1, bigearthnet-v2, eurosat, folder or scenes.")
+        str,
+        typer.Option(
+            help="What the sources are: fmow, bigearthnet-v1, bigearthnet-v2, eurosat, folder (each GeoTIFF below the "
+            "folders is a sample), or scenes (cut into chips)."
+        ),
     ] = "scenes",
     splits: Annotated[
-        str, typer.Option(help="Of a dataset, with commas; all becomes train.")
+        str, typer.Option(help="Splits of a dataset to write, with commas. `all` writes every sample as train.")
     ] = "train,validation,test",
-    bands: Annotated[str | None, typer.Option(help="Bands to keep, in order, with commas; all by default.")] = None,
-    band_names: Annotated[str | None, typer.Option(help="What files without band names hold, in order.")] = None,
-    size: Annotated[int | None, typer.Option(help="Side of chips, in pixels; 192 for scenes by default.")] = None,
-    stride: Annotated[int | None, typer.Option(help="Distance between chips; their size by default.")] = None,
-    min_valid: Annotated[
-        float | None, typer.Option(help="Smallest share of pixels with data; 0.5 for chips by default.")
+    bands: Annotated[
+        str | None, typer.Option(help="Bands to keep, in order, with commas. Default: all, in the order of the files.")
     ] = None,
-    scale: Annotated[float, typer.Option(help="10000 for files that hold reflectances.")] = 1.0,
-    validation_share: Annotated[float, typer.Option(help="Part of the files or scenes to hold out.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of that choice.")] = 0,
-    num_classes: Annotated[int | None, typer.Option(help="Of BigEarthNet v1: 19 or 43.")] = None,
-    partition: Annotated[str | None, typer.Option(help="Of EuroSAT: spatial or random.")] = None,
-    rows_per_shard: Annotated[int, typer.Option(help="Samples of a shard.")] = 512,
-    compression: Annotated[str, typer.Option(help="lz4, zstd (smaller, slower to read) or none.")] = "lz4",
-    license: Annotated[str | None, typer.Option(help="Of the data, as the Hub calls it.")] = None,
-    num_workers: Annotated[int | None, typer.Option(help="Processes; one a core by default.")] = None,
-    push_to_hub: Annotated[str | None, typer.Option(help="namespace/name on the Hub. Takes HF_TOKEN.")] = None,
+    band_names: Annotated[
+        str | None,
+        typer.Option(help="Bands that the files hold, in order, with commas. Default: what the files themselves say."),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            help="Height and width of the chips, in pixels. Default: 192 for scenes; whole files for folders."
+        ),
+    ] = None,
+    stride: Annotated[
+        int | None, typer.Option(help="Distance between neighbouring chips, in pixels. Default: the size of the chips.")
+    ] = None,
+    min_valid: Annotated[
+        float | None,
+        typer.Option(
+            help="Smallest share of pixels with data that a sample needs. Default: 0.5 for chips, 0 otherwise."
+        ),
+    ] = None,
+    scale: Annotated[
+        float,
+        typer.Option(help="Factor from stored values to digital numbers: 10000 for files that hold reflectance."),
+    ] = 1.0,
+    validation_share: Annotated[
+        float, typer.Option(help="Share of the files or scenes, 0 to 1, that becomes the split `validation`.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(help="Seed of the random choice of validation files.")] = 0,
+    num_classes: Annotated[
+        int | None, typer.Option(help="Number of classes of the labels of BigEarthNet v1: 19 or 43. Default: 19.")
+    ] = None,
+    partition: Annotated[
+        str | None, typer.Option(help="How EuroSAT is split: spatial or random. Default: spatial.")
+    ] = None,
+    rows_per_shard: Annotated[int, typer.Option(help="Number of samples per shard.")] = 512,
+    compression: Annotated[
+        str, typer.Option(help="Compression of the shards: lz4, zstd (smaller, slower to read) or none.")
+    ] = "lz4",
+    license: Annotated[
+        str | None,
+        typer.Option(help="Licence of the data for the card, as an identifier of the Hub. Default: unknown."),
+    ] = None,
+    num_workers: Annotated[
+        int | None, typer.Option(help="Number of processes that read and write. Default: one per core.")
+    ] = None,
+    push_to_hub: Annotated[
+        str | None,
+        typer.Option(help="Dataset repository (namespace/name) to upload to, with HF_TOKEN. Default: no upload."),
+    ] = None,
     private: Private = False,
 ) -> None:
-    """Turn datasets, folders or scenes into Parquet shards. Repeat it to resume."""
+    """Turn a dataset, folders of images, or scenes into Parquet shards. Repeat an interrupted command to resume it."""
     from spectralgpt_hf.data.shards.prepare import prepare_shards, push_shards
 
     reader_options = {"num_classes": num_classes, "partition": partition}
@@ -48,8 +88,8 @@ def prepare(
         output,
         dataset,
         splits=splits.split(","),
-        bands=bands.split(",") if bands else None,
-        band_names=band_names.split(",") if band_names else None,
+        bands=names(bands),
+        band_names=names(band_names),
         size=size,
         stride=stride,
         min_valid=min_valid,

@@ -1,12 +1,20 @@
 import json
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from importlib.metadata import version
 
 import pytest
 import torch
+import typer
 from typer.testing import CliRunner
 
+import spectralgpt_hf
 from spectralgpt_cli import app
-from spectralgpt_hf import SpectralGPTImageProcessor
-from spectralgpt_hf.assets import SAMPLE
+from spectralgpt_hf import SpectralGPTImageProcessor, hub
+from spectralgpt_hf.assets import CHECKPOINT, SAMPLE
 from spectralgpt_hf.modeling.bands import L2A_BANDS
 from spectralgpt_hf.modeling.rasters import read_raster, write_raster
 from tests.conversion.originals import TOY, toy_tensors
@@ -68,6 +76,107 @@ def test_wrong_input_ends_in_a_message_and_not_in_a_traceback(tmp_path):
     assert "found nothing" in output
     assert "Traceback" not in output
     assert "nowhere" in run("info", tmp_path / "nowhere", expect=1)
+
+
+def edit(folder, **entries):
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | entries))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["info", "CHECKPOINT"], "num_hidden_layers` must be at most 512"),
+        (["info", "missing/checkpoint/folder"], "There is no checkpoint missing/checkpoint/folder"),
+        (["info", "org/missing"], "there is no folder org/missing, and the Hub cannot be reached"),
+        (["embed", "tiny", SAMPLE, "x.tif", "--device", "foo"], "Unknown `--device` 'foo'"),
+        (["embed", "tiny", SAMPLE, "x.tif", "--dtype", "int8"], "float32, bfloat16 or float16"),
+        (["embed", "tiny", SAMPLE, "x.tif", "--area", "empty.geojson"], "coordinates"),
+        (["embed", "tiny", SAMPLE, "x.tif", "--area", "0,95,1,96", "--area-crs", "EPSG:4326"], "spectralgpt: "),
+        (["embed", "tiny", "broken.tif", "x.tif"], "broken.tif"),
+        (["embed", "tiny", SAMPLE, "x.tif", "--stride", "0"], "Expected a positive `--stride`"),
+        (["export", "onnx", "tiny", "x.onnx", "--image-size", "7"], "`--image-size` must be a multiple of 8 px"),
+    ],
+    ids=lambda value: " ".join(map(str, value[:2])) if isinstance(value, list) else None,
+)
+def test_the_mistakes_of_users_end_in_one_message(tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(CHECKPOINT, tmp_path / "CHECKPOINT")
+    edit(tmp_path / "CHECKPOINT", num_hidden_layers=10**7)
+    (tmp_path / "empty.geojson").write_text('{"type": "Polygon"}')
+    (tmp_path / "broken.tif").write_bytes(b"II*\0broken")
+    output = run(*arguments, expect=1)
+    assert message in output
+    assert "Traceback" not in output
+    assert output.splitlines()[-1].startswith("spectralgpt: ")  # after bars of libraries that this process has imported
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"model_type": "spectralgpt", "hidden_size": "wide"}'])
+def test_a_damaged_configuration_ends_in_one_message(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    assert run("info", tmp_path, expect=1).startswith("spectralgpt: ")
+
+
+def test_errors_of_unexpected_kinds_and_interruptions_end_in_one_line(monkeypatch):
+    def fail(error):
+        def describe(*_):
+            raise error
+
+        monkeypatch.setattr(hub, "describe_checkpoint", describe)
+        result = CliRunner().invoke(app, ["info", "tiny"])
+        return result.exit_code, result.stderr
+
+    assert fail(KeyError("shape")) == (1, "spectralgpt: KeyError: 'shape' (`spectralgpt --debug ...` shows where)\n")
+    assert fail(RuntimeError("two\nlines"))[1].startswith("spectralgpt: RuntimeError: two lines (")
+    assert fail(KeyboardInterrupt()) == (130, "spectralgpt: interrupted\n")
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    result = CliRunner().invoke(app, ["--debug", "info", str(tmp_path)])
+    assert isinstance(result.exception, ValueError)
+
+
+def test_warnings_name_options_too(monkeypatch):
+    def describe(*_):
+        warnings.warn("pass `revision=v2`, not `other`", stacklevel=2)
+        raise ValueError("stop")
+
+    monkeypatch.setattr(hub, "describe_checkpoint", describe)
+    assert "spectralgpt: warning: pass `--revision v2`, not `other`\n" in run("info", "tiny", expect=1)
+
+
+def test_version_is_that_of_the_package():
+    assert run("--version") == f"spectralgpt-hf {version('spectralgpt-hf')}\n"
+    assert spectralgpt_hf.__version__ == version("spectralgpt-hf")
+
+
+def test_every_help_text_is_made_of_sentences():
+    def parameters(command):
+        yield from command.params
+        for inner in getattr(command, "commands", {}).values():
+            assert inner.help, inner.name
+            assert inner.help[0].isupper(), inner.help
+            yield from parameters(inner)
+
+    helps = [parameter.help for parameter in parameters(typer.main.get_command(app))]
+    assert [text for text in helps if not text or not text.endswith(".") or len(text.split()) < 4] == []
+
+
+def test_no_bars_are_shown_where_standard_error_is_no_terminal(tmp_path):
+    code = "from spectralgpt_cli import app; app()"
+    command = [sys.executable, "-c", code, "embed", "tiny", str(SAMPLE), "x.tif", "--device", "cpu"]
+    process = subprocess.run(command, cwd=tmp_path, env=os.environ, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert (tmp_path / "x.tif").is_file()
+    assert "%|" not in process.stderr
+    assert "it/s" not in process.stderr
+
+
+def test_a_checkpoint_has_a_revision_wherever_one_is_named():
+    commands = typer.main.get_command(app).commands
+    for command in ("predict", "embed", "info", "convert"):
+        assert "revision" in {parameter.name for parameter in commands[command].params}
+    assert "revision" in {parameter.name for parameter in commands["export"].commands["onnx"].params}
 
 
 def test_missing_bands_are_filled_in_on_request(tmp_path):

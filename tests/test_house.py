@@ -99,7 +99,7 @@ def test_the_command_line_imports_typer_and_the_standard_library_at_module_level
     assert roots - set(sys.stdlib_module_names) - {"typer", "click", "spectralgpt_cli"} == set()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["predict", "--help"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [["--help"], ["predict", "--help"], ["--version"]], ids=" ".join)
 def test_help_does_without_torch(arguments):
     program = (
         "import sys\nfrom spectralgpt_cli import app\n"

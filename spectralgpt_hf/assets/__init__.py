@@ -3,8 +3,51 @@
 May import nothing of the package.
 """
 
+import re
+from os import PathLike
 from pathlib import Path
 
 
-CHECKPOINT = Path(__file__).parent / "spectralgpt-tiny"
-SAMPLE = Path(__file__).parent / "sample.tif"
+FOLDER = Path(__file__).parent
+CHECKPOINT = FOLDER / "spectralgpt-tiny"
+SAMPLE = FOLDER / "sample.tif"
+
+
+def find_checkpoint(checkpoint: str | PathLike[str]) -> str:
+    """Return what `from_pretrained` takes for a checkpoint that a user has named.
+
+    Args:
+        checkpoint: A folder, a name on the Hub (`namespace/name`), `"embedded"`, or the name of a checkpoint that comes
+            with the package, with or without `spectralgpt-` (`"tiny"`).
+
+    Raises:
+        FileNotFoundError: If it is none of these. A name like that of a folder, where checkpoints lie beside it, counts
+            as a mistyped folder: the Hub would be asked for it in vain.
+        ValueError: If it is a file, or a folder that holds no checkpoint.
+    """
+    name, path = str(checkpoint), Path(checkpoint).expanduser()
+    embedded = {
+        folder.parent.name.removeprefix("spectralgpt-"): folder.parent for folder in FOLDER.glob("*/config.json")
+    }
+    if path.is_dir():
+        if not any((path / file).is_file() for file in ("config.json", "adapter_config.json")):
+            hint = f" Do you mean {path / 'model'}?" if (path / "model" / "config.json").is_file() else ""
+            raise ValueError(f"{path} is a folder without a checkpoint: expected a config.json in it.{hint}")
+        return str(path)
+    if path.is_file():
+        raise ValueError(
+            f"{path} is a file, expected the folder of a checkpoint. `spectralgpt convert` makes one from a file of "
+            "the original code."
+        )
+    if name == "embedded":
+        return str(CHECKPOINT)
+    if (alias := name.removeprefix("spectralgpt-")) in embedded:
+        return str(embedded[alias])
+    neighbours = sorted(file.parent.name for file in path.parent.glob("*/config.json"))
+    if not re.fullmatch(r"\w[\w.-]*/[\w.-]+", name) or neighbours:
+        others = f" {path.parent} holds {', '.join(neighbours)}." if neighbours else ""
+        raise FileNotFoundError(
+            f"There is no checkpoint {name}: expected a folder, a name on the Hub (namespace/name), or one of "
+            f"{', '.join(['embedded', *sorted(embedded)])}.{others}"
+        )
+    return name

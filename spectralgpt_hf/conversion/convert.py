@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import torch
 from safetensors.torch import save_file
 
+from ..assets import find_checkpoint
 from ..files import atomic_path, digest
 from ..hub.cards import card_for
 from ..hub.endpoint import ENDPOINT_FILES
@@ -95,13 +96,16 @@ def convert_checkpoint(
     return output_dir
 
 
-def restore_checkpoint(checkpoint: str | PathLike[str], output_file: str | PathLike[str]) -> Path:
+def restore_checkpoint(
+    checkpoint: str | PathLike[str], output_file: str | PathLike[str], *, revision: str = "main"
+) -> Path:
     """Write a checkpoint of ours in the original's layout: names, shapes and values, bit for bit.
 
     Args:
         checkpoint: Folder, or name on the Hub, of a pretraining, segmentation or change-detection checkpoint.
         output_file: `.pth` or `.safetensors` file to write; it must not exist. The layout (`{"model": ...}` or bare,
             with or without "module.") is that of the source where `conversion.json` tells it, else that of the task.
+        revision: Branch, tag or commit on the Hub.
 
     Returns:
         `output_file`.
@@ -112,9 +116,10 @@ def restore_checkpoint(checkpoint: str | PathLike[str], output_file: str | PathL
     output_file = Path(output_file)
     if output_file.exists() or output_file.suffix not in (".pth", ".safetensors"):
         raise ValueError(f"Expected a new file ending with .pth or .safetensors, got {output_file}.")
-    config = SpectralGPTConfig.from_pretrained(checkpoint)
+    checkpoint = find_checkpoint(checkpoint)
+    config = SpectralGPTConfig.from_pretrained(checkpoint, revision=revision)
     architecture = saved_architecture(config)
-    model = architecture.from_pretrained(checkpoint, dtype="auto")
+    model = architecture.from_pretrained(checkpoint, revision=revision, dtype="auto")
 
     record_file = Path(checkpoint) / RECORD
     record = json.loads(record_file.read_text()) if record_file.is_file() else {}

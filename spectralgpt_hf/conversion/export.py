@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..assets import find_checkpoint
 from ..files import atomic_path
 from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 from ..modeling.modeling_spectralgpt import SpectralGPTForImageClassification, SpectralGPTModel
@@ -39,7 +40,11 @@ class OnnxExport(NamedTuple):
 
 
 def export_onnx(
-    checkpoint: str | PathLike[str], output_file: str | PathLike[str], *, image_size: int | None = None
+    checkpoint: str | PathLike[str],
+    output_file: str | PathLike[str],
+    *,
+    image_size: int | None = None,
+    revision: str = "main",
 ) -> OnnxExport:
     """Write a checkpoint as one ONNX file for images of one size, in batches of any.
 
@@ -48,14 +53,16 @@ def export_onnx(
     `last_hidden_state` (B, N, D) and `pooler_output` (B, D). The names of the bands are in the file's metadata.
 
     Args:
-        checkpoint: Folder, or name on the Hub.
+        checkpoint: Folder, name on the Hub, or alias of an embedded one, as in `assets.find_checkpoint`.
         output_file: `.onnx` file; one that exists is replaced, once the new one is seen to agree with PyTorch.
         image_size: Height and width S in pixels, a multiple of the patch size; that of the checkpoint by default.
+        revision: Branch, tag or commit on the Hub.
 
     Returns:
         What was written, and how far it is from PyTorch.
 
     Raises:
+        FileNotFoundError: If there is no such checkpoint.
         ImportError: If the extra `export` is not installed.
         ValueError: If the size is impossible, the weights do not fit in one file, or the outputs differ.
     """
@@ -65,13 +72,14 @@ def export_onnx(
     output_file = Path(output_file)
     if output_file.suffix != ".onnx":
         raise ValueError(f"Expected a file ending with .onnx, got {output_file}.")
-    config = SpectralGPTConfig.from_pretrained(checkpoint)
+    checkpoint = find_checkpoint(checkpoint)
+    config = SpectralGPTConfig.from_pretrained(checkpoint, revision=revision)
     size = config.image_size if image_size is None else image_size
     if size <= 0 or size % config.patch_size:
         raise ValueError(f"`image_size` must be a multiple of {config.patch_size} px (`patch_size`), got {size}.")
     is_classifier = config.architectures == [SpectralGPTForImageClassification.__name__]
     architecture = SpectralGPTForImageClassification if is_classifier else SpectralGPTModel
-    model: Any = architecture.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    model: Any = architecture.from_pretrained(checkpoint, revision=revision, dtype=torch.float32).eval()
     if 4 * model.num_parameters() > LARGEST_FILE:
         raise ValueError(f"{checkpoint}: an ONNX file holds 2 GiB, and these are {model.num_parameters():,} weights.")
     graph = _Graph(model, CLASSIFIER if is_classifier else ENCODER).eval()

@@ -1,4 +1,4 @@
-"""What a checkpoint is and what it costs, from its configuration alone: no weights are read."""
+"""What a checkpoint is and what it costs, from its configuration alone, without reading its weights."""
 
 from dataclasses import dataclass
 from os import PathLike
@@ -10,6 +10,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers.initialization import no_init_weights
 
+from ..assets import find_checkpoint
 from ..modeling import modeling_spectralgpt
 from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
@@ -20,16 +21,16 @@ class CheckpointInfo:
     """What a checkpoint is, and what one image of its size costs.
 
     Attributes:
-        architecture: The class that it was saved from.
-        config: Its configuration.
-        processor: Its image processor.
+        architecture: The class from which the checkpoint was saved.
+        config: The configuration of the model.
+        processor: The image processor of the checkpoint.
         revision: The commit on the Hub; None for a folder.
         num_parameters: Parameters of the architecture.
-        dtype: Of the stored weights.
+        dtype: Type of the stored weights.
         flops: Floating-point operations of a forward pass (a multiplication and an addition are two).
-        weight_bytes: Memory of the weights, in `dtype`.
+        weight_bytes: Memory of the weights in `dtype`.
         training_bytes: Memory of weights, gradients and AdamW's two moments, in float32.
-        activation_bytes: Memory of what a training step keeps for the backward pass, in float32, for one image.
+        activation_bytes: Memory of what a training step in float32 keeps of one image for the backward pass.
     """
 
     architecture: str
@@ -48,13 +49,14 @@ def describe_checkpoint(checkpoint: str | PathLike[str], revision: str = "main")
     """Read the configuration and processor of a checkpoint, and measure its network on the meta device.
 
     Args:
-        checkpoint: Folder, or name on the Hub.
+        checkpoint: Folder, name on the Hub, or alias of an embedded one, as in `assets.find_checkpoint`.
         revision: Branch, tag or commit on the Hub.
 
     Raises:
-        ValueError: If it is no SpectralGPT checkpoint.
-        OSError: If it is not found.
+        ValueError: If it is not a SpectralGPT checkpoint.
+        OSError: If there is no such checkpoint.
     """
+    checkpoint = find_checkpoint(checkpoint)
     config = SpectralGPTConfig.from_pretrained(checkpoint, revision=revision)
     processor = SpectralGPTImageProcessor.from_pretrained(checkpoint, revision=revision)
     name = (config.architectures or ["SpectralGPTModel"])[0]

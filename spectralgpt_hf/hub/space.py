@@ -1,6 +1,7 @@
 """Publishing the demo as a Gradio Space: the page, this package, and checkpoints, as one commit."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from os import PathLike
@@ -8,15 +9,16 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
-from .checks import problems_of
-from .publishing import Target, logger
+from ..assets import find_checkpoint
+from .allowed_files import INDEX, SHARD, problems_of
+from .publishing import Target, Upload, logger
 
 
 PACKAGE = Path(__file__).parents[1]
-# What of it the page needs.
+# The files of the package that the page needs.
 PARTS = ("*.py", "assets/*.py", "assets/sample.tif", "modeling/*.py", "inference/*.py", "serving/*.py")
-LEFT_OUT = ("cli.py", "endpoint_handler.py")
-# At the versions of this machine: those it was tried with. Gradio's is in the card.
+LEFT_OUT = ("endpoint_handler.py",)
+# They are required at the versions of this machine, with which the page was tried. That of Gradio is in the card.
 REQUIREMENTS = (
     "torch",
     "transformers",
@@ -43,11 +45,11 @@ sdk_version: {gradio}
 python_version: "3.11"
 app_file: app.py
 license: apache-2.0
-short_description: Rebuild, map and compare Sentinel-2 images
+short_description: Reconstruct, map and compare Sentinel-2 images
 {models}---
 
-The demo of spectralgpt-hf: hide most of a multispectral image and see what SpectralGPT puts there; map classes, change
-and similarity. Drop a GeoTIFF with the bands of Sentinel-2, or take the sample. It runs on a CPU.
+The demo of spectralgpt-hf: mask most of a multispectral image and see how SpectralGPT reconstructs it; map classes,
+change and similarity. Upload a GeoTIFF with the bands of Sentinel-2, or use the sample. It runs on a CPU.
 
 The sample contains modified Copernicus Sentinel data 2015-2016. The code is Apache-2.0; checkpoints have licences of
 their own.
@@ -71,6 +73,8 @@ def publish_space(
     title: str = "SpectralGPT",
     private: bool = False,
     token: str | None = None,
+    force: bool = False,
+    confirm: bool | Callable[[str], bool] = False,
     dry_run: bool = False,
     report: Callable[[str], object] = logger.info,
 ) -> str:
@@ -78,19 +82,25 @@ def publish_space(
 
     Args:
         repo_id: `namespace/name` of the Space; made if there is none.
-        checkpoint: Pretrained. Weights and settings of a folder go into the Space; a name on the Hub is loaded by it.
-        classification, segmentation, change: Fine-tuned to these tasks, in the same way.
-        title: Of the page on the Hub.
+        checkpoint: A pretrained checkpoint. The weights and settings of a folder go into the Space; a name on the Hub
+            is loaded by it. `assets.find_checkpoint` says which names are known.
+        classification, segmentation, change: Checkpoints that were fine-tuned to these tasks, in the same way.
+        title: The title of the page on the Hub.
         private: Whether a new Space is private. An existing public one is refused.
-        token: Of somebody who may write; by default `HF_TOKEN`, or what `hf auth login` saved.
-        dry_run: Compare, change nothing.
+        token: A token with the right to write; by default `HF_TOKEN`, or what `hf auth login` saved.
+        force: Whether to publish into a Space that holds files, but none that an earlier publish has put there.
+        confirm: Whether files may be deleted, and files that were edited on the Hub replaced; or a function that is
+            asked so, with the question.
+        dry_run: Whether to compare only, and change nothing.
         report: Called with a line for each file that changes.
 
     Returns:
         The URL of the commit; with `dry_run`, or if nothing changes, of the Space.
 
     Raises:
-        ValueError: If a checkpoint is neither, or a file in one must not be published.
+        FileNotFoundError: If there is no such checkpoint.
+        ValueError: If a folder is not a checkpoint, a file in one must not be published, the Space is not one of ours
+            (`force`), or a deletion or replacement was not confirmed.
         OSError: If the Hub refuses or cannot be reached.
     """
     if repo_id.count("/") != 1:
@@ -102,16 +112,13 @@ def publish_space(
         "change": change,
     }
     files = space_files({name: source for name, source in given.items() if source is not None}, title)
+    upload = Upload.of(files)
     target = Target(HfApi(token=token), repo_id, "main", "space")
     seen = target.look()
-    if private and seen and not seen.is_private:
-        raise ValueError(f"{repo_id} is public: make it private in its settings, or publish under another name.")
-    changes = target.compare(files, seen and seen.head)
-    for name, kind in changes.items():
-        report(f"{kind:7}{name}")
+    changes = target.review(upload, seen, private=private, force=force, confirm=dry_run or confirm, report=report)
     if dry_run or not changes:
         return target.url
-    return target.commit(files, seen, private, create_pr=False)[1]
+    return target.commit(upload, seen, private, create_pr=False)[1]
 
 
 def space_files(checkpoints: Mapping[str, str | PathLike[str]], title: str = "SpectralGPT") -> dict[str, Path | bytes]:
@@ -119,10 +126,11 @@ def space_files(checkpoints: Mapping[str, str | PathLike[str]], title: str = "Sp
 
     Args:
         checkpoints: By argument of `serving.app.run`: folders, which go into the Space, or names on the Hub.
-        title: Of the page on the Hub.
+        title: The title of the page on the Hub.
 
     Raises:
-        ValueError: If a checkpoint is neither, or a file in one must not be published.
+        FileNotFoundError: If there is no such checkpoint.
+        ValueError: If a folder is not a checkpoint, or a file in one must not be published.
     """
     files: dict[str, Path | bytes] = {}
     for part in PARTS:
@@ -130,12 +138,10 @@ def space_files(checkpoints: Mapping[str, str | PathLike[str]], title: str = "Sp
         files |= {f"spectralgpt_hf/{path.relative_to(PACKAGE).as_posix()}": path for path in paths}
     sources = {}
     for name, source in checkpoints.items():
-        sources[name] = str(source)
-        if Path(source).is_dir():
+        sources[name] = found = find_checkpoint(source)
+        if Path(found).is_dir():
             sources[name] = f"checkpoints/{name}"
-            files |= {f"checkpoints/{name}/{path.name}": path for path in _weights_and_settings(Path(source))}
-        elif str(source).count("/") != 1 or str(source).startswith((".", "/")):
-            raise ValueError(f"`{name}` must be a folder or namespace/name on the Hub, got {str(source)!r}.")
+            files |= {f"checkpoints/{name}/{path.name}": path for path in _weights_and_settings(Path(found))}
     models = [source for source in sources.values() if not source.startswith("checkpoints/")]
     listed = "".join(["models:\n", *(f"- {model}\n" for model in models)]) if models else ""
     packages = "".join(f"{package}=={version(package).partition('+')[0]}\n" for package in REQUIREMENTS)
@@ -149,10 +155,9 @@ def space_files(checkpoints: Mapping[str, str | PathLike[str]], title: str = "Sp
 
 def _weights_and_settings(folder: Path) -> list[Path]:
     """Return the files of a checkpoint that the page loads, none of which gives anything away."""
-    paths = [path for path in sorted(folder.iterdir()) if path.suffix in (".safetensors", ".json")]
-    if "config.json" not in [path.name for path in paths]:
-        raise ValueError(f"{folder} is no checkpoint: it holds no config.json.")
-    problems = [f"{path.name}: {problem}" for path in paths for problem in problems_of(path)]
+    wanted = rf"(preprocessor_)?config\.json|{SHARD}|{re.escape(INDEX)}"
+    paths = [path for path in sorted(folder.iterdir()) if re.fullmatch(wanted, path.name)]
+    problems = [f"{path.name}: {problem}" for path in paths for problem in problems_of(path, path.name)]
     if problems:
         raise ValueError(f"{folder} cannot be published:\n  " + "\n  ".join(problems))
     return paths

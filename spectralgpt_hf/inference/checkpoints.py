@@ -5,44 +5,52 @@ from typing import Any
 import torch
 from transformers.models.auto.configuration_auto import AutoConfig
 
+from ..assets import find_checkpoint
 from ..modeling import modeling_spectralgpt
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from .streaming import Processes
 
 
 def load_model(
-    checkpoint: str, device: str | None = None, dtype: str = "float32", **options: Any
+    checkpoint: str, device: str | None = None, dtype: str = "float32", *, revision: str = "main", **options: Any
 ) -> tuple[Any, SpectralGPTImageProcessor]:
     """Load the model that a checkpoint was saved from, in evaluation mode, and its processor.
 
     Args:
-        checkpoint: Folder, or name on the Hub.
+        checkpoint: Folder, name on the Hub, or alias of an embedded one, as in `assets.find_checkpoint`.
         device: By default the best there is, and under `accelerate launch` that of the process.
         dtype: `"float32"`, `"bfloat16"` or `"float16"`.
+        revision: Branch, tag or commit on the Hub.
         **options: Of the processor, in place of what it was saved with; None leaves one as it is.
 
     Raises:
-        ValueError: If the checkpoint does not say what it is.
+        ValueError: If the checkpoint does not say what it is, or `device` or `dtype` is unknown.
+        FileNotFoundError: If there is no such checkpoint.
     """
-    names = AutoConfig.from_pretrained(checkpoint).architectures or ["none"]
+    checkpoint = find_checkpoint(checkpoint)
+    names = AutoConfig.from_pretrained(checkpoint, revision=revision).architectures or ["none"]
     if names[0] not in modeling_spectralgpt.__all__:
         raise ValueError(f"{checkpoint}: expected a SpectralGPT model in `architectures`, found {names[0]}.")
-    return _load(getattr(modeling_spectralgpt, names[0]), checkpoint, device, dtype, options)
+    return _load(getattr(modeling_spectralgpt, names[0]), checkpoint, device, dtype, revision, options)
 
 
 def load_encoder(
-    checkpoint: str, device: str | None = None, dtype: str = "float32", **options: Any
+    checkpoint: str, device: str | None = None, dtype: str = "float32", *, revision: str = "main", **options: Any
 ) -> tuple[Any, SpectralGPTImageProcessor]:
     """Load the encoder of any checkpoint, in evaluation mode, and the processor; arguments as in `load_model`."""
-    return _load(modeling_spectralgpt.SpectralGPTModel, checkpoint, device, dtype, options)
+    return _load(modeling_spectralgpt.SpectralGPTModel, find_checkpoint(checkpoint), device, dtype, revision, options)
 
 
 def _load(
-    model_class: Any, checkpoint: str, device: str | None, dtype: str, options: dict[str, Any]
+    model_class: Any, checkpoint: str, device: str | None, dtype: str, revision: str, options: dict[str, Any]
 ) -> tuple[Any, SpectralGPTImageProcessor]:
     if dtype not in ("float32", "bfloat16", "float16"):
         raise ValueError(f"Expected a dtype of float32, bfloat16 or float16, got {dtype}.")
-    model = model_class.from_pretrained(checkpoint, dtype=getattr(torch, dtype))
+    try:
+        target = torch.device(device or Processes().device)
+    except RuntimeError as error:
+        raise ValueError(f"Unknown `device` {device!r}: {error}") from error
+    model = model_class.from_pretrained(checkpoint, revision=revision, dtype=getattr(torch, dtype))
     chosen = {name: value for name, value in options.items() if value is not None}
-    processor = SpectralGPTImageProcessor.from_pretrained(checkpoint, **chosen)
-    return model.to(device or Processes().device).eval(), processor
+    processor = SpectralGPTImageProcessor.from_pretrained(checkpoint, revision=revision, **chosen)
+    return model.to(target).eval(), processor

@@ -202,6 +202,11 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
             self.auto_map = dict(AUTO_MAP)
         else:
             kwargs.pop("custom_pipelines", None)
+        # Before anything is built that is as long as one of these numbers.
+        for name, largest in {**_LARGEST, "num_labels": _LARGEST_NUM_LABELS}.items():
+            value = kwargs.get(name, getattr(self, name, None))
+            if isinstance(value, int) and value > largest:
+                raise ValueError(f"`{name}` must be at most {largest}, got {value}.")
         if self.bands is None and self.num_channels == len(L2A_BANDS):
             self.bands = L2A_BANDS
         if self.bands is not None:
@@ -248,12 +253,14 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
             if not condition:
                 raise ValueError(f"`{name}` must be {expected}, got {getattr(self, name)!r}.")
 
-        for name in _POSITIVE_INTEGERS:
+        for name in _LARGEST:
             expect(getattr(self, name) > 0, name, "positive")
         for name in ("drop_path_rate", "attention_probs_dropout_prob", "classifier_dropout", "decode_dropout"):
             expect(0 <= getattr(self, name) < 1, name, "in [0, 1)")
         for name in ("token_loss_weight", "spectral_loss_weight"):
-            expect(getattr(self, name) >= 0, name, "zero or more")
+            expect(0 <= getattr(self, name) < float("inf"), name, "zero or more, and finite")
+        expect(0 < self.layer_norm_eps < 1, "layer_norm_eps", "between 0 and 1, both excluded")
+        expect(0 <= self.initializer_range < 1, "initializer_range", "in [0, 1)")
         expect(0 < self.mask_ratio < 1, "mask_ratio", "between 0 and 1, both excluded")
         expect(0 < self.decode_ratio <= 1, "decode_ratio", "above 0 and at most 1")
         for name, choices in _CHOICES.items():
@@ -301,21 +308,23 @@ _CHOICES: dict[str, tuple[str | None, ...]] = {
     "problem_type": ("regression", "single_label_classification", "multi_label_classification", None),
 }
 
-_POSITIVE_INTEGERS = (
-    "image_size",
-    "patch_size",
-    "num_channels",
-    "spectral_patch_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "decoder_hidden_size",
-    "decoder_num_hidden_layers",
-    "decoder_num_attention_heads",
-    "decoder_intermediate_size",
-    "decode_hidden_size",
-)
+# Largest value of each size, far above what trains today: a saved configuration must not be able to exhaust a machine.
+_LARGEST = {
+    "image_size": 2**14,
+    "patch_size": 2**10,
+    "num_channels": 2**12,
+    "spectral_patch_size": 2**10,
+    "hidden_size": 2**14,
+    "num_hidden_layers": 2**9,
+    "num_attention_heads": 2**10,
+    "intermediate_size": 2**16,
+    "decoder_hidden_size": 2**14,
+    "decoder_num_hidden_layers": 2**9,
+    "decoder_num_attention_heads": 2**10,
+    "decoder_intermediate_size": 2**16,
+    "decode_hidden_size": 2**12,
+}
+_LARGEST_NUM_LABELS = 2**16
 
 
 __all__ = ["SpectralGPTConfig"]

@@ -1,6 +1,7 @@
 """What must not be published is refused, with the reason, before anything of it is loaded."""
 
 import json
+import os
 import pickle
 import re
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from spectralgpt_hf import SpectralGPTConfig, SpectralGPTForImageClassification, SpectralGPTForPreTraining
@@ -54,7 +56,7 @@ class Bomb:
 
 
 @pytest.mark.parametrize(
-    "name", ["pytorch_model.bin", "optimizer.pt", "notes.txt", "picture.png", "a/b/model.safetensors"]
+    "name", ["pytorch_model.bin", "optimizer.pt", "notes.md", "picture.png", "a/b/model.safetensors"]
 )
 def test_pickles_are_refused_under_any_name_and_never_run(folder, name, monkeypatch):
     monkeypatch.chdir(folder.parent)
@@ -77,24 +79,58 @@ def test_a_zip_is_refused(folder):
     [
         ("notes.md", "token: hf_" + "a" * 34, "Hugging Face token: hf_aaaaa..."),
         ("config.json", '{"key": "AKIA' + "A" * 16 + '"}', "an AWS key"),
-        ("log.jsonl", '{"url": "https://me:secret@example.com/x"}', "a password in a URL"),
-        ("notes.txt", "-----BEGIN OPENSSH PRIVATE KEY-----", "a private key"),
-        ("settings.yaml", "api_key: 'abcdefgh12345'", "a password"),
+        ("metrics.json", '{"url": "https://me:secret@example.com/x"}', "a password in a URL"),
+        ("notes.md", "-----BEGIN OPENSSH PRIVATE KEY-----", "a private key"),
+        ("CITATION.cff", "api_key: 'abcdefgh12345'", "a password"),
         ("notes.md", "trained on /home/me/scenes", "a path of a machine: /home/me/scenes"),
-        ("run.json", '{"output": "C:\\\\Users\\\\me\\\\runs"}', "a path of a machine: C:"),
+        ("metrics.json", '{"output": "C:\\\\Users\\\\me\\\\runs"}', "a path of a machine: C:"),
         ("notes.md", "see file:///srv/data", "a path of a machine: file:///srv/data"),
-        ("run.json", "{", "not what its name says"),
+        ("metrics.json", "{", "expected JSON"),
+        ("metrics.json", '{"loss": NaN}', "NaN is not a JSON number"),
+        ("config.json", '{"layer_norm_eps": Infinity}', "Infinity is not a JSON number"),
         ("weights.onnx", "x", "not a file of a checkpoint"),
+        ("processor_config.json", "{}", "not a file of a checkpoint"),
+        ("tokenizer_config.json", '{"auto_map": {"AutoTokenizer": "evil/repo--code.T"}}', "not a file of a checkpoint"),
+        ("sub/config.json", '{"auto_map": {"AutoModel": "evil/repo--code.M"}}', "not a file of a checkpoint"),
+        ("sub/README.md", "text", "not a file of a checkpoint"),
+        ("picture.png", "x", "expected a picture"),
+        ("stac_item.json", '{"type": "Point"}', "expected a STAC item"),
+        (".eval_results/eurosat.yaml", "a: [", "expected YAML"),
+        (".eval_results/eurosat.yaml", "a: 1", "expected a list of results"),
+        ("requirements.txt", "transformers>=5.18,<6\nevil\n--extra-index-url https://example.com", "differs from this"),
+        ("handler.py", "x = 1", "differs from this package's"),
         (".env", "x", "not a file of a checkpoint"),
-        ("a b.md", "x", "expected a name of letters"),
-        ("malicious.py", "x = 1", "code that is not this package's"),
-        ("modeling_spectralgpt.py", "x = 1", "code that is not this package's"),
+        ("a b.md", "x", "not a file of a checkpoint"),
+        ("malicious.py", "x = 1", "not a file of a checkpoint"),
+        ("modeling_spectralgpt.py", "x = 1", "differs from this package's"),
     ],
 )
 def test_files_that_give_something_away_or_do_not_belong_are_refused(folder, name, content, reason):
+    (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text(content)
     assert f"{name}: " in refusal(folder)
     assert reason in refusal(folder)
+
+
+def test_a_file_that_is_not_regular_is_refused_and_not_opened(folder):
+    os.mkfifo(folder / "notes.md")  # reading it would wait for ever
+    assert "notes.md: is no regular file" in refusal(folder)
+
+
+def test_every_kind_of_file_in_the_table_is_accepted(folder):
+    (folder / ".eval_results").mkdir()
+    contents = {
+        ".eval_results/eurosat.yaml": "- dataset: {id: org/eurosat, task_id: default}\n  value: 0.9\n",
+        "stac_item.json": '{"type": "Feature", "stac_version": "1.1.0"}',
+        "metrics.json": "{}",
+        "spectralgpt-hf.json": '{"files": {}}',
+        "NOTICE": "Notice.",
+        "notes.md": "Notes.",
+    }
+    for name, content in contents.items():
+        (folder / name).write_text(content)
+    Image.new("RGB", (8, 8)).save(folder / "predictions.png")
+    check_checkpoint(folder)
 
 
 def test_the_token_of_the_publisher_is_refused_whatever_it_looks_like(folder, monkeypatch):
@@ -105,7 +141,7 @@ def test_the_token_of_the_publisher_is_refused_whatever_it_looks_like(folder, mo
 
 def test_links_are_refused(folder):
     (folder / "LICENSE").symlink_to(folder.parent)
-    assert "LICENSE: a link" in refusal(folder)
+    assert "LICENSE: is a link" in refusal(folder)
 
 
 @pytest.mark.parametrize("name", ["README.md", "config.json", "preprocessor_config.json", "bands.py"])
@@ -121,6 +157,9 @@ def test_an_incomplete_folder_is_refused(folder, name):
         ("config.json", {"auto_map": {"AutoModel": "evil/repo--modeling.Model"}}, "`auto_map` leads elsewhere"),
         ("config.json", {"custom_pipelines": {}}, "`custom_pipelines` leads elsewhere"),
         ("config.json", {"architectures": ["Other"]}, "`architectures` must be one of"),
+        ("config.json", {"model_type": "bert"}, "`model_type` must be 'spectralgpt', found 'bert'"),
+        ("config.json", {"layer_norm_eps": 1e300}, "`layer_norm_eps` must be between 0 and 1"),
+        ("config.json", {"num_hidden_layers": 10**7}, "`num_hidden_layers` must be at most 512"),
         ("config.json", {"hidden_size": "wide"}, "config.json: "),
         ("config.json", {"hidden_size": 49}, "multiple of `num_attention_heads`"),
         ("preprocessor_config.json", {"extra": 1}, "Unknown argument extra"),
@@ -157,7 +196,7 @@ def test_weights_that_are_not_those_of_the_architecture_are_refused(folder, tens
 def test_truncated_weights_are_refused(folder):
     content = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
-    assert "model.safetensors: no safetensors" in refusal(folder)
+    assert "model.safetensors: expected safetensors" in refusal(folder)
 
 
 @pytest.mark.parametrize("shard", ["../model.safetensors", "/model.safetensors", "a\\model.safetensors", 3])

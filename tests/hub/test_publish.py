@@ -17,8 +17,10 @@ from spectralgpt_cli import app
 from spectralgpt_hf import SpectralGPTForPreTraining, SpectralGPTImageProcessor, SpectralGPTModel
 from spectralgpt_hf.conversion import convert_checkpoint
 from spectralgpt_hf.hub import checks, isolation, publish, publishing
+from spectralgpt_hf.hub.allowed_files import MANIFEST
+from spectralgpt_hf.hub.publishing import Upload
 from tests.conversion.originals import TOY, TOY_HEADS
-from tests.hub_server import TOKEN, HubServer, Trouble, sha256
+from tests.hub_server import TOKEN, HubServer, Repository, Trouble, sha256
 
 
 NAME = "org/spectralgpt-tiny"
@@ -81,6 +83,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
     """Return what a repository should hold."""
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     files["README.md"] = files["README.md"].replace(b"org/spectralgpt", NAME.encode())
+    files |= {MANIFEST: Upload.of({name: content for name, content in files.items()}).contents[MANIFEST]}
     return files | {".gitattributes": b"*.safetensors filter=lfs\n"}
 
 
@@ -132,26 +135,92 @@ def test_publishing_again_sends_what_changed_removes_stale_weights_and_leaves_th
     publish(folder, NAME)
     repo = hub.repositories[NAME]
     repo.files["picture.png"] = b"added on the website"
-    shutil.copy(folder / "config.json", folder / "extra.json")
+    (folder / "extra.md").write_text("More.")
     model = SpectralGPTForPreTraining.from_pretrained(folder)
     for file in folder.glob("model*"):
         if file.suffix != ".py" or not file.stem.startswith("modeling"):
             file.unlink()
     model.save_pretrained(folder)
     lines: list[str] = []
-    publish(folder, NAME, report=lines.append)
+    publish(folder, NAME, confirm=True, report=lines.append)
     assert [line for line in lines if line.startswith(("add", "change", "delete"))] == [
-        "add    extra.json",
+        "add    extra.md",
         "delete model-00001-of-00002.safetensors",
         "delete model-00002-of-00002.safetensors",
         "add    model.safetensors",
         "delete model.safetensors.index.json",
+        f"change {MANIFEST}",
     ]
     assert repo.files == files_in(folder) | {"picture.png": b"added on the website"}
     commits = len(repo.commits)
     assert publish(folder, NAME, report=lines.append) == f"{hub.url}/{NAME}/commit/{repo.branches['main']}"
     assert "Nothing changes." in lines
     assert len(repo.commits) == commits
+
+
+def test_files_of_others_stay_and_their_repository_is_refused_without_force(hub, quick, folder):
+    theirs = {".gitattributes": b"", "README.md": b"Theirs.", "vae/model.safetensors": b"x", "train.py": b"x = 1"}
+    hub.objects[sha256(b"x")] = b"x"
+    repo = hub.repositories[NAME] = Repository(private=False)
+    repo.branches["main"] = repo.add(theirs)
+    with pytest.raises(ValueError, match=f"{NAME} holds 4 files that were not published with this program"):
+        publish(folder, NAME)
+    with pytest.raises(ValueError, match=r"would lose README\.md"):
+        publish(folder, NAME, force=True)
+    assert repo.files == theirs
+    publish(folder, NAME, force=True, confirm=True)
+    kept = {name: theirs[name] for name in ("vae/model.safetensors", "train.py", ".gitattributes")}
+    assert repo.files == files_in(folder) | kept
+
+
+def test_only_what_an_earlier_publish_listed_is_deleted_and_only_when_confirmed(hub, quick, folder):
+    (folder / "notes.md").write_text("Ours.")
+    publish(folder, NAME)
+    repo = hub.repositories[NAME]
+    repo.files["theirs.md"] = b"added on the website"
+    (folder / "notes.md").unlink()
+    before, questions = repo.branches["main"], []
+    with pytest.raises(ValueError, match=r"would lose notes\.md"):
+        publish(folder, NAME)
+    with pytest.raises(ValueError, match="Nothing was published"):
+        publish(folder, NAME, confirm=lambda question: bool(questions.append(question)))
+    assert questions == [f"Delete or replace notes.md in {NAME}?"]
+    assert repo.branches["main"] == before
+    publish(folder, NAME, confirm=lambda question: True)
+    assert repo.files == files_in(folder) | {"theirs.md": b"added on the website"}
+
+
+def test_a_card_edited_on_the_hub_is_not_overwritten_without_a_word(hub, quick, folder):
+    publish(folder, NAME)
+    repo = hub.repositories[NAME]
+    edited = repo.files["README.md"] + b"A sentence of theirs."
+    repo.branches["main"] = repo.add(repo.files | {"README.md": edited})
+    lines: list[str] = []
+    with pytest.raises(ValueError, match=r"would lose README\.md"):
+        publish(folder, NAME, report=lines.append)
+    assert "change README.md (edited on the Hub since)" in lines
+    assert repo.files["README.md"] == edited
+    publish(folder, NAME, confirm=True)
+    assert repo.files == files_in(folder)
+
+
+def test_a_card_changed_here_replaces_an_unchanged_one_without_questions(hub, quick, folder):
+    publish(folder, NAME)
+    with (folder / "README.md").open("a") as card:
+        card.write("More.")
+    publish(folder, NAME)
+    assert hub.repositories[NAME].files == files_in(folder)
+
+
+def test_the_command_line_refuses_deletions_without_a_terminal_unless_told(hub, quick, folder):
+    (folder / "notes.md").write_text("Ours.")
+    publish(folder, NAME)
+    (folder / "notes.md").unlink()
+    result = CliRunner().invoke(app, ["publish", str(folder), NAME])
+    assert result.exit_code == 1
+    assert "confirm with `--yes`" in result.stderr
+    assert CliRunner().invoke(app, ["publish", str(folder), NAME, "--yes"]).exit_code == 0
+    assert hub.repositories[NAME].files == files_in(folder)
 
 
 def test_a_pull_request_leaves_the_branch_as_it_is(hub, quick, folder):

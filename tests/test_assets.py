@@ -1,0 +1,42 @@
+"""Checkpoints that users name: folders, names on the Hub, and those that come with the package."""
+
+import shutil
+
+import pytest
+
+from spectralgpt_hf.assets import CHECKPOINT, find_checkpoint
+
+
+@pytest.mark.parametrize("name", ["tiny", "embedded", "spectralgpt-tiny", CHECKPOINT, str(CHECKPOINT)])
+def test_the_embedded_checkpoint_has_short_names(name):
+    assert find_checkpoint(name) == str(CHECKPOINT)
+
+
+@pytest.mark.parametrize("name", ["org/spectralgpt-base", "some-one/model_1.0"])
+def test_a_name_on_the_hub_stays_as_it_is(name):
+    assert find_checkpoint(name) == name
+
+
+@pytest.mark.parametrize("name", ["tinny", "./checkpoint/model", "/checkpoint/model", "a/b/c", "", "spectralgpt-basis"])
+def test_a_mistyped_name_is_a_missing_checkpoint(name):
+    with pytest.raises((FileNotFoundError, ValueError), match=r"There is no checkpoint|a folder without"):
+        find_checkpoint(name)
+
+
+def test_a_mistyped_folder_beside_checkpoints_is_a_missing_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(CHECKPOINT, tmp_path / "runs" / "model")
+    assert find_checkpoint("runs/model") == "runs/model"
+    with pytest.raises(FileNotFoundError, match=r"There is no checkpoint runs/modle: .* runs holds model\."):
+        find_checkpoint("runs/modle")
+
+
+def test_a_folder_without_a_checkpoint_says_where_one_is(tmp_path):
+    shutil.copytree(CHECKPOINT, tmp_path / "model")
+    with pytest.raises(ValueError, match=r"expected a config\.json in it\. Do you mean .*model"):
+        find_checkpoint(tmp_path)
+
+
+def test_a_file_is_answered_with_the_command_that_converts_it():
+    with pytest.raises(ValueError, match=r"is a file, expected the folder of a checkpoint\. `spectralgpt convert`"):
+        find_checkpoint(CHECKPOINT / "model.safetensors")
