@@ -16,13 +16,13 @@
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .raster_files import alpha_band
+from .raster_files import OpenFile
 
 
 try:
@@ -34,16 +34,25 @@ except ImportError:
     # `open_raster` says what is missing.
     pass
 
+if TYPE_CHECKING:
+    from rasterio.crs import CRS
+    from rasterio.io import DatasetReader
+
 METRES_PER_DEGREE = 111_320
 USUAL_SAMPLING = (5, 20)
 """Metres on the ground that a model of 10 m pixels may be given without a warning."""
+
+LARGEST_SIDE = 10**6
+"""Most pixels on a side of a grid: 10,000 km at 10 m."""
+FINEST_RESAMPLING = 100
+"""How many times finer than its source a grid may be."""
 
 
 @dataclass(frozen=True)
 class Grid:
     """Where the pixels of an image lie."""
 
-    crs: Any
+    crs: "CRS | None"
     transform: "Affine"
     height: int
     width: int
@@ -53,7 +62,7 @@ class Grid:
         """Side of a pixel, in the units of the reference system."""
         return math.sqrt(abs(self.transform.determinant))
 
-    def holds(self, dataset: Any) -> bool:
+    def holds(self, dataset: "DatasetReader") -> bool:
         """Return whether a file has these pixels; without a reference system its size must tell."""
         if (dataset.height, dataset.width) != (self.height, self.width):
             return False
@@ -95,6 +104,16 @@ class Part:
         """Whether there are fewer, or more, pixels than in the window."""
         return (self.grid.height, self.grid.width) != (self.window.height, self.window.width)
 
+    def strips(self, rows: int) -> "Iterator[tuple[slice, Part]]":
+        """Cut the part into strips of at most so many rows of the window, with the rows of the part that they fill."""
+        down = self.window.height / self.grid.height
+        step = max(1, int(rows / down))
+        for top in range(0, self.grid.height, step):
+            count = min(step, self.grid.height - top)
+            window = Window(self.window.col_off, self.window.row_off + top * down, self.window.width, count * down)
+            transform = resampled(self.grid.transform, 0, top)
+            yield slice(top, top + count), Part(window, Grid(self.grid.crs, transform, count, self.grid.width))
+
 
 def resampled(transform: "Affine", column: float, row: float, across: float = 1, down: float = 1) -> "Affine":
     """Return a transform that begins at a pixel of another, with pixels so many times as large.
@@ -105,7 +124,7 @@ def resampled(transform: "Affine", column: float, row: float, across: float = 1,
     return Affine(a * across, b * down, a * column + b * row + c, d * across, e * down, d * column + e * row + f)
 
 
-def choose_grid(dataset: Any, resolution: float | None, name: str) -> Grid:
+def choose_grid(dataset: "DatasetReader", resolution: float | None, name: str) -> Grid:
     """Return the grid of a file, at another resolution where it is in metres and not yet near.
 
     Warns where the ground sampling is far from Sentinel-2's.
@@ -114,10 +133,17 @@ def choose_grid(dataset: Any, resolution: float | None, name: str) -> Grid:
         ValueError: If the resolution is not positive, or the geotransform is damaged.
     """
     grid = Grid(dataset.crs, dataset.transform, dataset.height, dataset.width)
+    _check_sides(grid, name)
     if resolution is not None and not 0 < resolution < math.inf:
         raise ValueError(f"{name}: expected a positive `resolution` in metres, or None, found {resolution}.")
     if not 0 < grid.pixel_size < math.inf:
         raise ValueError(f"{name}: expected a geotransform with an area, found {tuple(grid.transform)[:6]}.")
+    if grid.crs is None and grid.transform.is_identity and dataset.gcps[0]:
+        warnings.warn(
+            f"{name}: is placed by ground control points only, which are not used: read as a grid without a reference "
+            "system. To place it, warp it first (`gdalwarp`).",
+            stacklevel=5,
+        )
     if grid.crs is None or not (grid.crs.is_projected or grid.crs.is_geographic):
         return grid
     if grid.crs.is_projected:
@@ -132,21 +158,44 @@ def choose_grid(dataset: Any, resolution: float | None, name: str) -> Grid:
     if resolution is None or not grid.crs.is_projected or abs(resolution / sampling - 1) < 0.01:
         return grid
     factor = resolution / sampling
+    if factor < 1 / FINEST_RESAMPLING:
+        raise ValueError(
+            f"{name}: one pixel is {sampling:.3g} m on the ground, and {resolution:.3g} m would be "
+            f"{1 / factor:.0f} times finer: expected at most {FINEST_RESAMPLING} times. Pass a coarser `resolution`, "
+            "or None for the source's own."
+        )
     height, width = (math.ceil(size / factor - 1e-6) for size in (grid.height, grid.width))
-    return Grid(grid.crs, resampled(grid.transform, 0, 0, factor, factor), height, width)
+    target = Grid(grid.crs, resampled(grid.transform, 0, 0, factor, factor), height, width)
+    _check_sides(target, name)
+    return target
+
+
+def _check_sides(grid: Grid, name: str) -> None:
+    if max(grid.height, grid.width) > LARGEST_SIDE:
+        raise ValueError(
+            f"{name}: a grid of {grid.width} x {grid.height} px, expected at most {LARGEST_SIDE:,} px a side. Cut the "
+            "source, or pass a coarser `resolution`."
+        )
 
 
 def read_part(
-    dataset: Any, indexes: list[int], grid: Grid, part: Part, name: str, nearest: bool = False
+    file: OpenFile,
+    indexes: list[int],
+    grid: Grid,
+    part: Part,
+    name: str,
+    nodata: float | None = None,
+    nearest: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read bands of one file.
 
     Args:
-        dataset: The file.
+        file: The file.
         indexes: Which of its bands.
         grid: The whole output grid.
         part: What to read of it.
         name: The source, for messages.
+        nodata: Stored value that is not mixed into the pixels beside it.
         nearest: Do not interpolate.
 
     Returns:
@@ -154,7 +203,7 @@ def read_part(
         and which pixels the file covers and does not mask (H, W).
     """
     shape = (part.grid.height, part.grid.width)
-    alpha = alpha_band(dataset)
+    dataset, alpha = file.dataset, file.alpha
     if grid.holds(dataset):
         stored = dataset.read(indexes, window=part.window, out_shape=(len(indexes), *shape))
         covered = np.ones(shape, bool)
@@ -182,6 +231,6 @@ def read_part(
     coarser = abs(dataset.transform.determinant) > 0.99 * abs(grid.transform.determinant)
     resampling = Resampling.bilinear if coarser else Resampling.average
     # Zeros beyond the swath are seldom declared, and must not be mixed into the pixels beside them either.
-    nodata = dataset.nodatavals[indexes[0] - 1] or 0
-    with WarpedVRT(dataset, resampling=resampling, dtype="float32", src_nodata=nodata, nodata=0, **target) as warped:
+    mixed = {"src_nodata": nodata or 0, "nodata": 0}
+    with WarpedVRT(dataset, resampling=resampling, dtype="float32", **mixed, **target) as warped:
         return warped.read(indexes), stored, covered

@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 """What a product consists of: which file holds which band of a SAFE, a folder of band files or a STAC item, and how its
-numbers become reflectance. Nothing here opens a raster.
+stored values become reflectance. Nothing here opens a raster.
 """
 
 import itertools
@@ -21,13 +21,37 @@ import math
 import os
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 from xml.etree import ElementTree
 
-from .bands import L1C_BANDS, find_band, resolve_band
+import numpy as np
+
+from .bands import L1C_BANDS, find_band, resolve_band, resolve_bands
+from .sensors import refuse_sensor, sensor_of_files, sensor_of_statements
+
+
+Offset: TypeAlias = float | Sequence[float] | Mapping[str, float]
+"""What to add to stored digital numbers: a number, one for each band of the source in its order, or by band name."""
+
+
+class StacItem(Protocol):
+    """What is used of a `pystac.Item`."""
+
+    id: str
+    assets: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the item as JSON holds it."""
+        ...
+
+
+SATURATED = 65535
+"""What the products store for saturated pixels (SPECIAL_VALUE SATURATED)."""
+
+FIRST_BASELINE_WITH_OFFSET = 4.0
 
 
 @dataclass(frozen=True)
@@ -59,22 +83,28 @@ class Product:
         name: For messages.
         layers: One for each band.
         scene_classification: Path of the SCL layer, or None.
-        tags: What the metadata states: "date", "product", "processing_baseline".
+        tags: What the metadata state: "date", "product", "processing_baseline".
+        is_harmonised: Whether the metadata state that the offset is in the pixels already.
     """
 
     name: str
     layers: list[Layer]
     scene_classification: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
+    is_harmonised: bool = False
 
 
 def read_folder(path: str) -> Product:
     """Resolve a SAFE product or a folder with one file per band, either of them also zipped.
 
+    A folder inside a SAFE, such as `IMG_DATA`, is read with the metadata of the product around it.
+
     Raises:
-        ValueError: If no band is found, a band is found twice, or the metadata of a SAFE is damaged.
+        ValueError: If no band is found, a band is found twice, the files are of another sensor, or the metadata of a
+            SAFE are missing or damaged.
     """
     files, metadata = _list_zip(path) if os.path.isfile(path) else _list_folder(path)
+    refuse_sensor(sensor_of_files([path, *files]), path)
     bands: dict[str, dict[int, list[str]]] = {}
     for file in files:
         found = _BAND_FILE.search(os.path.basename(file))
@@ -126,7 +156,10 @@ def read_stac_item(item: Mapping[str, Any], name: str, folder: str = "") -> Prod
         raise ValueError(f"{name}: expected a STAC item (a GeoJSON Feature with assets).")
     layers: dict[str, Layer] = {}
     scene_classification = None
-    harmonised = bool(properties.get("earthsearch:boa_offset_applied"))
+    links = [str(asset.get("href")) for asset in assets.values() if isinstance(asset, Mapping)]
+    stated = [properties.get("platform"), properties.get("constellation"), *_strings(properties.get("instruments"))]
+    refuse_sensor(sensor_of_statements(stated) or sensor_of_files([str(item.get("id")), *links]), name)
+    harmonised = any(value is True for key, value in properties.items() if key.endswith("boa_offset_applied"))
     # Keys first: catalogues repeat a band as another asset (COG and JPEG 2000), described alike but named differently.
     by_resolution = sorted(assets.items(), key=lambda pair: _resolution(pair[0]))
     for by_key, (key, asset) in itertools.product((True, False), by_resolution):
@@ -146,9 +179,10 @@ def read_stac_item(item: Mapping[str, Any], name: str, folder: str = "") -> Prod
         raise ValueError(
             f"{name}: no asset of this STAC item is a Sentinel-2 band; found {', '.join(assets) or 'none'}."
         )
-    tags = {"date": str(properties["datetime"])} if properties.get("datetime") else {}
+    named = {"date": "datetime", "processing_baseline": "s2:processing_baseline"}
+    tags = {tag: str(properties[key]) for tag, key in named.items() if properties.get(key)}
     ordered = [layers[band] for band in L1C_BANDS if band in layers]
-    return Product(name, ordered, scene_classification, tags | {"product": str(item.get("id", ""))})
+    return Product(name, ordered, scene_classification, tags | {"product": str(item.get("id", ""))}, harmonised)
 
 
 def read_stac_file(path: str) -> Product:
@@ -160,6 +194,57 @@ def read_stac_file(path: str) -> Product:
     if not isinstance(item, Mapping):
         raise ValueError(f"{path}: expected a STAC item (a GeoJSON Feature with assets).")
     return read_stac_item(item, path, os.path.dirname(path))
+
+
+def offsets_per_band(
+    name: str, offset: Offset, bands: Sequence[str | None], stated: Sequence[float | None] | None = None
+) -> tuple[float, ...]:
+    """Return what a caller's `offset` adds to each band of a source, in digital numbers.
+
+    Args:
+        name: The source, for messages.
+        offset: A number, one for each of `bands`, or one for each band name.
+        bands: All bands of the source, in its order.
+        stated: What the metadata state for each of them, which stays where `offset` names other bands only.
+
+    Raises:
+        ValueError: If a number is missing or not finite, or a band is unknown or named twice.
+    """
+    values: Any = offset
+    if isinstance(offset, Mapping):
+        by_name = dict(zip(resolve_bands(offset), offset.values()))
+        default = [value or 0.0 for value in stated] if stated is not None else [0.0] * len(bands)
+        values = [by_name.get(str(band), value) for band, value in zip(bands, default)]
+    try:
+        offsets = np.broadcast_to(np.asarray(values, float), len(bands)).tolist()
+    except (TypeError, ValueError):
+        offsets = [math.nan]
+    if not all(map(math.isfinite, offsets)):
+        raise ValueError(
+            f"{name}: expected a finite `offset`: one number, one for each of the {len(bands)} bands of the source, or "
+            f"one for each band name; found {offset!r}."
+        )
+    return tuple(offsets)
+
+
+def unstated_offset(product: Product, layers: Iterable[Layer]) -> str | None:
+    """Return a warning where a product has a baseline whose values carry an offset and nothing states one.
+
+    Since baseline 04.00 (25 January 2022) products store reflectance x 10000 + 1000 (Sentinel-2 Products Specification
+    Document). Baseline 99.99 marks reprocessed collections that may have it removed.
+    """
+    if product.is_harmonised or "offset" in product.tags or any(layer.offset is not None for layer in layers):
+        return None
+    in_name = re.search(r"_N(\d\d)(\d\d)_", f"{product.name} {product.tags.get('product', '')}")
+    baseline = product.tags.get("processing_baseline") or (f"{in_name[1]}.{in_name[2]}" if in_name else "")
+    digits = re.search(r"\d\d?\.\d+", baseline)
+    if digits is None or not FIRST_BASELINE_WITH_OFFSET <= float(digits[0]) < 99:
+        return None
+    return (
+        f"{product.name}: processing baseline {digits[0]} stores values with an offset of +1000, and nothing states "
+        "whether it is still in these. Nothing was changed: pass `offset=-1000` to remove it, or `offset=0` if the "
+        "values are harmonised."
+    )
 
 
 def linear(scale: Any, offset: Any, name: str) -> tuple[float, float]:
@@ -185,7 +270,12 @@ _BAND_FILE = re.compile(
     re.IGNORECASE,
 )
 # Also the names of before 2016: S2A_OPER_MTD_SAFL1C_PDMC_....xml.
-_SAFE_METADATA = re.compile(r"(?:^|[_/])MTD_(?:MSI|SAF)L(?:1C|2A)[^/]*\.xml$")
+SAFE_METADATA = re.compile(r"(?:^|[_/])MTD_(?:MSI|SAF)L(?:1C|2A)[^/]*\.xml$", re.IGNORECASE)
+_INSIDE_SAFE = re.compile(r"\.SAFE(?:[/\\]|$)|(?:^|[/\\])IMG_DATA(?:[/\\]|$)", re.IGNORECASE)
+_WITHOUT_METADATA = (
+    "{}: part of a SAFE product without its metadata, which state the offset: expected MTD_MSIL1C.xml or "
+    "MTD_MSIL2A.xml beside the folder GRANULE. Pass the whole product."
+)
 _MAX_METADATA_BYTES = 64 * 2**20
 
 
@@ -197,10 +287,20 @@ def _list_folder(path: str) -> tuple[list[str], bytes | None]:
         raise ValueError(f"{path}: expected one SAFE product, found {len(inner)}: pass one of them.")
     if inner:
         return _list_folder(str(inner[0]))
-    metadata = [file for file in folder.glob("*.xml") if _SAFE_METADATA.search(file.name)]
+    root = folder.resolve()
+    metadata = _find_metadata(root)
     patterns = ("GRANULE/*/IMG_DATA/*", "GRANULE/*/IMG_DATA/R?0m/*") if metadata else ("*",)
+    if not metadata and _INSIDE_SAFE.search(str(root)):
+        metadata = next(filter(None, map(_find_metadata, root.parents[:4])), None)
+        patterns = ("*", "R?0m/*", "IMG_DATA/*", "IMG_DATA/R?0m/*", "*/IMG_DATA/*", "*/IMG_DATA/R?0m/*")
+        if metadata is None:
+            raise ValueError(_WITHOUT_METADATA.format(path))
     files = [str(file) for pattern in patterns for file in folder.glob(pattern) if file.is_file()]
-    return files, metadata[0].read_bytes() if metadata else None
+    return files, metadata.read_bytes() if metadata else None
+
+
+def _find_metadata(folder: Path) -> Path | None:
+    return next((file for file in sorted(folder.glob("*.[xX][mM][lL]")) if SAFE_METADATA.search(file.name)), None)
 
 
 def _list_zip(path: str) -> tuple[list[str], bytes | None]:
@@ -208,7 +308,9 @@ def _list_zip(path: str) -> tuple[list[str], bytes | None]:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-            metadata = [name for name in names if _SAFE_METADATA.search(name)]
+            metadata = [name for name in names if SAFE_METADATA.search(name)]
+            if not metadata and any(map(_INSIDE_SAFE.search, names)):
+                raise ValueError(_WITHOUT_METADATA.format(path))
             if not metadata:
                 return [prefix + name for name in names], None
             if archive.getinfo(metadata[0]).file_size > _MAX_METADATA_BYTES:
@@ -225,11 +327,11 @@ def _parse_safe_metadata(path: str, content: bytes) -> tuple[float, dict[str, fl
         elements = list(ElementTree.fromstring(content).iter())
         texts = {element.tag: (element.text or "").strip() for element in elements}
         quantification = next(float(texts[tag]) for tag in _QUANTIFICATION_TAGS if tag in texts)
-        offsets = {
-            L1C_BANDS[int(element.attrib["band_id"])]: float(element.text or "")
-            for element in elements
-            if element.tag in ("RADIO_ADD_OFFSET", "BOA_ADD_OFFSET")
-        }
+        added = [element for element in elements if element.tag in ("RADIO_ADD_OFFSET", "BOA_ADD_OFFSET")]
+        numbers = [int(element.attrib["band_id"]) for element in added]
+        if len(set(numbers)) < len(numbers) or not set(numbers) <= set(range(len(L1C_BANDS))):
+            raise ValueError(f"band_id {numbers}, expected each of 0 to 12 once")
+        offsets = {L1C_BANDS[number]: float(element.text or "") for number, element in zip(numbers, added)}
         if not (math.isfinite(quantification) and quantification > 0 and all(map(math.isfinite, offsets.values()))):
             raise ValueError(f"quantification value {quantification}, offsets {offsets}")
     except (ElementTree.ParseError, StopIteration, LookupError, ValueError) as error:
@@ -256,6 +358,10 @@ def _stated_radiometry(statements: list[Mapping[str, Any]], name: str) -> tuple[
 def _resolution(name: str) -> int:
     found = re.search(r"_(\d+)m$", name)
     return int(found[1]) if found else 0
+
+
+def _strings(value: object) -> list[str]:
+    return [value] if isinstance(value, str) else list(map(str, value)) if isinstance(value, Iterable) else []
 
 
 def _mappings(value: Any) -> list[Mapping[str, Any]]:

@@ -13,36 +13,107 @@
 # limitations under the License.
 """The files behind a source: opened by content, kept open together, and listed band by band."""
 
+import hashlib
 import math
 import os
 import re
+import urllib.request
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from typing import Any, TypeAlias
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import numpy as np
 
 from .bands import BANDS, bands_from_count, find_band, resolve_bands
-from .products import Layer, Product, linear, read_folder, read_stac_file, read_stac_item
+from .products import (
+    SAFE_METADATA,
+    Layer,
+    Offset,
+    Product,
+    StacItem,
+    linear,
+    offsets_per_band,
+    read_folder,
+    read_stac_file,
+    read_stac_item,
+    unstated_offset,
+)
+from .sensors import refuse_sensor, sensor_of_files, sensor_of_tags
+from .untrusted import Budget, driver_of, refuse_references
 
 
 try:
     import rasterio
     from rasterio.enums import ColorInterp, Interleaving
+    from rasterio.env import getenv, hasenv
     from rasterio.io import MemoryFile
 except ImportError:
     rasterio = None
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
 
 # From this size on a file must be large enough for what it declares: no image is compressed better.
 CHECKED_BYTES = 2**28
 LARGEST_COMPRESSION = 1000
 
-_IMAGE_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
+# Of GDAL, in seconds and bytes, around each opening. Without them a server that stalls is waited for without end.
+NETWORK_DEFAULTS = {
+    "GDAL_HTTP_CONNECTTIMEOUT": "10",
+    "GDAL_HTTP_TIMEOUT": "60",
+    "GDAL_HTTP_LOW_SPEED_TIME": "15",
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1000",
+    "GDAL_HTTP_MAX_RETRY": "3",
+    "GDAL_HTTP_RETRY_DELAY": "1",
+}
 
-Source: TypeAlias = str | os.PathLike[str] | bytes | Mapping[str, Any]
+Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | Mapping[str, Any] | StacItem
+
+
+@dataclass(frozen=True)
+class OpenFile:
+    """An open file, and what it says of its bands. rasterio asks GDAL for all bands each time, so it is asked once.
+
+    Attributes:
+        dataset: The file.
+        descriptions: Of each band.
+    """
+
+    dataset: "DatasetReader"
+    descriptions: tuple[str | None, ...]
+
+    @cached_property
+    def alpha(self) -> int | None:
+        """Index of the band that only says which pixels are valid."""
+        for index, interpretation, name in zip(self.dataset.indexes, self.dataset.colorinterp, self.descriptions):
+            # Four bands of 8 bits are often declared RGBA by default; a band's name says that it is none.
+            if interpretation == ColorInterp.alpha and not find_band(name or ""):
+                return index
+        return None
+
+    @cached_property
+    def scales(self) -> tuple[float, ...]:
+        """Scale of each band; 1 where there is none."""
+        return self.dataset.scales
+
+    @cached_property
+    def offsets(self) -> tuple[float, ...]:
+        """Offset of each band; 0 where there is none."""
+        return self.dataset.offsets
+
+    @cached_property
+    def nodata(self) -> tuple[float | None, ...]:
+        """Nodata value of each band."""
+        return self.dataset.nodatavals
+
+    @cached_property
+    def tags(self) -> dict[str, str]:
+        """Tags of the file, and of the domain in which GDAL's drivers name the satellite."""
+        return {**self.dataset.tags(ns="IMAGERY"), **self.dataset.tags()}
 
 
 class Files:
@@ -51,16 +122,21 @@ class Files:
     Args:
         source: As in `open_raster`.
         band_names: What a file or array holds, in its order, in place of what it says itself.
+        budget: What reading may cost; None for no limit.
 
     Attributes:
         name: The source, as messages call it.
         product: Its layers.
     """
 
-    def __init__(self, source: Source, band_names: Sequence[str] | None) -> None:
+    def __init__(self, source: Source, band_names: Sequence[str] | None, budget: Budget | None = None) -> None:
         self.name = _name(source)
-        self._datasets: dict[str, Any] = {}
-        self._sizes: dict[str, int] = {}
+        # Bytes come from strangers: their budget holds even if the caller sets none.
+        self.budget = Budget() if budget is None and isinstance(source, bytes | bytearray | memoryview) else budget
+        self._are_named = band_names is not None
+        self._files: dict[str, OpenFile] = {}
+        self._held: dict[str, bytes] = {}
+        self._decoded = 0
         with ExitStack() as self._stack, named_errors(self.name):
             self.product = self._resolve(source, band_names)
             # From here on the files stay open until `close`.
@@ -70,16 +146,28 @@ class Files:
         """Close all files."""
         self._stack.close()
 
-    def open(self, path: str) -> Any:
-        """Return the rasterio dataset of a path."""
-        if path not in self._datasets:
-            dataset = self._stack.enter_context(rasterio.open(path))
+    def open(self, path: str) -> OpenFile:
+        """Return the open file of a path.
+
+        Raises:
+            ValueError: If it names other files although its bytes are not trusted, exceeds the budget, or declares
+                more than it can hold.
+        """
+        if path not in self._files:
+            file = self._open_held(path) if path in self._held else self._open_path(path)
+            dataset = file.dataset
+            if any(dtype.startswith("complex") for dtype in dataset.dtypes):
+                raise ValueError(f"{self.name}: expected real numbers, found complex ones.")
+            budget = self.budget or (Budget() if path in self._held else None)
+            if budget is not None:
+                self._decoded += budget.check_file(self.name, dataset)
+                budget.check_bytes(self.name, self._decoded)
             # GDAL reads whole blocks, and may allocate one before it finds that the data end.
             together = dataset.count if dataset.interleaving == Interleaving.pixel else 1
-            for (height, width), dtype in zip(dataset.block_shapes, dataset.dtypes):
-                self.check_size(path, height * width * together * np.dtype(dtype).itemsize, "blocks")
-            self._datasets[path] = dataset
-        return self._datasets[path]
+            sizes = [h * w * np.dtype(dtype).itemsize for (h, w), dtype in zip(dataset.block_shapes, dataset.dtypes)]
+            self.check_size(path, max(sizes, default=0) * together, "blocks")
+            self._files[path] = file
+        return self._files[path]
 
     def check_size(self, path: str, declared: float, what: str) -> None:
         """Refuse a file that declares far more than it can hold.
@@ -95,39 +183,114 @@ class Files:
             )
 
     def hold(self, content: bytes) -> str:
-        """Return a path under which GDAL finds these bytes."""
-        # Bytes come from strangers, and many other formats can refer to files and networks.
-        if not content.startswith(_IMAGE_SIGNATURES):
-            raise ValueError(f"{self.name}: expected the bytes of a TIFF or JPEG 2000, found {content[:8]!r}...")
-        path = self._stack.enter_context(MemoryFile(content)).name
-        self._sizes[path] = len(content)
-        return path
-
-    def describe(self, layer: Layer) -> Layer:
-        """Add what the file itself says of its radiometry and nodata to what the product's metadata say.
+        """Return a path under which GDAL finds these bytes, in a folder of their own in memory.
 
         Raises:
-            ValueError: If it holds complex numbers, or its scale cannot be applied.
+            ValueError: If they are neither a TIFF nor a JPEG 2000.
         """
-        dataset, position = self.open(layer.path), layer.index - 1
-        if dataset.dtypes[position].startswith("complex"):
-            raise ValueError(f"{self.name}: expected real numbers, found {dataset.dtypes[position]}.")
-        gain, offset, nodata = layer.gain, layer.offset, layer.nodata
-        scale, added = dataset.scales[position], dataset.offsets[position]
+        driver_of(content, self.name)
+        path = self._stack.enter_context(MemoryFile(content)).name
+        self._held[path] = content
+        return path
+
+    def describe(self, layers: list[Layer], offset: Offset | None = None, nodata: float | None = None) -> list[Layer]:
+        """Add to layers of the product what their files and the caller say of radiometry and nodata.
+
+        Args:
+            layers: Those that are read.
+            offset: As in `open_raster`: it replaces what files and metadata state.
+            nodata: In stored values: it replaces what files and metadata state.
+
+        Raises:
+            ValueError: If a file is of another sensor, its scale cannot be applied, or the offset does not fit.
+        """
+        described = [self._describe(layer, nodata) for layer in layers]
+        source = self.product.layers
+        if offset is None:
+            warning = unstated_offset(self.product, described) if source[0].band is not None else None
+            if warning is not None:
+                warnings.warn(warning, stacklevel=5)
+            return described
+        stated = {(layer.path, layer.index): layer.offset for layer in (*source, *described)}
+        added = offsets_per_band(self.name, offset, [layer.band for layer in source], list(stated.values()))
+        by_layer = dict(zip(stated, added))
+        return [replace(layer, offset=by_layer[layer.path, layer.index]) for layer in described]
+
+    def _describe(self, layer: Layer, nodata: float | None) -> Layer:
+        file, position = self.open(layer.path), layer.index - 1
+        if layer.band is not None and not self._are_named:
+            refuse_sensor(sensor_of_tags(file.tags), self.name)
+        gain, offset = layer.gain, layer.offset
+        scale, added = file.scales[position], file.offsets[position]
         if gain is None and (scale, added) != (1, 0):
             gain, stated = linear(scale, added, self.name)
             offset = stated if offset is None else offset
-        # A nodata of 0 says nothing about one band alone: there it may be a measurement.
-        if nodata is None and dataset.nodatavals[position] != 0:
-            nodata = dataset.nodatavals[position]
+        if nodata is None:
+            # A nodata of 0 in a file says nothing about one band alone: there it may be a measurement.
+            nodata = layer.nodata if layer.nodata is not None else file.nodata[position] or None
         return replace(layer, gain=gain, offset=offset, nodata=nodata)
+
+    def identity(self) -> list[tuple[str, str]]:
+        """Return each file behind the open ones, and what changes when its content does: see `RasterReader.identity`.
+
+        Raises:
+            ValueError: If a file is no longer there, or its server does not answer.
+        """
+        with named_errors(self.name):
+            states: dict[str, str] = {}
+            if os.path.isfile(self.name):
+                self._identify(self.name, states)
+            for path, file in self._files.items():
+                for part in dict.fromkeys([path, *file.dataset.files]):
+                    self._identify(part, states)
+        return sorted(states.items())
+
+    def _identify(self, path: str, states: dict[str, str]) -> None:
+        url = re.search(r"https?://[^}]+", path)
+        name = url[0].partition("?")[0] if url else _unzipped(path)
+        if path in self._held:
+            states[self.name] = hashlib.sha256(self._held[path]).hexdigest()
+        elif name not in states and url:
+            states[name] = _identify_url(url[0])
+        elif name not in states and not name.startswith("/vsimem/"):
+            state = os.stat(name) if os.path.exists(name) else None
+            states[name] = "" if state is None else f"{state.st_size} bytes, {state.st_mtime_ns} ns"
+            if name.lower().endswith(".vrt") and state is not None and name not in self._files:
+                with rasterio.open(name) as dataset:
+                    for part in dataset.files:
+                        self._identify(part, states)
+
+    def _open_path(self, path: str) -> OpenFile:
+        if self.budget is not None:
+            self.budget.check_time(self.name)
+        set_already = {*os.environ, *(getenv() if hasenv() else ())}
+        with rasterio.Env(**{key: value for key, value in NETWORK_DEFAULTS.items() if key not in set_already}):
+            dataset = self._stack.enter_context(rasterio.open(path))
+        return OpenFile(dataset, dataset.descriptions)
+
+    def _open_held(self, path: str) -> OpenFile:
+        """Open bytes with the driver that they begin with, and so that they lead nowhere else."""
+        if self.budget is not None:
+            self.budget.check_time(self.name)
+        driver = driver_of(self._held[path], self.name)
+        options = {"driver": driver, "sharing": False, "GEOREF_SOURCES": "INTERNAL"}
+        dataset = self._stack.enter_context(rasterio.open(path, **options))
+        refuse_references(dataset, self.name)
+        descriptions = dataset.descriptions
+        if driver == "GTiff":
+            # Overviews of a TIFF are images of their own, of any size, which no check here has seen. So opened, GDAL
+            # neither looks for them nor shows descriptions. The levels of a JPEG 2000 are part of its only image.
+            dataset = self._stack.enter_context(rasterio.open(path, OVERVIEW_LEVEL="NONE", **options))
+        return OpenFile(dataset, descriptions)
 
     def _resolve(self, source: Source, band_names: Sequence[str] | None) -> Product:
         """Find out what the source is, by content, and list its layers."""
-        if isinstance(source, Mapping):
-            return read_stac_item(source, self.name)
+        if is_stac_item(source):
+            return read_stac_item(source if isinstance(source, Mapping) else source.to_dict(), self.name)
         if isinstance(source, bytes | bytearray | memoryview):
             return self._resolve_raster(self.hold(bytes(source)), band_names)
+        if not isinstance(source, str | os.PathLike):
+            raise ValueError(f"Expected a path, bytes or a STAC item, found {type(source).__name__}.")
         path = self.name
         if is_remote(path):
             return self._resolve_raster(path, band_names)
@@ -147,18 +310,19 @@ class Files:
             return read_folder(path)
         if start.lstrip().startswith(b"{"):
             return read_stac_file(path)
-        if re.search(r"MTD_(MSI|SAF)L(1C|2A).*\.xml$", path):
+        if SAFE_METADATA.search(path):
             return read_folder(os.path.dirname(path) or ".")
         return self._resolve_raster(path, band_names)
 
     def _resolve_raster(self, path: str, band_names: Sequence[str] | None) -> Product:
         """List the bands of one file, named by the caller, by its descriptions, or by their count."""
-        dataset = self.open(path)
-        indexes = [index for index in dataset.indexes if index != alpha_band(dataset)]
+        file = self.open(path)
+        indexes = [index for index in file.dataset.indexes if index != file.alpha]
         if not indexes:
-            parts = f"; pass one of its parts: {', '.join(dataset.subdatasets)}" if dataset.subdatasets else ""
+            inner = file.dataset.subdatasets
+            parts = f"; pass one of its parts: {', '.join(inner)}" if inner else ""
             raise ValueError(f"{self.name}: expected a raster, found no bands{parts}.")
-        found: Sequence[str | None] = [find_band(dataset.descriptions[index - 1] or "") for index in indexes]
+        found: Sequence[str | None] = [find_band(file.descriptions[index - 1] or "") for index in indexes]
         if band_names is not None:
             found = resolve_bands(band_names)
             if len(found) != len(indexes):
@@ -166,6 +330,7 @@ class Files:
         elif not any(found):
             assumed = bands_from_count(len(indexes))
             if assumed is not None:
+                refuse_sensor(sensor_of_files([self.name]) or sensor_of_tags(file.tags), self.name)
                 warnings.warn(
                     f"A file of {len(indexes)} bands without names: taken as {', '.join(assumed)}, in this order. If "
                     "that is wrong (EuroSAT stores B8A last), pass `band_names`.",
@@ -179,13 +344,18 @@ class Files:
             )
         # Beside named bands, others are quality layers.
         layers = [Layer(path, index, band) for index, band in zip(indexes, found) if band or not any(found)]
-        return Product(self.name, layers, tags={k: v for k, v in dataset.tags().items() if k != "AREA_OR_POINT"})
+        if any(found) and band_names is None:
+            refuse_sensor(sensor_of_files([self.name]), self.name)
+        tags = {key: value for key, value in file.dataset.tags().items() if key != "AREA_OR_POINT"}
+        harmonised = tags.get("boa_offset_applied", "").lower() == "true"
+        return Product(self.name, layers, tags=tags, is_harmonised=harmonised)
 
     def _stored_bytes(self, path: str) -> float:
         """Return the size of the file behind a path, or infinity where only reading would tell."""
-        zipped = re.match(r"/vsizip/\{(.*)\}/", path)
-        path = zipped[1] if zipped else path
-        return os.path.getsize(path) if os.path.isfile(path) else self._sizes.get(path, math.inf)
+        if path in self._held:
+            return len(self._held[path])
+        path = _unzipped(path)
+        return os.path.getsize(path) if os.path.isfile(path) else math.inf
 
     def _hold_array(self, path: str) -> str:
         """Hold an `.npy` file as a TIFF, so that arrays take the same way as files."""
@@ -217,13 +387,9 @@ def named_errors(name: str) -> Iterator[None]:
         ) from error
 
 
-def alpha_band(dataset: Any) -> int | None:
-    """Return the index of the band that only says which pixels are valid."""
-    for index, interpretation, name in zip(dataset.indexes, dataset.colorinterp, dataset.descriptions):
-        # Four bands of 8 bits are often declared RGBA by default; a band's name says that it is none.
-        if interpretation == ColorInterp.alpha and not find_band(name or ""):
-            return index
-    return None
+def is_stac_item(source: object) -> TypeGuard[Mapping[str, Any] | StacItem]:
+    """Return whether a source is a STAC item: parsed JSON or a `pystac.Item`."""
+    return isinstance(source, Mapping) or (hasattr(source, "to_dict") and hasattr(source, "assets"))
 
 
 def is_remote(path: str) -> bool:
@@ -232,8 +398,24 @@ def is_remote(path: str) -> bool:
 
 
 def _name(source: Source) -> str:
-    if isinstance(source, Mapping):
-        return f"STAC item {source.get('id', '')!r}"
+    if is_stac_item(source):
+        identifier = source.get("id", "") if isinstance(source, Mapping) else source.id
+        return f"STAC item {identifier!r}"
     if isinstance(source, bytes | bytearray | memoryview):
         return f"raster of {len(source)} bytes"
-    return os.fspath(source)
+    return os.fspath(source) if isinstance(source, str | os.PathLike) else type(source).__name__
+
+
+def _unzipped(path: str) -> str:
+    """Return the archive of a path in a zip archive, and any other path as it is."""
+    zipped = re.match(r"/vsizip/\{(.*)\}/", path)
+    return zipped[1] if zipped else path
+
+
+def _identify_url(url: str) -> str:
+    """Return the ETag of a URL, else the time and size that its server states; empty if it states nothing."""
+    # One byte, because links that are signed for GET refuse HEAD.
+    request = urllib.request.Request(url, headers={"Range": "bytes=0-0"})
+    with urllib.request.urlopen(request, timeout=float(NETWORK_DEFAULTS["GDAL_HTTP_CONNECTTIMEOUT"])) as answer:
+        size = answer.headers.get("Content-Range", "").rpartition("/")[2] or answer.headers.get("Content-Length", "")
+        return answer.headers.get("ETag") or f"{answer.headers.get('Last-Modified', '')} {size}".strip()

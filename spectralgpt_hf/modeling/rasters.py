@@ -11,26 +11,28 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Read any Sentinel-2 file by band name, on one grid, with valid pixels and known radiometry; write georeferenced ones.
+"""Read any Sentinel-2 file by band name, on one grid, with valid pixels and known radiometry.
 
 Units are digital numbers, reflectance x 10000. An offset or scale is applied when it is given or when the source's own
 metadata state it, and never inferred from dates, names or values.
 """
 
-import math
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+import warnings
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .bands import BANDS, resolve_bands
+from .bands import BANDS, BANDS_10M, resolve_bands
 from .grids import Grid, Part, choose_grid, read_part
-from .products import Layer
+from .products import SATURATED, Layer, Offset
 from .raster_files import Files, Source, is_remote, named_errors
+from .raster_writing import write_raster
+from .untrusted import Budget
 
 
 try:
@@ -40,11 +42,22 @@ try:
 except ImportError:
     rasterio = None
 
+if TYPE_CHECKING:
+    from rasterio.crs import CRS
+
+__all__ = ["MAX_READ_BYTES", "SCL_EXCLUDED", "Raster", "RasterReader", "open_raster", "read_raster", "write_raster"]
+
 SCL_EXCLUDED = (0, 1, 3, 8, 9, 10)
 """Classes of the scene classification that are left out: no data, saturated, shadow, two of cloud, cirrus."""
 
 MAX_READ_BYTES = 4 * 2**30
 """What one read may take, unless told otherwise: a file of a few bytes can declare terabytes."""
+
+STRIP_ROWS = 512
+"""Rows that are read between looks at the clock."""
+
+NEGATIVE_SHARE = 0.25
+"""Share of negative visible pixels from which an offset is doubted: water in the near infrared is often negative."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,15 +73,18 @@ class Raster:
         tags: The file's own tags; "source"; "date" where known; "scale" and "offset" where stated: what turned stored
             values into digital numbers.
         offsets: What was added to each channel, in digital numbers, or None where nothing states an offset.
+        saturated: (C, H, W), bool, where the stored value is 65535: data, but no measure of how bright the pixel is,
+            so that limits leave it out. None where no pixel is.
     """
 
     pixels: np.ndarray
     bands: tuple[str, ...] | None
     valid: np.ndarray
-    crs: "rasterio.CRS | None"
+    crs: "CRS | None"
     transform: "Affine"
     tags: dict[str, str]
     offsets: tuple[float, ...] | None
+    saturated: np.ndarray | None = None
 
 
 def read_raster(
@@ -77,7 +93,7 @@ def read_raster(
     window: "Window | tuple[int, int, int, int] | None" = None,
     resolution: float | None = 10,
     mask: Source | None = None,
-    offset: float | Sequence[float] | Mapping[str, float] | None = None,
+    offset: Offset | None = None,
     **options: Any,
 ) -> Raster:
     """Read a source, or a window of it: `open_raster`, then `RasterReader.read`.
@@ -98,38 +114,60 @@ def open_raster(
     bands: Sequence[str] | None = None,
     resolution: float | None = 10,
     mask: Source | None = None,
-    offset: float | Sequence[float] | Mapping[str, float] | None = None,
+    offset: Offset | None = None,
     *,
     band_names: Sequence[str] | None = None,
     mask_classes: Collection[int] | None = None,
     max_bytes: int = MAX_READ_BYTES,
     like: "RasterReader | None" = None,
+    nodata: float | None = None,
+    skip_missing: bool = False,
+    budget: Budget | None = None,
 ) -> "RasterReader":
     """Open a source for reading by windows.
 
     Args:
-        source: GeoTIFF or anything else that rasterio opens, also `/vsicurl/` and `/vsis3/`; the bytes of such a file;
-            a folder with one file per band; a SAFE product; either of them zipped; an `.npy` array (C, H, W), which is
-            held in memory; a STAC item, as a dict or a JSON file. The format is read from the content.
+        source: GeoTIFF or anything else that rasterio opens, also `/vsicurl/` and `/vsis3/`; the bytes of a TIFF or
+            JPEG 2000, which may refer to no other file; a folder with one file per band; a SAFE product; either of
+            them zipped; an `.npy` array (C, H, W), which is held in memory; a STAC item, as a dict, a `pystac.Item` or
+            a JSON file. The format is read from the content.
         bands: Which bands, in which order. Defaults to all.
         resolution: Size of the output pixels in metres, or None for the finest of the source. Grids in degrees and
             grids without a reference system are kept as they are, and so are those within 1 % of it.
         mask: Further pixels to leave out: "SCL" for the product's own scene classification, or a file that overlaps.
-        offset: What to add to the stored digital numbers, in place of what the metadata say: a number, one for each of
-            `bands`, or one for each band name.
+        offset: What to add to the stored digital numbers, in place of what the metadata state: a number, one for each
+            band of the source in its order, or one for each band name.
         band_names: What a file or array holds, in its order, in place of what it says itself. Products name
             their files.
         mask_classes: Values of the mask that leave a pixel out. Defaults to `SCL_EXCLUDED` for a scene classification,
             and to 0 for any other mask.
         max_bytes: Largest read.
         like: A source whose grid to read this one on, in place of its own.
+        nodata: Stored value that means no data in any band, in place of what the metadata state.
+        skip_missing: Whether to read only those of `bands` that the source holds, in its own order, and all of its
+            bands where it holds or names none of them.
+        budget: What reading may cost. Bytes have the default `Budget`, and everything else no limit.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the source is damaged, holds no raster, or lacks a band. The message names the source.
+        ValueError: If the source is damaged, holds no raster, lacks a band, is of another sensor, or exceeds the
+            budget. The message names the source.
     """
     _require_rasterio()
-    return RasterReader(source, bands, resolution, mask, offset, band_names, mask_classes, max_bytes, like)
+    return RasterReader(
+        source,
+        bands,
+        resolution,
+        mask,
+        offset,
+        band_names,
+        mask_classes,
+        max_bytes,
+        like,
+        nodata,
+        skip_missing,
+        budget,
+    )
 
 
 class RasterReader:
@@ -148,18 +186,23 @@ class RasterReader:
         bands: Sequence[str] | None,
         resolution: float | None,
         mask: Source | None,
-        offset: float | Sequence[float] | Mapping[str, float] | None,
+        offset: Offset | None,
         band_names: Sequence[str] | None,
         mask_classes: Collection[int] | None,
         max_bytes: int,
         like: "RasterReader | None" = None,
+        nodata: float | None = None,
+        skip_missing: bool = False,
+        budget: Budget | None = None,
     ) -> None:
-        self._files = Files(source, band_names)
+        self._files = Files(source, band_names, budget)
         self.name = self._files.name
-        self._max_bytes = max_bytes
+        self._budget = self._files.budget
+        self._max_bytes = max_bytes if self._budget is None else min(max_bytes, self._budget.decoded_bytes)
+        self._warned = False
         try:
             with named_errors(self.name):
-                self._layers = _apply_offset(self.name, [*map(self._files.describe, self._select(bands))], offset)
+                self._layers = self._files.describe(self._select(bands, skip_missing), offset, nodata)
                 self._grid: Grid = like._grid if like is not None else self._choose_grid(resolution)
                 self._mask = None if mask is None else self._open_mask(mask, mask_classes)
                 self._dtype = self._output_type()
@@ -205,34 +248,72 @@ class RasterReader:
         shape = (part.grid.height, part.grid.width)
         with named_errors(self.name):
             pixels = np.empty((len(self._layers), *shape), self._dtype)
-            valid, empty = np.ones(shape, bool), np.ones(shape, bool)
-            for path, layers in _by_path(self._layers).items():
-                values, stored, covered = self._read(path, layers, part)
-                valid &= covered
-                for layer, channel, raw in zip(layers, values, stored):
-                    empty &= raw == 0
-                    if layer.nodata is not None:
-                        valid &= raw != layer.nodata
-                    target = pixels[self._layers.index(layer)]
-                    target[:] = channel
-                    if layer.gain not in (None, 1):
-                        target *= layer.gain
-                    if layer.offset:
-                        target += layer.offset
-            valid &= ~self._narrow(empty, part)
-            if pixels.dtype.kind == "f":
-                valid &= np.isfinite(pixels).all(0)
-            if self._mask is not None:
-                layer, left_out = self._mask
-                _, (classes,), covered = self._read(layer.path, [layer], part, nearest=True)
-                valid &= covered & ~np.isin(classes, left_out)
-        return Raster(pixels, self.bands, valid, self.crs, part.grid.transform, dict(self.tags), self.offsets)
+            valid = np.empty(shape, bool)
+            # Only a budget has a deadline to look at between strips.
+            strips = [(slice(None), part)] if self._budget is None else part.strips(self._strip_rows())
+            flags = None
+            for rows, strip in strips:
+                if self._budget is not None:
+                    self._budget.check_time(self.name)
+                saturated = self._read_strip(strip, pixels[:, rows], valid[rows])
+                if saturated is not None:
+                    flags = np.zeros(pixels.shape, bool) if flags is None else flags
+                    flags[:, rows] = saturated
+        self._warn_of_negative(pixels, valid)
+        return Raster(pixels, self.bands, valid, self.crs, part.grid.transform, dict(self.tags), self.offsets, flags)
 
-    def _select(self, bands: Sequence[str] | None) -> list[Layer]:
+    def identity(self) -> list[tuple[str, str]]:
+        """Return each file that the layers and the mask come from, and what changes when its content does.
+
+        For keys of work that is resumed. Files behind a VRT and side files are listed too.
+
+        Returns:
+            Sorted pairs: the path, or the URL without its query, which may hold a signature; and the size and time of a
+            local file, the ETag of a URL (else its time and size), or the SHA-256 of bytes. The second is empty where
+            nothing tells, as for object stores that only GDAL can ask.
+
+        Raises:
+            ValueError: If a file is no longer there, or its server does not answer.
+        """
+        return self._files.identity()
+
+    def _read_strip(self, part: Part, pixels: np.ndarray, valid: np.ndarray) -> np.ndarray | None:
+        """Read a part into `pixels` (C, H, W) and `valid` (H, W), and return which are saturated; None for none."""
+        valid[:] = True
+        empty, saturated = np.ones(valid.shape, bool), None
+        for path, members in _by_path(enumerate(self._layers)).items():
+            layers = [layer for _, layer in members]
+            values, stored, covered = self._read(path, layers, part)
+            valid &= covered
+            for (position, layer), channel, raw in zip(members, values, stored):
+                empty &= raw == 0
+                if layer.nodata is not None:
+                    valid &= raw != layer.nodata
+                if raw.dtype == np.uint16 and layer.nodata != SATURATED and raw.max() == SATURATED:
+                    saturated = np.zeros(pixels.shape, bool) if saturated is None else saturated
+                    saturated[position] = raw == SATURATED
+                target = pixels[position]
+                target[:] = channel
+                if layer.gain not in (None, 1):
+                    target *= layer.gain
+                if layer.offset:
+                    target += layer.offset
+        valid &= ~self._narrow(empty, part)
+        if pixels.dtype.kind == "f":
+            valid &= np.isfinite(pixels).all(0)
+        if self._mask is not None:
+            layer, left_out = self._mask
+            _, (classes,), covered = self._read(layer.path, [layer], part, nearest=True)
+            valid &= covered & ~np.isin(classes, left_out)
+        return saturated
+
+    def _select(self, bands: Sequence[str] | None, skip_missing: bool) -> list[Layer]:
         layers = self._files.product.layers
         if bands is None:
             return layers
         wanted = resolve_bands(bands)
+        if skip_missing:
+            return [layer for layer in layers if layer.band in wanted] or layers
         if not wanted:
             raise ValueError(f"{self.name}: expected `bands` to name at least one band, or None for all.")
         by_name = {layer.band: layer for layer in layers}
@@ -247,19 +328,40 @@ class RasterReader:
             raise ValueError(f"{self.name}: no band {', '.join(missing)}; the source holds {held}.")
         return [by_name[band] for band in wanted]
 
+    def _warn_of_negative(self, pixels: np.ndarray, valid: np.ndarray) -> None:
+        """Warn, once, where an offset makes many visible pixels negative: the values had been harmonised already."""
+        added = [number for number, layer in enumerate(self._layers) if (layer.offset or 0.0) < 0]
+        visible = [number for number in added if self._layers[number].band in BANDS_10M[:3]] or added
+        if self._warned or not visible or not valid.any():
+            return
+        share = float(np.mean([(pixels[number] < 0).mean(where=valid) for number in visible]))
+        if share > NEGATIVE_SHARE:
+            self._warned = True
+            warnings.warn(
+                f"{self.name}: the offset makes {share:.0%} of the valid pixels negative, as if it had been applied "
+                "before. Nothing was changed: pass `offset=0` if the values are harmonised.",
+                stacklevel=3,
+            )
+
+    def _strip_rows(self) -> int:
+        """Return how many rows to read between looks at the clock: whole blocks, so that none is decoded twice."""
+        blocks = [self._files.open(layer.path).dataset.block_shapes[0][0] for layer in self._layers]
+        return max(STRIP_ROWS, *blocks)
+
     def _choose_grid(self, resolution: float | None) -> Grid:
         """Take the finest grid of the source, so that it does not depend on which bands are asked for."""
         finest = min(self._files.product.layers, key=lambda layer: BANDS[layer.band].resolution if layer.band else 0)
         paths = dict.fromkeys([finest.path, *(layer.path for layer in self._layers)])
-        reference = min(map(self._files.open, paths), key=lambda dataset: abs(dataset.transform.determinant))
+        datasets = [self._files.open(path).dataset for path in paths]
+        reference = min(datasets, key=lambda dataset: abs(dataset.transform.determinant))
         return choose_grid(reference, resolution, self.name)
 
     def _open_mask(self, mask: Source, classes: Collection[int] | None) -> tuple[Layer, tuple[int, ...]]:
         """Return the mask and the values that leave a pixel out."""
         if isinstance(mask, bytes | bytearray | memoryview):
             path = self._files.hold(bytes(mask))
-        elif isinstance(mask, Mapping):
-            raise ValueError(f"{self.name}: expected `mask` to be a file or 'SCL', found a dict.")
+        elif not isinstance(mask, str | os.PathLike):
+            raise ValueError(f"{self.name}: expected `mask` to be a file or 'SCL', found {type(mask).__name__}.")
         elif str(mask).upper() == "SCL":
             path = self._files.product.scene_classification or ""
             if not path:
@@ -288,26 +390,29 @@ class RasterReader:
 
     def _output_type(self) -> np.dtype[Any]:
         """Return the stored type where values are copied, float32 where they are computed."""
-        datasets = [self._files.open(layer.path) for layer in self._layers]
         computed = any(layer.gain not in (None, 1) or layer.offset for layer in self._layers)
-        if computed or not all(map(self._grid.holds, datasets)):
-            return np.dtype(np.float32)
-        return np.result_type(*(dataset.dtypes[layer.index - 1] for dataset, layer in zip(datasets, self._layers)))
+        dtypes = set()
+        for path, members in _by_path(enumerate(self._layers)).items():
+            dataset = self._files.open(path).dataset
+            if computed or not self._grid.holds(dataset):
+                return np.dtype(np.float32)
+            dtypes |= {dataset.dtypes[layer.index - 1] for _, layer in members}
+        return np.result_type(*dtypes)
 
     def _read(
         self, path: str, layers: list[Layer], part: Part, nearest: bool = False
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         indexes = [layer.index for layer in layers]
-        return read_part(self._files.open(path), indexes, self._grid, part, self.name, nearest)
+        return read_part(self._files.open(path), indexes, self._grid, part, self.name, layers[0].nodata, nearest)
 
     def _narrow(self, empty: np.ndarray, part: Part) -> np.ndarray:
         """Narrow pixels that are 0 in all bands asked for down to those that are 0 in all bands of the source."""
         read = {(layer.path, layer.index) for layer in self._layers}
         others = [layer for layer in self._files.product.layers if (layer.path, layer.index) not in read]
-        for path, layers in _by_path(others).items():
+        for path, members in _by_path(enumerate(others)).items():
             if not empty.any():
                 break
-            _, stored, _ = self._read(path, layers, part, nearest=True)
+            _, stored, _ = self._read(path, [layer for _, layer in members], part, nearest=True)
             empty = empty & (stored == 0).all(0)
         return empty
 
@@ -320,77 +425,8 @@ class RasterReader:
                 f"`max_bytes` ({self._max_bytes / 2**30:.1f} GiB): read windows, or decimate (`out_shape`)."
             )
         if not part.is_decimated:
-            for path, layers in _by_path(self._layers).items():
-                self._files.check_size(path, needed * len(layers) / count, "pixels")
-
-
-def write_raster(
-    path: str | os.PathLike[str],
-    pixels: np.ndarray,
-    *,
-    crs: Any,
-    transform: "Affine",
-    bands: Sequence[str] | None = None,
-    nodata: float | None = None,
-    colormap: Mapping[int, tuple[int, ...]] | None = None,
-    tags: Mapping[str, str] | None = None,
-) -> None:
-    """Write a compressed, tiled, cloud-optimised GeoTIFF with overviews, and only a complete one.
-
-    Args:
-        path: Destination; an existing file is replaced once the new one is complete.
-        pixels: (C, H, W) or (H, W).
-        crs: Coordinate reference system, or None.
-        transform: From pixel to map coordinates.
-        bands: Description of each channel: band names, or anything else.
-        nodata: Value that means no data.
-        colormap: Colour (red, green, blue[, alpha]) of each value of a single 8-bit channel.
-        tags: Metadata.
-
-    Raises:
-        ValueError: If the arguments do not fit each other or the type cannot be stored.
-        OSError: If the file cannot be written; the destination is then as before.
-    """
-    _require_rasterio()
-    pixels = pixels[None] if pixels.ndim == 2 else pixels
-    if pixels.ndim != 3 or 0 in pixels.shape:
-        raise ValueError(f"{path}: expected pixels (C, H, W) or (H, W), none of them 0, found {pixels.shape}.")
-    if bands is not None and len(bands) != len(pixels):
-        raise ValueError(f"{path}: got {len(bands)} band names for {len(pixels)} bands.")
-    if not rasterio.dtypes.check_dtype(pixels.dtype.name):
-        raise ValueError(f"{path}: a GeoTIFF holds no {pixels.dtype.name} values.")
-    if nodata is not None and not rasterio.dtypes.in_dtype_range(nodata, pixels.dtype.name):
-        raise ValueError(f"{path}: expected a nodata value that {pixels.dtype.name} can hold, found {nodata}.")
-    destination = os.fspath(path)
-    temporary = f"{destination}.{os.getpid()}.part"
-    profile = {
-        "driver": "COG",
-        "count": len(pixels),
-        "height": pixels.shape[1],
-        "width": pixels.shape[2],
-        "dtype": pixels.dtype.name,
-        "crs": crs,
-        "transform": transform,
-        "nodata": nodata,
-        "compress": "deflate",
-        "predictor": "yes",
-        "bigtiff": "if_safer",
-        # Classes must not be averaged.
-        "overview_resampling": "mode" if len(pixels) == 1 and pixels.dtype.kind in "ui" else "average",
-    }
-    try:
-        with rasterio.open(temporary, "w", **profile) as dataset:
-            dataset.write(pixels)
-            dataset.descriptions = tuple(bands) if bands is not None else (None,) * len(pixels)
-            if colormap is not None:
-                dataset.write_colormap(1, dict(colormap))
-            dataset.update_tags(**(tags or {}))
-        os.replace(temporary, destination)
-    except (rasterio.errors.RasterioError, rasterio._err.CPLE_BaseError) as error:
-        raise OSError(f"{path}: cannot be written ({error}).") from error
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
+            for path, members in _by_path(enumerate(self._layers)).items():
+                self._files.check_size(path, needed * len(members) / count, "pixels")
 
 
 def _require_rasterio() -> None:
@@ -398,30 +434,12 @@ def _require_rasterio() -> None:
         raise ImportError("Reading and writing files needs rasterio: `pip install rasterio`. Arrays work without it.")
 
 
-def _by_path(layers: list[Layer]) -> dict[str, list[Layer]]:
-    """Group layers by file, so that each file is read once."""
-    groups: dict[str, list[Layer]] = {}
-    for layer in layers:
-        groups.setdefault(layer.path, []).append(layer)
+def _by_path(layers: Iterable[tuple[int, Layer]]) -> dict[str, list[tuple[int, Layer]]]:
+    """Group numbered layers by file, so that each file is read once."""
+    groups: dict[str, list[tuple[int, Layer]]] = {}
+    for number, layer in layers:
+        groups.setdefault(layer.path, []).append((number, layer))
     return groups
-
-
-def _apply_offset(
-    name: str, layers: list[Layer], offset: float | Sequence[float] | Mapping[str, float] | None
-) -> list[Layer]:
-    if offset is None:
-        return layers
-    given = offset
-    if isinstance(offset, Mapping):
-        by_name = dict(zip(resolve_bands(offset), offset.values()))
-        offset = [by_name.get(str(layer.band), layer.offset or 0.0) for layer in layers]
-    try:
-        offsets = np.broadcast_to(np.asarray(offset, float), len(layers)).tolist()
-    except (TypeError, ValueError):
-        offsets = [math.nan]
-    if not all(map(math.isfinite, offsets)):
-        raise ValueError(f"{name}: expected a finite `offset`, one or {len(layers)} for the bands, found {given!r}.")
-    return [replace(layer, offset=value) for layer, value in zip(layers, offsets)]
 
 
 def _join_numbers(numbers: Sequence[float]) -> str:

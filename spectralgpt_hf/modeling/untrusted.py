@@ -1,0 +1,171 @@
+# Copyright 2026 The SpectralGPT-HF authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Sources that are not trusted: which driver opens their bytes, what those may refer to, and what reading may cost.
+
+What a caller names by path is the caller's trust. Bytes come from strangers, and many of GDAL's hundred drivers follow
+references to other files and to the network.
+"""
+
+import math
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+
+try:
+    import rasterio
+except ImportError:
+    rasterio = None
+
+if TYPE_CHECKING:
+    from rasterio.io import DatasetReader
+
+# TIFF and BigTIFF in both byte orders, JPEG 2000 in its container and as a bare code stream.
+DRIVERS = {
+    b"II*\0": "GTiff",
+    b"MM\0*": "GTiff",
+    b"II+\0": "GTiff",
+    b"MM\0+": "GTiff",
+    b"\0\0\0\x0cjP  ": "JP2OpenJPEG",
+    b"\xff\x4f\xff\x51": "JP2OpenJPEG",
+}
+
+# Metadata domains of a TIFF whose items GDAL follows: external overviews, overviews elsewhere, geolocation arrays.
+_REFERRING_DOMAINS = {"OVERVIEWS", "PROXYOVERVIEWREQUEST", "GEOLOCATION"}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What reading a source that is not trusted may cost.
+
+    Attributes:
+        pixels: Most pixels of a file, height x width. The default admits a whole Sentinel-2 tile at 10 m.
+        bands: Most bands of a file.
+        decoded_bytes: Most bytes that all files of the source decode to, and that one read returns.
+        deadline: When reading must have ended, on the clock of `time.monotonic`. It is checked before a file is opened
+            and between strips of pixels.
+    """
+
+    pixels: int = 2**27
+    bands: int = 256
+    decoded_bytes: int = 2**32
+    deadline: float = math.inf
+
+    @classmethod
+    def for_seconds(cls, seconds: float, **limits: int) -> "Budget":
+        """Return a budget whose deadline is so many seconds from now."""
+        return cls(deadline=time.monotonic() + seconds, **limits)
+
+    def check_time(self, name: str) -> None:
+        """Raise a `ValueError` once the deadline has passed.
+
+        Args:
+            name: The source, for the message.
+        """
+        if time.monotonic() > self.deadline:
+            raise ValueError(f"{name}: reading took longer than its time limit (`deadline`): pass a smaller raster.")
+
+    def check_file(self, name: str, dataset: "DatasetReader") -> int:
+        """Return the bytes that an open file decodes to.
+
+        Raises:
+            ValueError: If the file declares more pixels, bands or bytes than the budget allows.
+        """
+        if dataset.count > self.bands:
+            raise ValueError(f"{name}: holds {dataset.count} bands, more than the limit of {self.bands} (`bands`).")
+        height, width = dataset.shape
+        if height * width > self.pixels:
+            raise ValueError(
+                f"{name}: holds {width} x {height} px, more than the limit of {self.pixels} pixels (`pixels`)."
+            )
+        decoded = 0
+        for (block_height, block_width), dtype in zip(dataset.block_shapes, dataset.dtypes):
+            rows, columns = math.ceil(height / block_height), math.ceil(width / block_width)
+            decoded += rows * columns * block_height * block_width * np.dtype(dtype).itemsize
+        return decoded
+
+    def check_bytes(self, name: str, decoded: int) -> None:
+        """Raise a `ValueError` if the files of a source decode to more than the budget allows."""
+        if decoded > self.decoded_bytes:
+            raise ValueError(
+                f"{name}: decodes to {decoded / 2**20:.0f} MiB, more than the limit of "
+                f"{self.decoded_bytes / 2**20:.0f} MiB (`decoded_bytes`)."
+            )
+
+
+def driver_of(content: bytes, name: str) -> str:
+    """Return the name of the one GDAL driver that may open these bytes.
+
+    Raises:
+        ValueError: If they are neither a TIFF nor a JPEG 2000.
+    """
+    for signature, driver in DRIVERS.items():
+        if content.startswith(signature):
+            return driver
+    raise ValueError(f"{name}: expected the bytes of a TIFF or JPEG 2000, found {content[:8]!r}...")
+
+
+def refuse_references(dataset: "DatasetReader", name: str) -> None:
+    """Refuse a file that names other files, before GDAL follows it there.
+
+    Raises:
+        ValueError: If its metadata or its reference system name other files.
+    """
+    domains = [domain for domain in dataset.tag_namespaces() if domain.upper() in _REFERRING_DOMAINS]
+    # PROJ opens the grids of a datum shift by name.
+    grids = dataset.crs is not None and "grids=" in dataset.crs.to_wkt()
+    if domains or grids:
+        where = f"metadata ({', '.join(domains)})" if domains else "reference system"
+        raise ValueError(f"{name}: its {where} name other files, which bytes may not: pass a file without them.")
+
+
+def restrict_gdal(drivers: tuple[str, ...] = ("GTiff", "COG", "JP2OpenJPEG", "MEM")) -> None:
+    """Leave GDAL the drivers named, without network and without side files, in this process and its children.
+
+    A process that serves strangers calls this before anything in it opens a raster, because GDAL registers its drivers
+    once. It sets environment variables, so that processes started later inherit it.
+
+    Args:
+        drivers: Names of the drivers that stay.
+
+    Raises:
+        RuntimeError: If GDAL has registered its drivers already.
+    """
+    # Only a process that registers them all can list them, and the environment may leave some out already.
+    listing = "import rasterio\nwith rasterio.Env() as env: print(*env.drivers(), sep=',')"
+    everything = {key: value for key, value in os.environ.items() if key != "GDAL_SKIP"}
+    command = [sys.executable, "-c", listing]
+    names = subprocess.run(command, env=everything, capture_output=True, text=True, check=True).stdout.strip()
+    os.environ |= {
+        "GDAL_SKIP": ",".join(name for name in names.split(",") if name not in drivers),
+        "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+        "GDAL_PAM_ENABLED": "NO",
+        "PROJ_NETWORK": "OFF",
+        # Every network file system of GDAL compares what it opens with this name. The proxy, which is nobody, stops
+        # the requests that go past that check.
+        "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",
+        "GDAL_HTTP_PROXY": "127.0.0.1:9",
+    }
+    with rasterio.Env() as env:
+        left = sorted(set(env.drivers()) - set(drivers))
+    if left:
+        raise RuntimeError(
+            f"GDAL has registered {len(left)} other drivers already ({', '.join(left[:3])}, ...): call `restrict_gdal` "
+            "before the first raster is opened."
+        )
