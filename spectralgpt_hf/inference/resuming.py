@@ -67,7 +67,7 @@ def hash_source(source: Source | None) -> str:
     """Return what tells a source from others: size and time of every local file, else its name or content."""
     if isinstance(source, bytes | bytearray | memoryview):
         return hashlib.sha256(source).hexdigest()
-    if source is None or isinstance(source, Mapping) or not os.path.exists(source):
+    if not isinstance(source, str | os.PathLike) or not os.path.exists(source):
         return json.dumps(source, sort_keys=True, default=str)
     path = Path(source)
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]

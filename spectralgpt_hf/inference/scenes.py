@@ -89,8 +89,7 @@ class Scene:
                     if bands is None and reader.bands is not None:
                         held, wanted = " ".join(reader.bands), " ".join(processor.bands)
                         raise ValueError(f"{reader.name}: expected bands of {wanted}, found {held}.")
-                    own = _offset_by_name(offset, reader.bands)
-                self._open.append(partial(open_raster, source, bands, mask=mask, offset=own, band_names=band_names))
+                self._open.append(partial(open_raster, source, bands, mask=mask, offset=offset, band_names=band_names))
             self.readers = self._open_all(stack)
             self.reader = self.readers[0]
             self.area: SceneArea = locate_area(area, area_crs, self.reader)
@@ -191,15 +190,6 @@ class Scene:
                 batch = self.processor.preprocess(_with_tokens(date, self._token_size), statistics=self.statistics)
                 inputs.update({f"{name}{suffix}": tensor for name, tensor in batch.items()})
         return PreparedTile(tile, inputs, valid_of(valid, inputs))
-
-
-def _offset_by_name(offset: Any, bands: Sequence[str] | None) -> Any:
-    """Return offsets for each band of the source by name, since not all of these are read."""
-    if bands is None or not isinstance(offset, Sequence):
-        return offset
-    if len(offset) != len(bands):
-        raise ValueError(f"Expected one `offset`, or one for each of {' '.join(bands)}, found {len(offset)}.")
-    return dict(zip(bands, offset))
 
 
 def _cut_date(chunks: tuple[Raster, ...], across: slice, down: slice, size: int) -> Raster:

@@ -15,19 +15,17 @@
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from .bands import L1C_BANDS, resolve_band, resolve_bands
-from .products import linear
-from .rasters import open_raster
-
-
-Offset: TypeAlias = float | Sequence[float] | Mapping[str, float]
+from .bands import L1C_BANDS, resolve_bands
+from .products import Offset, linear, offsets_per_band
+from .raster_files import is_stac_item
+from .rasters import Raster, open_raster
 
 
 @dataclass(eq=False)
@@ -157,11 +155,11 @@ class _Given(NamedTuple):
 
 
 def _open(image: Any, name: str, given: _Given, longest_side: int | None) -> Chip:
-    if isinstance(image, str | os.PathLike | bytes | bytearray | Mapping):
+    if isinstance(image, str | os.PathLike | bytes | bytearray) or is_stac_item(image):
         name = str(image) if isinstance(image, str | os.PathLike) else name
         by_file = isinstance(given.mask, str | os.PathLike | bytes)
-        image = _read(image, name, given if by_file else given._replace(mask=None), longest_side)
-        given = given._replace(band_names=None, offset=None, mask=None if by_file else given.mask)
+        image = _read(image, given if by_file else given._replace(mask=None), longest_side)
+        given = given._replace(band_names=None, nodata=None, offset=None, mask=None if by_file else given.mask)
     if hasattr(image, "pixels") and hasattr(image, "valid"):
         return _from_raster(image, name, given)
     if hasattr(image, "dims") and hasattr(image, "coords"):
@@ -169,24 +167,21 @@ def _open(image: Any, name: str, given: _Given, longest_side: int | None) -> Chi
     return _from_array(image, name, given)
 
 
-def _read(source: Any, name: str, given: _Given, longest_side: int | None) -> Any:
+def _read(source: Any, given: _Given, longest_side: int | None) -> Raster:
     """Read the bands in use, and B10, as a `Raster`."""
 
-    def read(reader: Any) -> Any:
+    wanted = dict.fromkeys([*(band for band in given.expected if band != "mean"), "B10"])
+    with open_raster(
+        source,
+        list(wanted),
+        mask=given.mask,
+        offset=given.offset,
+        band_names=given.band_names,
+        nodata=given.nodata,
+        skip_missing=True,
+    ) as reader:
         shrink = max(1.0, max(reader.height, reader.width) / (longest_side or math.inf))
         return reader.read(out_shape=(max(1, round(reader.height / shrink)), max(1, round(reader.width / shrink))))
-
-    offset = given.offset
-    with open_raster(source, mask=given.mask, offset=offset, band_names=given.band_names) as reader:
-        found = reader.bands or ()
-        wanted = [band for band in found if band in given.expected or band == "B10"]
-        if len(wanted) in (0, len(found)):
-            return read(reader)
-    if offset is not None:
-        by_name = dict(zip(found, _offset_per_band(name, offset, found)))
-        offset = [by_name[band] for band in wanted]
-    with open_raster(source, wanted, mask=given.mask, offset=offset, band_names=given.band_names) as reader:
-        return read(reader)
 
 
 def _from_raster(raster: Any, name: str, given: _Given) -> Chip:
@@ -246,7 +241,7 @@ def _from_array(image: Any, name: str, given: _Given) -> Chip:
             raise ValueError(f"{name}: expected a mask of {tuple(pixels.shape[1:])} pixels, found {tuple(mask.shape)}.")
         chip.valid = mask.reshape(pixels.shape[1:]).to(pixels.device).bool()
     if given.offset is not None:
-        chip.offsets = _offset_per_band(name, given.offset, bands)
+        chip.offsets = offsets_per_band(name, given.offset, bands)
         if any(chip.offsets):
             chip.offset = torch.tensor(chip.offsets, dtype=torch.float32, device=pixels.device)
     return chip
@@ -266,13 +261,3 @@ def _assume_bands(name: str, count: int, expected: Sequence[str]) -> tuple[tuple
         f"{name}: {count} unnamed bands may be any: expected {len(own)} ({' '.join(own)}) or the 13 of an L1C product. "
         "Pass `band_names=` with the names of the input's bands, in their order."
     )
-
-
-def _offset_per_band(name: str, offset: Offset, bands: Sequence[str]) -> tuple[float, ...]:
-    if isinstance(offset, Mapping):
-        by_name = {resolve_band(band): value for band, value in offset.items()}
-        offset = [by_name.get(band, 0.0) for band in bands]
-    values = np.asarray(offset, dtype=np.float64)
-    if values.ndim > 1 or values.size not in (1, len(bands)) or not np.isfinite(values).all():
-        raise ValueError(f"{name}: expected one offset, or one for each of {' '.join(bands)}, found {offset!r}.")
-    return tuple(np.broadcast_to(values, len(bands)).tolist())

@@ -18,7 +18,6 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,16 +26,15 @@ from .raster_files import OpenFile
 
 try:
     from affine import Affine
+    from rasterio.crs import CRS
     from rasterio.enums import ColorInterp, MaskFlags, Resampling
+    from rasterio.io import DatasetReader
     from rasterio.vrt import WarpedVRT
     from rasterio.windows import Window
 except ImportError:
     # `open_raster` says what is missing.
     pass
 
-if TYPE_CHECKING:
-    from rasterio.crs import CRS
-    from rasterio.io import DatasetReader
 
 METRES_PER_DEGREE = 111_320
 USUAL_SAMPLING = (5, 20)

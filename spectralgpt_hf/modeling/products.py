@@ -289,7 +289,7 @@ def _list_folder(path: str) -> tuple[list[str], bytes | None]:
         return _list_folder(str(inner[0]))
     root = folder.resolve()
     metadata = _find_metadata(root)
-    patterns = ("GRANULE/*/IMG_DATA/*", "GRANULE/*/IMG_DATA/R?0m/*") if metadata else ("*",)
+    patterns: tuple[str, ...] = ("GRANULE/*/IMG_DATA/*", "GRANULE/*/IMG_DATA/R?0m/*") if metadata else ("*",)
     if not metadata and _INSIDE_SAFE.search(str(root)):
         metadata = next(filter(None, map(_find_metadata, root.parents[:4])), None)
         patterns = ("*", "R?0m/*", "IMG_DATA/*", "IMG_DATA/R?0m/*", "*/IMG_DATA/*", "*/IMG_DATA/R?0m/*")

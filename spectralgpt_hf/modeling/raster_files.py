@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 
@@ -50,12 +50,10 @@ try:
     import rasterio
     from rasterio.enums import ColorInterp, Interleaving
     from rasterio.env import getenv, hasenv
-    from rasterio.io import MemoryFile
+    from rasterio.io import DatasetReader, MemoryFile
 except ImportError:
     rasterio = None
 
-if TYPE_CHECKING:
-    from rasterio.io import DatasetReader
 
 # From this size on a file must be large enough for what it declares: no image is compressed better.
 CHECKED_BYTES = 2**28

@@ -17,19 +17,16 @@ import glob
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 
 try:
     import rasterio
-except ImportError:
-    rasterio = None
-
-if TYPE_CHECKING:
     from affine import Affine
     from rasterio.crs import CRS
+except ImportError:
+    rasterio = None
 
 
 def write_raster(

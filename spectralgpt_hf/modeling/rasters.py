@@ -21,9 +21,9 @@ import os
 import re
 import warnings
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -38,12 +38,11 @@ from .untrusted import Budget
 try:
     import rasterio
     from affine import Affine
+    from rasterio.crs import CRS
     from rasterio.windows import Window
 except ImportError:
     rasterio = None
 
-if TYPE_CHECKING:
-    from rasterio.crs import CRS
 
 __all__ = ["MAX_READ_BYTES", "SCL_EXCLUDED", "Raster", "RasterReader", "open_raster", "read_raster", "write_raster"]
 

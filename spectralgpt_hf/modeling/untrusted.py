@@ -23,18 +23,16 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 
 try:
     import rasterio
+    from rasterio.io import DatasetReader
 except ImportError:
     rasterio = None
 
-if TYPE_CHECKING:
-    from rasterio.io import DatasetReader
 
 # TIFF and BigTIFF in both byte orders, JPEG 2000 in its container and as a bare code stream.
 DRIVERS = {
@@ -131,15 +129,16 @@ def refuse_references(dataset: "DatasetReader", name: str) -> None:
     # PROJ opens the grids of a datum shift by name.
     grids = dataset.crs is not None and "grids=" in dataset.crs.to_wkt()
     if domains or grids:
-        where = f"metadata ({', '.join(domains)})" if domains else "reference system"
-        raise ValueError(f"{name}: its {where} name other files, which bytes may not: pass a file without them.")
+        where = f"metadata ({', '.join(domains)}) name" if domains else "reference system names"
+        raise ValueError(f"{name}: its {where} other files, which bytes may not: pass a file without them.")
 
 
 def restrict_gdal(drivers: tuple[str, ...] = ("GTiff", "COG", "JP2OpenJPEG", "MEM")) -> None:
     """Leave GDAL the drivers named, without network and without side files, in this process and its children.
 
     A process that serves strangers calls this before anything in it opens a raster, because GDAL registers its drivers
-    once. It sets environment variables, so that processes started later inherit it.
+    once. It sets environment variables, so that processes started later inherit it. GDAL registers its VRT driver again
+    as soon as it resamples: what keeps VRTs out of bytes is that `open_raster` opens these with one driver.
 
     Args:
         drivers: Names of the drivers that stay.
