@@ -327,9 +327,8 @@ def test_a_process_that_serves_keeps_two_formats_and_no_network(tmp_path, canary
         rasterio.shutil.copy(dataset, tmp_path / "a.vrt", driver="VRT")
     command = [sys.executable, "-c", RESTRICTED, plain, tmp_path / "a.vrt", canary.url.split("/")[2]]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert result.stdout.splitlines() == ["['COG', 'GTiff', 'JP2OpenJPEG', 'MEM']", "(1, 16, 16)", "refused"], (
-        result.stderr
-    )
+    expected = ["['COG', 'GTiff', 'JP2OpenJPEG', 'MEM']", "(1, 16, 16)", "refused"]
+    assert result.stdout.splitlines() == expected, result.stderr
     assert not canary.touched()
 
 
