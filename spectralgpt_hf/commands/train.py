@@ -3,6 +3,8 @@
 All three go the same way: options, samples, model, training, scores, card. `training/` holds what differs.
 """
 
+import warnings
+
 from transformers import set_seed
 
 from ..hub.finetuned_cards import finish
@@ -11,6 +13,7 @@ from ..training.finetuning import FineTuner
 from ..training.models import build_model, build_processor
 from ..training.options import FineTuningOptions, Task
 from ..training.samples import class_weights, load_samples
+from ..training.summary import describe_data, find_problems
 
 
 def main(task: Task) -> None:
@@ -20,6 +23,10 @@ def main(task: Task) -> None:
 
     samples = load_samples(task, options, build_processor(options, task))
     train = samples["train"]
+    if options.process_index == 0:
+        print(describe_data(samples))
+    if options.dry_run:
+        return
     weights = class_weights(options.class_weights, train)
     model = build_model(task, options, train.class_names, weights, train.problem_type)
 
@@ -31,4 +38,8 @@ def main(task: Task) -> None:
 
     # Only now is the test split looked at.
     scores = {split: tuner.score(samples[split]) for split in samples if split != "train"}
-    finish(tuner, task, samples, scores)
+    losses = [record["loss"] for record in tuner.state.log_history if "loss" in record]
+    problems = find_problems(scores, losses)
+    for problem in problems:
+        warnings.warn(problem, stacklevel=2)
+    finish(tuner, task, samples, scores, problems)

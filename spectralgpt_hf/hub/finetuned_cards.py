@@ -1,6 +1,6 @@
 """What goes with a fine-tuned checkpoint: scores, pictures, and a card that people and the Hub can read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +34,21 @@ SETTINGS = (
 )
 
 
-def finish(tuner: FineTuner, task: str, samples: Mapping[str, Samples], scores: Mapping[str, Any]) -> None:
+def finish(
+    tuner: FineTuner,
+    task: str,
+    samples: Mapping[str, Samples],
+    scores: Mapping[str, Any],
+    problems: Sequence[str] = (),
+) -> None:
     """Write `<output_dir>/model`: the checkpoint, `metrics.json`, pictures and a card; publish it if asked to.
 
     Args:
-        tuner: After training.
-        task: Its name.
-        samples: Of each split.
-        scores: Of each split that was scored, from `tuner.score`.
+        tuner: Tuner after training.
+        task: Name of the task.
+        samples: Samples of each split.
+        scores: Scores of each split that was scored, from `tuner.score`.
+        problems: What says that the run has not learnt, in whole sentences.
     """
     options, folder = tuner.options, tuner.options.model_dir
     metrics = {
@@ -49,6 +56,7 @@ def finish(tuner: FineTuner, task: str, samples: Mapping[str, Samples], scores: 
         "dataset": options.dataset,
         "base_model": public_name(options.model_name_or_path),
         "settings": {name: getattr(options, name) for name in SETTINGS if getattr(options, name)},
+        "problems": list(problems),
         **scores,
     }
     for split in scores:
@@ -107,7 +115,7 @@ def _training(metrics: Mapping[str, Any]) -> str:
 
 
 def _results(folder: Path, metrics: Mapping[str, Any]) -> str:
-    lines = ["", "## Scores", ""]
+    lines = ["", "## Scores", "", *(f"**{problem}**\n" for problem in metrics.get("problems", ()))]
     for split in ("validation", "test"):
         if split not in metrics:
             continue

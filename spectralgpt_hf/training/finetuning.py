@@ -176,6 +176,7 @@ class FineTuner(Trainer):
         return {
             "samples": len(samples),
             "units": self.scores.units,
+            "class_names": samples.class_names,
             "loss": loss,
             "scores": self.scores.compute(),
             "intervals_95": bootstrap_intervals(self.scores, self.options.bootstrap_resamples, self.options.seed),

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+import yaml
 from transformers import TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -28,13 +29,17 @@ class FineTuningOptions(TrainingArguments):
     validation_split: str = option("validation", "Chooses the checkpoint and stops early; `none` for neither.")
     test_split: str = option("test", "Scored once, at the end; `none` for not at all.")
     train_share: float = option(1.0, "Share of the training split to learn from, drawn with `data_seed`.")
-    class_names: list[str] | None = option(None, "Classes of a folder's maps, in the order of their codes 0, 1, ...")
-    ignored_codes: list[int] | None = option(None, "Codes of a folder's maps that mean no class; 255 by default.")
-    band_names: list[str] | None = option(None, "Bands of the files, in order, where these do not say them.")
-    images: str = option("images", "Folder of a folder's images, or a pattern.")
-    before: str = option("before", "The same for the first date.")
-    after: str = option("after", "The same for the second date.")
-    masks: str = option("masks", "The same for maps.")
+    classes: str | None = option(
+        None, "Codes and names of the classes of own maps: `1=water,2=trees` or a YAML file; by default those found."
+    )
+    class_names: list[str] | None = option(None, "Names of the classes of own data, where their codes are 0, 1, ...")
+    ignored_codes: list[int] | None = option(None, "Codes of own maps that mean no class; 255 by default.")
+    band_names: list[str] | None = option(None, "Band names of own files, in order, where these do not name them.")
+    images: str | None = option(None, "Folder of own images, or a pattern; found by default.")
+    before: str | None = option(None, "Folder of own images of the first date, or a pattern; found by default.")
+    after: str | None = option(None, "Folder of own images of the second date, or a pattern; found by default.")
+    masks: str | None = option(None, "Folder of own maps, or a pattern; found by default.")
+    dry_run: bool = option(False, "Whether to stop after the summary of the data, before training.")
     crop_stride: int | None = option(None, "Distance between the crops of a scene in pixels.")
     offset: float | None = option(
         None, "Number added to the digital numbers in place of what the files state, such as -1000 (baseline 04.00)."
@@ -109,9 +114,34 @@ class FineTuningOptions(TrainingArguments):
             raise ValueError("`freeze_encoder` and `lora_rank` exclude each other.")
         if self.early_stopping_patience and not self.has_validation:
             raise ValueError("Early stopping needs a `validation_split`.")
+        if self.classes is not None and self.class_names is not None:
+            raise ValueError("`classes` and `class_names` exclude each other: both name the classes.")
         if self.resume_from_checkpoint == "last":
             folder = self.output_dir or "."
             self.resume_from_checkpoint = get_last_checkpoint(folder) if Path(folder).is_dir() else None
+
+    @property
+    def class_codes(self) -> dict[int, str] | None:
+        """Names of the classes by their codes, or None where neither `classes` nor `class_names` gives them.
+
+        Raises:
+            ValueError: If `classes` is no mapping of whole numbers.
+            FileNotFoundError: If it names a file that does not exist.
+        """
+        if self.classes is None:
+            names, ignored = self.class_names or [], self.ignored_codes or []
+            return {code: name for code, name in enumerate(names) if code not in ignored} or None
+        text = self.classes
+        if "=" in text:
+            found = dict(pair.split("=", 1) for pair in text.split(",") if "=" in pair)
+        elif Path(text).is_file():
+            found = yaml.safe_load(Path(text).read_text())
+        else:
+            raise FileNotFoundError(f"`classes`: expected `1=water,2=trees` or a YAML file, found no file {text!r}.")
+        try:
+            return {int(code): str(name) for code, name in found.items()}
+        except (AttributeError, ValueError) as error:
+            raise ValueError(f"`classes`: expected names by code such as `1=water`, found {found!r}.") from error
 
     @property
     def model_dir(self) -> Path:

@@ -304,18 +304,18 @@ def class_weights(kind: str, samples: Samples) -> list[float] | None:
     if kind not in ("balanced", "change"):
         weights = [float(weight) for weight in kind.split(",")]
     elif kind == "change":
-        change = _label_shares(samples)[-1]
+        change = label_shares(samples)[-1]
         weights = [20 * change, 2 * (1 - change)]
     else:
-        inverse = [1 / share if share else 0.0 for share in _label_shares(samples)]
+        inverse = [1 / share if share else 0.0 for share in label_shares(samples)]
         weights = [number * weight / sum(inverse) for weight in inverse]
     if len(weights) != number:
         raise ValueError(f"`class_weights` must be {number} numbers, one for each class, got {kind!r}.")
     return weights
 
 
-def _label_shares(samples: Samples) -> list[float]:
-    """Return the share of each class among the labels of a dataset. Maps are all read."""
+def label_shares(samples: Samples) -> list[float]:
+    """Return the share of each class among the labels of samples. Maps are all read."""
     counts = torch.zeros(len(samples.class_names), dtype=torch.float64)
     column = next(name for name in ("segmentation_map", "label", "labels") if name in samples.dataset.features)
     for row in tqdm(samples.dataset.select_columns(column), desc="Counting labels", disable=None):
@@ -333,10 +333,10 @@ def _read_rows(task: Task, options: FineTuningOptions, split: str, stride: int |
     if name == "folder" and task == "classification":
         return load_image_folder(root, split, band_names=options.band_names, class_names=options.class_names)
     if name == "folder" and task == "segmentation":
-        maps = _maps(options, options.class_names, stride)
+        maps = _maps(options, options.class_codes, stride)
         return load_image_masks(root, split, images=options.images, **maps)
     if name == "folder":
-        maps = _maps(options, options.class_names or OSCD_CLASSES, stride)
+        maps = _maps(options, options.class_codes or dict(enumerate(OSCD_CLASSES)), stride)
         return load_change_pairs(root, split, before=options.before, after=options.after, **maps)
     arguments: dict[str, Any] = {}
     if name == "oscd":
@@ -355,13 +355,10 @@ def _labelled_shards(folder: str, split: str) -> datasets.Dataset:
     return dataset
 
 
-def _maps(options: FineTuningOptions, names: Sequence[str] | None, stride: int | None) -> dict[str, Any]:
-    if not names:
-        raise ValueError("`class_names` must list the classes of the maps, in the order of their codes 0, 1, ...")
-    ignored = [IGNORE_INDEX] if options.ignored_codes is None else options.ignored_codes
+def _maps(options: FineTuningOptions, classes: Mapping[int, str] | None, stride: int | None) -> dict[str, Any]:
     return {
-        "classes": {code: name for code, name in enumerate(names) if code not in ignored},
-        "ignore": ignored,
+        "classes": classes,
+        "ignore": [IGNORE_INDEX] if options.ignored_codes is None else options.ignored_codes,
         "masks": options.masks,
         "band_names": options.band_names,
         "size": options.image_size,

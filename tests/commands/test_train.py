@@ -21,8 +21,10 @@ from spectralgpt_hf.assets import CHECKPOINT
 from spectralgpt_hf.inference.checkpoints import load_model
 from spectralgpt_hf.inference.prediction import predict_scene
 from spectralgpt_hf.modeling.rasters import read_raster
+from spectralgpt_hf.training.arguments import parse_options
 from spectralgpt_hf.training.finetuning import FineTuner
 from spectralgpt_hf.training.models import SPECTRALGPT
+from spectralgpt_hf.training.options import FineTuningOptions
 from tests.commands.labelled import CLASSES, write_classes, write_maps, write_pair
 from tests.hub.test_publish import hub  # noqa: F401
 
@@ -342,6 +344,20 @@ def test_a_frozen_encoder_keeps_its_weights(classes, tmp_path):
     after = SpectralGPTForImageClassification.from_pretrained(tmp_path / "model")
     for name, parameter in before.spectralgpt.named_parameters():
         assert torch.equal(parameter, after.get_parameter(f"spectralgpt.{name}"))
+
+
+def test_a_dry_run_describes_own_folders_and_stops_before_training(maps, tmp_path, capsys):
+    classes = ",".join(f"{code}={name}" for code, name in enumerate(CLASSES))
+    with pytest.raises(FileNotFoundError, match=r"metrics\.json"):
+        run("segmentation", tmp_path, maps, dry_run=True, classes=classes)
+    printed = capsys.readouterr().out
+    assert "bands of the files: B1 B2" in printed
+    assert "water" in printed.split("classes of the training split")[1]
+
+
+def test_options_are_accepted_with_dashes_too():
+    argv = ["--config-name", "tiny", "--image-size", "64", "--output_dir", "x", "--use-cpu"]
+    assert parse_options(FineTuningOptions, argv).image_size == 64
 
 
 def test_options_that_exclude_each_other_are_named(classes, tmp_path):

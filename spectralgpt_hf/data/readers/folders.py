@@ -1,22 +1,25 @@
 """Data of one's own: a folder per class, images with maps, pairs of dates with maps of change.
 
-Each may have a folder for each split. What has none is held out of the rest, always in the same way for a seed: 10 % of
-the samples for validation and 10 % for test where there are no such folders at all, 10 % of `train` for validation
-where only that is missing. Samples are whole files: crops of one scene never end in two splits.
+Each may have a folder for each split, or a column `split` in `table.csv` (see `layouts`). What has none is held out of
+the rest, always in the same way for a seed: 10 % of the samples, at least one, for validation and as much for test
+where there are no splits at all, 10 % of `train` for validation where only that is missing. Samples are whole files, or
+all files of one `site` of the table: crops of one scene never end in two splits.
 """
 
-import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 from datasets import ClassLabel, Dataset
 
 from ...modeling.bands import resolve_bands
 from ...modeling.geometry import IGNORE_INDEX
-from ...modeling.rasters import open_raster
-from .columns import MultispectralImage, SegmentationMap
-from .common import SPLITS, PathLike, build_dataset, class_number, find_folder, hold_out, split_name
+from ...modeling.rasters import open_raster, read_raster
+from .columns import MultispectralImage, SegmentationMap, declared_nodata
+from .common import SPLITS, PathLike, build_dataset, class_number, hold_out, split_name
+from .layouts import SUFFIXES, TableRow, find_base, list_images, match_roles, name_of, read_table
 from .scene_crops import Scene, build_scene_dataset
 
 
@@ -57,8 +60,9 @@ def load_image_folder(
     numbers = {name: number for number, name in enumerate(names)}
 
     def list_samples(folder: Path) -> dict[str, tuple[str, int]]:
-        files = ((child.name, file) for child in sorted(folder.iterdir()) if child.is_dir() for file in _images(child))
-        return {_key(file, folder): (str(file), class_number(name, numbers, file)) for name, file in files}
+        children = (child for child in sorted(folder.iterdir()) if child.is_dir())
+        files = ((child.name, file) for child in children for file in list_images(child))
+        return {name_of(file, folder): (str(file), class_number(name, numbers, file)) for name, file in files}
 
     samples = _select(base, parts, split, seed, list_samples)
     paths, labels = [path for path, _ in samples.values()], [label for _, label in samples.values()]
@@ -70,9 +74,9 @@ def load_image_masks(
     root: PathLike,
     split: str = "train",
     *,
-    classes: Sequence[str] | Mapping[int, str],
-    images: str = "images",
-    masks: str = "masks",
+    classes: Sequence[str] | Mapping[int, str] | None = None,
+    images: str | None = None,
+    masks: str | None = None,
     band_names: Sequence[str] | None = None,
     ignore: Collection[int] = (IGNORE_INDEX,),
     size: int | None = None,
@@ -86,9 +90,10 @@ def load_image_masks(
     Args:
         root: Any ancestor of the two folders, or of the splits' folders.
         split: As in `load_image_folder`.
-        classes: Names of the classes; with the values that the maps store, where these are not 0, 1, 2, ...
-        images: Folder of the images, or a pattern such as `pre_*.tif`. Files of one sample have the same name; where
-            each pattern matches one file only, names may differ.
+        classes: Names of the classes; with the values that the maps store, where these are not 0, 1, 2, ... By default
+            the values found in the maps, which are then the names.
+        images: Folder of the images, or a pattern such as `pre_*.tif`. By default found, see `layouts`. Files of one
+            sample have the same name; where there is one image only, names may differ.
         masks: Folder of the maps, or a pattern.
         band_names: As in `load_image_folder`.
         ignore: Values of the maps that mean no class.
@@ -99,7 +104,8 @@ def load_image_masks(
         FileNotFoundError: If a folder is missing, or an image or a map has no counterpart.
         ValueError: If `split` is unknown, there is no image, its bands have no names, or a map has another size.
     """
-    return _load_scenes(root, split, [images], masks, band_names, _map_type(classes, ignore), size, stride, seed)
+    roles = {"images": images, "masks": masks}
+    return _load_scenes(root, split, roles, band_names, classes, ignore, size, stride, seed)
 
 
 def load_change_pairs(
@@ -107,9 +113,9 @@ def load_change_pairs(
     split: str = "train",
     *,
     classes: Sequence[str] | Mapping[int, str] = ("no change", "change"),
-    before: str = "before",
-    after: str = "after",
-    masks: str = "masks",
+    before: str | None = None,
+    after: str | None = None,
+    masks: str | None = None,
     band_names: Sequence[str] | None = None,
     ignore: Collection[int] = (IGNORE_INDEX,),
     size: int | None = None,
@@ -121,31 +127,46 @@ def load_change_pairs(
     Rows hold what `build_scene_dataset` says, for two dates. Arguments and errors are those of `load_image_masks`; maps
     that store change as 255 need `classes={0: "no change", 255: "change"}, ignore=()`.
     """
-    return _load_scenes(root, split, [before, after], masks, band_names, _map_type(classes, ignore), size, stride, seed)
-
-
-_SUFFIXES = (".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg", ".npy", ".img", ".vrt")
+    roles = {"before": before, "after": after, "masks": masks}
+    return _load_scenes(root, split, roles, band_names, classes, ignore, size, stride, seed)
 
 
 def _load_scenes(
     root: PathLike,
     split: str,
-    images: list[str],
-    masks: str,
+    roles: Mapping[str, str | None],
     band_names: Sequence[str] | None,
-    map_type: SegmentationMap,
+    classes: Sequence[str] | Mapping[int, str] | None,
+    ignore: Collection[int],
     size: int | None,
     stride: int | None,
     seed: int,
 ) -> Dataset:
-    aliases = itertools.chain(*SPLITS.values())
-    base = find_folder(root, images[0], *(f"{alias}/{images[0]}" for alias in aliases))
-
-    patterns = [*images, masks]
-    samples = _select(base, _split_folders(base), split, seed, lambda folder: _match(folder, patterns))
-    scenes = [Scene(name, tuple(map(str, files[:-1])), str(files[-1])) for name, files in samples.items()]
+    base = find_base(root, roles)
+    parts, table = _split_folders(base), read_table(base)
+    samples = _select(base, parts, split, seed, lambda folder: match_roles(folder, roles), table)
+    if classes is None:
+        every = samples if split == "all" else _select(base, parts, "all", seed, lambda f: match_roles(f, roles), table)
+        classes = {code: str(code) for code in _codes(tuple(str(files[-1]) for files in every.values()), tuple(ignore))}
+    rows = {name: table.get(str(files[0].relative_to(base)), TableRow()) for name, files in samples.items()}
+    scenes = [
+        Scene(name, tuple(map(str, files[:-1])), str(files[-1]), row.site, row.offset, row.nodata)
+        for (name, files), row in zip(samples.items(), rows.values())
+    ]
     image = _image_type(base, [scene.images[0] for scene in scenes], band_names)
-    return build_scene_dataset(base, scenes, image, map_type, size, stride)
+    return build_scene_dataset(base, scenes, image, _map_type(classes, ignore), size, stride)
+
+
+@lru_cache(maxsize=8)
+def _codes(maps: tuple[str, ...], ignore: tuple[int, ...]) -> list[int]:
+    """Return the values that maps store, without those that mean no class."""
+    found: set[int] = set()
+    for path in maps:
+        found |= set(np.unique(read_raster(path, resolution=None).pixels).tolist()) - {declared_nodata(path)}
+    codes = sorted(int(code) for code in found - set(ignore))
+    if len(codes) >= IGNORE_INDEX:
+        raise ValueError(f"{maps[0]}: expected maps of fewer than {IGNORE_INDEX} classes, found {len(codes)} values.")
+    return codes
 
 
 def _split_folders(base: Path) -> dict[str, Path]:
@@ -154,9 +175,14 @@ def _split_folders(base: Path) -> dict[str, Path]:
 
 
 def _select(
-    base: Path, parts: Mapping[str, Path], split: str, seed: int, list_samples: Callable[[Path], dict[str, T]]
+    base: Path,
+    parts: Mapping[str, Path],
+    split: str,
+    seed: int,
+    list_samples: Callable[[Path], dict[str, T]],
+    table: Mapping[str, TableRow] | None = None,
 ) -> dict[str, T]:
-    """Return the samples of a split, by name, from its folder or by holding out."""
+    """Return the samples of a split, by name, from its folder, by the table, or by holding out."""
     wanted = split_name(split)
     if wanted is None:
         raise ValueError(f"Expected `split` to be train, validation, test or all, got {split!r}.")
@@ -169,50 +195,34 @@ def _select(
     if parts and (wanted == "test" or "train" not in parts):
         raise FileNotFoundError(f"{base}: expected a folder {wanted} beside {', '.join(map(str, parts))}, found none.")
     pool = list_samples(parts["train"] if parts else base)
-    test = set() if parts else hold_out(list(pool), HELD_OUT_SHARE, seed)
-    validation = hold_out(list(pool), HELD_OUT_SHARE * (1 if parts else 2), seed) - test
-    held_out = {"validation": validation, "test": test, "train": pool.keys() - validation - test}[wanted]
-    return {name: sample for name, sample in pool.items() if name in held_out}
+    stated = {} if parts else {name: _stated_split(base, name, sample, table or {}) for name, sample in pool.items()}
+    if any(stated.values()):
+        return {name: pool[name] for name, found in stated.items() if found == wanted}
+    sites = {name: _site(base, name, sample, table or {}) for name, sample in pool.items()}
+    names = sorted(set(sites.values()))
+    # A few files are enough for three splits, of one file each at least.
+    share = max(HELD_OUT_SHARE, 1 / len(names)) if len(names) > 2 else HELD_OUT_SHARE
+    test = set() if parts else hold_out(names, share, seed)
+    validation = hold_out(names, share * (1 if parts else 2), seed) - test
+    held_out = {"validation": validation, "test": test, "train": set(names) - validation - test}[wanted]
+    return {name: sample for name, sample in pool.items() if sites[name] in held_out}
 
 
-def _match(folder: Path, patterns: Sequence[str]) -> dict[str, list[Path]]:
-    """Return the files of each sample, one for each pattern, by the name that they share."""
-    matches = [_files(folder, pattern) for pattern in patterns]
-    if all(len(files) == 1 for files in matches):
-        return {next(iter(matches[0])): [next(iter(files.values())) for files in matches]}
-    for files, pattern in zip(matches, patterns):
-        for other, other_pattern in zip(matches, patterns):
-            alone = sorted(files.keys() - other.keys())
-            if alone:
-                raise FileNotFoundError(
-                    f"{files[alone[0]]}: expected a file of this name in {folder / other_pattern} too, found none "
-                    f"(and {len(alone) - 1} more in {pattern})."
-                )
-    return {name: [files[name] for files in matches] for name in matches[0]}
+def _stated_split(base: Path, name: str, sample: object, table: Mapping[str, TableRow]) -> str | None:
+    """Return the split that the table states, or a folder of the sample's name such as `images/train/a.tif`."""
+    row = table.get(str(sample[0].relative_to(base))) if isinstance(sample, list) else None
+    return row.split if row and row.split else split_name(name.split("/")[0]) if "/" in name else None
 
 
-def _files(folder: Path, pattern: str) -> dict[str, Path]:
-    inner = folder / pattern
-    if inner.is_dir():
-        return {_key(file, inner): file for file in _images(inner)}
-    files = [file for file in sorted(folder.glob(pattern)) if file.is_file()]
-    if not files:
-        raise FileNotFoundError(f"{inner}: no such folder, and no file that matches.")
-    return {file.stem: file for file in files}
-
-
-def _images(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("[!.]*") if file.suffix.lower() in _SUFFIXES and file.is_file())
-
-
-def _key(file: Path, folder: Path) -> str:
-    return file.relative_to(folder).with_suffix("").as_posix()
+def _site(base: Path, name: str, sample: object, table: Mapping[str, TableRow]) -> str:
+    row = table.get(str(sample[0].relative_to(base))) if isinstance(sample, list) else None
+    return row.site if row and row.site else name
 
 
 def _image_type(base: Path, paths: Sequence[str], band_names: Sequence[str] | None) -> MultispectralImage:
     """Take the bands' names from the caller, else those of the first file, which then every file must hold."""
     if not paths:
-        raise ValueError(f"{base}: expected images of this split ({', '.join(_SUFFIXES)}), found none.")
+        raise ValueError(f"{base}: expected images of this split ({', '.join(SUFFIXES)}), found none.")
     if band_names is not None:
         names = list(resolve_bands(band_names))
         return MultispectralImage(names, band_names=names)

@@ -1,0 +1,163 @@
+"""How the files of one's own folders belong together: which are images, which maps, and what a table says of them.
+
+The role of a file is told by its folder (`images/`, `masks/`), or by a word at the start or the end of its name
+(`a_mask.tif`, `pre_2019.tif`). Files of one sample share the rest of their name. A `table.csv` beside them may state
+for each image, by the column `path`: `split`, `site`, `offset` and `nodata`.
+"""
+
+import csv
+import itertools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .common import SPLITS, PathLike, find_folder, split_name
+
+
+SUFFIXES = (".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg", ".npy", ".img", ".vrt")
+
+ROLE_WORDS = {
+    "images": ("images", "image", "imgs", "img", "s2", "sentinel2", "sentinel_2", "l2a", "l1c"),
+    "masks": ("masks", "mask", "labels", "label", "annotations", "lulc", "cm", "gt"),
+    "before": ("before", "pre"),
+    "after": ("after", "post"),
+}
+"""What folders and names call the files of each role, in lower case."""
+
+_COLUMNS = ("path", "split", "site", "offset", "nodata")
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """What `table.csv` states of an image; None where it states nothing.
+
+    Attributes:
+        split: "train", "validation" or "test".
+        site: Location on Earth, which must not be in two splits.
+        offset: Added to the digital numbers in place of what the file states.
+        nodata: Stored value that means no data.
+    """
+
+    split: str | None = None
+    site: str | None = None
+    offset: float | None = None
+    nodata: float | None = None
+
+
+def read_table(base: Path) -> dict[str, TableRow]:
+    """Read `table.csv` of a folder by the images' paths relative to it; nothing where there is no table.
+
+    Raises:
+        ValueError: If it has another column, an unknown split or a value that is no number.
+    """
+    path = base / "table.csv"
+    if not path.is_file():
+        return {}
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        columns = reader.fieldnames or ()
+        if "path" not in columns or not set(columns) <= set(_COLUMNS):
+            raise ValueError(
+                f"{path}: expected the columns path and some of {', '.join(_COLUMNS[1:])}, found {columns}."
+            )
+        rows = list(reader)
+    table = {}
+    for line, row in enumerate(rows, start=2):
+        split = split_name(row["split"]) if row.get("split") else None
+        try:
+            offset, nodata = (float(row[name]) if row.get(name) else None for name in ("offset", "nodata"))
+        except ValueError as error:
+            raise ValueError(f"{path}, line {line}: expected numbers for offset and nodata ({error}).") from error
+        if row.get("split") and split in (None, "all"):
+            raise ValueError(f"{path}, line {line}: expected a split of {', '.join(SPLITS)}, found {row['split']!r}.")
+        table[row["path"]] = TableRow(split, row.get("site") or None, offset, nodata)
+    return table
+
+
+def find_base(root: PathLike, roles: Mapping[str, str | None]) -> Path:
+    """Return `root` or the nearest folder below it that holds files of the first role, or folders of splits with them.
+
+    Args:
+        root: Any ancestor.
+        roles: Folder or pattern of the files of each role; None where it is to be found.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    role, pattern = next(iter(roles.items()))
+    aliases = list(itertools.chain(*SPLITS.values()))
+    if pattern is not None:
+        return find_folder(root, pattern, *(f"{alias}/{pattern}" for alias in aliases))
+    words = [variant for word in ROLE_WORDS[role] for variant in (word, word.upper(), word.capitalize())]
+    patterns = [
+        *(f"{word}/" for word in words),
+        *(f"{word}[_-]*.*" for word in words),
+        *(f"*[_-]{word}.*" for word in words),
+    ]
+    if role == "images":  # images need no word where the maps beside them have one
+        patterns += [f"*[_-]{word}.*" for word in ROLE_WORDS["masks"]]
+    return find_folder(root, *patterns, *(f"{alias}/{pattern}" for alias in aliases for pattern in patterns))
+
+
+def match_roles(folder: Path, roles: Mapping[str, str | None]) -> dict[str, list[Path]]:
+    """Return the files of each sample, one for each role, by the name that they share.
+
+    Raises:
+        FileNotFoundError: If a role has no files, or a file has no counterpart.
+        ValueError: If several folders may be meant.
+    """
+    matches = {role: _files(folder, role, pattern, roles) for role, pattern in roles.items()}
+    if all(len(files) == 1 for files in matches.values()):
+        return {next(iter(next(iter(matches.values())))): [next(iter(files.values())) for files in matches.values()]}
+    for (role, files), (other, others) in itertools.permutations(matches.items(), 2):
+        alone = sorted(files.keys() - others.keys())
+        if alone:
+            raise FileNotFoundError(
+                f"{files[alone[0]]}: expected a file of this name in {folder / (roles[other] or other)} too, found "
+                f"none (and {len(alone) - 1} more in {roles[role] or role})."
+            )
+    return {name: [files[name] for files in matches.values()] for name in next(iter(matches.values()))}
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Return the raster files of a folder and those below it, sorted."""
+    return sorted(file for file in folder.rglob("[!.]*") if file.suffix.lower() in SUFFIXES and file.is_file())
+
+
+def name_of(file: Path, folder: Path) -> str:
+    """Return the path of a file relative to a folder, without the extension."""
+    return file.relative_to(folder).with_suffix("").as_posix()
+
+
+def _files(folder: Path, role: str, pattern: str | None, roles: Mapping[str, str | None]) -> dict[str, Path]:
+    """Return the files of a role by their names without what tells the role."""
+    if pattern is not None:
+        if (folder / pattern).is_dir():
+            return {name_of(file, folder / pattern): file for file in list_images(folder / pattern)}
+        files = {file.stem: file for file in sorted(folder.glob(pattern)) if file.is_file()}
+    else:
+        named = [
+            child for child in sorted(folder.iterdir()) if child.is_dir() and child.name.lower() in ROLE_WORDS[role]
+        ]
+        if len(named) > 1:
+            found = ", ".join(child.name for child in named)
+            raise ValueError(f"{folder}: expected one folder of {role}, found {found}: pass `{role}` to say which.")
+        if named:
+            return {name_of(file, named[0]): file for file in list_images(named[0])}
+        rasters = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in SUFFIXES and file.is_file()]
+        files = {name: file for file in rasters if (name := _without_word(file.stem, role)) is not None}
+        if role == "images":
+            others = [other for other in roles if other != role]
+            plain = (file for file in rasters if all(_without_word(file.stem, other) is None for other in others))
+            files = files or {file.stem: file for file in plain}
+    if not files:
+        raise FileNotFoundError(f"{folder / (pattern or role)}: no such folder, and no file that matches.")
+    return files
+
+
+def _without_word(stem: str, role: str) -> str | None:
+    """Return a name without the word that tells its role, or None where it has no such word."""
+    words = "|".join(ROLE_WORDS[role])
+    found = re.fullmatch(rf"(?:{words})[_-](.+)|(.+)[_-](?:{words})", stem, re.IGNORECASE)
+    return found and (found[1] or found[2])

@@ -1,0 +1,58 @@
+"""What a fine-tuning run works on, in words before it starts, and what went wrong, in words after it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .samples import Samples, label_shares
+
+
+COUNTED = 5000
+"""Up to how many samples the shares of classes are counted for the summary: all of their maps are read."""
+
+
+def describe_data(samples: Mapping[str, Samples]) -> str:
+    """Describe the samples of each split: number, bands, size, radiometry, and classes with their shares."""
+    train = samples["train"]
+    row = train.row(0)
+    image = train.dataset.features["pixels"]
+    processor = train.processor
+    lines = [
+        f"{name}: {len(part)} samples of {len(set(part.scenes))} "
+        f"{'scenes' if part.dense else 'images'}, such as {part.scenes[0]}"
+        for name, part in samples.items()
+    ]
+    lines.append(f"bands of the files: {' '.join(row['bands'])}; of the model: {' '.join(processor.bands)}")
+    shape = "x".join(map(str, row["pixels"].shape[1:]))
+    lines.append(f"first sample: {row['id']}, {shape} px, values {row['pixels'].min():g} to {row['pixels'].max():g}")
+    for name in ("offset", "nodata"):
+        given = getattr(image, name, None)
+        lines.append(f"{name}: {'as each file or the table states' if given is None else f'{given:g} for all files'}")
+    scope = "of each image" if processor.statistics_scope == "image" else "measured once for a scene or given"
+    lines.append(f"normalisation: {processor.normalization}, limits {scope}")
+    if not train.multi_label and len(train) <= COUNTED:
+        shares = zip(train.class_names, label_shares(train))
+        lines.append("classes of the training split: " + ", ".join(f"{name} {share:.1%}" for name, share in shares))
+    return "\n".join(lines)
+
+
+def find_problems(scores: Mapping[str, Mapping[str, Any]], losses: Sequence[float]) -> list[str]:
+    """Return what says that a run has not learnt, in whole sentences; nothing where all looks well.
+
+    Args:
+        scores: Scores of each split, from `FineTuner.score`.
+        losses: Losses of training, as logged.
+    """
+    problems = []
+    if not all(map(math.isfinite, [*losses, *(found["loss"] for found in scores.values())])):
+        problems.append("A loss is not finite: lower the learning rate, and check the data for extreme values.")
+    for split, found in scores.items():
+        matrix = found.get("confusion_matrix", [])
+        predicted = [name for name, column in zip(found.get("class_names", []), zip(*matrix)) if sum(column)]
+        present = sum(any(row) for row in matrix)
+        if len(predicted) == 1 and present > 1:
+            problems.append(
+                f"All predictions on the {split} split are {predicted[0]!r}, although it holds {present} classes: the "
+                "model has not learnt. Train longer, lower the learning rate, or set `class_weights` to balanced."
+            )
+    return problems

@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+
+from spectralgpt_hf.data import load_change_pairs, load_image_masks
+from spectralgpt_hf.data.readers.layouts import read_table
+
+from ..files import UTM, numbered_bands, write_image
+
+
+RGB = ["B4", "B3", "B2"]
+
+
+def write_pairs(root, image, mask, names="abc", value=1):
+    for name in names:
+        write_image(root / image.format(name), numbered_bands(3, 16), **UTM)
+        write_image(root / mask.format(name), np.full((16, 16), value, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("images/{}.tif", "masks/{}.png"),
+        ("deep/below/Images/{}.tif", "deep/below/Labels/{}.tif"),
+        ("L2A/{}.tif", "LULC/{}.tif"),
+        ("{}.tif", "{}_mask.tif"),
+        ("image_{}.tif", "label_{}.png"),
+    ],
+)
+def test_images_and_maps_are_found_by_their_folders_or_names(image, mask, tmp_path):
+    write_pairs(tmp_path, image, mask)
+    rows = load_image_masks(tmp_path, "all", band_names=RGB)
+    assert rows["id"][:] == ["a", "b", "c"]
+    assert rows.features["segmentation_map"].names == ["1"]
+    assert (rows[0]["segmentation_map"] == 0).all()
+
+
+def test_splits_are_found_above_and_below_the_folders_of_images_and_maps(tmp_path):
+    write_pairs(tmp_path / "above", "train/images/{}.tif", "train/masks/{}.png", "abcd")
+    write_pairs(tmp_path / "above", "test/images/{}.tif", "test/masks/{}.png", "ef")
+    write_pairs(tmp_path / "below", "images/train/{}.tif", "masks/train/{}.png", "abcd")
+    write_pairs(tmp_path / "below", "images/test/{}.tif", "masks/test/{}.png", "ef")
+    assert load_image_masks(tmp_path / "above", "test", band_names=RGB)["id"][:] == ["e", "f"]
+    assert load_image_masks(tmp_path / "below", "test", band_names=RGB)["id"][:] == ["test/e", "test/f"]
+
+
+def test_three_files_are_enough_for_three_splits(tmp_path):
+    write_pairs(tmp_path, "images/{}.tif", "masks/{}.png")
+    splits = [load_image_masks(tmp_path, split, band_names=RGB)["id"][:] for split in ("train", "validation", "test")]
+    assert [len(ids) for ids in splits] == [1, 1, 1]
+    assert set().union(*splits) == {"a", "b", "c"}
+
+
+def test_dates_and_their_map_may_lie_in_one_folder_with_words_for_each(tmp_path):
+    for name in ("pre_2018", "post_2019"):
+        write_image(tmp_path / f"{name}.tif", numbered_bands(3, 16), **UTM)
+    write_image(tmp_path / "mask_thresholded.tif", np.zeros((16, 16), np.uint8))
+    (row,) = load_change_pairs(tmp_path, "all", band_names=RGB)
+    assert row["pixels"].shape == row["pixels_after"].shape == (3, 16, 16)
+
+
+def test_classes_are_the_codes_of_all_maps_but_those_that_mean_no_class(tmp_path):
+    write_pairs(tmp_path, "images/{}.tif", "masks/{}.tif", "ab", value=7)
+    write_pairs(tmp_path, "images/{}.tif", "masks/{}.tif", "c", value=3)
+    labels = np.full((16, 16), 9, np.uint8)
+    labels[0, 0] = 255
+    write_image(tmp_path / "masks" / "d.tif", labels, nodata=9)
+    write_image(tmp_path / "images" / "d.tif", numbered_bands(3, 16), **UTM)
+    rows = load_image_masks(tmp_path, "train", band_names=RGB)
+    assert rows.features["segmentation_map"].names == ["3", "7"]
+    every = load_image_masks(tmp_path, "all", band_names=RGB)
+    assert (every[3]["segmentation_map"] == 255).all()
+
+
+def test_a_table_states_split_site_offset_and_nodata_of_each_image(tmp_path):
+    write_pairs(tmp_path, "images/{}.tif", "masks/{}.png", "abcd")
+    lines = [
+        "path,split,site,offset,nodata",
+        "images/a.tif,train,x,-1000,",
+        "images/b.tif,val,,,",
+        "images/c.tif,test,,,",
+    ]
+    (tmp_path / "table.csv").write_text("\n".join([*lines, "images/d.tif,train,,,5"]))
+    train = load_image_masks(tmp_path, "train", band_names=RGB)
+    assert (train["id"][:], train["site"][:]) == (["a", "d"], ["x", "d"])
+    np.testing.assert_array_equal(train[0]["pixels"], numbered_bands(3, 16) - 1000.0)
+    assert load_image_masks(tmp_path, "validation", band_names=RGB)["id"][:] == ["b"]
+    (tmp_path / "table.csv").write_text("path,split\na,x\n")
+    with pytest.raises(ValueError, match=r"table\.csv, line 2: expected a split of train, validation, test, found 'x'"):
+        read_table(tmp_path)
+    (tmp_path / "table.csv").write_text("file\na\n")
+    with pytest.raises(ValueError, match=r"table\.csv: expected the columns path and some of split"):
+        read_table(tmp_path)
+
+
+def test_files_of_one_site_are_held_out_together(tmp_path):
+    write_pairs(tmp_path, "images/{}.tif", "masks/{}.png", "abcdef")
+    rows = [f"images/{name}.tif,{site}" for name, site in zip("abcdef", "xxyyzz")]
+    (tmp_path / "table.csv").write_text("\n".join(["path,site", *rows]))
+    sites = [
+        set(load_image_masks(tmp_path, split, band_names=RGB)["site"]) for split in ("train", "validation", "test")
+    ]
+    assert [len(found) for found in sites] == [1, 1, 1]
+    assert len(set.union(*sites)) == 3
+
+
+def test_what_may_mean_several_folders_is_refused(tmp_path):
+    for folder in ("L1C", "L2A"):
+        write_pairs(tmp_path, folder + "/{}.tif", "masks/{}.png")
+    with pytest.raises(ValueError, match="one folder of images, found L1C, L2A: pass `images`"):
+        load_image_masks(tmp_path, "all", band_names=RGB)
+    assert len(load_image_masks(tmp_path, "all", images="L2A", band_names=RGB)) == 3

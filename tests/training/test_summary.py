@@ -1,0 +1,29 @@
+import numpy as np
+
+from spectralgpt_hf import SpectralGPTImageProcessor
+from spectralgpt_hf.data.readers.folders import load_image_masks
+from spectralgpt_hf.modeling.bands import L2A_BANDS
+from spectralgpt_hf.training.samples import Samples
+from spectralgpt_hf.training.summary import describe_data, find_problems
+from tests.data.files import write_image
+
+
+def test_the_summary_states_files_bands_classes_and_their_shares(tmp_path):
+    labels = np.full((16, 16), 2, np.uint8)
+    labels[:4] = 5
+    write_image(tmp_path / "images" / "a.tif", np.full((12, 16, 16), 700, np.uint16))
+    write_image(tmp_path / "masks" / "a.png", labels)
+    rows = load_image_masks(tmp_path, "all", band_names=L2A_BANDS)
+    text = describe_data({"train": Samples(rows, SpectralGPTImageProcessor(normalization="percentile"))})
+    assert "train: 1 samples of 1 scenes" in text
+    assert "values 700 to 700" in text
+    assert "2 75.0%, 5 25.0%" in text
+
+
+def test_predictions_of_one_class_and_losses_that_are_not_finite_are_said():
+    scores = {"loss": 1.0, "class_names": ["water", "land"], "confusion_matrix": [[4, 0], [6, 0]]}
+    (problem,) = find_problems({"test": scores}, [1.0])
+    assert problem.startswith("All predictions on the test split are 'water', although it holds 2 classes")
+    assert find_problems({"test": scores | {"confusion_matrix": [[4, 0], [5, 1]]}}, [1.0]) == []
+    assert find_problems({"test": scores | {"confusion_matrix": [[4, 0], [0, 0]]}}, [1.0]) == []
+    assert "not finite" in find_problems({}, [float("nan")])[0]
