@@ -17,6 +17,7 @@ from ..modeling.modeling_spectralgpt import (
     SpectralGPTForChangeDetection,
     SpectralGPTForPreTraining,
     SpectralGPTForSemanticSegmentation,
+    SpectralGPTModel,
     SpectralGPTPreTrainedModel,
 )
 from .original_checkpoint import OriginalCheckpoint
@@ -28,7 +29,12 @@ logger = logging.getLogger(__name__)
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 ARCHITECTURES: dict[str, type[SpectralGPTPreTrainedModel]] = {
     architecture.__name__: architecture
-    for architecture in (SpectralGPTForPreTraining, SpectralGPTForSemanticSegmentation, SpectralGPTForChangeDetection)
+    for architecture in (
+        SpectralGPTForPreTraining,
+        SpectralGPTForSemanticSegmentation,
+        SpectralGPTForChangeDetection,
+        SpectralGPTModel,
+    )
 }
 
 
@@ -72,6 +78,8 @@ def infer_architecture(
 ) -> tuple[type[SpectralGPTPreTrainedModel], SpectralGPTConfig]:
     """Find the class and the configuration of an original checkpoint.
 
+    A file with neither a pretraining decoder nor a dense head is taken for an encoder (`SpectralGPTModel`).
+
     Args:
         original: The checkpoint. A released one is known by the name of its file.
         overrides: Attributes of the configuration that the caller knows; `architectures=[name]` chooses the class.
@@ -97,9 +105,7 @@ def infer_architecture(
         bare_pair = not original.nested and sizes["num_labels"] == 2
         name = (SpectralGPTForChangeDetection if bare_pair else SpectralGPTForSemanticSegmentation).__name__
     else:
-        raise ValueError(
-            f"{original.name} has neither a pretraining decoder (`decoder_*`) nor a dense head (`cls_seg.*`)."
-        )
+        name = SpectralGPTModel.__name__
     name = overrides.get("architectures", [name])[0]
     if name not in ARCHITECTURES:
         raise ValueError(f"`architectures` must be one of {', '.join(ARCHITECTURES)}, got {name!r}.")

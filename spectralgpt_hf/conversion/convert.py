@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,15 @@ import torch
 from safetensors.torch import save_file
 
 from ..assets import find_checkpoint
-from ..files import atomic_path, digest
+from ..files import atomic_path, digest, locked
 from ..hub.cards import card_for
 from ..hub.endpoint import ENDPOINT_FILES
 from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
-from ..modeling.modeling_spectralgpt import SpectralGPTForChangeDetection
+from ..modeling.modeling_spectralgpt import SpectralGPTForChangeDetection, SpectralGPTModel
 from .architecture import check_tensors, infer_architecture, saved_architecture
 from .original_checkpoint import OriginalCheckpoint, fetch, is_url, read_original
-from .state_dict import our_name, to_original, to_ours
+from .state_dict import ENCODER, our_name, to_original, to_ours
 
 
 logger = logging.getLogger(__name__)
@@ -44,13 +45,15 @@ def convert_checkpoint(
     SHA-256, and for each tensor both names and the shape.
 
     Args:
-        source: Path or URL of a `.pth` file of pretraining, segmentation or change detection, or of a `.safetensors`
-            file with the original's names. `#sha256=...` at the end of a URL is checked.
+        source: Path or URL of a `.pth` file of pretraining, segmentation, change detection, or of an encoder (from
+            which `SpectralGPTModel` is made, and other tensors are left over), or of a `.safetensors` file with the
+            original's names. `#sha256=...` at the end of a URL is checked.
         output_dir: The folder to write; it must not exist, or be empty. It appears complete or not at all.
         dtype: "float32", "float16" or "bfloat16"; by default that of the checkpoint.
         config_overrides: Attributes of `SpectralGPTConfig` that the shapes do not tell: `num_attention_heads` and
             `decoder_num_attention_heads` where no preset has the width, `bands` where they are not the usual ones,
-            `architectures=["SpectralGPTForSemanticSegmentation"]` for two classes in a bare state dict.
+            `architectures=["SpectralGPTForSemanticSegmentation"]` for two classes in a bare state dict,
+            `architectures=["SpectralGPTModel"]` for the encoder of any file.
 
     Returns:
         `output_dir`.
@@ -60,31 +63,39 @@ def convert_checkpoint(
             override is unknown, or the folder is not empty.
         FileNotFoundError: If there is no `source`.
         ConnectionError: If the download fails.
+        OSError: If the folder cannot be written, or another process writes it.
     """
     output_dir = Path(output_dir)
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise ValueError(f"Expected a new or an empty folder to write to, found files in {output_dir}.")
     target_dtype = _resolve_dtype(dtype)
-
+    _expect_new(output_dir)
     path = fetch(source)
     original = read_original(path)
     architecture, config = infer_architecture(original, config_overrides)
     with torch.device("meta"):
         model = architecture(config)  # names and shapes only
+    left_over: list[str] = []
+    if architecture is SpectralGPTModel:
+        expected = to_original(model.state_dict(), config)
+        left_over = [name for name in original.state_dict if name not in expected]
+        original = replace(original, state_dict={n: t for n, t in original.state_dict.items() if n in expected})
     check_tensors(original, model)
-    record = _describe(source, path, original, architecture.__name__, target_dtype)
+    drop = ENCODER if architecture is SpectralGPTModel else ""
+    record = _describe(source, path, original, architecture.__name__, target_dtype, left_over, drop)
     if target_dtype is None:
         tensors = original.state_dict  # memory-mapped still
         _check_dtype(original)
     else:
+        names = list(original.state_dict)
         del original
-        tensors = _cast(path, target_dtype)
-    model.load_state_dict(to_ours(tensors), assign=True)
+        tensors = _cast(path, names, target_dtype)
+    ours = to_ours(_without_aliases(tensors))
+    model.load_state_dict({name.removeprefix(drop): tensor for name, tensor in ours.items()}, assign=True)
     processor = SpectralGPTImageProcessor(
         bands=config.bands or (), patch_size=config.patch_size, spectral_patch_size=config.spectral_patch_size
     )
 
-    with atomic_path(output_dir) as folder:
+    with locked(output_dir), atomic_path(output_dir) as folder:
+        _expect_new(output_dir)  # another process may have written it meanwhile
         folder.mkdir()
         model.save_pretrained(folder, max_shard_size=MAX_SHARD_SIZE)
         processor.save_pretrained(folder)
@@ -92,7 +103,9 @@ def convert_checkpoint(
         (folder / "README.md").write_text(card_for(model.config, record), encoding="utf-8")
         for name, content in ENDPOINT_FILES.items():
             (folder / name).write_bytes(content)
-    logger.info("%s: %d tensors converted, nothing left over, written to %s", path, len(record["tensors"]), output_dir)
+    if left_over:
+        logger.warning("%s: %d tensors are not the encoder's and were left over: see %s", path, len(left_over), RECORD)
+    logger.info("%s: %d tensors converted, written to %s", path, len(record["tensors"]), output_dir)
     return output_dir
 
 
@@ -138,6 +151,11 @@ def restore_checkpoint(
     return output_file
 
 
+def _expect_new(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"Expected a new or an empty folder to write to, found files in {folder}.")
+
+
 def _resolve_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     if dtype is None:
         return None
@@ -153,12 +171,25 @@ def _check_dtype(original: OriginalCheckpoint) -> None:
         raise ValueError(f"{original.name} mixes {', '.join(found)}: choose one with `dtype`.")
 
 
-def _cast(path: Path, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """Return the tensors of a checkpoint in `dtype`; `ValueError` if it cannot hold a value."""
+def _without_aliases(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copy tensors that share memory with another one or are a view: safetensors stores every tensor by itself."""
+    seen: set[int] = set()
+    separate: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() in seen or not tensor.is_contiguous():
+            tensor = tensor.clone(memory_format=torch.contiguous_format)
+        seen.add(storage.data_ptr())
+        separate[name] = tensor
+    return separate
+
+
+def _cast(path: Path, names: list[str], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Return the named tensors of a checkpoint in `dtype`; `ValueError` if it cannot hold a value."""
     tensors: dict[str, torch.Tensor] = {}
     for part in range(CAST_PARTS):
         mapped = read_original(path).state_dict  # anew: pages once read count as memory until the file is closed
-        for name in list(mapped)[part::CAST_PARTS]:
+        for name in names[part::CAST_PARTS]:
             tensors[name] = mapped[name].to(dtype)
             if not tensors[name].isfinite().all():
                 raise ValueError(
@@ -173,8 +204,13 @@ def _describe(
     original: OriginalCheckpoint,
     architecture: str,
     dtype: torch.dtype | None,
+    left_over: list[str],
+    drop: str,
 ) -> dict[str, Any]:
-    """Return what `conversion.json` says: of a local source only the name, since the folder may be published."""
+    """Return what `conversion.json` says: of a local source only the name, since the folder may be published.
+
+    Our names are without `drop`, which `SpectralGPTModel` does not have before the encoder's names.
+    """
     url = urlsplit(str(source))
     source_dtype = next(iter(original.state_dict.values())).dtype
     return {
@@ -188,9 +224,13 @@ def _describe(
         "layout": {"nested": original.nested, "prefix": original.prefix},
         "dtype": {"source": _dtype_name(source_dtype), "written": _dtype_name(dtype or source_dtype)},
         "left_behind": list(original.others),
-        "left_over": [],
+        "left_over": left_over,
         "tensors": [
-            {"original": f"{original.prefix}{name}", "ours": our_name(name), "shape": list(tensor.shape)}
+            {
+                "original": f"{original.prefix}{name}",
+                "ours": our_name(name).removeprefix(drop),
+                "shape": list(tensor.shape),
+            }
             for name, tensor in original.state_dict.items()
         ],
     }

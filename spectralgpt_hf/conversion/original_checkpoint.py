@@ -24,7 +24,12 @@ from ..files import digest, locked, move_into_place
 
 logger = logging.getLogger(__name__)
 
-_SEVERAL_GPUS = "module."  # what the original's names begin with when it trained on several GPUs
+# Where files keep the state dict, and what all its names may begin with: after training on several GPUs, and by
+# `torch.compile`.
+_KEYS = ("model", "state_dict")
+_WRAPPERS = ("module.", "_orig_mod.")
+# Frameworks that put a head of their own on the encoder keep it under this name.
+_ENCODER = "encoder."
 _AS_IT_IS = {"Accept-Encoding": "identity"}  # sizes and ranges count the bytes of the file
 
 
@@ -33,11 +38,11 @@ class OriginalCheckpoint:
     """What an original file holds.
 
     Attributes:
-        name: The file's.
+        name: Name of the file.
         state_dict: Tensors by original name, without the prefix; memory-mapped.
-        prefix: "module." if every name had it, else "".
-        nested: Whether the state dict lay under the key "model".
-        others: The keys beside it ("optimizer", "epoch", ...), which a conversion leaves behind.
+        prefix: What all names of the original's tensors began with: "module.", "_orig_mod.", "encoder.", or "".
+        nested: Whether the state dict was stored under the key "model" or "state_dict".
+        others: The keys beside that ("optimizer", "epoch", ...), which a conversion leaves behind.
     """
 
     name: str
@@ -119,20 +124,27 @@ def read_original(path: Path) -> OriginalCheckpoint:
         ValueError: If the file is no checkpoint, holds anything but tensors and plain values, or is laid out otherwise.
     """
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
-    nested = isinstance(content, dict) and "model" in content
-    state_dict = content["model"] if nested else content
+    key = next((key for key in _KEYS if isinstance(content, dict) and key in content), None)
+    state_dict = content[key] if key else content
     if not isinstance(state_dict, Mapping) or not state_dict:
-        raise ValueError(f'{path}: expected a state dict, bare or under "model", found {_describe(state_dict)}.')
+        raise ValueError(
+            f'{path}: expected a state dict, bare or under "model" or "state_dict", found {_describe(state_dict)}.'
+        )
     for name, tensor in state_dict.items():
         if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
             raise ValueError(f"{path}: expected tensors by name, found {_describe(tensor)} under {name!r}.")
-    prefix = _SEVERAL_GPUS if all(name.startswith(_SEVERAL_GPUS) for name in state_dict) else ""
+    prefix = ""
+    while wrapper := next((w for w in _WRAPPERS if all(name.startswith(prefix + w) for name in state_dict)), None):
+        prefix += wrapper
+    if f"{prefix}{_ENCODER}patch_embed.proj.weight" in state_dict:
+        prefix += _ENCODER
     return OriginalCheckpoint(
         name=path.name,
+        # A name without the prefix, beside an encoder, is of another framework's head: it keeps its own name.
         state_dict={name.removeprefix(prefix): tensor for name, tensor in state_dict.items()},
         prefix=prefix,
-        nested=nested,
-        others=tuple(str(key) for key in content if key != "model") if nested else (),
+        nested=key is not None,
+        others=tuple(str(other) for other in content if other != key) if key else (),
     )
 
 

@@ -54,6 +54,8 @@ NAMES: tuple[tuple[str, str], ...] = (
     *_DENSE_HEAD,
 )
 
+# What the names of the encoder begin with in every class but `SpectralGPTModel`.
+ENCODER = "spectralgpt."
 _PATCH_WEIGHT = "patch_embed.proj.weight"
 
 
@@ -86,7 +88,7 @@ def our_name(name: str) -> str:
 
 def original_name(name: str) -> str:
     """Return the original's name of our tensor `name`; `ValueError` if it has none."""
-    return _translate(name, _TO_ORIGINAL, "The original SpectralGPT has no counterpart of")
+    return _translate(name.removeprefix(ENCODER), _TO_ORIGINAL, "The original SpectralGPT has no counterpart of")
 
 
 def _pattern(name: str) -> re.Pattern[str]:
@@ -94,7 +96,8 @@ def _pattern(name: str) -> re.Pattern[str]:
 
 
 _TO_OURS = [(_pattern(original), ours) for original, ours in NAMES]
-_TO_ORIGINAL = [(_pattern(ours), original) for original, ours in NAMES]
+# `SpectralGPTModel` alone has no prefix before the encoder's names.
+_TO_ORIGINAL = [(_pattern(ours.removeprefix(ENCODER)), original) for original, ours in NAMES]
 
 
 def _translate(name: str, table: list[tuple[re.Pattern[str], str]], refusal: str) -> str:

@@ -44,6 +44,9 @@ def verify_conversion(source: str | PathLike[str], checkpoint: str | PathLike[st
             decoder_heads = config.decoder_num_attention_heads
             _, expected = reference.pretrain(state, image, noise, heads, decoder_heads, config.mask_ratio)
             found = model(image, noise=noise).logits
+        case "SpectralGPTModel":
+            expected = reference.layer_norm(state, "norm", reference.encode(state, image, heads))
+            found = model(image).last_hidden_state
         case "SpectralGPTForSemanticSegmentation":
             expected = reference.segment(state, image, heads)
             found = model(image).logits

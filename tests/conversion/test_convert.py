@@ -8,7 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from spectralgpt_hf import SpectralGPTConfig, SpectralGPTForPreTraining, SpectralGPTImageProcessor, SpectralGPTModel
+from spectralgpt_hf import (
+    SpectralGPTConfig,
+    SpectralGPTForImageClassification,
+    SpectralGPTForPreTraining,
+    SpectralGPTImageProcessor,
+    SpectralGPTModel,
+)
 from spectralgpt_hf.conversion import convert, convert_checkpoint, restore_checkpoint, verify_conversion
 from spectralgpt_hf.conversion.architecture import infer_architecture
 from spectralgpt_hf.conversion.original_checkpoint import OriginalCheckpoint, digest, read_original
@@ -280,9 +286,9 @@ def test_a_network_trained_here_is_written_in_the_original_layout(toy, tmp_path)
 
 
 def test_what_the_original_cannot_hold_is_refused(toy, tmp_path):
-    SpectralGPTModel.from_pretrained(toy).save_pretrained(tmp_path / "encoder")
-    with pytest.raises(ValueError, match="no layout for SpectralGPTModel"):
-        restore_checkpoint(tmp_path / "encoder", tmp_path / "back.pth")
+    SpectralGPTForImageClassification.from_pretrained(toy).save_pretrained(tmp_path / "classifier")
+    with pytest.raises(ValueError, match="no layout for SpectralGPTForImageClassification"):
+        restore_checkpoint(tmp_path / "classifier", tmp_path / "back.pth")
     with pytest.raises(ValueError, match="new file ending with"):
         restore_checkpoint(toy, tmp_path / "back.bin")
 
@@ -342,3 +348,126 @@ def test_plain_safetensors_without_the_originals_names_are_refused(toy, tmp_path
     save_file(load_file(toy / "model.safetensors"), ours)
     with pytest.raises(ValueError, match=r"expected a `patch_embed\.proj\.weight`"):
         convert_checkpoint(ours, tmp_path / "out", **TOY_HEADS)
+
+
+# Encoders alone
+
+
+def encoder_tensors() -> dict[str, torch.Tensor]:
+    others = ("decoder", "mask_token")
+    return {name: tensor for name, tensor in toy_tensors().items() if not name.startswith(others)}
+
+
+HEAD = {"head.weight": torch.ones(10, 48), "head.bias": torch.ones(10)}
+ENCODERS = {
+    "bare": (encoder_tensors(), []),
+    "under state_dict": ({"state_dict": encoder_tensors(), "epoch": 3}, []),
+    "compiled": ({"model": {f"module._orig_mod.{name}": t for name, t in encoder_tensors().items()}}, []),
+    "fine-tuned": ({"model": {**encoder_tensors(), **HEAD}}, list(HEAD)),
+    "of another framework": (
+        {
+            "model": {
+                **{f"encoder.{name}": t for name, t in encoder_tensors().items()},
+                "decoder.conv.bias": HEAD["head.bias"],
+            }
+        },
+        ["decoder.conv.bias"],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_an_encoder_alone_becomes_the_model_without_a_head(toy, tmp_path, kind):
+    content, left_over = ENCODERS[kind]
+    source = save(tmp_path / "encoder.pth", content)
+    folder = convert_checkpoint(source, tmp_path / "out", num_attention_heads=4, decoder_num_attention_heads=4)
+    assert SpectralGPTConfig.from_pretrained(folder).architectures == ["SpectralGPTModel"]
+    record = json.loads((folder / "conversion.json").read_text())
+    assert record["left_over"] == left_over
+    image = parity.random_input(100, 2, 12, 32, 32)
+    with torch.no_grad():
+        found, expected = (SpectralGPTModel.from_pretrained(path).eval()(image) for path in (folder, toy))
+    assert torch.equal(found.last_hidden_state, expected.last_hidden_state)
+    assert verify_conversion(source, folder) < 1e-5
+    restored = read_original(restore_checkpoint(folder, tmp_path / "back.pth"))
+    assert all(torch.equal(restored.state_dict[name], tensor) for name, tensor in encoder_tensors().items())
+
+
+def test_the_encoder_of_a_pretraining_file_can_be_taken_alone(tmp_path):
+    folder = convert_checkpoint(
+        TOY, tmp_path / "out", **TOY_HEADS, architectures=["SpectralGPTModel"], dtype="bfloat16"
+    )
+    tensors = load_file(folder / "model.safetensors")
+    assert len(tensors) == len(encoder_tensors())
+    record = json.loads((folder / "conversion.json").read_text())
+    assert {entry["ours"] for entry in record["tensors"]} == tensors.keys()
+    assert len(record["left_over"]) == len(toy_tensors()) - len(tensors)
+
+
+def test_an_encoder_that_lacks_a_tensor_is_refused_by_name(tmp_path):
+    tensors = {name: tensor for name, tensor in encoder_tensors().items() if name != "norm.bias"}
+    with pytest.raises(ValueError, match=r"norm\.bias: missing"):
+        convert_checkpoint(save(tmp_path / "e.pth", tensors), tmp_path / "out", **TOY_HEADS)
+
+
+@pytest.mark.parametrize("dtype", [None, "float32"])
+def test_tensors_that_share_memory_are_written_apart(tmp_path, dtype):
+    tensors = toy_tensors()
+    tensors["blocks.1.norm1.bias"] = tensors["blocks.0.norm1.bias"]
+    tensors["blocks.0.attn.q.weight"] = tensors["blocks.0.attn.q.weight"].T.contiguous().T
+    folder = convert_checkpoint(save(tmp_path / "shared.pth", tensors), tmp_path / "out", **TOY_HEADS, dtype=dtype)
+    written = SpectralGPTForPreTraining.from_pretrained(folder).state_dict()
+    restored = to_original(written, SpectralGPTConfig.from_pretrained(folder))
+    assert all(torch.equal(restored[name], tensor) for name, tensor in tensors.items())
+
+
+# What can happen to a process that converts
+
+CONVERT = """
+import sys
+from spectralgpt_hf.conversion import convert_checkpoint
+from spectralgpt_hf.modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
+{setup}
+convert_checkpoint(*sys.argv[1:], num_attention_heads=4, decoder_num_attention_heads=4)
+"""
+# Weights are written before the processor: at this point the folder is half there.
+KILL = "SpectralGPTImageProcessor.save_pretrained = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)"
+WAIT = "SpectralGPTImageProcessor.save_pretrained = lambda *_, **__: (print(flush=True), time.sleep(600))"
+# The limit on the size of files acts as a full disk does.
+FULL = "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); signal.signal(signal.SIGXFSZ, signal.SIG_IGN)"
+
+
+def convert_process(setup: str, output: Path) -> subprocess.Popen:
+    code = CONVERT.format(setup=f"import os, resource, signal, time\n{setup}")
+    command = [sys.executable, "-c", code, str(TOY), str(output)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_killed_conversion_leaves_no_folder_and_the_next_one_cleans_up(tmp_path):
+    with convert_process(KILL, tmp_path / "out") as process:
+        process.communicate()
+    assert process.returncode == -9
+    assert not (tmp_path / "out").exists()
+    assert list(tmp_path.glob(".out.*.part"))
+    convert_checkpoint(TOY, tmp_path / "out", **TOY_HEADS)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_full_disk_ends_in_a_message_that_names_the_folder_and_leaves_nothing(tmp_path):
+    with convert_process(FULL, tmp_path / "out") as process:
+        _, error = process.communicate()
+    last = error.strip().splitlines()[-1]
+    assert last.startswith("OSError: ")
+    assert f"{tmp_path / 'out'}: cannot be written (File too large). Free space there" in last
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_conversions_into_one_folder_do_not_meet(tmp_path):
+    with convert_process(WAIT, tmp_path / "out") as process:
+        try:
+            process.stdout.readline()
+            with pytest.raises(OSError, match=rf"out: process {process.pid} on .* writes it already"):
+                convert_checkpoint(TOY, tmp_path / "out", **TOY_HEADS)
+        finally:
+            process.kill()
+    convert_checkpoint(TOY, tmp_path / "out", **TOY_HEADS)
