@@ -7,6 +7,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -220,3 +221,26 @@ def test_every_module_has_its_test_file_or_the_readme_of_the_tests_says_where_it
     assert elsewhere.keys() - modules.keys() == set(), "tests/README.md names modules that are gone"
     assert [test for tests in elsewhere.values() for test in tests if not (TESTS / test).is_file()] == []
     assert [name for name, tests in elsewhere.items() if not tests] == []
+
+
+def test_the_distribution_holds_every_folder_and_every_file_of_data():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = [PACKAGE, CLI, *FOLDERS]
+    assert sorted(settings["packages"]) == sorted(".".join(folder.relative_to(ROOT).parts) for folder in folders)
+    listed = {
+        path
+        for package, patterns in settings["package-data"].items()
+        for pattern in patterns
+        for path in ROOT.joinpath(*package.split(".")).glob(pattern)
+    }
+    data = {path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert data - listed == set()
+
+
+def test_the_version_is_written_in_one_place():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["project"]["dynamic"] == ["version"]
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "spectralgpt_hf.__version__"}
+    version = re.search(r'^__version__ = "(.+)"$', (PACKAGE / "__init__.py").read_text(), re.MULTILINE)
+    assert version
+    assert f"\nversion: {version[1]}\n" in (ROOT / "CITATION.cff").read_text()
