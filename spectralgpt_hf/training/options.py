@@ -23,12 +23,16 @@ class FineTuningOptions(TrainingArguments):
     """
 
     # Data
-    dataset: str = option("folder", "Name of the reader, see the script; `folder` for data of one's own.")
-    data_dir: str = option(".", "Any ancestor folder of the data.")
-    train_split: str = option("train", "Split, or for some readers a list of samples.")
-    validation_split: str = option("validation", "Chooses the checkpoint and stops early; `none` for neither.")
-    test_split: str = option("test", "Scored once, at the end; `none` for not at all.")
-    train_share: float = option(1.0, "Share of the training split to learn from, drawn with `data_seed`.")
+    dataset: str = option("folder", "Name of the dataset, as the script lists them; `folder` reads data of your own.")
+    data_dir: str = option(".", "Folder that holds the data, directly or further below.")
+    train_split: str = option("train", "Split to learn from; some datasets also take a file that lists samples.")
+    validation_split: str = option(
+        "validation", "Split that chooses the checkpoint and stops training early; `none` leaves both out."
+    )
+    test_split: str = option("test", "Split that is scored once, at the end; `none` leaves the test out.")
+    train_share: float = option(
+        1.0, "Share of the training split to learn from; `data_seed` decides which samples it holds."
+    )
     classes: str | None = option(
         None, "Codes and names of the classes of own maps: `1=water,2=trees` or a YAML file; by default those found."
     )
@@ -39,51 +43,95 @@ class FineTuningOptions(TrainingArguments):
     before: str | None = option(None, "Folder of own images of the first date, or a pattern; found by default.")
     after: str | None = option(None, "Folder of own images of the second date, or a pattern; found by default.")
     masks: str | None = option(None, "Folder of own maps, or a pattern; found by default.")
+    holdout: str = option(
+        "file", "What is held out of own maps without splits: each `file`, or `spatial` blocks of scenes."
+    )
     dry_run: bool = option(False, "Whether to stop after the summary of the data, before training.")
-    crop_stride: int | None = option(None, "Distance between the crops of a scene in pixels.")
+    crop_stride: int | None = option(
+        None, "Distance between the training crops of a scene in pixels; the image size by default."
+    )
     offset: float | None = option(
         None, "Number added to the digital numbers in place of what the files state, such as -1000 (baseline 04.00)."
     )
     nodata: float | None = option(None, "Stored value that means no data, in place of what the files declare.")
-    in_memory: bool = option(False, "Whether to keep small datasets in memory, normalised.")
+    in_memory: bool = option(False, "Whether to keep the normalised samples in memory, which suits small datasets.")
 
     # Model
-    model_name_or_path: str | None = option(None, "SpectralGPT, or another image model as baseline: folder or Hub id.")
-    config_name: str | None = option(None, "For random weights: tiny, base, large, huge, or a transformers model type.")
-    config_overrides: str | None = option(None, "Changed entries of the configuration: `depth=2,width=64`.")
+    model_name_or_path: str | None = option(
+        None, "Folder or Hub name of the pretrained SpectralGPT, or of another image model as a baseline."
+    )
+    config_name: str | None = option(
+        None, "Architecture for random weights: tiny, base, large, huge, or a model type of transformers."
+    )
+    config_overrides: str | None = option(
+        None, "Entries of the configuration to change, such as `decode_hidden_size=32,decode_dropout=0.0`."
+    )
     image_size: int = option(128, "Height and width of the model's input in pixels.")
     bands: list[str] | None = option(None, "Bands of the model's input; those of the checkpoint by default.")
     normalization: str | None = option(None, "minmax, percentile, zscore or sigma_clip; the checkpoint's by default.")
-    statistics_scope: str | None = option(None, "image, or given: measured once as `statistics` says.")
-    statistics: str = option("scene", "What is measured once: each scene (pair), or the training set (dataset).")
-    mean: list[float] | None = option(None, "Of each of the model's bands, for zscore and sigma_clip.")
-    std: list[float] | None = option(None, "The same.")
-    missing_bands: str | None = option(None, "error, nearest, mean or mask.")
-    freeze_encoder: bool = option(False, "Whether only the head learns.")
-    lora_rank: int = option(0, "Rank of what is learnt in place of the encoder's weights (PEFT); 0 for full weights.")
-    drop_path_rate: float = option(0.0, "Stochastic depth of the last layer.")
+    statistics_scope: str | None = option(
+        None, "What limits are measured on: `image`, or `given`, once as `statistics` says (default for maps)."
+    )
+    statistics: str = option(
+        "scene", "What limits are measured once on: each `scene` (or pair of dates), or the training set, `dataset`."
+    )
+    mean: list[float] | None = option(
+        None, "Mean of each of the model's bands in digital numbers, for zscore and sigma_clip."
+    )
+    std: list[float] | None = option(
+        None, "Standard deviation of each of the model's bands, for zscore and sigma_clip."
+    )
+    missing_bands: str | None = option(
+        None, "What stands in for a band that the files lack: error, nearest, mean or mask."
+    )
+    freeze_encoder: bool = option(False, "Whether the encoder keeps its weights, so that only the head learns.")
+    lora_rank: int = option(
+        0, "Rank of the LoRA adapters that learn in place of the encoder's weights; 0 trains all weights."
+    )
+    drop_path_rate: float = option(
+        0.0, "Probability of dropping the last layer; it rises linearly from the first layer (stochastic depth)."
+    )
 
     # Optimisation
-    base_learning_rate: float | None = option(None, "Times the effective batch / 256; replaces `learning_rate`.")
-    layer_decay: float = option(1.0, "Learning rate of a layer over that of the next (SpectralGPT only).")
+    base_learning_rate: float | None = option(
+        None, "Learning rate for a batch of 256, scaled with the effective batch; replaces `learning_rate`."
+    )
+    layer_decay: float = option(
+        1.0, "Learning rate of a layer divided by that of the next one; SpectralGPT only, 1 for equal rates."
+    )
     epoch_decay: float | None = option(
-        None, "Learning rate of an epoch over that of the one before; no other schedule."
+        None, "Learning rate of an epoch divided by that of the epoch before; replaces the schedule."
     )
     warmup_ratio: float | None = option(None, "Share of all steps in which the learning rate rises from 0.")
-    class_weights: str = option("none", "none, balanced, change (the authors' for OSCD), or numbers: `0.4,1.6`.")
-    early_stopping_patience: int = option(0, "Evaluations without a better score before the end; 0 for no limit.")
+    class_weights: str = option(
+        "none", "Weights of the classes in the loss: none, balanced, change (the authors' rule for OSCD), or `0.4,1.6`."
+    )
+    early_stopping_patience: int = option(
+        0, "Number of evaluations without a better score after which training stops; 0 never stops it."
+    )
 
     # Regularisation
-    crop_scale: float | None = option(None, "Smallest share of random crops (classification); no crops without it.")
+    crop_scale: float | None = option(
+        None, "Smallest share of an image that a random crop takes (classification); no random crops by default."
+    )
     symmetries: bool = option(False, "Whether images and maps are flipped and rotated by 90 degrees at random.")
-    mixup: float = option(0.0, "Parameter of the beta distribution; 0 for none (single-label classification).")
-    cutmix: float = option(0.0, "The same.")
-    label_smoothing: float = option(0.0, "Share of a label that all classes get (single-label classification).")
-    random_erasing: float = option(0.0, "Share of the images with an erased box (classification).")
+    mixup: float = option(
+        0.0, "Parameter of mixup's beta distribution; 0 turns mixup off (single-label classification)."
+    )
+    cutmix: float = option(
+        0.0, "Parameter of cutmix's beta distribution; 0 turns cutmix off (single-label classification)."
+    )
+    label_smoothing: float = option(
+        0.0, "Share of a label that is spread over all classes (single-label classification)."
+    )
+    random_erasing: float = option(0.0, "Share of the images of which a box is erased (classification).")
 
     # Scores
-    eval_resize: int | None = option(None, "Resize to this before a centre crop of `image_size` (classification).")
-    bootstrap_resamples: int = option(200, "Of the intervals of the test scores.")
+    eval_resize: int | None = option(
+        None,
+        "Size in pixels to resize to before the centre crop of `image_size` (classification); saved in the processor.",
+    )
+    bootstrap_resamples: int = option(200, "Number of resamples behind the 95 % intervals of the scores.")
 
     def __post_init__(self) -> None:
         # What the data, the collator and the scores rely on.
@@ -145,5 +193,5 @@ class FineTuningOptions(TrainingArguments):
 
     @property
     def model_dir(self) -> Path:
-        """Where the finished model goes, with its processor, scores, pictures and card."""
+        """Folder of the finished model, with its processor, scores, pictures and card."""
         return Path(self.output_dir or ".") / "model"

@@ -363,6 +363,7 @@ def _maps(options: FineTuningOptions, classes: Mapping[int, str] | None, stride:
         "band_names": options.band_names,
         "size": options.image_size,
         "stride": stride,
+        "holdout": options.holdout,
     }
 
 

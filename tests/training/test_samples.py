@@ -225,6 +225,18 @@ def test_an_offset_and_a_nodata_value_replace_what_the_files_state(tmp_path):
     assert np.allclose(np.asarray(with_radiometry(rows, -500.0, None)[0]["pixels"])[:, 9:], stored[:, 9:] - 500)
 
 
+def test_a_nodata_value_reaches_the_reader(tmp_path):
+    write_scenes(tmp_path)
+    rows = load_image_masks(tmp_path, "all", classes=["x", "y"], band_names=BANDS)
+    stored = np.asarray(rows[0]["pixels"])
+    value = int(stored[0, 20, 20])
+    read = np.asarray(with_radiometry(rows, None, value)[0]["pixels"])
+    lacking = (stored == value).any(0)
+    assert lacking[20, 20]
+    assert not read[:, lacking].any()
+    assert np.array_equal(read[:, ~lacking], stored[:, ~lacking])
+
+
 def test_a_site_in_two_splits_is_refused(tmp_path):
     write_scenes(tmp_path)
     rows = load_image_masks(tmp_path, "all", classes=["x", "y"], band_names=BANDS)

@@ -3,13 +3,14 @@
 Each may have a folder for each split, or a column `split` in `table.csv` (see `layouts`). What has none is held out of
 the rest, always in the same way for a seed: 10 % of the samples, at least one, for validation and as much for test
 where there are no splits at all, 10 % of `train` for validation where only that is missing. Samples are whole files, or
-all files of one `site` of the table: crops of one scene never end in two splits.
+all files of one `site` of the table: crops of one scene never end in two splits. With `holdout="spatial"`, square
+blocks of the scenes are held out instead, for a single large image; crops that touch blocks of two splits are left out.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
 from datasets import ClassLabel, Dataset
@@ -24,6 +25,8 @@ from .scene_crops import Scene, build_scene_dataset
 
 
 HELD_OUT_SHARE = 0.1
+
+Holdout: TypeAlias = Literal["file", "spatial"]
 
 T = TypeVar("T")
 
@@ -45,7 +48,7 @@ def load_image_folder(
         split: "train", "validation", "test" or "all"; see the module for splits without a folder.
         band_names: Names of the files' bands, in order, where the files do not say them.
         class_names: The classes, in the order of their numbers. Defaults to the names of the folders, alphabetically.
-        seed: Of the samples held out.
+        seed: Seed of what is held out.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -81,6 +84,7 @@ def load_image_masks(
     ignore: Collection[int] = (IGNORE_INDEX,),
     size: int | None = None,
     stride: int | None = None,
+    holdout: Holdout = "file",
     seed: int = 0,
 ) -> Dataset:
     """List images and maps of classes of the same name: `<root>/[<split>/]images/<name>.tif`, `masks/<name>.png`.
@@ -98,14 +102,15 @@ def load_image_masks(
         band_names: As in `load_image_folder`.
         ignore: Values of the maps that mean no class.
         size, stride: Crops, in pixels, as in `build_scene_dataset`.
-        seed: Of the samples held out.
+        holdout: Whether what has no split is held out by "file" or, of crops, by blocks of each scene ("spatial").
+        seed: Seed of what is held out.
 
     Raises:
         FileNotFoundError: If a folder is missing, or an image or a map has no counterpart.
         ValueError: If `split` is unknown, there is no image, its bands have no names, or a map has another size.
     """
     roles = {"images": images, "masks": masks}
-    return _load_scenes(root, split, roles, band_names, classes, ignore, size, stride, seed)
+    return _load_scenes(root, split, roles, band_names, classes, ignore, size, stride, holdout, seed)
 
 
 def load_change_pairs(
@@ -120,6 +125,7 @@ def load_change_pairs(
     ignore: Collection[int] = (IGNORE_INDEX,),
     size: int | None = None,
     stride: int | None = None,
+    holdout: Holdout = "file",
     seed: int = 0,
 ) -> Dataset:
     """List two dates and the map of change between them: `<root>/[<split>/]{before,after,masks}/<name>.tif`.
@@ -128,7 +134,7 @@ def load_change_pairs(
     that store change as 255 need `classes={0: "no change", 255: "change"}, ignore=()`.
     """
     roles = {"before": before, "after": after, "masks": masks}
-    return _load_scenes(root, split, roles, band_names, classes, ignore, size, stride, seed)
+    return _load_scenes(root, split, roles, band_names, classes, ignore, size, stride, holdout, seed)
 
 
 def _load_scenes(
@@ -140,13 +146,18 @@ def _load_scenes(
     ignore: Collection[int],
     size: int | None,
     stride: int | None,
+    holdout: Holdout,
     seed: int,
 ) -> Dataset:
+    if holdout not in ("file", "spatial") or (holdout == "spatial" and size is None):
+        raise ValueError(f"`holdout` must be 'file' or, for crops of a `size`, 'spatial', got {holdout!r}.")
     base = find_base(root, roles)
     parts, table = _split_folders(base), read_table(base)
-    samples = _select(base, parts, split, seed, lambda folder: match_roles(folder, roles), table)
+    by_block = holdout == "spatial" and split_name(split) in SPLITS
+    files = "all" if by_block else split
+    samples = _select(base, parts, files, seed, lambda folder: match_roles(folder, roles), table)
     if classes is None:
-        every = samples if split == "all" else _select(base, parts, "all", seed, lambda f: match_roles(f, roles), table)
+        every = samples if files == "all" else _select(base, parts, "all", seed, lambda f: match_roles(f, roles), table)
         classes = {code: str(code) for code in _codes(tuple(str(files[-1]) for files in every.values()), tuple(ignore))}
     rows = {name: table.get(str(files[0].relative_to(base)), TableRow()) for name, files in samples.items()}
     scenes = [
@@ -154,7 +165,40 @@ def _load_scenes(
         for (name, files), row in zip(samples.items(), rows.values())
     ]
     image = _image_type(base, [scene.images[0] for scene in scenes], band_names)
-    return build_scene_dataset(base, scenes, image, _map_type(classes, ignore), size, stride)
+    rows = build_scene_dataset(base, scenes, image, _map_type(classes, ignore), size, stride)
+    return _select_blocks(rows, str(split_name(split)), seed) if by_block else rows
+
+
+def _select_blocks(rows: Dataset, split: str, seed: int) -> Dataset:
+    """Return the crops that lie in blocks of one split only. A scene has about eight blocks along its longer side."""
+    windows, scenes = list(rows["window"]), list(rows["scene"])
+    size, longest = windows[0][2], max(left + width for left, _, width, _ in windows)
+    longest = max(longest, *(top + height for _, top, _, height in windows))
+    side = size * max(1, round(longest / (8 * size)))
+    touched = []
+    for scene, (left, top, width, height) in zip(scenes, windows):
+        down, across = (
+            range(top // side, (top + height - 1) // side + 1),
+            range(left // side, (left + width - 1) // side + 1),
+        )
+        touched.append({f"{scene}, block {row} {column}" for row in down for column in across})
+    blocks = sorted(set().union(*touched))
+    if len(blocks) < 3:
+        raise ValueError(f"Expected at least 3 blocks of {side} px to hold some out, found {len(blocks)}.")
+    held_out = _hold_out_splits(blocks, seed)[split]
+    kept = [row for row, found in enumerate(touched) if found <= held_out]
+    if not kept:
+        raise ValueError(f"No crop lies in blocks of {side} px of the split {split!r} only: choose a smaller `size`.")
+    sites = [min(touched[row]) for row in kept]
+    return rows.select(kept).remove_columns("site").add_column("site", sites)
+
+
+def _hold_out_splits(names: Sequence[str], seed: int) -> dict[str, set[str]]:
+    """Share names among the splits: a few of them are enough for three splits, of one name each at least."""
+    share = max(HELD_OUT_SHARE, 1 / len(names)) if len(names) > 2 else HELD_OUT_SHARE
+    test = hold_out(names, share, seed)
+    validation = hold_out(names, 2 * share, seed) - test
+    return {"train": set(names) - validation - test, "validation": validation, "test": test}
 
 
 @lru_cache(maxsize=8)
@@ -200,11 +244,11 @@ def _select(
         return {name: pool[name] for name, found in stated.items() if found == wanted}
     sites = {name: _site(base, name, sample, table or {}) for name, sample in pool.items()}
     names = sorted(set(sites.values()))
-    # A few files are enough for three splits, of one file each at least.
-    share = max(HELD_OUT_SHARE, 1 / len(names)) if len(names) > 2 else HELD_OUT_SHARE
-    test = set() if parts else hold_out(names, share, seed)
-    validation = hold_out(names, share * (1 if parts else 2), seed) - test
-    held_out = {"validation": validation, "test": test, "train": set(names) - validation - test}[wanted]
+    if parts:
+        validation = hold_out(names, max(HELD_OUT_SHARE, 1 / len(names)) if len(names) > 1 else HELD_OUT_SHARE, seed)
+        held_out = {"validation": validation, "train": set(names) - validation}[wanted]
+    else:
+        held_out = _hold_out_splits(names, seed)[wanted]
     return {name: sample for name, sample in pool.items() if sites[name] in held_out}
 
 

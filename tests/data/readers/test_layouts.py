@@ -109,3 +109,22 @@ def test_what_may_mean_several_folders_is_refused(tmp_path):
     with pytest.raises(ValueError, match="one folder of images, found L1C, L2A: pass `images`"):
         load_image_masks(tmp_path, "all", band_names=RGB)
     assert len(load_image_masks(tmp_path, "all", images="L2A", band_names=RGB)) == 3
+
+
+def test_blocks_of_one_large_image_are_held_out(tmp_path):
+    write_image(tmp_path / "images" / "a.tif", numbered_bands(3, 96), **UTM)
+    write_image(tmp_path / "masks" / "a.png", np.ones((96, 96), np.uint8))
+    options = {"band_names": RGB, "size": 8, "stride": 4, "holdout": "spatial"}
+    covered = []
+    for split in ("train", "validation", "test"):
+        rows = load_image_masks(tmp_path, split, **options)
+        covered.append(np.zeros((96, 96), bool))
+        for left, top, width, height in rows["window"]:
+            covered[-1][top : top + height, left : left + width] = True
+    assert not (np.sum(covered, 0) > 1).any()
+    assert np.sum(covered, 0).all()  # crops on the grid of the blocks cover them
+    assert 0.05 < covered[1].mean() < 0.2
+    with pytest.raises(ValueError, match="at least 3 blocks of 96 px"):
+        load_image_masks(tmp_path, "train", **options | {"size": 96})
+    with pytest.raises(ValueError, match="`holdout` must be 'file' or, for crops"):
+        load_image_masks(tmp_path, "train", band_names=RGB, holdout="spatial")
