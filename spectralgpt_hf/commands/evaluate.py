@@ -1,10 +1,17 @@
-"""What pretraining has taught checkpoints, measured on labelled chips: reconstruction and a land-use probe.
+"""What pretraining has taught checkpoints: reconstruction, a land-use probe, and EuroSAT with few labels.
 
     python examples/evaluate_pretraining.py --data chips/ --checkpoints before/ after/ --output scores.json
+    python examples/evaluate_pretraining.py --eurosat EuroSAT/ --checkpoints before/ after/ --output scores.json
 
-`--data` is a folder with `L1C/<chip>.tif`, 13 bands in the order of the product, and `LULC/<chip>.tif`, classes with
-0 for unknown, on the same grid. Chips are normalised as a whole and seen in crops of the model's own size: a chip of
-224 px in four of 128 px, which overlap. Nothing is tuned on the scores.
+EuroSAT (`--eurosat`, an ancestor of its class folders): simple classifiers on frozen features, against the same network
+untrained, statistics of the pixels and their principal components. `index.csv` beside the class folders may say which
+part each image belongs to. Features are chosen by cross-validation on `--train_part`; `--test_part` is scored with
+classifiers trained on the former, with intervals, paired differences, few-shot curves and, with `--finetune_seeds`,
+few-shot fine-tuning of all weights.
+
+Chips (`--data`): a folder with `L1C/<chip>.tif`, 13 bands in the order of the product, and `LULC/<chip>.tif`, classes
+with 0 for unknown, on the same grid. Chips are normalised as a whole and seen in crops of the model's own size: a chip
+of 224 px in four of 128 px, which overlap. Nothing is tuned on the scores.
 
 Reconstruction: most tokens of each crop are masked, with several seeds. Errors are of the masked pixels, in
 reflectance; all crops and seeds of a chip count together. The other ways use only what is visible.
@@ -25,8 +32,14 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from .. import SpectralGPTForPreTraining, SpectralGPTImageProcessor
+from .. import (
+    SpectralGPTForImageClassification,
+    SpectralGPTForPreTraining,
+    SpectralGPTImageProcessor,
+    SpectralGPTModel,
+)
 from ..data.chip_grid import chip_corners
+from ..data.readers.eurosat import EUROSAT_CLASSES
 from ..files import write_json
 from ..inference.reconstruction import (
     psnr,
@@ -34,8 +47,18 @@ from ..inference.reconstruction import (
     simple_baselines,
     spectral_angle,
 )
-from ..modeling.bands import L1C_BANDS
+from ..modeling.bands import EUROSAT_FILE_BANDS, L1C_BANDS
 from ..modeling.rasters import read_raster
+from ..training.few_labels import (
+    LabelledImages,
+    baseline_features,
+    compare,
+    network_features,
+    read_labelled,
+    score_features,
+)
+from ..training.few_labels_report import contest_table, draw_contest
+from ..training.few_shot import FewShotRecipe, finetune_few_shot
 from ..training.land_use import (
     common_classes,
     leave_one_place_out,
@@ -44,6 +67,7 @@ from ..training.land_use import (
     tile_features,
     tile_statistics,
 )
+from ..training.probing import READ_OUTS, draw_shots
 
 
 TILE_SIZE = 16
@@ -153,22 +177,10 @@ def report_reconstruction(checkpoint: str, scores: dict[str, dict[str, dict[str,
         print(f"RMSE below that of the {way}: {wins} of {len(chips)} chips")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--checkpoints", nargs="+", required=True, help="folders or Hub ids")
-    parser.add_argument(
-        "--with_offset",
-        nargs="*",
-        default=["282D_485L_3_3", "433D_629L_3_1", "609U_541L_3_0"],
-        help="chips that carry an offset of +1000, which nothing in the files says",
-    )
-    parser.add_argument("--seeds", type=int, default=5, help="of the masks, and of untrained networks")
-    parser.add_argument("--output", type=Path)
-    options = parser.parse_args()
-
+def evaluate_chips(options: argparse.Namespace) -> dict[str, Any]:
+    """Score reconstruction and land use on chips, and print tables."""
     models, chips = {}, {}
-    scores: dict[str, Any] = {"seeds": options.seeds, "reconstruction": {}, "land_use": {}}
+    scores: dict[str, Any] = {"reconstruction": {}, "land_use": {}}
     for checkpoint in options.checkpoints:
         model = SpectralGPTForPreTraining.from_pretrained(checkpoint, dtype=torch.float32).eval()
         processor = SpectralGPTImageProcessor.from_pretrained(checkpoint)
@@ -210,5 +222,115 @@ def main() -> None:
     scores["land_use"]["variance_between_chips"] = shares
     print_table("Share of the features' variance between chips", [""], {name: [x] for name, x in shares.items()}, 3)
     print(f"\nn: {len(labels)} tiles of {TILE_SIZE} px; tiles of each class: {classes}")
+    return scores
+
+
+def evaluate_eurosat(options: argparse.Namespace) -> dict[str, Any]:
+    """Score checkpoints, untrained networks and statistics with few labels on EuroSAT, and print tables."""
+    images = read_labelled(options.eurosat)
+    train = images.of(options.train_part)
+    test = None if options.test_part is None else images.of(options.test_part)
+    features: dict[str, torch.Tensor] = {}
+    untrained: dict[str, list[torch.Tensor]] = {}
+    for checkpoint in options.checkpoints:
+        model = SpectralGPTModel.from_pretrained(checkpoint, dtype=torch.float32)
+        processor = SpectralGPTImageProcessor.from_pretrained(checkpoint)
+        for name in options.read_out:
+            features[f"{checkpoint}, {name}"] = network_features(model, processor, images, name)
+        for seed in range(options.seeds):
+            torch.manual_seed(seed)
+            model = SpectralGPTModel(model.config)
+            untrained.setdefault(checkpoint, []).append(network_features(model, processor, images, options.read_out[0]))
+        features |= {
+            f"{name} of {checkpoint}" if "input" in name else name: values
+            for name, values in baseline_features(processor, images, train).items()
+        }
+    contestants = {name: score_features(values, images, train, test) for name, values in features.items()}
+    seeds = {c: [score_features(values, images, train, test) for values in of] for c, of in untrained.items()}
+    for checkpoint, results in seeds.items():
+        contestants[f"{checkpoint} untrained, median of the seeds"] = sorted(
+            results, key=lambda result: result["folds"]["spatial"]["linear"]
+        )[len(results) // 2]
+    scores: dict[str, Any] = {"train_part": options.train_part, "test_part": options.test_part}
+    scores |= {"contestants": contestants, "differences": {}}
+    if test is not None:
+        for checkpoint in options.checkpoints:
+            first = f"{checkpoint}, {options.read_out[0]}"
+            others = {name: [contestants[name]] for name in contestants if name != first and "untrained" not in name}
+            others["untrained, mean of the seeds"] = seeds[checkpoint]
+            scores["differences"][first] = {name: compare(contestants[first], of) for name, of in others.items()}
+        if options.finetune_seeds:
+            scores["fine_tuning"] = finetune_checkpoints(options, images, train, test)
+    print(contest_table(scores))
+    if test is not None and options.output:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        draw_contest(scores, options.output.with_suffix(".png"))
+    return scores
+
+
+def finetune_checkpoints(
+    options: argparse.Namespace, images: LabelledImages, train: torch.Tensor, test: torch.Tensor
+) -> dict[str, dict[str, Any]]:
+    """Return accuracies of few-shot fine-tuning, from each checkpoint and from random weights, by shots."""
+    results: dict[str, dict[str, Any]] = {}
+    for checkpoint in options.checkpoints:
+        processor = SpectralGPTImageProcessor.from_pretrained(checkpoint)
+        inputs = processor.preprocess(list(images.pixels), band_names=EUROSAT_FILE_BANDS)["pixel_values"]
+        for trained in (True, False):
+            curve = results.setdefault(checkpoint if trained else f"random weights like {checkpoint}", {})
+            for shots in (1, 2, 5, 10):
+                accuracies = []
+                for seed in tqdm(range(options.finetune_seeds), desc=f"Fine-tuning, {shots} per class", disable=None):
+                    torch.manual_seed(seed)
+                    model: Any = SpectralGPTForImageClassification.from_pretrained(
+                        checkpoint, dtype=torch.float32, num_labels=len(EUROSAT_CLASSES)
+                    )
+                    if not trained:
+                        torch.manual_seed(seed)
+                        model = SpectralGPTForImageClassification(model.config)
+                    chosen = train.nonzero()[:, 0][draw_shots(images.labels[train], shots, seed)]
+                    recipe = FewShotRecipe(steps=options.finetune_steps)
+                    finetune_few_shot(model, inputs[chosen], images.labels[chosen], recipe, seed)
+                    with torch.no_grad():
+                        logits = torch.cat([model(part).logits for part in inputs[test].split(32)])
+                    accuracies.append((logits.argmax(1) == images.labels[test]).float().mean().item())
+                curve[str(shots)] = {"mean": float(np.mean(accuracies)), "std": float(np.std(accuracies))}
+                curve[str(shots)]["runs"] = accuracies
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of labelled chips")
+    parser.add_argument("--eurosat", type=Path, help="an ancestor of EuroSAT's class folders")
+    parser.add_argument(
+        "--train_part", default="all", help="part of EuroSAT to train on and to choose by (default: all)"
+    )
+    parser.add_argument("--test_part", help="part of EuroSAT to be scored, once everything is chosen (default: none)")
+    parser.add_argument(
+        "--read_out", nargs="+", default=["pooled"], help=f"features: {', '.join(READ_OUTS)}, 'layer 3', ..."
+    )
+    parser.add_argument("--finetune_seeds", type=int, default=0, help="runs of few-shot fine-tuning (default: none)")
+    parser.add_argument(
+        "--finetune_steps", type=int, default=FewShotRecipe.steps, help="of each (default: %(default)s)"
+    )
+    parser.add_argument("--checkpoints", nargs="+", required=True, help="folders or Hub ids")
+    parser.add_argument(
+        "--with_offset",
+        nargs="*",
+        default=["282D_485L_3_3", "433D_629L_3_1", "609U_541L_3_0"],
+        help="chips that carry an offset of +1000, which nothing in the files says",
+    )
+    parser.add_argument("--seeds", type=int, default=5, help="of the masks, and of untrained networks")
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+
+    if options.data is None and options.eurosat is None:
+        parser.error("expected --data, --eurosat or both")
+    scores: dict[str, Any] = {"seeds": options.seeds}
+    if options.eurosat is not None:
+        scores["eurosat"] = evaluate_eurosat(options)
+    if options.data is not None:
+        scores |= evaluate_chips(options)
     if options.output:
         write_json(options.output, scores)

@@ -1,6 +1,8 @@
 """Frozen features judged by what the simplest classifiers make of them: nearest neighbours and a linear map."""
 
+import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,6 +14,9 @@ from .samples import Samples, collate
 
 
 WEIGHT_DECAYS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+FEW_SHOT_WEIGHT_DECAYS = (1e-2, 1e-1, 1.0)
+READ_OUTS = ("pooled", "groups", "mean and std", "groups, mean and std")
+METHODS = ("linear", "neighbours", "prototypes")
 
 
 @torch.no_grad()
@@ -71,7 +76,7 @@ class LinearProbe:
     def __init__(
         self, train: torch.Tensor, labels: torch.Tensor, num_classes: int, weight_decay: float, steps: int = 100
     ) -> None:
-        self.mean, self.std = train.mean(0), train.std(0).clamp(min=1e-6)
+        self.mean, self.std = train.mean(0), train.std(0).nan_to_num().clamp(min=1e-6)
         self.linear = nn.Linear(train.shape[1], num_classes)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
@@ -111,3 +116,150 @@ def choose_weight_decay(
         for decay in candidates
     }
     return min(losses, key=losses.__getitem__)
+
+
+def read_out(model: SpectralGPTModel, pixel_values: torch.Tensor, name: str) -> torch.Tensor:
+    """Return features (B, F) of images (B, C, H, W).
+
+    Args:
+        model: In evaluation mode.
+        pixel_values: Normalised.
+        name: "pooled": the pooled output; "groups": the mean of the tokens of each spectral group, one after the other;
+            "mean and std": over the patch positions, after the groups are averaged; "groups, mean and std": the mean
+            and the standard deviation of each group's tokens; "layer 3", ...: the mean of the tokens after that layer.
+
+    Raises:
+        ValueError: If there is no such read-out.
+    """
+    layer = int(name.removeprefix("layer ")) if re.fullmatch(r"layer \d+", name) else None
+    outputs = model(pixel_values, output_hidden_states=layer is not None)
+    if name == "pooled":
+        return outputs.pooler_output
+    if layer is not None:
+        return outputs.hidden_states[layer].mean(1)
+    groups = pixel_values.shape[1] // model.config.spectral_patch_size
+    tokens = outputs.last_hidden_state.unflatten(1, (groups, -1))  # (B, G, h * w, D)
+    if name == "groups":
+        return tokens.mean(2).flatten(1)
+    if name == "mean and std":
+        positions = tokens.mean(1)
+        return torch.cat([positions.mean(1), positions.std(1)], 1)
+    if name == "groups, mean and std":
+        return torch.cat([tokens.mean(2), tokens.std(2)], 2).flatten(1)
+    raise ValueError(f"Expected a read-out among {', '.join(READ_OUTS)} or 'layer <number>', got {name!r}.")
+
+
+def pixel_statistics(images: torch.Tensor) -> torch.Tensor:
+    """Return the mean and the standard deviation of each band (B, 2 C) of images (B, C, H, W)."""
+    return torch.cat([images.mean((2, 3)), images.std((2, 3))], 1)
+
+
+def principal_components(images: torch.Tensor, fitted: torch.Tensor, count: int = 64) -> torch.Tensor:
+    """Return the first principal components (B, `count`) of all pixel values, of axes found on the `fitted` images."""
+    rows = fitted.flatten(1) - fitted.flatten(1).mean(0)
+    axes = torch.linalg.svd(rows, full_matrices=False)[2][:count]
+    return (images.flatten(1) - fitted.flatten(1).mean(0)) @ axes.T
+
+
+def fold_numbers(labels: torch.Tensor, blocks: Sequence[str] | None, folds: int, seed: int) -> torch.Tensor:
+    """Return in which fold (N,) each sample is held out.
+
+    Args:
+        labels: Class numbers (N,).
+        blocks: Where each sample lies: whole blocks are held out. Without, each class is spread evenly over the folds.
+        folds: How many.
+        seed: Of the order.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    if blocks is not None:
+        names = sorted(set(blocks))
+        fold_of = dict(zip(names, (torch.randperm(len(names), generator=generator) % folds).tolist()))
+        return torch.tensor([fold_of[block] for block in blocks])
+    numbers = torch.empty_like(labels)
+    for label in labels.unique():
+        members = (labels == label).nonzero()[:, 0]
+        order = torch.randperm(len(members), generator=generator)
+        numbers[members] = (order + torch.randint(folds, (), generator=generator)) % folds
+    return numbers
+
+
+def classify(
+    method: str,
+    train: torch.Tensor,
+    labels: torch.Tensor,
+    features: torch.Tensor,
+    weight_decay: float = 0.1,
+    k: int = 10,
+) -> torch.Tensor:
+    """Return the class (N,) that a simple classifier gives each of `features` (N, D).
+
+    All standardise features with the mean and the deviation of `train`.
+
+    Args:
+        method: "linear" (logistic regression), "neighbours" (equal votes of the `k` nearest) or "prototypes" (the
+            nearest mean of a class).
+        train: Features (M, D).
+        labels: Their classes (M,).
+        features: Those to classify.
+        weight_decay: Of the linear classifier.
+        k: Number of neighbours.
+
+    Raises:
+        ValueError: If the method is unknown.
+        ImportError: If scikit-learn is missing.
+    """
+    try:
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.neighbors import KNeighborsClassifier
+    except ImportError as error:
+        raise ImportError("Probes with few labels need scikit-learn: `pip install scikit-learn`.") from error
+    if method not in METHODS:
+        raise ValueError(f"Expected a method among {', '.join(METHODS)}, got {method!r}.")
+    mean, std = train.mean(0), train.std(0).nan_to_num().clamp(min=1e-6)
+    train, features = (train - mean) / std, (features - mean) / std
+    if method == "prototypes":
+        classes = labels.unique()
+        train, labels, k = torch.stack([train[labels == label].mean(0) for label in classes]), classes, 1
+    classifier: Any = KNeighborsClassifier(min(k, len(labels)))
+    if method == "linear":
+        classifier = LogisticRegression(C=1 / (weight_decay * len(labels)), max_iter=500)
+    return torch.from_numpy(classifier.fit(train.numpy(), labels.numpy()).predict(features.numpy()))
+
+
+def cross_validate(
+    method: str, features: torch.Tensor, labels: torch.Tensor, folds: torch.Tensor, decay: float = 0.1
+) -> torch.Tensor:
+    """Return whether each sample (N,) is classified rightly by a classifier trained on the other folds."""
+    correct = torch.zeros(len(labels), dtype=torch.bool)
+    for fold in folds.unique():
+        out = folds == fold
+        found = classify(method, features[~out], labels[~out], features[out], decay)
+        correct[out] = found == labels[out]
+    return correct
+
+
+def best_weight_decay(features: torch.Tensor, labels: torch.Tensor, folds: torch.Tensor) -> float:
+    """Return the weight decay of the linear classifier with the most right answers in cross-validation."""
+    right = {
+        decay: int(cross_validate("linear", features, labels, folds, decay).sum()) for decay in FEW_SHOT_WEIGHT_DECAYS
+    }
+    return max(right, key=right.__getitem__)
+
+
+def draw_shots(labels: torch.Tensor, shots: int, seed: int) -> torch.Tensor:
+    """Return the numbers of `shots` samples of each class, drawn at random."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = []
+    for label in labels.unique():
+        members = (labels == label).nonzero()[:, 0]
+        drawn.append(members[torch.randperm(len(members), generator=generator)[:shots]])
+    return torch.cat(drawn)
+
+
+def bootstrap_interval(values: torch.Tensor, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """Return the 95 % interval of the mean of values (N,), such as the difference of two contestants by sample."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randint(len(values), (resamples, len(values)), generator=generator)
+    means = values.double()[chosen].mean(1)
+    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return low, high

@@ -7,6 +7,7 @@ import pytest
 import rasterio
 
 from spectralgpt_hf.assets import CHECKPOINT, SAMPLE
+from tests.training.test_few_labels import write_eurosat
 
 
 @pytest.fixture
@@ -49,3 +50,30 @@ def test_reconstruction_and_land_use_are_scored_for_each_chip(chips):
     assert "untrained, mean of the seeds" in text
     assert f"{CHECKPOINT}, tiles alone" in probes
     assert 0 < scores["land_use"]["variance_between_chips"][str(CHECKPOINT)] < 1
+
+
+@pytest.mark.slow
+def test_checkpoints_contend_on_eurosat_and_are_finetuned(tmp_path):
+    command = [sys.executable, "examples/evaluate_pretraining.py", "--eurosat", write_eurosat(tmp_path / "eurosat")]
+    command += ["--train_part", "choice", "--test_part", "report", "--checkpoints", CHECKPOINT, "--seeds", "1"]
+    command += [
+        "--read_out",
+        "pooled",
+        "groups",
+        "--finetune_seeds",
+        "1",
+        "--finetune_steps",
+        "1",
+        "--output",
+        tmp_path / "scores.json",
+    ]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    scores = json.loads((tmp_path / "scores.json").read_text())["eurosat"]
+    assert len(scores["contestants"]) == 6
+    pooled = scores["contestants"][f"{CHECKPOINT}, pooled"]
+    assert 0 < pooled["test"]["linear"]["accuracy"] <= 1
+    differences = scores["differences"][f"{CHECKPOINT}, pooled"]
+    assert differences["mean and std of digital numbers"]["linear"]["interval_95"][1] < 0  # brightness is all there is
+    assert set(scores["fine_tuning"][str(CHECKPOINT)]) == {"1", "2", "5", "10"}
+    assert "fine-tuned from random weights" in text
+    assert (tmp_path / "scores.png").exists()

@@ -1,9 +1,25 @@
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
-from spectralgpt_hf.training.probing import LinearProbe, choose_weight_decay, nearest_neighbours, targets_of
+from spectralgpt_hf import SpectralGPTModel
+from spectralgpt_hf.training.probing import (
+    FEW_SHOT_WEIGHT_DECAYS,
+    LinearProbe,
+    best_weight_decay,
+    bootstrap_interval,
+    choose_weight_decay,
+    classify,
+    cross_validate,
+    draw_shots,
+    fold_numbers,
+    nearest_neighbours,
+    principal_components,
+    read_out,
+    targets_of,
+)
+from tests.parity import config
 
 
 @pytest.fixture
@@ -37,3 +53,84 @@ def test_the_weight_decay_is_the_best_on_validation(clusters):
     noise = torch.randint(3, (20,), generator=torch.Generator().manual_seed(1))
     train = (features[:20], noise)  # nothing to be learnt: the strongest decay errs least
     assert choose_weight_decay(train, (features[20:], labels[20:]), 3, (1e-4, 10.0)) == 10.0
+
+
+def test_classifiers_standardise_by_the_training_samples(clusters):
+    features, labels = clusters
+    mean, std = features[:90].mean(0), features[:90].std(0)
+    train, test = ((part - mean) / std for part in features.split([90, 30]))
+    for method, expected in (("neighbours", KNeighborsClassifier(5)), ("prototypes", NearestCentroid())):
+        found = classify(method, features[:90], labels[:90], features[90:], k=5)
+        assert expected.fit(train, labels[:90]).predict(test).tolist() == found.tolist()
+    with pytest.raises(ValueError, match="Expected a method among linear, neighbours, prototypes, got 'forest'"):
+        classify("forest", features, labels, features)
+
+
+def test_one_image_of_each_class_is_enough_for_every_classifier(clusters):
+    features, labels = clusters
+    chosen = draw_shots(labels, 1, seed=0)
+    assert sorted(labels[chosen].tolist()) == [0, 1, 2]
+    assert not torch.equal(chosen, draw_shots(labels, 1, seed=1))
+    for method in ("linear", "neighbours", "prototypes"):
+        right = classify(method, features[chosen], labels[chosen], features, k=1) == labels
+        assert right.float().mean() > 0.6
+
+
+def test_folds_hold_out_whole_blocks_or_some_of_each_class(clusters):
+    _, labels = clusters
+    blocks = [str(number // 3) for number in range(len(labels))]
+    spatial = fold_numbers(labels, blocks, 5, seed=0)
+    assert all(len(set(spatial[3 * block : 3 * block + 3].tolist())) == 1 for block in range(40))
+    random = fold_numbers(labels, None, 5, seed=0)
+    for label in range(3):
+        sizes = random[labels == label].bincount(minlength=5)
+        assert sizes.max() - sizes.min() <= 1
+    assert not torch.equal(random, fold_numbers(labels, None, 5, seed=1))
+
+
+def test_cross_validation_never_trains_on_what_it_tests(clusters):
+    features, labels = clusters
+    apart = torch.arange(len(labels)) % 5
+    assert cross_validate("linear", features, labels, apart).float().mean() > 0.8
+    # Twins across folds are found again by their neighbour; noise is not.
+    noise = torch.randn(60, 6, generator=torch.Generator().manual_seed(0))
+    random_labels = torch.randint(3, (60,), generator=torch.Generator().manual_seed(1))
+    alone = cross_validate("neighbours", noise, random_labels, torch.arange(60) % 5).float().mean()
+    assert alone < 0.55
+    assert best_weight_decay(noise, random_labels, torch.arange(60) % 5) in FEW_SHOT_WEIGHT_DECAYS
+
+
+def test_read_outs_are_means_and_deviations_of_tokens():
+    torch.manual_seed(0)
+    model = SpectralGPTModel(config("toy")).eval()
+    images = torch.randn(2, model.config.num_channels, model.config.image_size, model.config.image_size)
+    groups, width = model.config.num_channels // 3, model.config.hidden_size
+    outputs = model(images)
+    assert torch.equal(read_out(model, images, "pooled"), outputs.pooler_output)
+    by_group = read_out(model, images, "groups")
+    assert by_group.shape == (2, groups * width)
+    tokens = outputs.last_hidden_state
+    assert torch.allclose(by_group.unflatten(1, (groups, -1)).mean(1), tokens.mean(1), atol=1e-5)
+    both = read_out(model, images, "mean and std")
+    assert torch.allclose(both[:, :width], tokens.mean(1), atol=1e-5)
+    assert read_out(model, images, "groups, mean and std").shape == (2, 2 * groups * width)
+    assert read_out(model, images, "layer 1").shape == (2, width)
+    with pytest.raises(ValueError, match="Expected a read-out among pooled, groups"):
+        read_out(model, images, "best")
+
+
+def test_principal_components_keep_distances():
+    images = torch.randn(12, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    components = principal_components(images, images, count=12)
+    assert torch.allclose(
+        torch.cdist(components, components), torch.cdist(images.flatten(1), images.flatten(1)), atol=1e-3
+    )
+
+
+def test_the_bootstrap_interval_of_a_difference_excludes_0_only_where_there_is_one():
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(200, generator=generator)
+    low, high = bootstrap_interval(noise - noise.mean())
+    assert low < 0 < high
+    low, high = bootstrap_interval(noise + 1)
+    assert 0.7 < low < high < 1.3
