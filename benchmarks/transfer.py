@@ -58,7 +58,7 @@ def curve(options: argparse.Namespace, pretrained: bool, seed: int) -> dict[int,
         settings.eval_strategy, settings.save_strategy = IntervalStrategy.STEPS, IntervalStrategy("no")  # type: ignore[assignment]
         settings.logging_strategy = IntervalStrategy("no")  # type: ignore[assignment]
         set_seed(seed)
-        processor = build_processor(settings)
+        processor = build_processor(settings, "segmentation")
         rows = load_image_masks(
             options.chips,
             "all",

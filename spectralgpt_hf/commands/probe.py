@@ -31,8 +31,8 @@ from ..training.samples import load_samples
 
 @dataclass
 class ProbeOptions(FineTuningOptions):
-    neighbours: int = option(20, "How many of them vote.")
-    weight_decay: float = option(1e-2, "Of the linear probe, where there is no validation split.")
+    neighbours: int = option(20, "Number of nearest neighbours that vote.")
+    weight_decay: float = option(1e-2, "Weight decay of the linear probe, where no validation split chooses it.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
