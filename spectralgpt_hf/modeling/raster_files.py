@@ -275,7 +275,7 @@ class Files:
         dataset = self._stack.enter_context(rasterio.open(path, **options))
         refuse_references(dataset, self.name)
         descriptions = dataset.descriptions
-        if driver == "GTiff":
+        if driver == "GTiff" and dataset.count and dataset.overviews(1):
             # Overviews of a TIFF are images of their own, of any size, which no check here has seen. So opened, GDAL
             # neither looks for them nor shows descriptions. The levels of a JPEG 2000 are part of its only image.
             dataset = self._stack.enter_context(rasterio.open(path, OVERVIEW_LEVEL="NONE", **options))
