@@ -1,7 +1,14 @@
-"""The model, its input and its pipelines: what every published checkpoint carries, file by file, beside its weights.
+"""The model, its input and its pipelines: the files that every published checkpoint carries.
 
-May import nothing of the package. Transformers loads each of these files as a module of its own, hence four laws:
-the folder is flat; files import one another by `from .x import y` only, never by `from . import x`; nobody asks with
-`isinstance` (or compares an enumeration by identity) for a class that another file defines, because that class may have
-been loaded twice; and a dependency that may be missing is imported at module level inside `try`.
+Remote code loads each of these files as a module of its own, from a folder beside the weights. Hence the rules:
+
+- The folder is flat, and a file imports its neighbours by `from .x import y` only, never by `from . import x`.
+- No file imports the rest of the package; torch, transformers and NumPy are required.
+- An optional dependency is imported at module level inside `try`.
+- No `isinstance` of a class, and no identity of an enum member, of another file: two copies of a file may be loaded.
+- Sums over tokens, pixels and losses accumulate in float32, and nothing is cast to the dtype of a weight that may be
+  quantised.
+
+Two comments serve transformers' linter (`mlinter`): `# CODEPATH:` says which checkpoints take either side of a branch
+on the configuration, and `# trf-ignore: RULE (reason)` exempts a line from a rule.
 """

@@ -680,7 +680,7 @@ class SpectralGPTForPreTraining(SpectralGPTPreTrainedModel):
             (`config.masking`), of which the smallest are kept. Drawn if not given.
         """
         grid = token_grid(pixel_values, self.config, attention_mask)
-        shape = (pixel_values.shape[0], mask_units(grid, self.config.masking)[1])
+        shape = (pixel_values.shape[0], mask_units(grid, self.config.masking, pixel_values.device)[1])
         if noise is None:
             noise = torch.rand(shape, dtype=torch.float32, device=pixel_values.device)
         elif noise.shape != shape:

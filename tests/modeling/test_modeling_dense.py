@@ -15,6 +15,7 @@ from spectralgpt_hf import (
 )
 from spectralgpt_hf.conversion import reference
 from spectralgpt_hf.conversion.state_dict import to_original
+from spectralgpt_hf.modeling.modeling_spectralgpt import label_weights
 from tests import parity
 
 
@@ -23,7 +24,7 @@ GRID = (4, 4, 4)
 
 
 def small_model(cls=SpectralGPTForSemanticSegmentation, **overrides):
-    """A network of the right kind that runs in milliseconds: 4 x 4 places of 4 groups; biases and norms not trivial."""
+    """A network that runs in milliseconds: 4 x 4 patch positions of 4 groups, with random biases and norms."""
     labels = {} if cls is SpectralGPTForChangeDetection else {"num_labels": 5}
     torch.manual_seed(0)
     model = cls(parity.config("toy", **{"decode_hidden_size": 16, **labels, **overrides})).eval()
@@ -164,7 +165,7 @@ def test_groups_with_data_share_the_weight_of_those_without():
     assert changed == [[2, 3]]
 
 
-def test_a_place_without_data_takes_the_mean_of_the_others():
+def test_a_patch_position_without_data_takes_the_mean_of_the_others():
     fusion = small_model().decode_head.group_fusion
     with torch.no_grad():
         features = fusion(torch.randn(2, 64, 48), GRID, right_half_missing())
@@ -270,6 +271,45 @@ def test_a_batch_of_ignored_pixels_has_no_loss_and_no_gradient():
     assert all((parameter.grad == 0).all() for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("cls", DENSE)
+@pytest.mark.parametrize("class_weights", [None, [0.3, 2.0]])
+def test_parts_of_a_batch_divided_by_its_whole_weight_add_up_to_its_gradient(cls, class_weights):
+    """With unequal numbers of labelled pixels, the mean of the means of the parts is not the mean of the batch."""
+    model = small_model(cls, class_weights=class_weights, num_labels=2)
+    labels = random_labels(2, 4)
+    labels[0, 2:] = labels[2, :, 5:] = 255
+    mask = torch.ones(4, 64)
+    mask[1, 16:] = 0
+    inputs = {**arguments(cls, labels, batch_size=4), "attention_mask": mask}
+    model(**inputs).loss.backward()
+    whole = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+    model.zero_grad()
+    total = label_weights(labels, model.config, mask).sum()
+    for rows in (slice(0, 1), slice(1, 4)):
+        part = {name: value[rows] for name, value in inputs.items()}
+        model(**part, num_items_in_batch=total).loss.backward()
+    parts = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+    assert parity.relative_error(parts, whole) < 1e-4
+
+
+def test_an_ignored_label_that_is_a_class_is_refused():
+    with pytest.raises(ValueError, match=r"`semantic_loss_ignore_index` must not be the number of a class .* got 255"):
+        small_model(num_labels=300)
+    small_model(num_labels=300, semantic_loss_ignore_index=-100)
+
+
+@pytest.mark.parametrize("cls", DENSE)
+def test_other_bands_resize_the_weights_of_the_groups_too(cls, tmp_path):
+    model = small_model(cls)
+    inputs = arguments(cls, num_channels=6)
+    expected = model(**inputs).logits
+    model.resize_positions(32, ["B2", "B3", "B4", "B8", "B11", "B12"])
+    assert model.decode_head.group_fusion.weight.shape == (1, 2)
+    torch.testing.assert_close(model(**inputs).logits, expected, rtol=0, atol=1e-5)
+    model.save_pretrained(tmp_path)
+    torch.testing.assert_close(cls.from_pretrained(tmp_path)(**inputs).logits, expected, rtol=0, atol=1e-5)
+
+
 def test_labels_of_another_size_are_refused():
     with pytest.raises(ValueError, match=r"`labels` must have shape \(2, 32, 32\), got \(2, 16, 16\)"):
         small_model()(images(), labels=random_labels(size=16))
@@ -284,7 +324,7 @@ def test_labels_of_another_size_are_refused():
         ({"decode_dropout": 1.0}, r"`decode_dropout` must be in \[0, 1\)"),
     ],
 )
-def test_a_head_that_cannot_be_is_refused(wrong, message):
+def test_an_impossible_head_is_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         SpectralGPTConfig(**wrong)
 

@@ -89,6 +89,34 @@ def test_top_k_and_threshold_limit_the_labels():
     assert sum(entry["score"] for entry in many) != pytest.approx(1, abs=0.05)
 
 
+@pytest.mark.parametrize(
+    ("settings", "activation"),
+    [
+        ({"problem_type": "single_label_classification", "num_labels": 3}, lambda logits: logits.softmax(-1)),
+        ({"problem_type": "multi_label_classification", "num_labels": 3}, torch.sigmoid),
+        ({"problem_type": "regression", "num_labels": 3}, lambda logits: logits),
+        ({"problem_type": "regression", "num_labels": 1}, lambda logits: logits),
+    ],
+)
+def test_the_problem_type_decides_what_the_scores_are(settings, activation):
+    classify = make_pipeline("multispectral-image-classification", **settings)
+    inputs = classify.image_processor(image(), band_names=list(L2A_BANDS), return_tensors="pt")
+    with torch.no_grad():
+        expected = activation(classify.model(**inputs).logits[0])
+    found = {result["label"]: result["score"] for result in classify(image(), band_names=list(L2A_BANDS))}
+    names = classify.model.config.id2label
+    assert found == pytest.approx({names[i]: value for i, value in enumerate(expected.tolist())}, abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float16])
+def test_features_of_a_padded_image_are_finite_in_half_precision(dtype):
+    features = pipeline(
+        "multispectral-feature-extraction", model="spectralgpt_hf/assets/spectralgpt-tiny", dtype=dtype or "auto"
+    )
+    for output in ("pooled", "map"):
+        assert torch.isfinite(features(image(130, 130), band_names=list(L2A_BANDS), output=output)).all()
+
+
 def test_processing_arguments_reach_the_processor():
     classify, pixels = make_pipeline(CLASSIFICATION), image()
     reverse = classify(pixels[::-1], band_names=L2A_BANDS[::-1])
