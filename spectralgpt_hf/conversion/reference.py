@@ -29,7 +29,7 @@ def pretrain(
         noise: (B, N); the tokens with the smallest values stay visible.
         num_heads: Attention heads of the encoder.
         decoder_num_heads: Attention heads of the decoder.
-        mask_ratio: Share of tokens hidden.
+        mask_ratio: Share of tokens that are masked.
 
     Returns:
         The loss, and the prediction (B, N, values of a token).
@@ -81,7 +81,7 @@ def tokens(state: State, images: torch.Tensor) -> torch.Tensor:
 
 
 def positions(state: State, prefix: str = "") -> torch.Tensor:
-    """Return (1, N, D): spatial position of the place plus spectral position of the group."""
+    """Return (1, N, D): position of the patch plus spectral position of the group."""
     spatial, spectral = state[f"{prefix}pos_embed_spatial"], state[f"{prefix}pos_embed_temporal"]
     return spatial.repeat(1, spectral.shape[1], 1) + spectral.repeat_interleave(spatial.shape[1], dim=1)
 
@@ -107,7 +107,7 @@ def attention(state: State, name: str, hidden: torch.Tensor, num_heads: int) -> 
 
 
 def fused_features(state: State, images: torch.Tensor, num_heads: int) -> torch.Tensor:
-    """Return features (B, D, h, w): the spectral groups of each place in one learned weighted sum."""
+    """Return features (B, D, h, w): the spectral groups of each patch position in one learned weighted sum."""
     height, width = (side // state["patch_embed.proj.weight"].shape[-1] for side in images.shape[2:])
     groups = encode(state, images, num_heads).unflatten(1, (-1, height, width))  # (B, G, h, w, D)
     return linear(state, "fc.0", groups.permute(0, 4, 2, 3, 1)).squeeze(4)

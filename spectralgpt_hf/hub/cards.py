@@ -52,7 +52,7 @@ def card_for(config: SpectralGPTConfig, record: Mapping[str, Any] | None = None)
 
 
 def check_card(card: str) -> None:
-    """Check the metadata of a model card, as far as that goes without the Hub (which checks them at each commit).
+    """Check the metadata of a model card, as far as possible without the Hub, which checks them at each commit.
 
     Raises:
         ValueError: If something is missing or not as the Hub wants it, or the card is of an architecture without
@@ -146,7 +146,7 @@ The architecture is that of Hong et al., *SpectralGPT: Spectral Remote Sensing F
 CONVERTED = """Converted from `{file}`, SHA-256 `{sha256}`; `conversion.json` says where each tensor came from.
 The licence of the weights is not stated here because it is not known to us: check it at their source before you use or
 share them."""
-UNKNOWN = "To be said by those who trained it: on which data, how, with which scores, and under which licence."
+UNKNOWN = "Those who trained it should state here on which data, how, with which scores, and under which licence."
 
 
 class _Rule(NamedTuple):
