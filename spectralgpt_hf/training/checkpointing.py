@@ -15,7 +15,7 @@ from ..files import move_into_place, writing_error
 
 
 POSITION = "position.json"
-WRITING = ".writing-"
+WRITING, DISCARDED = ".writing-", ".discarded-"
 
 
 class CheckpointFolder:
@@ -57,14 +57,14 @@ class CheckpointFolder:
         write_folder(accelerator, path, write)
         if accelerator.is_main_process:
             for old in self._complete()[: -self.total_limit]:
-                shutil.rmtree(old)
+                discard(old)
         return path
 
-    def forget_after(self, path: Path) -> None:
-        """Delete the checkpoints here that are newer than one here: the run goes on from that, another way."""
-        if path.absolute().parent == self.folder.absolute():
-            for newer in (other for other in self._complete() if other.name > path.name):
-                shutil.rmtree(newer)
+    def discard_after(self, path: Path) -> None:
+        """Delete the checkpoints here that are newer than one here, from which the run continues; the newest first."""
+        if path.resolve().parent == self.folder.resolve():
+            for newer in reversed([other for other in self._complete() if other.name > path.name]):
+                discard(newer)
 
     def check_space(self, size: int) -> None:
         """Raise an `OSError` if there is no room for a checkpoint of `size` bytes beside those that are kept."""
@@ -86,6 +86,11 @@ class CheckpointFolder:
 def read_position(path: Path) -> dict[str, Any]:
     """Return what `CheckpointFolder.save` was told beside the state."""
     return json.loads((path / POSITION).read_text())
+
+
+def discard(path: Path) -> None:
+    """Delete a folder so that a process that is killed meanwhile leaves all of it or nothing under its name."""
+    shutil.rmtree(_hide(path))
 
 
 def write_folder(accelerator: Accelerator, path: Path, write: Callable[[Path], None]) -> None:
@@ -111,7 +116,15 @@ def write_folder(accelerator: Accelerator, path: Path, write: Callable[[Path], N
         raise writing_error(path, error) from error
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        if path.exists():
-            shutil.rmtree(path)
+        old = _hide(path) if path.exists() else None
         move_into_place(temporary, path)
+        if old:
+            shutil.rmtree(old)
     accelerator.wait_for_everyone()
+
+
+def _hide(path: Path) -> Path:
+    """Rename a folder that is to be deleted, and delete what killed processes have left of others."""
+    for stale in path.parent.glob(f"{DISCARDED}*"):
+        shutil.rmtree(stale)
+    return path.rename(path.with_name(DISCARDED + path.name))

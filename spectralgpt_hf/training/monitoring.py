@@ -1,16 +1,20 @@
-"""What a run tells about itself: a log that survives it, and how much of the hardware it uses."""
+"""What a run reports while it trains: a log that survives it, its speed, and pictures of reconstructions."""
 
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
 
 from ..files import write_text
+from ..inference.pictures import reconstruction_panel
+from ..inference.reconstruction import Reconstruction
 from ..modeling.configuration_spectralgpt import SpectralGPTConfig
+from ..modeling.modeling_spectralgpt import unpatchify
 
 
 # FLOP/s in bfloat16 or float16, dense, as the makers state them. Others are measured.
@@ -41,6 +45,73 @@ class JsonLinesLog:
         records = [record for record in map(_parse, lines) if record and self._keep(record)]
         write_text(self._path, "".join(json.dumps(record) + "\n" for record in records))
         return self._path.open("a")
+
+
+class Throughput:
+    """Measures the speed of training steps, from when it is made or restarted to when its rates are asked for.
+
+    Args:
+        samples: Images per step, over all processes.
+        seconds: Shortest time that a step could take on this hardware.
+    """
+
+    def __init__(self, samples: int, seconds: float) -> None:
+        self._samples, self._shortest = samples, seconds
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin a new measurement."""
+        self._steps, self._waited, self._started = 0, 0.0, time.perf_counter()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time of a `with` statement as time spent waiting for data."""
+        asked = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - asked
+
+    def step(self) -> None:
+        """Count a step."""
+        self._steps += 1
+
+    def rates(self) -> dict[str, float]:
+        """Return the speed of the steps so far, and begin a new measurement."""
+        seconds = time.perf_counter() - self._started
+        rates = {
+            "samples_per_second": self._steps * self._samples / seconds,
+            "flops_utilisation": self._steps * self._shortest / seconds,
+            "data_wait": self._waited / seconds,
+        }
+        self.restart()
+        return rates
+
+
+def draw_reconstruction(
+    image: torch.Tensor, mask: torch.Tensor, logits: torch.Tensor, config: SpectralGPTConfig, path: Path
+) -> None:
+    """Write a picture of an image, of its visible part and of its reconstruction.
+
+    Nothing is written where predicted patches are normalised one by one, or a band of the composites is missing.
+
+    Args:
+        image: (C, H, H), the normalised input.
+        mask: (N,), 1 for the tokens that were masked.
+        logits: (N, values of a token), the prediction.
+        config: Of the model.
+        path: File to write.
+    """
+    if config.norm_pix_loss or not {"B2", "B3", "B4", "B8"} <= set(config.bands or ()):
+        return
+    size = image.shape[-1]
+    masked, reconstructed = (
+        unpatchify(tokens[None], size, size, config)[0].float().cpu()
+        for tokens in (mask[:, None].expand(-1, logits.shape[-1]), logits.float())
+    )
+    original = image.cpu()
+    reconstructed = torch.where(masked == 1, reconstructed, original)
+    shown = Reconstruction(original.numpy(), masked.numpy() == 1, reconstructed.numpy())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    reconstruction_panel(shown, (shown.original, shown.reconstructed), config.bands or (), path=path, title=path.stem)
 
 
 def step_flops(config: SpectralGPTConfig) -> float:

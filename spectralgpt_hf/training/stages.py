@@ -1,109 +1,244 @@
-"""Options of pretraining, and what each of its stages makes of them."""
+"""The options of a pretraining run, and what each of its stages makes of them: model, processor and views."""
 
 import json
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
-from .arguments import convert_options, option
+from ..modeling.modeling_spectralgpt import SpectralGPTForPreTraining, SpectralGPTPositionEmbeddings
+from .arguments import JsonMapping, build_options, convert_options, option, read_options
 from .views import ViewRecipe
 
 
 # Between the 5th and the 95th percentile of a normal distribution lie so many standard deviations.
 PERCENTILES_5_TO_95 = 3.29
+# Options that had another name in checkpoints of earlier versions.
+RENAMED = {"warmup_share": "warmup_ratio"}
 
 
 @dataclass
-class PretrainingOptions:
-    # What may differ from stage to stage
-    data: str = option("shards", "Folder of Parquet shards.")
-    image_size: int = option(128, "Size of the crops, in pixels.")
-    bands: list[str] | None = option(None, "Names of the bands, in order; the checkpoint's or the usual 12 by default.")
-    mask_ratio: float = option(0.9, "Share of the tokens that is hidden.")
-    masking: Literal["random", "spatial", "spectral"] = option("random", "What is hidden together.")
-    epochs: float = option(1.0, "Passes over the data.")
-    steps: int = option(0, "Instead of `epochs`.")
-    schedule_epochs: float | None = option(None, "Length of the cosine, where a stage ends before it does.")
-    warmup_share: float = option(0.1, "Of the schedule.")
-    batch_size: int = option(32, "Images of a process and a forward pass.")
-    gradient_accumulation_steps: int = option(1, "Forward passes of a step.")
-    base_learning_rate: float = option(2e-4, "Times the effective batch / 256.")
-    config_overrides: str = option("{}", "Other entries of the configuration, a mapping (JSON on the command line).")
-    positions: Literal["interpolate", "reinitialise"] = option("interpolate", "Positions of a stage of another size.")
-    symmetries: bool = option(False, "Whether to turn and mirror crops in all eight ways, not sideways alone.")
-    stretch: float = option(0.0, "Share of its range by which each band may seem to have darker and brighter pixels.")
+class StageOptions:
+    """Options that may differ from stage to stage."""
+
+    data: str = option("shards", "Folder of Parquet shards, one shard, or a pattern of shards.")
+    image_size: int = option(128, "Height and width of the random crops, in pixels.")
+    bands: list[str] | None = option(
+        None,
+        "Names of the bands, in order. Defaults to those of the checkpoint or stage before, else the 12 of L2A.",
+    )
+    mask_ratio: float = option(0.9, "Share of the tokens that are masked.")
+    masking: Literal["random", "spatial", "spectral"] = option(
+        "random", "Masks single tokens, all groups of a patch position (spatial), or whole spectral groups (spectral)."
+    )
+    epochs: float = option(1.0, "Length of the stage, in passes over the data.")
+    steps: int = option(0, "Length of the stage, in optimizer steps. Replaces `epochs` unless it is 0.")
+    schedule_epochs: float | None = option(
+        None, "Length of the cosine schedule, in epochs. Defaults to the length of the stage."
+    )
+    warmup_ratio: float = option(0.1, "Share of the schedule in which the learning rate rises from 0.")
+    batch_size: int = option(32, "Images per process and forward pass.")
+    gradient_accumulation_steps: int = option(1, "Forward passes per optimizer step.")
+    base_learning_rate: float = option(2e-4, "Learning rate for an effective batch of 256; it scales with the batch.")
+    config_overrides: JsonMapping = option(
+        JsonMapping(), "Other entries of the model's configuration: a mapping (JSON on the command line)."
+    )
+    positions: Literal["interpolate", "reinitialise"] = option(
+        "interpolate", "How position embeddings begin in a stage whose image size differs from the one before."
+    )
+    symmetries: bool = option(
+        False, "Turns and mirrors crops in all eight ways at random. By default they are only mirrored left to right."
+    )
+    stretch: float = option(
+        0.0,
+        "Largest share of its range by which the range of each band grows at random at either end. It needs minmax.",
+    )
     crop_scale: float = option(0.2, "Smallest share of an image's area that a crop takes.")
     normalization: Literal["minmax", "zscore"] = option(
-        "minmax", "minmax: by the extremes of each image. zscore: by statistics of all shards, which keeps reflectance."
+        "minmax",
+        "minmax scales by the extremes of each image; zscore by statistics of all shards, which keeps reflectance.",
     )
     atmosphere: float = option(
-        0.0, "Strength of random haze, water vapour and calibration, with zscore; 1 spans levels 2A and 1C."
+        0.0, "Strength of random haze, water vapour and calibration; 1 spans levels 2A and 1C. It needs zscore."
     )
     contrast_weight: float = option(
         0.0, "Weight of a contrastive loss between two views of each image, which the paper does not have."
     )
-    contrast_temperature: float = option(0.2, "What similarities are divided by in the contrastive loss.")
+    contrast_temperature: float = option(0.2, "Divisor of the similarities in the contrastive loss.")
 
-    # Model and optimisation
-    stages: list[str] = option([], "In a YAML file: one mapping of the options above for each stage.")
-    preset: Literal["tiny", "base", "large", "huge"] = option("tiny", "Size of a new model.")
-    model_name_or_path: str | None = option(None, "Checkpoint to go on from.")
-    weight_decay: float = option(0.05, "Not of biases, norms and positions.")
-    max_grad_norm: float = option(1.0, "Gradients are clipped to it; 0 for not at all.")
-    mixed_precision: Literal["bf16", "fp16", "no"] = option("bf16", "Whatever Accelerate's own configuration says.")
-    compile: bool = option(False, "Whether to compile the model.")
-    gradient_checkpointing: bool = option(False, "Whether to trade time for memory.")
-    max_nonfinite_steps: int = option(20, "Steps in a row that may be skipped because a gradient is not finite.")
-    seed: int = option(0, "Of weights, order, crops and masks.")
-    num_workers: int = option(2, "Threads that read, of each process.")
+    def __post_init__(self) -> None:
+        for name in ("image_size", "batch_size", "gradient_accumulation_steps"):
+            _check(name, getattr(self, name), 1)
+        for name in ("epochs", "steps", "stretch", "base_learning_rate", "atmosphere", "contrast_weight"):
+            _check(name, getattr(self, name), 0)
+        for name in ("warmup_ratio", "crop_scale"):
+            _check(name, getattr(self, name), 0, 1)
+        if self.schedule_epochs is not None:
+            _check("schedule_epochs", self.schedule_epochs, 0)
+        if not self.steps and not self.epochs:
+            raise ValueError("`epochs` or `steps` must be above 0.")
+        if self.normalization == "minmax" and self.atmosphere:
+            raise ValueError("`atmosphere` needs `normalization: zscore`: minmax undoes it. Set one of them.")
+        if self.normalization == "zscore" and self.stretch:
+            raise ValueError("`stretch` needs `normalization: minmax`, whose values lie between 0 and 1.")
 
-    # Output
+
+@dataclass
+class RuntimeOptions:
+    """Options that may change when a run is resumed: what the run learns does not depend on them."""
+
+    compile: bool = option(False, "Compiles the model with torch.compile.")
+    num_workers: int = option(2, "Threads per process that read and decode shards.")
     output_dir: str = option("outputs/pretraining", "Folder of everything that is written.")
-    resume: str = option("no", "auto (the newest checkpoint in `output_dir`, if any), no, or a checkpoint.")
+    resume: str = option(
+        "no", "auto resumes from the newest checkpoint in `output_dir` if there is one; or the folder of a checkpoint."
+    )
     save_every: int = option(1000, "Steps between checkpoints.")
-    total_limit: int = option(3, "How many checkpoints are kept.")
-    time_limit: float = option(0.0, "Minutes after which to save a checkpoint and stop; 0 for none.")
-    eval_every: int = option(500, "Steps between validations, with a picture.")
+    total_limit: int = option(3, "Number of checkpoints that are kept; the oldest are deleted.")
+    time_limit: float = option(0.0, "Minutes after which the run saves a checkpoint and stops. 0 means no limit.")
+    eval_every: int = option(500, "Steps between validations, each with a picture.")
     log_every: int = option(10, "Steps between records in log.jsonl.")
-    report_to: list[str] = option([], "Trackers: trackio, tensorboard, wandb.")
-    save_dtype: Literal["float32", "float16", "bfloat16"] = option("float32", "Of the result.")
-    push_to_hub: str | None = option(None, "namespace/name to publish the result as.")
+    report_to: list[str] = option([], "Trackers that get the records too: trackio, tensorboard, wandb.")
+    save_dtype: Literal["float32", "float16", "bfloat16"] = option("float32", "Type of the weights of the result.")
+    push_to_hub: str | None = option(None, "Repository (namespace/name) to publish the result as.")
 
 
-STAGE_OPTIONS = list(PretrainingOptions.__dataclass_fields__)[:21]
-# What may change when a run is resumed.
-FREE = {"output_dir", "resume", "save_every", "total_limit", "time_limit", "eval_every", "log_every", "report_to"}
-FREE |= {"num_workers", "save_dtype", "push_to_hub", "compile", "stages"}
+@dataclass
+class PretrainingOptions(RuntimeOptions, StageOptions):
+    """All options of a run. Those of `StageOptions` hold for every stage that does not set them itself."""
+
+    stages: list[JsonMapping] = option([], "In a YAML file: a list with a mapping of options for each stage.")
+    preset: Literal["tiny", "base", "large", "huge"] = option(
+        "tiny", "Size of a new model. Not used with `model_name_or_path`."
+    )
+    model_name_or_path: str | None = option(None, "Checkpoint that the first stage starts from: folder or Hub name.")
+    weight_decay: float = option(0.05, "Weight decay of AdamW. Biases, norms, positions and learned tokens have none.")
+    max_grad_norm: float = option(1.0, "Norm to which gradients are clipped. 0 turns clipping off.")
+    mixed_precision: Literal["bf16", "fp16", "no"] = option(
+        "bf16", "Type of the arithmetic of a step. It wins over Accelerate's configuration; `no` means float32."
+    )
+    gradient_checkpointing: bool = option(False, "Recomputes activations in the backward pass to save memory.")
+    max_nonfinite_steps: int = option(20, "Steps in a row with a gradient that is not finite before the run ends.")
+    seed: int = option(0, "Seed of the weights, the order of the data, the crops and the masks.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("save_every", "total_limit", "eval_every", "log_every", "num_workers"):
+            _check(name, getattr(self, name), 1)
+        for name in ("weight_decay", "max_grad_norm", "max_nonfinite_steps", "time_limit"):
+            _check(name, getattr(self, name), 0)
+
+
+STAGE_OPTIONS = {entry.name for entry in fields(StageOptions)}
+RUNTIME_OPTIONS = {entry.name for entry in fields(RuntimeOptions)}
+
+
+def parse_pretraining_options(argv: Sequence[str] | None = None) -> PretrainingOptions:
+    """Read the options of a run from the command line and from a YAML file.
+
+    The command line wins over the file, and over each of the file's stages.
+
+    Raises:
+        ValueError, FileNotFoundError: As `parse_options`; the message names the file, the stage and the key.
+    """
+    file, command_line, source = read_options(PretrainingOptions, argv)
+    overridden = set(command_line)
+    if "epochs" in overridden and "steps" not in overridden:
+        overridden.add("steps")  # which would replace the epochs
+        command_line["steps"] = 0
+    stages = command_line.get("stages", file.get("stages", []))
+    kept = []
+    for number, stage in enumerate(stages, 1):
+        options = _stage_settings(stage, f"{source}: stage {number}")
+        kept.append(JsonMapping({name: value for name, value in options.items() if name not in overridden}))
+    return build_options(PretrainingOptions, file | command_line | {"stages": kept})
 
 
 def split_stages(options: PretrainingOptions) -> list[PretrainingOptions]:
     """Return the options of each stage."""
     stages = []
-    for number, text in enumerate(options.stages or ["{}"], 1):
-        stage = convert_options(json.loads(text), PretrainingOptions, f"stage {number}")
-        general = sorted(set(stage) - set(STAGE_OPTIONS))
-        if general:
-            raise ValueError(f"stage {number}: {', '.join(general)} cannot differ from stage to stage.")
-        stages.append(replace(options, **stage))
+    for number, mapping in enumerate(options.stages or [{}], 1):
+        settings = _stage_settings(mapping, f"stage {number}")
+        try:
+            stages.append(replace(options, **settings))
+        except ValueError as error:
+            raise ValueError(f"stage {number}: {error}") from error
     return stages
 
 
-def stage_config(stage: PretrainingOptions, before: SpectralGPTConfig | None) -> SpectralGPTConfig:
-    """Return the configuration of a stage: of a new model, or of the one before with other settings."""
-    settings = {"mask_ratio": stage.mask_ratio, "masking": stage.masking, **json.loads(stage.config_overrides)}
-    settings["image_size"] = stage.image_size
+def complete_settings(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that a checkpoint was written with; those that did not exist then have their defaults."""
+    known = {RENAMED.get(name, name): value for name, value in saved.items()}
+    defaults = {entry.name: _default(entry) for entry in fields(PretrainingOptions)}
+    text = known.get("config_overrides", {})
+    return {**defaults, **known, "config_overrides": JsonMapping(text)}
+
+
+def _default(entry: Field[Any]) -> Any:
+    return entry.default if entry.default_factory is MISSING else entry.default_factory()
+
+
+def build_model(stage: PretrainingOptions, previous: str | Path | None) -> SpectralGPTForPreTraining:
+    """Return the model of a stage: new, or from a checkpoint, with positions for its size and bands."""
+    if previous is None:
+        return SpectralGPTForPreTraining(_new_config(stage))
+    model = SpectralGPTForPreTraining.from_pretrained(previous, dtype=torch.float32, **_model_settings(stage))
+    _fit_positions(model, stage)
+    return model
+
+
+def _model_settings(stage: PretrainingOptions) -> dict[str, Any]:
+    return {"mask_ratio": stage.mask_ratio, "masking": stage.masking, **stage.config_overrides}
+
+
+def _new_config(stage: PretrainingOptions) -> SpectralGPTConfig:
+    settings = {**_model_settings(stage), "image_size": stage.image_size}
     if stage.bands:
         settings |= {"bands": stage.bands, "num_channels": len(stage.bands)}
-    if before is None:
-        return SpectralGPTConfig.from_preset(stage.preset, **settings)
-    return SpectralGPTConfig.from_dict(before.to_dict() | settings)
+    return SpectralGPTConfig.from_preset(stage.preset, **settings)
 
 
-def stage_processor(stage: PretrainingOptions, bands: list[str], previous: str | None) -> SpectralGPTImageProcessor:
+def _fit_positions(model: SpectralGPTForPreTraining, stage: PretrainingOptions) -> None:
+    """Give a model the image size and the bands of a stage."""
+    resized = stage.image_size != model.config.image_size
+    model.resize_positions(stage.image_size, stage.bands)
+    if resized and stage.positions == "reinitialise":
+        for module in model.modules():
+            if isinstance(module, SpectralGPTPositionEmbeddings):
+                module.spatial_position_embeddings.data = module.sine_cosine_positions()
+
+
+def check_model(stage: PretrainingOptions, before: SpectralGPTConfig | None) -> SpectralGPTConfig:
+    """Build the model of a stage on the meta device, from that of the stage before; return its configuration."""
+    with torch.device("meta"):
+        if before is None:
+            return SpectralGPTForPreTraining(_new_config(stage)).config
+        config = SpectralGPTConfig.from_dict(before.to_dict() | _model_settings(stage))
+        model = SpectralGPTForPreTraining(config)
+        old, new = (_shapes(one) for one in (SpectralGPTForPreTraining(before), model))
+        changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+        if changed:
+            raise ValueError(
+                f"`config_overrides` {dict(stage.config_overrides)} must leave the weights of the stage before as they "
+                f"are, but would change {len(changed)} of them, such as {changed[0]}: {old.get(changed[0])} to "
+                f"{new.get(changed[0])}."
+            )
+        _fit_positions(model, stage)
+        return model.config
+
+
+def _shapes(model: SpectralGPTForPreTraining) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+
+
+def stage_processor(
+    stage: PretrainingOptions, bands: list[str], previous: str | Path | None
+) -> SpectralGPTImageProcessor:
     """Return the processor that does to images what the stage does to them.
 
     With zscore, mean and standard deviation are those of the checkpoint before, or else of the shards. The deviation
@@ -111,11 +246,8 @@ def stage_processor(stage: PretrainingOptions, bands: list[str], previous: str |
 
     Raises:
         FileNotFoundError: If zscore needs the statistics of shards that have none.
-        ValueError: If `atmosphere` is asked for without zscore.
     """
     if stage.normalization == "minmax":
-        if stage.atmosphere:
-            raise ValueError("`atmosphere` needs `normalization: zscore`: minmax undoes it. Set one of them.")
         return SpectralGPTImageProcessor(bands=bands)
     before = SpectralGPTImageProcessor.from_pretrained(previous) if previous else None
     if before is not None and before.normalization == "zscore" and before.bands == bands:
@@ -142,3 +274,17 @@ def view_recipe(stage: PretrainingOptions, processor: SpectralGPTImageProcessor)
     if processor.normalization == "zscore":
         limits = (torch.tensor(processor.mean), torch.tensor(processor.std))
     return ViewRecipe(limits, stage.crop_scale, stage.symmetries, stage.stretch, stage.atmosphere)
+
+
+def _check(name: str, value: float, least: float, most: float = math.inf) -> None:
+    if not least <= value <= most:
+        limits = f"{least} or more" if most == math.inf else f"between {least} and {most}"
+        raise ValueError(f"`{name}` must be {limits}, got {value}.")
+
+
+def _stage_settings(mapping: Mapping[str, Any], source: str) -> dict[str, Any]:
+    settings = convert_options(mapping, PretrainingOptions, source)
+    general = sorted(set(settings) - STAGE_OPTIONS)
+    if general:
+        raise ValueError(f"{source}: {', '.join(general)} cannot differ from stage to stage.")
+    return settings

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,9 @@ from spectralgpt_hf import SpectralGPTForPreTraining, SpectralGPTImageProcessor
 from spectralgpt_hf.assets import CHECKPOINT, SAMPLE
 from spectralgpt_hf.data.chip_grid import cut_chips
 from spectralgpt_hf.data.shards.format import ShardFile, ShardRow, decode_rows, find_shards, write_shards
+from spectralgpt_hf.files import locked
 from spectralgpt_hf.modeling.bands import L2A_BANDS
-from spectralgpt_hf.training.arguments import parse_options
+from spectralgpt_hf.training.stages import PretrainingOptions, check_model, parse_pretraining_options, split_stages
 from tests.hub.test_publish import hub, quick  # noqa: F401
 
 
@@ -39,14 +41,10 @@ SMALL = {
     "decoder_num_attention_heads": 2,
     "decoder_intermediate_size": 64,
 }
-OPTIONS = ["--config_overrides", json.dumps(SMALL), "--image_size=32", "--batch_size=8", "--log_every=1"]
-OPTIONS += [
-    "--num_workers=2",
-    "--mixed_precision=no",
-    "--base_learning_rate=0.3",
-    "--save_every=4",
-    "--eval_every=1000",
-]
+OPTIONS = ["--log_every=1", "--num_workers=2", "--mixed_precision=no", "--save_every=4", "--eval_every=1000"]
+# Options of the runs with one stage. Those with a file have them there: the command line would win over the stages.
+SINGLE = ["--config_overrides", json.dumps(SMALL), "--batch_size=8", "--image_size=32", "--base_learning_rate=0.3"]
+STAGED = f"config_overrides: {json.dumps(SMALL)}\nbatch_size: 8\nimage_size: 32\nbase_learning_rate: 0.3\n"
 
 
 @pytest.fixture(scope="module")
@@ -97,11 +95,15 @@ def pretrain(monkeypatch, pretrain_script):
         for state in (AcceleratorState, GradientState):
             state._reset_state()
         PartialState._reset_state()
-        monkeypatch.setattr(sys, "argv", ["pretrain.py", *OPTIONS, *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["pretrain.py", *_with_defaults(arguments)])
         pretrain_script.main()
 
     yield run
     signal.signal(signal.SIGTERM, handler)
+
+
+def _with_defaults(arguments) -> list[str]:
+    return [*OPTIONS, *([] if "--config" in arguments else SINGLE), *map(str, arguments)]
 
 
 def start(processes: int, *arguments) -> subprocess.Popen:
@@ -109,7 +111,7 @@ def start(processes: int, *arguments) -> subprocess.Popen:
     config = "examples/accelerate_configs/cpu_2_processes.yaml"
     accelerate = ["-m", "accelerate.commands.launch", "--main_process_port", str(free_port()), "--config_file", config]
     command = [sys.executable, *(accelerate if processes > 1 else []), "examples/pretrain.py"]
-    command += [*OPTIONS, *map(str, arguments)]
+    command += _with_defaults(arguments)
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -201,7 +203,7 @@ def test_two_processes_equal_one_and_resume_to_the_same_losses(pretrain, holes, 
 def test_stages_go_on_from_each_other_and_resume_in_the_second(pretrain, shards, tmp_path):
     config = tmp_path / "stages.yaml"
     config.write_text(
-        f"data: {shards}\nstages:\n"
+        f"{STAGED}data: {shards}\nstages:\n"
         "- {image_size: 32, steps: 30}\n"
         "- {image_size: 48, steps: 10, masking: spatial, base_learning_rate: 0.1, bands: [B2, B3, B4, B5, B6, B7]}\n"
     )
@@ -235,6 +237,14 @@ def test_a_second_stage_starts_better_from_interpolated_positions(pretrain, shar
         pretrain("--data", shards, "--steps", 1, "--output_dir", folder, *options)
         first[positions] = read_log(folder)[0]["validation_loss"]
     assert first["interpolate"] < first["reinitialise"]
+
+
+def test_a_second_run_in_the_folder_of_the_first_is_refused(pretrain, shards, tmp_path):
+    run = ("--data", shards, "--steps", 2, "--output_dir", tmp_path / "run")
+    with locked(tmp_path / "run"), pytest.raises(OSError, match=rf"run: process {os.getpid()} on .* writes it already"):
+        pretrain(*run)
+    assert not (tmp_path / "run").exists()
+    pretrain(*run)
 
 
 def test_a_run_that_is_told_to_end_saves_first(pretrain, shards, tmp_path):
@@ -313,8 +323,11 @@ def test_mistakes_in_a_later_stage_are_told_before_the_first(pretrain, shards, t
         "{image_size: 50}": "stage 2: .*50",
         "{bands: [B2, B3]}": "stage 2: ",
         "{batch_size: 100}": "stage 2: .* do not fill a batch",
+        "{stretch: -1}": "stage 2: `stretch` must be 0 or more, got -1",
+        "{config_overrides: {hidden_size: 96}}": "stage 2: `config_overrides` .* must leave .* would change",
+        "{config_overrides: {decoder_num_hidden_layers: 2}}": "stage 2: `config_overrides` ",
     }.items():
-        config.write_text(f"stages:\n- {{steps: 1}}\n- {stage}\n")
+        config.write_text(f"{STAGED}stages:\n- {{steps: 1}}\n- {stage}\n")
         with pytest.raises((ValueError, OSError), match=reason):
             pretrain("--config", config, "--data", shards, "--output_dir", tmp_path / "run")
     assert not list((tmp_path / "run").glob("stage-*"))
@@ -322,10 +335,89 @@ def test_mistakes_in_a_later_stage_are_told_before_the_first(pretrain, shards, t
         pretrain("--data", shards, "--output_dir", tmp_path / "run", "--mixed_precision", "fp16")
 
 
+def test_the_command_line_wins_over_the_file_and_every_stage(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("batch_size: 4\nstages:\n- {image-size: 64, steps: 9}\n- {image_size: 96, mask_ratio: null}\n")
+
+    def stages(*arguments):
+        return split_stages(parse_pretraining_options(["--config", str(config), *arguments]))
+
+    assert [(s.image_size, s.steps, s.batch_size, s.mask_ratio) for s in stages()] == [(64, 9, 4, 0.9), (96, 0, 4, 0.9)]
+    assert [s.image_size for s in stages("--image-size", "32")] == [32, 32]
+    # Steps replace epochs: those of a stage would otherwise win over the command line's epochs.
+    assert [(s.epochs, s.steps) for s in stages("--epochs", "3")] == [(3, 0), (3, 0)]
+    by_python = PretrainingOptions(batch_size=4, stages=[{"image_size": 64, "steps": 9}, {"image_size": 96}])
+    assert [replace(s, stages=[]) for s in split_stages(by_python)] == [replace(s, stages=[]) for s in stages()]
+    config.write_text("push_to_hub: false\nresume: no\nreport_to: tensorboard\n")
+    options = parse_pretraining_options(["--config", str(config)])
+    assert (options.push_to_hub, options.resume, options.report_to) == (None, "no", ["tensorboard"])
+    config.write_text("stages:\n- {steps: 1}\n- {steps: many}\n")
+    with pytest.raises(ValueError, match=r"config\.yaml: stage 2: steps: .*'many'"):
+        stages()
+
+
+def test_the_option_mixed_precision_wins_over_accelerates_configuration(pretrain, shards, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    used = []
+    forward = SpectralGPTForPreTraining.forward
+
+    def record(self, *args, **kwargs):
+        used.append(torch.is_autocast_enabled("cpu"))
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(SpectralGPTForPreTraining, "forward", record)
+    for precision, expected in {"no": False, "bf16": True}.items():
+        used.clear()
+        folder = tmp_path / precision
+        pretrain("--data", shards, "--steps", 1, "--output_dir", folder, "--mixed_precision", precision)
+        assert used
+        assert all(autocast is expected for autocast in used)
+
+
+def test_a_run_that_was_resumed_elsewhere_resumes_there_without_the_first_folder(pretrain, shards, tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text(f"{STAGED}stages:\n- {{steps: 4}}\n- {{steps: 8}}\n")
+    run = ("--config", config, "--data", shards)
+    pretrain(*run, "--output_dir", tmp_path / "whole")
+    checkpoint = tmp_path / "whole" / "checkpoints" / "step-00000008"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "log.jsonl").touch()
+    with pytest.raises(ValueError, match="holds a run"):  # and not that of the checkpoint
+        pretrain(*run, "--output_dir", tmp_path / "other", "--resume", checkpoint)
+    pretrain(*run, "--output_dir", tmp_path / "new", "--resume", checkpoint, "--time_limit", "1e-9")
+    (tmp_path / "whole").rename(tmp_path / "gone")
+    pretrain(*run, "--output_dir", tmp_path / "new", "--resume", "auto")
+    assert losses(tmp_path / "new") == losses(tmp_path / "gone")[8:]
+    for name in ("stage-1", "model"):
+        assert (tmp_path / "new" / name / "model.safetensors").is_file()
+
+
+def test_a_checkpoint_from_before_an_option_existed_resumes_and_a_refused_one_leaves_the_log(
+    pretrain, shards, tmp_path
+):
+    run = ("--data", shards, "--steps", 8, "--output_dir", tmp_path)
+    pretrain(*run)
+    whole = losses(tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints" / "step-00000008")
+    position = tmp_path / "checkpoints" / "step-00000004" / "position.json"
+    content = json.loads(position.read_text())
+    (stage,) = content["settings"]["stages"]
+    del stage["normalization"], stage["stretch"]
+    stage["warmup_share"] = stage.pop("warmup_ratio")  # its name in 0.1
+    stage["config_overrides"] = json.dumps(stage["config_overrides"])
+    position.write_text(json.dumps(content))
+    log = (tmp_path / "log.jsonl").read_text()
+    for wrong in (("--stretch", "0.5"), ("--data", tmp_path / "nowhere")):
+        with pytest.raises((ValueError, OSError)):
+            pretrain(*run, *wrong, "--resume", "auto")
+    assert (tmp_path / "log.jsonl").read_text() == log
+    pretrain(*run, "--resume", "auto")
+    assert losses(tmp_path) == whole
+
+
 def test_a_run_may_go_on_elsewhere_or_from_an_older_checkpoint(pretrain, shards, tmp_path):
     config = tmp_path / "config.yaml"
-    config.write_text("stages:\n- {steps: 4}\n- {steps: 12, base_learning_rate: 1e-2, max_grad_norm: 0}\n")
-    config.write_text("max_grad_norm: 0\nstages:\n- {steps: 4}\n- {steps: 12, base_learning_rate: 1e-2}\n")
+    config.write_text(f"{STAGED}max_grad_norm: 0\nstages:\n- {{steps: 4}}\n- {{steps: 12, base_learning_rate: 1e-2}}\n")
     run = ("--config", config, "--data", shards)
     pretrain(*run, "--output_dir", tmp_path / "whole")
     assert losses(tmp_path / "whole")[-1][1] < losses(tmp_path / "whole")[0][1]  # without clipping, too
@@ -374,7 +466,7 @@ def test_unreadable_rows_are_counted_over_processes_and_resumes_and_there_are_pi
     assert (tmp_path / "run" / "pictures" / "step-00000006.png").exists()
 
 
-def test_every_ready_config_and_ablation_builds_its_model(pretrain_script):
+def test_every_ready_config_and_ablation_builds_its_model():
     table = Path("examples/README.md").read_text().split("## The paper's ablations")[1]
     ablations = [
         shlex.split(option) for option in re.findall(r"`(--[^`]*)`", table) if not option.startswith("--config ")
@@ -384,12 +476,11 @@ def test_every_ready_config_and_ablation_builds_its_model(pretrain_script):
     assert len(runs) >= 15
     sizes = set()
     for run in runs:
-        options = parse_options(pretrain_script.PretrainingOptions, ["--config", *run])
-        for stage in pretrain_script.split_stages(options):
-            with torch.device("meta"):
-                model = pretrain_script.build_model(stage, None)
-            assert model.config.image_size == stage.image_size
-            sizes.add((model.config.hidden_size, model.config.patch_size, model.config.norm_pix_loss, stage.masking))
+        config = None
+        for stage in split_stages(parse_pretraining_options(["--config", *run])):
+            config = check_model(stage, config)
+            assert config.image_size == stage.image_size
+            sizes.add((config.hidden_size, config.patch_size, config.norm_pix_loss, config.masking))
     assert {1280, 1024, 768, 192} <= {size for size, *_ in sizes}
     assert (768, 16, False, "random") in sizes
     assert (768, 8, True, "random") in sizes

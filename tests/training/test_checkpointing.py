@@ -1,5 +1,8 @@
 import errno
 import shutil
+import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -47,6 +50,29 @@ def test_a_full_disk_leaves_the_checkpoints_as_they_were(tmp_path, accelerator, 
     assert [path.name for path in tmp_path.iterdir()] == [complete.name]
     with pytest.raises(OSError, match="expected room for a checkpoint"):
         folder.check_space(10**18)
+
+
+def test_a_kill_while_checkpoints_are_deleted_leaves_only_complete_ones(tmp_path, accelerator):
+    """Newer checkpoints go when a run resumes from an older one, and old ones when there are too many."""
+    folder = CheckpointFolder(tmp_path, total_limit=9)
+    oldest, *_ = (folder.save(accelerator, step, {"step": step}) for step in (5, 10, 15))
+    code = (
+        "import os, sys, shutil, pathlib, signal\n"
+        "from spectralgpt_hf.training.checkpointing import CheckpointFolder\n"
+        "def rmtree(path, *_, **__):\n"
+        "    next(pathlib.Path(path).glob('*.safetensors')).unlink()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "shutil.rmtree = rmtree\n"
+        "folder = CheckpointFolder(sys.argv[1])\n"
+        "folder.discard_after(folder.folder / 'step-00000005')\n"
+    )
+    process = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    assert process.returncode == -signal.SIGKILL
+    latest = folder.latest()
+    assert latest.name == "step-00000010"
+    assert all(list(path.glob("*.safetensors")) for path in tmp_path.glob("step-*"))
+    folder.discard_after(oldest)
+    assert [path.name for path in tmp_path.iterdir()] == [oldest.name]
 
 
 def test_a_folder_is_replaced_as_a_whole(tmp_path, accelerator):

@@ -1,4 +1,4 @@
-"""Exact statistics of 16-bit pixels, from how often each value occurs."""
+"""Statistics of any number of images in bounded memory: how often each digital number occurs in each band."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,34 +12,49 @@ from ..readers.common import PathLike
 
 
 PERCENTILES = (1, 2, 5, 25, 50, 75, 95, 98, 99)
-_VALUES = 2**16
+HIGHEST = 2**16 - 1
 
 
 class Histograms:
-    """How often each stored value occurs in each band, among pixels with data.
+    """How often each digital number occurs in each band, among the pixels with data.
+
+    Args:
+        lowest: Smallest digital number that is counted. It is 0 for stored values; values to which an offset was added
+            may be negative.
 
     Attributes:
-        counts: (65536,) int64 of each band.
+        counts: For each band an array (65536 - `lowest`,) of int64: the number of pixels that hold `lowest`,
+            `lowest` + 1, ..., 65535.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lowest: int = 0) -> None:
+        self.lowest = lowest
         self.counts: dict[str, np.ndarray] = {}
 
-    def add(self, bands: Sequence[str], pixels: np.ndarray) -> None:
-        """Count an image (C, H, W), uint16; a pixel that is 0 in all bands has no data."""
-        empty = int((~pixels.any(0)).sum())
+    def add(self, bands: Sequence[str], pixels: np.ndarray, valid: np.ndarray | None = None) -> None:
+        """Count the pixels of an image.
+
+        Args:
+            bands: Name of each band of the image.
+            pixels: (C, H, W), digital numbers. Fractions are rounded to the nearest integer; values outside
+                `lowest` ... 65535 are counted at the nearest end.
+            valid: (H, W), True where a pixel has data. By default a pixel that is 0 in all bands has none.
+        """
+        inside = pixels.any(0) if valid is None else valid
         for band, channel in zip(bands, pixels):
-            counts = np.bincount(channel.ravel(), minlength=_VALUES)
-            counts[0] -= empty
+            values = channel[inside]
+            if values.dtype != np.uint16 or self.lowest:
+                values = np.rint(values).clip(self.lowest, HIGHEST).astype(np.int64) - self.lowest
+            counts = np.bincount(values, minlength=HIGHEST + 1 - self.lowest)
             self.counts[band] = self.counts.get(band, 0) + counts
 
     def save(self, path: PathLike, record: Mapping[str, Any]) -> None:
-        """Write them, and a record beside them, as one file that is complete or not there."""
+        """Write the counts and a JSON-able record into one `.npz` file, which is complete or not there."""
         with atomic_path(path) as scratch, scratch.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, record=np.array(json.dumps(record)), **self.counts)
 
     def merge(self, path: PathLike) -> dict[str, Any]:
-        """Add what `save` has written, and return the record."""
+        """Add the counts that `save` has written, and return its record."""
         with np.load(path) as content:
             for band in content.files:
                 if band != "record":
@@ -47,26 +62,28 @@ class Histograms:
             return json.loads(str(content["record"]))
 
     def statistics(self) -> dict[str, Any]:
-        """Return what `measure_statistics` returns, in stored values, with more percentiles.
+        """Return what `measure_statistics` returns, with more percentiles and the number of pixels of each band.
 
-        Percentiles lie between neighbouring ranks as NumPy's do; the deviation is that of the population.
+        The bands are in the order of the sensor. Percentiles are interpolated between neighbouring ranks as NumPy does;
+        the standard deviation is that of the population.
         """
-        bands = [band for band in L1C_BANDS if self.counts.get(band, np.zeros(1)).any()]
-        rows = [_describe(self.counts[band]) for band in bands]
+        order = {band: number for number, band in enumerate(L1C_BANDS)}
+        bands = sorted((band for band in self.counts if self.counts[band].any()), key=lambda band: order.get(band, 99))
+        rows = [self._describe(self.counts[band]) for band in bands]
         return {"bands": bands, **{key: [row[key] for row in rows] for key in (rows[0] if rows else {})}}
 
-
-def _describe(counts: np.ndarray) -> dict[str, float]:
-    values = np.arange(_VALUES)
-    number = int(counts.sum())
-    mean = int(counts @ values) / number
-    deviation = float(np.sqrt(counts @ np.square(values - mean) / number))
-    present = np.flatnonzero(counts)
-    ranks = counts.cumsum()
-    result = {"pixels": number, "minimum": int(present[0]), "maximum": int(present[-1]), "mean": mean, "std": deviation}
-    for percentile in PERCENTILES:
-        position = percentile / 100 * (number - 1)
-        # The value at a rank is the first one whose cumulated count exceeds it.
-        below, above = np.searchsorted(ranks, [np.floor(position), np.ceil(position)], side="right")
-        result[f"percentile_{percentile}"] = float(below + (above - below) * (position % 1))
-    return result
+    def _describe(self, counts: np.ndarray) -> dict[str, float]:
+        values = np.arange(self.lowest, HIGHEST + 1)
+        number = int(counts.sum())
+        mean = int(counts @ values) / number
+        deviation = float(np.sqrt(counts @ np.square(values - mean) / number))
+        present = values[np.flatnonzero(counts)]
+        ranks = counts.cumsum()
+        result: dict[str, float] = {"pixels": number, "minimum": int(present[0]), "maximum": int(present[-1])}
+        result |= {"mean": mean, "std": deviation}
+        for percentile in PERCENTILES:
+            position = percentile / 100 * (number - 1)
+            # The value at a rank is the first one whose cumulated count exceeds it.
+            below, above = values[np.searchsorted(ranks, [np.floor(position), np.ceil(position)], side="right")]
+            result[f"percentile_{percentile}"] = float(below + (above - below) * (position % 1))
+        return result
