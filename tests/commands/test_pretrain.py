@@ -327,9 +327,9 @@ def test_mistakes_in_a_later_stage_are_told_before_the_first(pretrain, shards, t
         "{config_overrides: {hidden_size: 96}}": "stage 2: `config_overrides` .* must leave .* would change",
         "{config_overrides: {decoder_num_hidden_layers: 2}}": "stage 2: `config_overrides` ",
     }.items():
-        config.write_text(f"{STAGED}stages:\n- {{steps: 1}}\n- {stage}\n")
+        config.write_text(f"{STAGED}data: {shards}\nstages:\n- {{steps: 1}}\n- {stage}\n")
         with pytest.raises((ValueError, OSError), match=reason):
-            pretrain("--config", config, "--data", shards, "--output_dir", tmp_path / "run")
+            pretrain("--config", config, "--output_dir", tmp_path / "run")
     assert not list((tmp_path / "run").glob("stage-*"))
     with pytest.raises(ValueError, match="fp16` needs a GPU"):
         pretrain("--data", shards, "--output_dir", tmp_path / "run", "--mixed_precision", "fp16")
