@@ -106,5 +106,7 @@ def prepare(
     for split, rows in report["rows"].items():
         typer.echo(f"{rows} samples in {split}")
     typer.echo(f"{len(report['unreadable'])} files unreadable, {len(report['left_out'])} samples left out: {output}")
+    for entry in report["unreadable"][:3]:
+        typer.echo(f"{entry['file']} was not read: {entry['reason']}")
     if push_to_hub:
         typer.echo(push_shards(output, push_to_hub, private=private))
