@@ -53,6 +53,24 @@ class BandPlan:
         return kept[:, self.order]
 
 
+def require_same_bands(model_bands: Sequence[str], processor_bands: Sequence[str]) -> None:
+    """Refuse a processor that gives a model other bands than its weights expect, or in another order.
+
+    Args:
+        model_bands: `model.config.bands`.
+        processor_bands: `processor.bands`.
+
+    Raises:
+        ValueError: If they differ.
+    """
+    if list(model_bands) != list(processor_bands):
+        raise ValueError(
+            f"The processor must give the bands that the model expects, in the same order: expected "
+            f"{' '.join(model_bands)} (`config.bands`), got {' '.join(processor_bands)}. Load the processor with "
+            "`bands=model.config.bands`."
+        )
+
+
 def plan_bands(name: str, found: Sequence[str], expected: Sequence[str], missing_bands: str) -> BandPlan:
     """Match the bands of an input to those that a model expects.
 

@@ -11,21 +11,28 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Images as they come in, whatever they come as, brought to one form without touching their pixels."""
+"""Images of any kind (files, arrays, `xarray`, samples of TorchGeo) in one form, their pixels untouched."""
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from numbers import Real
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 import torch
 
-from .bands import L1C_BANDS, resolve_bands
+from .bands import L1C_BANDS, PSEUDO_BAND_MEAN, find_band, resolve_bands
 from .products import Offset, linear, offsets_per_band
-from .raster_files import is_stac_item
+from .raster_files import Source, is_stac_item
 from .rasters import Raster, open_raster
+
+
+# Paths, URLs, bytes, mappings, arrays, tensors, `Raster`, and types of libraries that are not imported here.
+ImageInput: TypeAlias = Any
+BandNames: TypeAlias = Sequence[str]
+Mask: TypeAlias = str | os.PathLike[str] | bytes | np.ndarray | torch.Tensor | None
 
 
 @dataclass(eq=False)
@@ -33,11 +40,12 @@ class Chip:
     """An image as it came in, and what is known about it.
 
     Attributes:
-        name: How messages call it: its path, or its place in the list.
+        name: How messages call it: its path, or its number in the list.
         pixels: (C, H, W), in the dtype and on the device of the input.
         bands: Names of the C bands.
         assumed: What was assumed about them; empty where they were named.
         valid: (H, W), True where a pixel may have data; None where all may.
+        saturated: (C, H, W), True where the reader of a file found saturated values; None where it found none.
         settled: Whether `valid` is the last word. Otherwise 0 in all bands, `nodata`, NaN and infinity mean no data.
         nodata: Stored value that means no data in any band.
         offset: (C,), still to be added to the digital numbers; None where nothing is.
@@ -52,6 +60,7 @@ class Chip:
     bands: tuple[str, ...]
     assumed: str = ""
     valid: torch.Tensor | None = None
+    saturated: torch.Tensor | None = None
     settled: bool = False
     nodata: float | None = None
     offset: torch.Tensor | None = None
@@ -62,9 +71,10 @@ class Chip:
 
     def to(self, device: torch.device | str) -> "Chip":
         """Return the same chip with its tensors on a device."""
-        valid = None if self.valid is None else self.valid.to(device)
-        offset = None if self.offset is None else self.offset.to(device)
-        return replace(self, pixels=self.pixels.to(device), valid=valid, offset=offset)
+        names = ("pixels", "valid", "saturated", "offset")
+        return replace(
+            self, **{name: getattr(self, name).to(device) for name in names if getattr(self, name) is not None}
+        )
 
     def kind(self) -> tuple[Any, ...]:
         """What chips must have in common to go through the same operations as one batch."""
@@ -73,47 +83,67 @@ class Chip:
 
 
 def open_chips(
-    images: Any,
+    images: ImageInput,
     expected: Sequence[str],
-    band_names: Sequence[str] | None = None,
-    nodata: float | None = None,
-    offset: Offset | None = None,
-    mask: Any = None,
+    band_names: BandNames | Sequence[BandNames | None] | None = None,
+    nodata: float | Sequence[float | None] | None = None,
+    offset: Offset | Sequence[Offset | None] | None = None,
+    mask: Mask | Sequence[Mask] = None,
     longest_side: int | None = None,
 ) -> list[Chip]:
     """Bring images to a common form.
 
     Args:
-        images: One image or a list: path, URL, TIFF bytes, STAC item, `Raster`, array or tensor (C, H, W), or
-            `xarray.DataArray`; also one array or tensor (B, C, H, W).
-        expected: Bands that will be used. Of a file only these are read, and B10, which shows an offset.
-        band_names: Names of the inputs' bands, where they do not say them or say them wrongly.
-        nodata: Stored value that means no data in any band.
-        offset: Added to the digital numbers; of a file, in place of what its metadata say.
-        mask: (H, W), non-zero where a pixel counts; for a file also what `open_raster` takes. A list for several.
-        longest_side: If given, files are read decimated, to at most this many pixels a side.
+        images: One image or a list, each a path, URL, TIFF bytes, STAC item, `Raster`, array or tensor (C, H, W), PIL
+            image, `xarray.DataArray` or `xarray.Dataset`; also one array or tensor (B, C, H, W), and a sample of
+            TorchGeo with any of these as `"image"`. Arrays (H, W, C) are recognised by their number of bands.
+        expected: Bands that will be used. Only these are read from a file, and B10, which shows an offset.
+        band_names: Names of the inputs' bands, where they do not say them or say them wrongly. This and the following
+            are one value for all images, or a list with one for each.
+        nodata: Stored value that means no data in any band, in place of what the input says.
+        offset: Added to the digital numbers, in place of what the input says.
+        mask: (H, W), non-zero where a pixel counts; for a file also what `open_raster` takes.
+        longest_side: If given, files are read decimated, to at most this many pixels on a side.
 
     Raises:
         FileNotFoundError: If a path does not exist.
         ValueError: If something is no image, or its bands cannot be known.
     """
+    if _is_sample(images):
+        images = images["image"]
     if not isinstance(images, list | tuple):
         images = list(images) if getattr(images, "ndim", 3) == 4 else [images]
-    if len(images) == 0:
+    count = len(images)
+    if count == 0:
         raise ValueError("Expected at least one image, found none.")
+    per_image = zip(
+        one_each(band_names, count, "band_names", _is_names),
+        one_each(nodata, count, "nodata"),
+        one_each(offset, count, "offset", lambda value: _is_numbers(value) and len(value) != count),
+        one_each(mask, count, "mask"),
+    )
+    # A list of as many numbers as images may also be meant as one for each band of all images.
+    ambiguous = isinstance(offset, list | tuple) and count > 1 and _is_numbers(offset) and len(offset) == count
+    shared = count if ambiguous else None
     return [
-        _open(image, f"image {i}", _Given(expected, band_names, nodata, offset, own_mask), longest_side)
-        for i, (image, own_mask) in enumerate(zip(images, one_each(mask, len(images), "mask")))
+        _open(image, f"image {i}", _Given(expected, *given, shared), longest_side)
+        for i, (image, given) in enumerate(zip(images, per_image))
     ]
 
 
-def one_each(value: Any, count: int, name: str) -> list[Any]:
+def one_each(value: Any, count: int, name: str, is_one: Callable[[Any], bool] = lambda value: False) -> list[Any]:
     """Return a value for each of `count` images: its own from a list, else the same for all.
+
+    Args:
+        value: One value, or a list of them.
+        count: Number of images.
+        name: Of the argument, for messages.
+        is_one: Tells whether a list is one value, which holds for all images.
 
     Raises:
         ValueError: If a list has another length.
     """
-    if not isinstance(value, list | tuple):
+    if not isinstance(value, list | tuple) or is_one(value):
         return [value] * count
     if len(value) != count:
         raise ValueError(f"`{name}`: expected one for each of the {count} images, found {len(value)}.")
@@ -145,41 +175,78 @@ _WIDER = {torch.bool: torch.uint8, torch.uint32: torch.int64, torch.uint64: torc
 
 
 class _Given(NamedTuple):
-    """What the caller says about an image. Attributes as the arguments of `open_chips`."""
+    """What the caller says about one image; attributes as the arguments of `open_chips`.
+
+    Attributes:
+        shared: Number of the numbers in the list that `offset` was taken from, if they might have been meant by band.
+    """
 
     expected: Sequence[str]
-    band_names: Sequence[str] | None = None
+    band_names: BandNames | None = None
     nodata: float | None = None
     offset: Offset | None = None
-    mask: Any = None
+    mask: Mask = None
+    shared: int | None = None
+
+    def check_offset(self, name: str, count: int) -> None:
+        """Refuse a list of offsets that may be one for each image or one for each of the `count` bands."""
+        if self.shared == count:
+            raise ValueError(
+                f"{name}: {count} offsets for {count} images of {count} bands may be one for each image or one for "
+                "each band. Pass them by band name, or a list of lists."
+            )
 
 
 def _open(image: Any, name: str, given: _Given, longest_side: int | None) -> Chip:
+    if _is_sample(image):
+        image = image["image"]
     if isinstance(image, str | os.PathLike | bytes | bytearray) or is_stac_item(image):
         name = str(image) if isinstance(image, str | os.PathLike) else name
         by_file = isinstance(given.mask, str | os.PathLike | bytes)
-        image = _read(image, given if by_file else given._replace(mask=None), longest_side)
-        given = given._replace(band_names=None, nodata=None, offset=None, mask=None if by_file else given.mask)
+        image = _read(image, name, given if by_file else given._replace(mask=None), longest_side)
+        rest = None if by_file else given.mask
+        given = given._replace(band_names=None, nodata=None, offset=None, shared=None, mask=rest)
     if hasattr(image, "pixels") and hasattr(image, "valid"):
         return _from_raster(image, name, given)
+    if hasattr(image, "data_vars"):
+        image = _join_variables(image, name)
     if hasattr(image, "dims") and hasattr(image, "coords"):
         return _from_xarray(image, name, given)
+    if hasattr(image, "getbands") and given.band_names is None:
+        raise ValueError(
+            f"{name}: a picture of mode {image.mode} holds colours for a display, not digital numbers. Pass the file "
+            "or the array that it was made from. If these are digital numbers, name them (`band_names`)."
+        )
     return _from_array(image, name, given)
 
 
-def _read(source: Any, given: _Given, longest_side: int | None) -> Raster:
+def _is_sample(image: Any) -> bool:
+    """Return whether this is a sample of TorchGeo, and not a STAC item."""
+    return isinstance(image, Mapping) and "image" in image and "assets" not in image and not hasattr(image, "data_vars")
+
+
+def _is_names(value: Any) -> bool:
+    return all(isinstance(name, str) for name in value)
+
+
+def _is_numbers(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(number, Real) for number in value)
+
+
+def _read(source: Any, name: str, given: _Given, longest_side: int | None) -> Raster:
     """Read the bands in use, and B10, as a `Raster`."""
 
     wanted = dict.fromkeys([*(band for band in given.expected if band != "mean"), "B10"])
     with open_raster(
         source,
         list(wanted),
-        mask=given.mask,
+        mask=cast(Source | None, given.mask),
         offset=given.offset,
         band_names=given.band_names,
         nodata=given.nodata,
         skip_missing=True,
     ) as reader:
+        given.check_offset(name, len(reader.bands or ()))
         shrink = max(1.0, max(reader.height, reader.width) / (longest_side or math.inf))
         return reader.read(out_shape=(max(1, round(reader.height / shrink)), max(1, round(reader.width / shrink))))
 
@@ -192,10 +259,34 @@ def _from_raster(raster: Any, name: str, given: _Given) -> Chip:
         valid = valid & (chip.pixels - added[:, None, None] != given.nodata).all(0)
     valid = valid if chip.valid is None else valid & chip.valid
     chip.valid, chip.settled, chip.nodata = None if valid.all() else valid, True, None
+    saturated = getattr(raster, "saturated", None)
+    chip.saturated = None if saturated is None else as_tensor(saturated, name).bool()
     if raster.offsets is not None:
         chip.offsets = tuple(np.add(raster.offsets, chip.offsets or 0.0).tolist())
     chip.crs, chip.transform, chip.tags = raster.crs, raster.transform, dict(raster.tags)
     return chip
+
+
+def _join_variables(dataset: Any, name: str) -> Any:
+    """Return the variables of an `xarray.Dataset` that are named as bands as one `xarray.DataArray`."""
+    names = [variable for variable in dataset.data_vars if find_band(str(variable))]
+    if not names:
+        found = ", ".join(map(str, dataset.data_vars)) or "none"
+        raise ValueError(
+            f"{name}: expected an xarray.Dataset whose variables are named as bands (B2, red, ...), found {found}. "
+            "Pass the variable that holds the image."
+        )
+    keys = ("_FillValue", "scale_factor", "add_offset")
+    radiometry = [{key: dataset[variable].attrs.get(key) for key in keys} for variable in names]
+    different = [key for key in keys if any(entry[key] != radiometry[0][key] for entry in radiometry)]
+    if different:
+        raise ValueError(
+            f"{name}: the variables {', '.join(map(str, names))} differ in {', '.join(different)}. Decode them "
+            "(`xarray.decode_cf`), scale them to digital numbers (reflectance x 10000), and pass one xarray.DataArray."
+        )
+    array = dataset[names].to_array("band")
+    array.attrs.update({key: value for key, value in radiometry[0].items() if value is not None})
+    return array.assign_coords(band=[find_band(str(variable)) for variable in names])
 
 
 def _from_xarray(array: Any, name: str, given: _Given) -> Chip:
@@ -205,7 +296,8 @@ def _from_xarray(array: Any, name: str, given: _Given) -> Chip:
     if given.band_names is None and labels.dtype.kind in "UO" and labels.size:
         given = given._replace(band_names=[str(label) for label in labels])
     if given.nodata is None:
-        given = given._replace(nodata=array.attrs.get("_FillValue"))
+        nodata = array.attrs.get("_FillValue", getattr(getattr(array, "rio", None), "nodata", None))
+        given = given._replace(nodata=None if nodata is None or np.isnan(nodata) else float(nodata))
     gain, added = linear(array.attrs.get("scale_factor", 1), array.attrs.get("add_offset", 0), name)
     if given.offset is None and added:
         given = given._replace(offset=added)
@@ -224,16 +316,23 @@ def _from_array(image: Any, name: str, given: _Given) -> Chip:
     pixels = as_tensor(image, name)
     if pixels.ndim != 3 or 0 in pixels.shape:
         raise ValueError(
-            f"{name}: expected an image of shape (bands, height, width), found {tuple(pixels.shape)}. Move the bands "
-            "to the front, and pass several images as a list."
+            f"{name}: expected an image of shape (bands, height, width), found {tuple(pixels.shape)}. Pass several "
+            "images as a list."
         )
+    counts = {len(given.band_names)} if given.band_names else {len(_own(given.expected)), len(L1C_BANDS)}
+    if len(pixels) not in counts and pixels.shape[2] in counts:
+        pixels = pixels.permute(2, 0, 1).contiguous()  # stored as (height, width, bands)
     count = len(pixels)
     if given.band_names:
         bands, assumed = resolve_bands(given.band_names), ""
     else:
         bands, assumed = _assume_bands(name, count, given.expected)
     if len(bands) != count:
-        raise ValueError(f"{name}: expected a band name for each of the {count} channels, found {len(bands)}.")
+        raise ValueError(
+            f"{name}: expected a name for each of the {count} bands (`band_names`), found {len(bands)}: "
+            f"{' '.join(bands)}."
+        )
+    given.check_offset(name, count)
     chip = Chip(name, pixels, bands, assumed, nodata=given.nodata)
     if given.mask is not None:
         mask = as_tensor(given.mask, f"{name}: mask")
@@ -247,15 +346,21 @@ def _from_array(image: Any, name: str, given: _Given) -> Chip:
     return chip
 
 
+def _own(expected: Sequence[str]) -> tuple[str, ...]:
+    """Return the expected bands without the pseudo-band."""
+    return tuple(band for band in expected if band != PSEUDO_BAND_MEAN)
+
+
 def _assume_bands(name: str, count: int, expected: Sequence[str]) -> tuple[tuple[str, ...], str]:
-    """Return the bands that unnamed channels must be, and the assumption that a user should know of."""
-    own = tuple(band for band in expected if band != "mean")
+    """Return the bands that unnamed ones must be, and the assumption that a user should know of."""
+    own = _own(expected)
+    advice = "Pass `band_names=` to confirm the order or to state another one"
     if count == len(own):
-        return own, ""
+        return own, f"{count} unnamed bands were taken for {' '.join(own)}, in this order. {advice}"
     if count == len(L1C_BANDS):
         return L1C_BANDS, (
-            "13 unnamed bands were taken for those of an L1C product, B1 to B8, B8A, B9 to B12. Pass `band_names=` to "
-            "say so, or to say otherwise (EuroSAT files store B8A last)"
+            "13 unnamed bands were taken for those of an L1C product, B1 to B8, B8A, B9 to B12, in this order. "
+            f"{advice} (EuroSAT files store B8A last)"
         )
     raise ValueError(
         f"{name}: {count} unnamed bands may be any: expected {len(own)} ({' '.join(own)}) or the 13 of an L1C product. "

@@ -33,6 +33,9 @@ from transformers.utils import auto_docstring
 from .bands import L2A_BANDS, resolve_bands
 
 
+# Label of pixels without a class, in every map of labels, unless `semantic_loss_ignore_index` says otherwise.
+IGNORE_INDEX = 255
+
 MASKINGS = ("random", "spatial", "spectral")
 
 # Sizes of the paper's table, and a tiny one that fits in a package. Heads and the decoder are the paper's.
@@ -186,7 +189,7 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
     decode_hidden_size: int = 256
     decode_dropout: float | int = 0.5
     class_weights: list[float | int] | tuple[float | int, ...] | None = None
-    semantic_loss_ignore_index: int = 255
+    semantic_loss_ignore_index: int = IGNORE_INDEX
 
     group_pooling: str = "mean"
     apply_layernorm: bool = True

@@ -11,22 +11,30 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Where pixels go: resizing and padding to whole tokens, which tokens have data, and the way back to the source."""
+"""Where pixels go: resizing, cropping and padding to whole tokens, and which tokens have data."""
 
+import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from torch import nn
 
 from .chips import as_tensor
-from .rasters import Raster, read_raster
+from .configuration_spectralgpt import IGNORE_INDEX
+from .rasters import read_raster
 
 
-IGNORE_INDEX = 255
+try:
+    import rasterio
+except ImportError:
+    rasterio = None
+
+Labels: TypeAlias = str | os.PathLike[str] | bytes | np.ndarray | torch.Tensor
 
 
 class Sizes(NamedTuple):
@@ -50,7 +58,7 @@ class PreprocessingReport:
     """What was assumed of an image and done to it; post-processing takes it to find back to the source's grid.
 
     Attributes:
-        source: The image's path, or its place in the list.
+        source: The image's path, or its number in the list.
         band_names: Bands found in the image.
         assumed: What was assumed about them; empty where they were named.
         bands: Bands of `pixel_values`.
@@ -89,6 +97,43 @@ class PreprocessingReport:
         return 1.0 if self.valid is None else self.valid.float().mean().item()
 
 
+def plan_sizes(
+    name: str,
+    original: Sequence[int],
+    size: Mapping[str, int] | None,
+    crop_size: Mapping[str, int] | None,
+    patch_size: int,
+    do_pad: bool,
+) -> Sizes:
+    """Return the sizes that an image goes through.
+
+    Args:
+        name: Of the image, for messages.
+        original: Height and width of the source.
+        size: `height` and `width` to resize to; None for the source's own.
+        crop_size: `height` and `width` of the centre crop; None for none.
+        patch_size: Pixels on a side of a token.
+        do_pad: Whether images are padded to whole tokens.
+
+    Raises:
+        ValueError: If the crop is larger than the image, or the result is not of whole tokens and must not be padded.
+    """
+    resized = tuple(original) if size is None else (size["height"], size["width"])
+    cropped = resized if crop_size is None else (crop_size["height"], crop_size["width"])
+    if cropped[0] > resized[0] or cropped[1] > resized[1]:
+        raise ValueError(
+            f"{name}: expected an image of at least {cropped[0]} x {cropped[1]} px (`crop_size`), found "
+            f"{resized[0]} x {resized[1]}. Set a larger `size` to resize to, or `do_center_crop=False`."
+        )
+    padded = tuple(-(-side // patch_size) * patch_size for side in cropped)
+    if padded != cropped and not do_pad:
+        raise ValueError(
+            f"{name}: height and width must be multiples of {patch_size} px (`patch_size`), got {cropped[0]} x "
+            f"{cropped[1]}. Set `do_pad=True`, or a `size` to resize to."
+        )
+    return Sizes(tuple(original), resized, cropped, padded)
+
+
 def fit_pixels(values: torch.Tensor, share: torch.Tensor, sizes: Sizes, target: torch.Tensor) -> torch.Tensor:
     """Resize images (bicubic, antialiased), crop their centre, and pad them at the bottom and right.
 
@@ -114,103 +159,64 @@ def fit_pixels(values: torch.Tensor, share: torch.Tensor, sizes: Sizes, target: 
     return nn.functional.pad(share[:, *sizes.crop], (0, sizes.padded[1] - width, 0, sizes.padded[0] - height))
 
 
-def fit_labels(labels: Any, name: str, sizes: Sizes, valid: torch.Tensor | None) -> torch.Tensor:
-    """Bring a map of labels to the geometry of its image, by nearest neighbour; 255 where there is no data.
+def fit_labels(
+    labels: Labels, name: str, sizes: Sizes, valid: torch.Tensor | None, ignore_index: int = IGNORE_INDEX
+) -> torch.Tensor:
+    """Bring a map of labels to the geometry of its image, by nearest neighbour.
 
     Args:
-        labels: (H, W) or (1, H, W), or the path of a file.
+        labels: (H, W) or (1, H, W), or the path or bytes of a file.
         name: Of the image, for messages.
         sizes: Of the image.
         valid: (H, W) of the source, True where a pixel has data; None where all have.
+        ignore_index: Label of pixels without data, of padding, and of what a file declares as nodata.
 
     Raises:
+        FileNotFoundError: If there is no such file.
         ValueError: If the map has another size than its image.
     """
     if isinstance(labels, str | os.PathLike | bytes):
-        labels = read_raster(labels, resolution=None).pixels
-    labels = as_tensor(labels, name).long()
+        labels = _read_labels(labels, ignore_index)
+    labels = as_tensor(labels, f"{name}: segmentation map").long()
     if labels.shape[-2:] != sizes.original or labels.shape[:-2].numel() != 1:
         raise ValueError(
             f"{name}: expected a segmentation map of the image's size, {sizes.original}, found {tuple(labels.shape)}."
         )
     labels = labels.reshape(sizes.original)
     if valid is not None:
-        labels = labels.masked_fill(~valid.to(labels.device), IGNORE_INDEX)
+        labels = labels.masked_fill(~valid.to(labels.device), ignore_index)
     # Labels are small integers, which float32 holds exactly.
     resized = nn.functional.interpolate(labels[None, None].float(), sizes.resized, mode="nearest-exact")[0, 0]
-    fitted = labels.new_full(sizes.padded, IGNORE_INDEX)
+    fitted = labels.new_full(sizes.padded, ignore_index)
     fitted[: sizes.cropped[0], : sizes.cropped[1]] = resized[sizes.crop].long()
     return fitted
 
 
 def token_validity(share: torch.Tensor, patch_size: int) -> torch.Tensor:
-    """Return which places of the token grid have data in at least half of their pixels.
+    """Return which tokens have data, which is the case if at least half of their pixels have.
 
     Args:
-        share: (B, H, W), which share of each pixel has data; H and W are multiples of `patch_size`.
+        share: (..., H, W), which share of each pixel has data, or a valid mask; H and W are multiples of `patch_size`.
         patch_size: Pixels on a side of a token.
 
     Returns:
-        (B, H / patch_size, W / patch_size), bool.
+        (..., H / patch_size, W / patch_size), bool.
     """
+    pixels = share.reshape(-1, 1, *share.shape[-2:]).float()
     # Half of an interpolated mask is half up to rounding.
-    return nn.functional.avg_pool2d(share.unsqueeze(1), patch_size).squeeze(1) > 0.5 - 1e-4
+    tokens = nn.functional.avg_pool2d(pixels, patch_size) > 0.5 - 1e-4
+    return tokens.reshape(*share.shape[:-2], *tokens.shape[-2:])
 
 
-def to_source_grids(
-    logits: torch.Tensor,
-    target_sizes: Sequence[tuple[int, int]] | None,
-    reports: Sequence[PreprocessingReport] | None,
-) -> Iterator[torch.Tensor]:
-    """Yield the scores (K, H, W) of each image at the size of its source (padding cropped off), or of its target.
-
-    Around a centre crop, scores repeat those at its edge; `georeference` marks these pixels as invalid.
-
-    Raises:
-        ValueError: If there is not one report or target for each image.
-    """
-    for given in (target_sizes, reports):
-        if given is not None and len(given) != len(logits):
-            raise ValueError(f"Expected one size or report for each of the {len(logits)} images, found {len(given)}.")
-    for i, scores in enumerate(logits.float()):
-        if reports is not None:
-            sizes = reports[i].sizes
-            kept = _resize(scores, sizes.padded)[:, : sizes.cropped[0], : sizes.cropped[1]]
-            yield _resize(_around_crop(kept, sizes), sizes.original)
-        else:
-            yield scores if target_sizes is None else _resize(scores, target_sizes[i])
-
-
-def georeference(labels: torch.Tensor, report: PreprocessingReport) -> Raster:
-    """Return a map of labels (H, W) as a raster on the grid of the report's image.
-
-    It is valid where that image has data, and within its centre crop.
-    """
-    pixels = labels[None].cpu().numpy().astype(np.uint8 if labels.max() < 256 else np.uint16)
-    valid = np.ones(labels.shape, bool) if report.valid is None else report.valid.cpu().numpy()
-    valid = valid & _within_crop(report.sizes)
-    tags = {**report.tags, "normalization": report.normalization}
-    return Raster(pixels, None, valid, report.crs, report.transform, tags, None)
-
-
-def _around_crop(scores: torch.Tensor, sizes: Sizes) -> torch.Tensor:
-    """Bring scores (K, h, w) of a centre crop to the size of the resized image."""
-    rows, columns = sizes.crop
-    height, width = sizes.resized
-    margins = (columns.start, width - columns.stop, rows.start, height - rows.stop)
-    return nn.functional.pad(scores[None], margins, mode="replicate")[0] if any(margins) else scores
-
-
-def _within_crop(sizes: Sizes) -> np.ndarray:
-    """Return which pixels of the source (H, W) have their centre within the centre crop."""
-    inside = []
-    for kept, resized, original in zip(sizes.crop, sizes.resized, sizes.original):
-        centres = (np.arange(original) + 0.5) * resized / original
-        inside.append((centres >= kept.start) & (centres < kept.stop))
-    return inside[0][:, None] & inside[1]
-
-
-def _resize(scores: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
-    if scores.shape[1:] == tuple(size):
-        return scores
-    return nn.functional.interpolate(scores[None], tuple(size), mode="bilinear", align_corners=False)[0]
+def _read_labels(source: str | os.PathLike[str] | bytes, ignore_index: int) -> torch.Tensor:
+    """Read a map of labels (1, H, W), with `ignore_index` where the file declares no data."""
+    raster = read_raster(source, resolution=None)
+    labels = torch.from_numpy(raster.pixels.astype(np.int64))
+    nodata = None
+    # Arrays and folders, which rasterio does not open, declare nothing.
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    with suppress(rasterio.errors.RasterioIOError), rasterio.open(file) as dataset:
+        nodata = dataset.nodata
+    # For images 0 means no data whatever the file says; for labels it is a class unless the file says so.
+    declared = torch.from_numpy(~raster.valid) & ((labels != 0) | (nodata == 0))
+    return labels.masked_fill(declared, ignore_index)

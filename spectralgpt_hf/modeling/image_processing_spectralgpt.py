@@ -24,32 +24,24 @@ from transformers.image_processing_base import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor, get_size_dict
 
 from .band_plan import BandPlan, plan_bands
-from .bands import L2A_BANDS, resolve_band, resolve_bands
-from .chips import Chip, Offset, one_each, open_chips
-from .configuration_spectralgpt import AUTO_MAP
+from .bands import L2A_BANDS, resolve_bands
+from .chips import BandNames, Chip, ImageInput, Mask, Offset, one_each, open_chips
+from .configuration_spectralgpt import AUTO_MAP, IGNORE_INDEX
 from .geometry import (
+    Labels,
     PreprocessingReport,
     Sizes,
     fit_labels,
     fit_pixels,
-    georeference,
-    to_source_grids,
+    plan_sizes,
     token_validity,
 )
-from .pixel_statistics import allocate, minimum_maximum, percentiles, quantise_, span, valid_mean
-from .radiometry import (
-    PERCENTILES,
-    Notices,
-    Stack,
-    look_up_statistics,
-    measure_statistics,
-    stack_chips,
-    warn_once,
-)
-from .rasters import Raster
+from .normalization import NORMALIZATIONS, Statistics, by_band, check_statistics, given_limits, measured_limits
+from .pixel_statistics import allocate, quantise_, valid_mean
+from .post_processing import PostProcessing
+from .radiometry import Notices, measure_statistics, stack_chips, warn_once
 
 
-NORMALIZATIONS = ("minmax", "percentile", "zscore", "sigma_clip")
 STATISTICS_SCOPES = ("image", "given")
 MISSING_BANDS = ("error", "nearest", "mean", "mask")
 
@@ -65,7 +57,7 @@ class SpectralGPTImageProcessorKwargs(TypedDict, total=False):
     statistics_scope: str
     mean: Sequence[float] | Mapping[str, float] | None
     std: Sequence[float] | Mapping[str, float] | None
-    statistics: Mapping[str, Any] | None
+    statistics: Statistics | None
     size: dict[str, int] | int | None
     do_resize: bool
     do_center_crop: bool
@@ -76,7 +68,8 @@ class SpectralGPTImageProcessorKwargs(TypedDict, total=False):
     spectral_patch_size: int
 
 
-class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the generated texts are about RGB photos)
+# The texts that `auto_docstring` would generate are about RGB photos.
+class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-ignore: TRF057
     r"""
     Brings Sentinel-2 images of any source to the input of SpectralGPT: bands by name, without guesses on radiometry.
 
@@ -86,10 +79,12 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
             percentile, not clipped; `"zscore"`: by `mean` and `std`; `"sigma_clip"`: `mean` ± 2 `std` to [0, 1],
             clipped and floored to 8 bits.
         statistics_scope: `"image"`: limits are measured on each whole image; `"given"`: on a whole scene or a pair
-            (`measure_statistics`), then `statistics` must be passed with the images, or be set here.
-        mean: Of each of `bands`, or by band name, in digital numbers; for zscore and sigma_clip.
-        std: As `mean`.
-        statistics: What `measure_statistics` returned, of a training set, say: used wherever none are passed.
+            (`measure_statistics`), then `statistics` must be passed with the images, or be set here. Those set here
+            count for this scope only.
+        mean: Means of the bands in digital numbers, by band name or in the order of `bands`, for zscore and sigma_clip.
+            They are kept and saved by band name.
+        std: Standard deviations of the bands, as `mean`.
+        statistics: What `measure_statistics` returned, for a training set, say: used for images that come without.
         size: `{"height": ..., "width": ...}` or one number: what images are resized to (bicubic, antialiased).
         do_resize: Whether images are resized, when there is a `size`.
         do_center_crop: Whether only the centre of images is kept, after resizing.
@@ -122,7 +117,7 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
         statistics_scope: str = "image",
         mean: Sequence[float] | Mapping[str, float] | None = None,
         std: Sequence[float] | Mapping[str, float] | None = None,
-        statistics: Mapping[str, Any] | None = None,
+        statistics: Statistics | None = None,
         size: dict[str, int] | int | None = None,
         do_resize: bool = True,
         do_center_crop: bool = False,
@@ -144,8 +139,8 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
         self.bands = list(resolve_bands(bands, allow_mean=True))
         self.normalization = normalization
         self.statistics_scope = statistics_scope
-        self.mean = _per_band("mean", mean, self.bands)
-        self.std = _per_band("std", std, self.bands)
+        self.mean = by_band("mean", mean, self.bands)
+        self.std = by_band("std", std, self.bands)
         self.statistics = None if statistics is None else dict(statistics)
         self.size = None if size is None else get_size_dict(size)
         self.do_resize = do_resize
@@ -184,16 +179,28 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
                 whole = all(isinstance(side, int) and side > 0 for side in sides)
                 expect(whole, name, "{'height': ..., 'width': ...} in whole pixels")
         expect(self.crop_size is not None or not self.do_center_crop, "crop_size", "given for do_center_crop=True")
-        if self.normalization in ("zscore", "sigma_clip") and self.statistics_scope == "image":
-            for name in ("mean", "std"):
+        for name in ("mean", "std"):
+            if self.normalization in ("zscore", "sigma_clip") and self.statistics_scope == "image":
                 expect(getattr(self, name) is not None, name, f"given for normalization={self.normalization!r}")
-        expect(self.std is None or min(self.std) > 0, "std", "positive")
+            by_band(name, getattr(self, name), self.bands)
+        expect(self.std is None or min(self.std.values()) > 0, "std", "positive")
+        expect((self.mean is None) == (self.std is None), "mean", "given together with `std`")
+        if self.statistics is not None:
+            check_statistics(self.statistics, self.bands, self.normalization)
 
     @property
     def measures_pixels(self) -> bool:
         """Whether limits are measured, on the image or the scene, rather than known from what is saved."""
-        known = self.normalization in ("zscore", "sigma_clip") and self.mean is not None and self.std is not None
-        return self.statistics is None and not known
+        return self._saved_statistics() is None
+
+    @classmethod
+    def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Build a processor from saved attributes; version 0.1 saved `mean` and `std` in the order of `bands`."""
+        saved = dict(image_processor_dict)
+        for name in ("mean", "std"):
+            if saved.get(name) is not None:
+                saved[name] = by_band(name, saved[name], resolve_bands(saved.get("bands", L2A_BANDS), allow_mean=True))
+        return super().from_dict(saved, **kwargs)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes, and where the code is that reads them."""
@@ -201,13 +208,13 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
 
     def preprocess(  # trf-ignore: TRF057
         self,
-        images: Any,
-        band_names: Sequence[str] | None = None,
-        nodata: float | None = None,
-        offset: Offset | None = None,
-        mask: Any = None,
-        statistics: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
-        segmentation_maps: Any = None,
+        images: ImageInput,
+        band_names: BandNames | Sequence[BandNames | None] | None = None,
+        nodata: float | Sequence[float | None] | None = None,
+        offset: Offset | Sequence[Offset | None] | None = None,
+        mask: Mask | Sequence[Mask] = None,
+        statistics: Statistics | Sequence[Statistics | None] | None = None,
+        segmentation_maps: Labels | Sequence[Labels] | None = None,
         return_tensors: str | None = None,
         report: bool = False,
         *,
@@ -216,29 +223,35 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
         size: dict[str, int] | int | None = None,
         crop_size: dict[str, int] | int | None = None,
         missing_bands: str | None = None,
+        ignore_index: int = IGNORE_INDEX,
         device: torch.device | str | None = None,
+        warn: bool = True,
     ) -> Any:
         """Turn images into the input of the model.
 
         Args:
             images: One image or a list: path, URL, TIFF bytes, STAC item, `Raster`, array or tensor (C, H, W) on any
-                device, or `xarray.DataArray`; in digital numbers (reflectance x 10000).
-            band_names: Names of the input's bands, in its order, where it does not say them itself.
-            nodata: Stored value that means no data. So do 0 in all bands, NaN, and what a file itself declares.
-            offset: Added to the digital numbers: a number, one for each band of the input, or by band name. -1000
-                brings products of processing baseline 04.00 and later to reflectance x 10000; what a file's metadata
-                state is applied without this.
+                device, `xarray.DataArray` or `xarray.Dataset`, sample of TorchGeo; in digital numbers (reflectance x
+                10000). Arrays (H, W, C) are recognised by their number of bands.
+            band_names: Names of the input's bands, in its order, where it does not say them itself. This and the next
+                four are one value for all images, or a list with one for each of them.
+            nodata: Stored value that means no data, in place of what a file declares. So do 0 in all bands and NaN.
+            offset: Added to the digital numbers, in place of what a file's metadata state: a number, one for each band
+                of the input, or by band name. -1000 brings products of processing baseline 04.00 and later to
+                reflectance x 10000.
             mask: (H, W) of the image, non-zero where a pixel counts; for files also a path, or `"SCL"` for the
-                product's own. A list for several images.
-            statistics: From `measure_statistics`: sets the limits of minmax and percentile normalisation alike to the
-                1st and 99th percentiles measured, because the extremes of a scene are clouds and glint. zscore and
-                sigma_clip take mean and std from it if they have none.
+                product's own.
+            statistics: From `measure_statistics`: these set the limits, in place of what is saved or measured. minmax
+                and percentile normalisation alike then take the 1st and 99th percentiles, because the extremes of a
+                scene are clouds and glint; zscore and sigma_clip take mean and std.
             segmentation_maps: Labels (H, W) of each image, or their paths. They follow the geometry of the images by
-                nearest neighbour; pixels without data become 255.
+                nearest neighbour.
             return_tensors: `"pt"` or `"np"`; torch tensors by default.
             report: Whether to return also what was assumed and done.
             do_resize, do_center_crop, size, crop_size, missing_bands: In place of the attributes, for this call.
+            ignore_index: Label of pixels without data, and of what a label file declares as nodata.
             device: Where to compute; by default where the images are.
+            warn: Whether to raise warnings; False for tiles of a scene whose statistics have raised them already.
 
         Returns:
             `BatchFeature` with `pixel_values` (B, C, H, W), float32; `attention_mask` (B, N), int64, 0 where a token
@@ -259,15 +272,16 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
         chips = open_chips(images, own.bands, band_names, nodata, offset, mask)
         if device is not None:
             chips = [chip.to(device) for chip in chips]
-        given = one_each(own.statistics if statistics is None else statistics, len(chips), "statistics")
+        given = [own._statistics(entry) for entry in one_each(statistics, len(chips), "statistics")]
         sizes = [own._sizes(chip) for chip in chips]
         height, width = _common_size(chips, sizes)
         pixel_values = allocate((len(chips), len(own.bands), height, width), torch.float32, chips[0].pixels.device)
         notices: Notices = defaultdict(list)
         reports: list[PreprocessingReport] = []
-        for run in _runs(chips):
+        for run in _runs(chips, given):
             reports += own._normalize(chips[run], given[run], sizes[run.start], pixel_values[run], notices)
-        warn_once(notices)
+        if warn:
+            warn_once(notices)
 
         data = {"pixel_values": pixel_values}
         masks = [report.tokens for report in reports]
@@ -277,18 +291,18 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
             data["attention_mask"] = torch.stack([everywhere if mask is None else mask for mask in masks])
         if segmentation_maps is not None:
             maps = one_each(segmentation_maps, len(chips), "segmentation_maps")
-            labels = [fit_labels(labels, r.source, r.sizes, r.valid) for labels, r in zip(maps, reports)]
+            labels = [fit_labels(labels, r.source, r.sizes, r.valid, ignore_index) for labels, r in zip(maps, reports)]
             data["labels"] = torch.stack(labels).to(pixel_values.device)
         batch = BatchFeature(data, tensor_type=return_tensors)
         return (batch, reports) if report else batch
 
     def measure_statistics(
         self,
-        images: Any,
-        band_names: Sequence[str] | None = None,
-        nodata: float | None = None,
-        offset: Offset | None = None,
-        mask: Any = None,
+        images: ImageInput,
+        band_names: BandNames | Sequence[BandNames | None] | None = None,
+        nodata: float | Sequence[float | None] | None = None,
+        offset: Offset | Sequence[Offset | None] | None = None,
+        mask: Mask | Sequence[Mask] = None,
     ) -> dict[str, Any]:
         """Measure the `statistics` of one scene, or of several images together, for this processor's bands.
 
@@ -304,72 +318,6 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
             missing_bands=self.missing_bands,
         )
 
-    def post_process_image_classification(
-        self,
-        outputs: Any,
-        top_k: int | None = 5,
-        threshold: float | None = None,
-        id2label: Mapping[int, str] | None = None,
-    ) -> list[list[dict[str, Any]]]:
-        """Turn logits into labels with scores, the best first.
-
-        Args:
-            outputs: With `logits` (B, K).
-            top_k: How many labels an image at most; None for all.
-            threshold: If given, labels do not exclude each other (sigmoid), and those that score at least this are
-                returned. Otherwise they do (softmax).
-            id2label: Names of the labels (`model.config.id2label`); their numbers without.
-
-        Returns:
-            For each image, a list of `{"label": ..., "score": ...}`.
-        """
-        logits = outputs.logits.float()
-        scores, labels = (logits.softmax(-1) if threshold is None else logits.sigmoid()).sort(descending=True)
-        return [
-            [
-                {"label": str(label) if id2label is None else id2label[label], "score": score}
-                for score, label in zip(scores[i, :top_k].tolist(), labels[i, :top_k].tolist())
-                if threshold is None or score >= threshold
-            ]
-            for i in range(len(logits))
-        ]
-
-    def post_process_semantic_segmentation(
-        self,
-        outputs: Any,
-        target_sizes: Sequence[tuple[int, int]] | None = None,
-        reports: Sequence[PreprocessingReport] | None = None,
-    ) -> list[torch.Tensor] | list[Raster]:
-        """Turn logits into maps of class numbers.
-
-        Args:
-            outputs: With `logits` (B, K, H, W).
-            target_sizes: (height, width) of each map; that of the logits by default.
-            reports: Of `preprocess`. The maps get the size and the georeference of the source instead: padding is
-                cropped and resizing undone.
-
-        Returns:
-            For each image a map (H, W), int64; with `reports` a `Raster` with the map as its one band (uint8, or uint16
-            for more than 256 classes), and as its valid mask that of the source.
-        """
-        maps = [scores.argmax(0) for scores in to_source_grids(outputs.logits, target_sizes, reports)]
-        return maps if reports is None else [georeference(*pair) for pair in zip(maps, reports)]
-
-    def post_process_change_detection(
-        self,
-        outputs: Any,
-        target_sizes: Sequence[tuple[int, int]] | None = None,
-        reports: Sequence[PreprocessingReport] | None = None,
-        threshold: float = 0.5,
-    ) -> list[torch.Tensor] | list[Raster]:
-        """Turn logits (B, 2, H, W) into maps of change: 1 where its probability is at least `threshold`, else 0.
-
-        Other arguments and result as in `post_process_semantic_segmentation`.
-        """
-        scores = to_source_grids(outputs.logits, target_sizes, reports)
-        maps = [(logits.softmax(0)[1] >= threshold).long() for logits in scores]
-        return maps if reports is None else [georeference(*pair) for pair in zip(maps, reports)]
-
     def _with(self, **settings: Any) -> "SpectralGPTImageProcessor":
         """Return a checked copy with these settings in place of its own, except those that are None."""
         copied = copy(self)
@@ -381,29 +329,14 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
         return copied
 
     def _sizes(self, chip: Chip) -> Sizes:
-        original = tuple(chip.pixels.shape[1:])
-        resized = cropped = original
-        if self.do_resize and self.size is not None:
-            resized = cropped = (self.size["height"], self.size["width"])
-        if self.do_center_crop and self.crop_size is not None:
-            cropped = (self.crop_size["height"], self.crop_size["width"])
-        if cropped[0] > resized[0] or cropped[1] > resized[1]:
-            raise ValueError(
-                f"{chip.name}: expected an image of at least {cropped[0]} x {cropped[1]} px (`crop_size`), found "
-                f"{resized[0]} x {resized[1]}. Set a larger `size` to resize to, or `do_center_crop=False`."
-            )
-        padded = tuple(-(-side // self.patch_size) * self.patch_size for side in cropped)
-        if padded != cropped and not self.do_pad:
-            raise ValueError(
-                f"{chip.name}: height and width must be multiples of {self.patch_size} px (`patch_size`), got "
-                f"{cropped[0]} x {cropped[1]}. Set `do_pad=True`, or a `size` to resize to."
-            )
-        return Sizes(original, resized, cropped, padded)
+        size = self.size if self.do_resize else None
+        crop_size = self.crop_size if self.do_center_crop else None
+        return plan_sizes(chip.name, chip.pixels.shape[1:], size, crop_size, self.patch_size, self.do_pad)
 
     def _normalize(
         self,
         chips: list[Chip],
-        statistics: list[Mapping[str, Any] | None],
+        statistics: list[Statistics | None],
         sizes: Sizes,
         target: torch.Tensor,
         notices: Notices,
@@ -411,7 +344,11 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
         """Fill `target` (B, C, H, W) from chips that stack."""
         plan = plan_bands(chips[0].name, chips[0].bands, self.bands, self.missing_bands)
         stack = stack_chips(chips, plan, notices)
-        low, scale = (limit.expand(len(chips), -1) for limit in self._limits(stack, statistics))
+        known = [entry for entry in statistics if entry is not None]  # of all images of a run, or of none
+        if known:
+            low, scale = given_limits(known, self.bands, self.normalization, target.device)
+        else:
+            low, scale = measured_limits(stack, self.normalization)
         direct = sizes.original == sizes.resized == sizes.cropped == sizes.padded
         values = target if direct else allocate(tuple(stack.pixels.shape), torch.float32, target.device)
         values.copy_(stack.pixels).sub_(low[..., None, None]).div_(scale[..., None, None])
@@ -450,28 +387,23 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
             )
         ]
 
-    def _limits(self, stack: Stack, statistics: list[Mapping[str, Any] | None]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return what is subtracted from each band, and what it is then divided by: (B, C) or (1, C)."""
+    def _saved_statistics(self) -> Statistics | None:
+        """Return the saved values that set limits; None where limits are measured."""
+        if self.normalization in ("zscore", "sigma_clip") and self.mean is not None and self.std is not None:
+            return {"bands": list(self.mean), "mean": list(self.mean.values()), "std": list(self.std.values())}
+        return self.statistics if self.statistics_scope == "given" else None
 
-        def given(name: str) -> torch.Tensor:
-            return tensor([look_up_statistics(name, entry, self.bands) for entry in statistics])
-
-        def tensor(values: list[list[float]]) -> torch.Tensor:
-            return torch.tensor(values, dtype=torch.float32, device=stack.pixels.device)
-
-        if self.normalization in ("zscore", "sigma_clip"):
-            mean = given("mean") if self.mean is None else tensor([self.mean])
-            std = given("std") if self.std is None else tensor([self.std])
-            if self.normalization == "zscore":
-                return mean, torch.where(std > 0, std, torch.inf)
-            return mean - 2 * std, span(mean - 2 * std, mean + 2 * std)
-        if self.statistics_scope == "given" or statistics[0] is not None:
-            low, high = given("percentile_1"), given("percentile_99")
-        elif self.normalization == "percentile":
-            low, high = percentiles(stack.pixels, stack.valid, PERCENTILES)
-        else:
-            low, high = stack.extremes or minimum_maximum(stack.pixels, stack.valid)
-        return low, span(low, high)
+    def _statistics(self, given: Statistics | None) -> Statistics | None:
+        """Return what sets the limits of an image: what is given with it, else what is saved; None to measure them."""
+        if given is not None:
+            check_statistics(given, self.bands, self.normalization)
+            return given
+        if self.statistics_scope == "given" and self.measures_pixels:
+            raise ValueError(
+                "Expected `statistics`, because they are to be given (`statistics_scope`): measure them once for the "
+                "scene or the pair with `processor.measure_statistics(images)`."
+            )
+        return self._saved_statistics()
 
     def _token_masks(
         self, chips: list[Chip], plan: BandPlan, share: torch.Tensor | None, pixel_values: torch.Tensor
@@ -484,30 +416,15 @@ class SpectralGPTImageProcessor(BaseImageProcessor):  # trf-ignore: TRF057 (the 
         groups = present.view(-1, self.spectral_patch_size).any(1)
         if share is None:
             share = torch.ones_like(pixel_values[:, 0])
-        places = token_validity(share, self.patch_size).flatten(1)
-        for chip, any_place in zip(chips, places.any(1).tolist()):
-            if not any_place:
+        positions = token_validity(share, self.patch_size).flatten(1)
+        for chip, any_position in zip(chips, positions.any(1).tolist()):
+            if not any_position:
                 raise ValueError(
                     f"{chip.name}: no token of {self.patch_size} x {self.patch_size} px has data in half of its "
                     "pixels. Leave this image out."
                 )
-        tokens = (groups[:, None] & places[:, None]).flatten(1)
+        tokens = (groups[:, None] & positions[:, None]).flatten(1)
         return [None if mask.all() else mask.long() for mask in tokens]
-
-
-def _per_band(name: str, values: Sequence[float] | Mapping[str, float] | None, bands: list[str]) -> list[float] | None:
-    """Return the values in the order of the bands."""
-    if values is None:
-        return None
-    if isinstance(values, Mapping):
-        by_name = {key if key == "mean" else resolve_band(key): value for key, value in values.items()}
-        missing = [band for band in bands if band not in by_name]
-        if missing:
-            raise ValueError(f"`{name}` must have a value for each band, and has none for {', '.join(missing)}.")
-        values = [by_name[band] for band in bands]
-    if len(values) != len(bands):
-        raise ValueError(f"`{name}` must have a value for each of the {len(bands)} bands, got {len(values)}.")
-    return [float(value) for value in values]
 
 
 def _common_size(chips: list[Chip], sizes: list[Sizes]) -> tuple[int, ...]:
@@ -521,10 +438,10 @@ def _common_size(chips: list[Chip], sizes: list[Sizes]) -> tuple[int, ...]:
     return sizes[0].padded
 
 
-def _runs(chips: list[Chip]) -> Iterator[slice]:
+def _runs(chips: list[Chip], statistics: list[Statistics | None]) -> Iterator[slice]:
     """Cut a list into runs of neighbours that stack, short enough to stay in the cache."""
     start = 0
-    for _, group in groupby(chips, key=Chip.kind):
+    for _, group in groupby(zip(chips, statistics), key=lambda pair: (pair[0].kind(), pair[1] is None)):
         stop = start + len(list(group))
         longest = max(1, CHUNK_VALUES // chips[start].pixels.numel())
         for first in range(start, stop, longest):

@@ -13,8 +13,8 @@
 # limitations under the License.
 """Statistics and arithmetic of pixels: pure functions of tensors, without files or band names.
 
-`pixels` are (B, C, H, W), `valid` is (B, H, W) with True where a pixel has data, or None where all have. Statistics are
-(B, C), in float32, over the valid pixels.
+`pixels` are (B, C, H, W). `valid` is (B, H, W) with True where a pixel has data, (B, C, H, W) where bands differ in
+this, or None where all pixels have data. Statistics are (B, C), in float32, over the valid pixels.
 """
 
 import math
@@ -57,7 +57,7 @@ def minimum_maximum(pixels: torch.Tensor, valid: torch.Tensor | None = None) -> 
     """Return the smallest and the largest value of each band; NaN in a band without `valid` gives NaN."""
     low = high = pixels.flatten(2)
     if valid is not None:
-        outside = ~valid.flatten(1).unsqueeze(1)
+        outside = ~_per_band(valid).flatten(2)
         low = low.float().masked_fill(outside, torch.inf)
         high = high.float().masked_fill(outside, -torch.inf)
     return low.amin(2).float(), high.amax(2).float()
@@ -68,22 +68,23 @@ def percentiles(pixels: torch.Tensor, valid: torch.Tensor | None, shares: tuple[
 
     Args:
         pixels: (B, C, H, W).
-        valid: (B, H, W) or None.
+        valid: Where pixels have data; each band needs one such pixel.
         shares: Which ones, between 0 and 1.
     """
     values = pixels.flatten(2).float()
-    count = torch.full((len(values),), values.shape[2])
+    count = torch.full((len(values), 1), values.shape[2])
     if valid is not None:
-        values = values.masked_fill(~valid.flatten(1).unsqueeze(1), torch.inf)
-        count = valid.flatten(1).sum(1).cpu()  # some devices have no float64, which ranks need
+        inside = _per_band(valid).flatten(2)
+        values = values.masked_fill(~inside, torch.inf)
+        count = inside.sum(2).cpu()  # some devices have no float64, which ranks need
     values = values.sort(2).values
     results = []
     for share in shares:
         position = share * (count - 1).double()
         below = position.long()
-        indices = torch.stack([below, torch.minimum(below + 1, count - 1)], 1)[:, None].expand(-1, values.shape[1], -1)
+        indices = torch.stack([below, torch.minimum(below + 1, count - 1)], 2).expand(-1, values.shape[1], -1)
         neighbours = values.gather(2, indices.to(values.device))
-        weight = (position - below).to(values).unsqueeze(1)
+        weight = (position - below).to(values)
         results.append(torch.lerp(neighbours[..., 0], neighbours[..., 1], weight))
     return results
 
@@ -98,8 +99,13 @@ def valid_mean(pixels: torch.Tensor, valid: torch.Tensor | None = None) -> torch
     """Return the mean of each band; what invalid pixels hold, NaN included, does not matter."""
     if valid is None:
         return pixels.float().mean((2, 3))
-    inside = valid.unsqueeze(1)
+    inside = _per_band(valid)
     return torch.where(inside, pixels.float(), 0).sum((2, 3)) / inside.sum((2, 3))
+
+
+def _per_band(valid: torch.Tensor) -> torch.Tensor:
+    """Give a mask (B, H, W) an axis for the bands."""
+    return valid.unsqueeze(1) if valid.ndim == 3 else valid
 
 
 def span(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:

@@ -11,13 +11,14 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The radiometry of chips: which pixels have data, what is added to them, which band stands where, and statistics of a
-whole scene. What looks wrong is told and never changed.
+"""The radiometry of chips: which pixels have data, what is added to them, which band stands where, and statistics.
+
+Values that look wrong raise a warning that says what to pass, and are never changed.
 """
 
 import warnings
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -25,11 +26,11 @@ import torch
 
 from .band_plan import BandPlan, plan_bands
 from .bands import L2A_BANDS, resolve_bands
-from .chips import Chip, Offset, open_chips
-from .pixel_statistics import mean_std, minimum_maximum, percentiles, stack, with_extremes
+from .chips import BandNames, Chip, ImageInput, Mask, Offset, open_chips
+from .pixel_statistics import mean_std, minimum_maximum, percentiles, stack, valid_mean, with_extremes
 
 
-# What users should be told, with the names of the images it is about.
+# Warnings to raise, each with the names of the images that it is about.
 Notices: TypeAlias = dict[str, list[str]]
 
 PERCENTILES = (0.01, 0.99)
@@ -41,6 +42,9 @@ LARGEST_REFLECTANCE = 6.5535
 LARGEST_DIGITAL_NUMBER = 1e6
 LARGEST_COMPUTABLE = 1e15  # squares and sums of more leave float32
 CIRRUS_WITH_OFFSET = 900
+SATURATED = 65535  # in products of digital numbers of 16 bits
+# On ten real chips a right offset makes no value negative, and a wrong one up to half of them.
+MANY_NEGATIVE = 0.1
 
 TOO_SMALL = (
     "no value exceeds 6.5, which is 10,000 times too small for digital numbers (reflectance x 10000). Nothing was "
@@ -54,16 +58,24 @@ UNSTATED_OFFSET = (
     "the median of B10 is 900 or more, as in L1C products whose values carry an offset of +1000. Nothing was changed: "
     "pass `offset=-1000` to remove it, or `offset=0` if there is none"
 )
+SATURATION = (
+    "some values are 65535, which products store where the detector was saturated. They were left out of the limits of "
+    "normalisation: pass `nodata=65535` if they mean no data"
+)
+NEGATIVE = (
+    "the offset makes this share of the valid values negative, as if it had been removed before (harmonised "
+    "collections). Nothing was changed: pass `offset=0` if that is so"
+)
 
 
 def measure_statistics(
-    images: Any,
+    images: ImageInput,
     bands: Sequence[str] = L2A_BANDS,
     *,
-    band_names: Sequence[str] | None = None,
-    nodata: float | None = None,
-    offset: Offset | None = None,
-    mask: Any = None,
+    band_names: BandNames | Sequence[BandNames | None] | None = None,
+    nodata: float | Sequence[float | None] | None = None,
+    offset: Offset | Sequence[Offset | None] | None = None,
+    mask: Mask | Sequence[Mask] = None,
     missing_bands: str = "error",
 ) -> dict[str, Any]:
     """Measure one radiometry for a scene, or for images that are to be compared, such as a pair of dates.
@@ -72,8 +84,7 @@ def measure_statistics(
         images: One image or a list, as in `SpectralGPTImageProcessor.preprocess`. Files are read decimated, to at most
             1024 pixels a side.
         bands: Bands to measure; `"mean"` is the mean of the others.
-        band_names: Names of the input's bands, where it does not say them itself.
-        nodata, offset, mask: As in `SpectralGPTImageProcessor.preprocess`.
+        band_names, nodata, offset, mask: As in `SpectralGPTImageProcessor.preprocess`.
         missing_bands: As the processor's attribute.
 
     Returns:
@@ -85,15 +96,19 @@ def measure_statistics(
     """
     bands = resolve_bands(bands, allow_mean=True)
     notices: Notices = defaultdict(list)
-    samples = []
+    samples, masks = [], []
     for chip in open_chips(images, bands, band_names, nodata, offset, mask, STATISTICS_SIDE):
         plan = plan_bands(chip.name, chip.bands, bands, missing_bands)
-        measured = stack_chips([chip], plan, notices)
-        pixels = measured.pixels[0].float()
-        samples.append(pixels.flatten(1) if measured.valid is None else pixels[:, measured.valid[0]])
+        part = stack_chips([chip], plan, notices)
+        pixels = part.pixels[0].float()
+        inside = torch.ones_like(pixels[0], dtype=torch.bool) if part.valid is None else part.valid[0]
+        counted = inside.expand_as(pixels) if part.measured is None or part.measured is part.valid else part.measured[0]
+        samples.append(pixels[:, inside])
+        masks.append(counted[:, inside])
     warn_once(notices)
-    pixels = torch.cat(samples, 1)[None, :, None]  # (1, C, 1, pixels)
-    results = (*minimum_maximum(pixels), *percentiles(pixels, None, PERCENTILES), *mean_std(pixels))
+    pixels, mask = (torch.cat(parts, 1)[None, :, None] for parts in (samples, masks))  # (1, C, 1, pixels)
+    valid = None if mask.all() else mask
+    results = (*minimum_maximum(pixels, valid), *percentiles(pixels, valid, PERCENTILES), *mean_std(pixels, valid))
     keys = ("minimum", "maximum", "percentile_1", "percentile_99", "mean", "std")
     per_band = {key: result[0].tolist() for key, result in zip(keys, results)}
     return {"bands": list(bands), "pixels": pixels.shape[-1], **per_band}
@@ -106,11 +121,13 @@ class Stack:
     Attributes:
         pixels: (B, C, H, W), in digital numbers.
         valid: (B, H, W), True where a pixel has data; None where all have.
+        measured: Where limits are measured, as `valid` or for each band (B, C, H, W): saturated values are left out.
         extremes: Smallest and largest valid value of each band (B, C), where they are known already.
     """
 
     pixels: torch.Tensor
     valid: torch.Tensor | None
+    measured: torch.Tensor | None
     extremes: tuple[torch.Tensor, torch.Tensor] | None
 
 
@@ -120,7 +137,7 @@ def stack_chips(chips: Sequence[Chip], plan: BandPlan, notices: Notices) -> Stac
     Args:
         chips: Of one `kind`.
         plan: Of any of them.
-        notices: Takes what a user should be told, with the names of the chips.
+        notices: Takes the warnings, with the names of the chips.
 
     Raises:
         ValueError: If a chip has no valid pixel, or values that float32 cannot compute with.
@@ -141,37 +158,16 @@ def stack_chips(chips: Sequence[Chip], plan: BandPlan, notices: Notices) -> Stac
             if not any_valid:
                 raise ValueError(f"{chip.name}: no pixel of this image has data. Leave it out.")
         extremes = minimum_maximum(raw, valid)
-    _check_radiometry(chips, raw, valid, [extreme[:, plan.kept] for extreme in extremes], notices)
+    kept_extremes = [extreme[:, plan.kept] for extreme in extremes]
+    _check_radiometry(chips, raw, valid, kept_extremes, notices)
+    measured = _leave_out_saturated(chips, plan, kept, valid, kept_extremes[1], notices)
 
     offsets = [chip.offset[plan.kept] for chip in chips if chip.offset is not None]
     if offsets:
         kept = kept.float() + torch.stack(offsets)[..., None, None]
+        _check_offsets(chips, kept, valid, notices)
     pixels = plan.apply(kept)
-    return Stack(pixels, valid, extremes if pixels is raw else None)
-
-
-def look_up_statistics(name: str, statistics: Mapping[str, Any] | None, bands: Sequence[str]) -> list[float]:
-    """Return one statistic of `measure_statistics` for each band.
-
-    Raises:
-        ValueError: If there is none, or not for each band.
-    """
-    if statistics is None:
-        raise ValueError(
-            "Expected `statistics`, because they are to be given (`statistics_scope`): measure them once for the "
-            "scene or the pair with `processor.measure_statistics(images)`."
-        )
-    missing = [key for key in ("bands", name) if key not in statistics]
-    if missing:
-        raise ValueError(f"`statistics` must come from `measure_statistics`; found no {missing[0]!r} in them.")
-    by_band = dict(zip(statistics["bands"], statistics[name]))
-    absent = [band for band in bands if band not in by_band]
-    if absent:
-        raise ValueError(
-            f"`statistics` are of the bands {', '.join(by_band)}, and lack {', '.join(absent)}: measure them with "
-            "`processor.measure_statistics(images)`."
-        )
-    return [by_band[band] for band in bands]
+    return Stack(pixels, valid, measured, extremes if pixels is raw and measured is valid else None)
 
 
 def warn_once(notices: Notices) -> None:
@@ -227,3 +223,45 @@ def _check_radiometry(
         for chip, value in zip(chips, median.squeeze(1).tolist()):
             if value >= CIRRUS_WITH_OFFSET:
                 notices[UNSTATED_OFFSET].append(chip.name)
+
+
+def _check_offsets(chips: Sequence[Chip], kept: torch.Tensor, valid: torch.Tensor | None, notices: Notices) -> None:
+    """Notice offsets, added to `kept` here, that make a large share of the valid values negative."""
+    shares = valid_mean((kept < 0).float(), valid).mean(1)
+    for chip, share in zip(chips, shares.tolist()):
+        if share >= MANY_NEGATIVE and chip.offsets is not None and min(chip.offsets) < 0:
+            notices[NEGATIVE].append(f"{chip.name} ({share:.0%})")
+
+
+def _leave_out_saturated(
+    chips: Sequence[Chip],
+    plan: BandPlan,
+    kept: torch.Tensor,
+    valid: torch.Tensor | None,
+    high: torch.Tensor,
+    notices: Notices,
+) -> torch.Tensor | None:
+    """Return where limits are measured: `valid` itself, or (B, C, H, W) without the saturated values.
+
+    Only digital numbers of 16 bits can be saturated: unsigned integers, and what the reader of a file computed from
+    them. A band without other valid values keeps the saturated ones.
+    """
+    if any(chip.saturated is not None for chip in chips):
+        flags = [
+            torch.zeros_like(chip.pixels, dtype=torch.bool) if chip.saturated is None else chip.saturated
+            for chip in chips
+        ]
+        saturated = torch.stack(flags)[:, plan.kept]
+    elif chips[0].pixels.dtype == torch.uint16 and (high == SATURATED).any():
+        saturated = kept == SATURATED
+    else:
+        return valid
+    inside = torch.ones_like(saturated[:, :1]) if valid is None else valid.unsqueeze(1)
+    found = (saturated & inside).flatten(1).any(1).tolist()
+    if not any(found):
+        return valid
+    for chip, any_saturated in zip(chips, found):
+        if any_saturated:
+            notices[SATURATION].append(chip.name)
+    measured = inside & (plan.apply(saturated.float()) == 0)
+    return torch.where(measured.flatten(2).any(2)[..., None, None], measured, inside)

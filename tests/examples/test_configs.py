@@ -28,7 +28,7 @@ def test_recipes_state_what_the_authors_ran():
     assert eurosat.get_warmup_steps(150 * 64) == pytest.approx(20 * 64, abs=8)
     assert read("eurosat", "--per_device_train_batch_size", "64").learning_rate == pytest.approx(5e-5)
     processor = build_processor(eurosat)
-    assert dict(zip(processor.bands, processor.std))["B8A"] == 1439.31
+    assert processor.std["B8A"] == 1439.31
     segmunich = read("segmunich")
     assert (segmunich.lr_scheduler_type, segmunich.lr_scheduler_kwargs["power"]) == ("polynomial", 0.9)
     assert build_processor(segmunich).bands[-2:] == ["mean", "mean"]

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from PIL import Image
 from rasterio.transform import from_origin
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from spectralgpt_hf import SpectralGPTConfig, SpectralGPTImageProcessor, SpectralGPTModel
+from spectralgpt_hf.modeling.band_plan import require_same_bands
 from spectralgpt_hf.modeling.bands import EUROSAT_FILE_BANDS, L1C_BANDS, L2A_BANDS, SEGMUNICH_BANDS
+from spectralgpt_hf.modeling.geometry import token_validity
 from spectralgpt_hf.modeling.image_processing_spectralgpt import measure_statistics
 from spectralgpt_hf.modeling.rasters import Raster
 
@@ -22,6 +25,8 @@ from spectralgpt_hf.modeling.rasters import Raster
 def no_unexpected_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
+        # Most images here are arrays without names; one test is about this warning.
+        warnings.filterwarnings("ignore", "(?s).*1[02] unnamed bands were taken for")
         yield
 
 
@@ -59,7 +64,7 @@ def test_minmax_takes_every_band_to_zero_and_one_in_any_dtype(dtype):
 
 def test_the_upper_half_of_16_bits_is_not_taken_for_negative():
     pixels = image()
-    pixels[3, 5, 5] = 65535
+    pixels[3, 5, 5] = 65534
     np.testing.assert_array_equal(SpectralGPTImageProcessor()(pixels).pixel_values[0].numpy(), minmax(pixels))
 
 
@@ -150,8 +155,18 @@ def test_13_unnamed_bands_are_taken_for_l1c_with_a_warning_and_other_counts_are_
     assert values.shape[1] == 12
     with pytest.raises(ValueError, match=r"image 0: 5 unnamed bands.*expected 12 \(B1 B2.*Pass `band_names=`"):
         processor(image(bands=5))
-    with pytest.raises(ValueError, match="a band name for each of the 12 channels, found 3"):
+    with pytest.raises(ValueError, match=r"a name for each of the 12 bands \(`band_names`\), found 3: B2 B3 B4"):
         processor(image(), band_names=["B2", "B3", "B4"])
+
+
+def test_12_unnamed_bands_are_assumed_with_one_warning_per_call():
+    with warnings.catch_warnings(record=True) as record:
+        warnings.simplefilter("always")
+        _, (report, _) = SpectralGPTImageProcessor()([image(), image(seed=1)], report=True)
+        SpectralGPTImageProcessor()(image(), band_names=L2A_BANDS)
+    (warning,) = record
+    assert re.match(r"image 0, image 1: 12 unnamed bands were taken for B1 B2 .*`band_names=`", str(warning.message))
+    assert report.assumed in str(warning.message)
 
 
 def test_missing_bands_are_refused_by_default():
@@ -234,7 +249,7 @@ def test_values_of_another_unit_raise_one_warning_for_a_batch_and_are_not_change
     processor = SpectralGPTImageProcessor(**ZSCORE)
     images = [(image(seed=i) * factor).astype(np.float32) for i in range(5)]
     with pytest.warns(UserWarning, match=rf"image 0, image 1, image 2 and 2 more: .*{words}") as record:
-        values = processor(images).pixel_values
+        values = processor(images, band_names=L2A_BANDS).pixel_values
     assert len(record) == 1
     np.testing.assert_allclose(values[0, 0].numpy(), (images[0][0] - 752.4) / 1300, rtol=1e-5, atol=1e-5)
 
@@ -280,6 +295,119 @@ def test_given_statistics_are_one_radiometry_for_all_parts_of_a_scene(tmp_path):
     assert torch.equal(saved(tiles).pixel_values, values)
     with pytest.raises(ValueError, match="lack B1, B9"):
         processor(tiles, statistics=measure_statistics(image(bands=10), SEGMUNICH_BANDS))
+
+
+def test_the_scope_decides_whether_saved_statistics_count():
+    pixels = image()
+    statistics = measure_statistics(image(seed=1) + 500)
+    image_scope = SpectralGPTImageProcessor(statistics=statistics)
+    assert image_scope.measures_pixels
+    np.testing.assert_array_equal(image_scope(pixels).pixel_values[0].numpy(), minmax(pixels))
+    given_scope = SpectralGPTImageProcessor(statistics_scope="given", statistics=statistics)
+    assert not given_scope.measures_pixels
+    expected = given_scope(pixels).pixel_values
+    torch.testing.assert_close(image_scope(pixels, statistics=statistics).pixel_values, expected, rtol=0, atol=0)
+
+
+def test_each_image_can_have_statistics_of_its_own_or_none():
+    images, statistics = [image(seed=0), image(seed=1), image(seed=2)], measure_statistics(image(seed=3) + 500)
+    processor = SpectralGPTImageProcessor()
+    values = processor(images, statistics=[None, statistics, None]).pixel_values
+    for pixels, entry, value in zip(images, (None, statistics, None), values):
+        torch.testing.assert_close(processor(pixels, statistics=entry).pixel_values[0], value, rtol=0, atol=0)
+    assert not torch.equal(values[1], processor(images[1]).pixel_values[0])
+    with pytest.raises(ValueError, match="measure them once"):
+        SpectralGPTImageProcessor(statistics_scope="given")(images, statistics=[None, statistics, None])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"percentile_99": None}, "found no 'percentile_99' in them"),
+        ({"bands": [*L2A_BANDS[:11], "B10"]}, "and lack B12"),
+        ({"percentile_1": [float("nan")] * 12}, "a finite 'percentile_1' for each of"),
+        ({"percentile_99": [5000.0] * 3}, "a finite 'percentile_99' for each of"),
+        ({"percentile_1": [9000.0] * 12}, "'percentile_1' no larger than 'percentile_99'"),
+        ({"std": [-1.0] * 12}, "no negative 'std'"),
+    ],
+)
+def test_wrong_statistics_are_refused_at_construction_and_at_a_call(change, message):
+    statistics = {key: value for key, value in (measure_statistics(image()) | change).items() if value is not None}
+    with pytest.raises(ValueError, match=message):
+        SpectralGPTImageProcessor(statistics=statistics)
+    with pytest.raises(ValueError, match=message):
+        SpectralGPTImageProcessor()(image(), statistics=statistics)
+
+
+@pytest.mark.parametrize("positional", [True, False], ids=["saved by 0.1", "saved now"])
+def test_mean_and_std_stay_with_their_bands_when_others_are_selected(positional, tmp_path):
+    mean = {band: 100.0 * i for i, band in enumerate(L2A_BANDS)}
+    std = {band: 10.0 + i for i, band in enumerate(L2A_BANDS)}
+    SpectralGPTImageProcessor(normalization="zscore", mean=mean, std=std).save_pretrained(tmp_path)
+    path = tmp_path / "preprocessor_config.json"
+    saved = json.loads(path.read_text())
+    assert (saved["mean"], saved["std"]) == (mean, std)
+    if positional:
+        path.write_text(json.dumps(saved | {"mean": list(mean.values()), "std": list(std.values())}))
+    loaded = SpectralGPTImageProcessor.from_pretrained(tmp_path, bands=["B12", "B8A", "B2"])
+    assert loaded.mean == {"B12": 1100.0, "B8A": 800.0, "B2": 100.0}
+    assert loaded.std["B8A"] == 18.0
+    with pytest.raises(ValueError, match="`mean` must have a value for each band, and has none for B10"):
+        SpectralGPTImageProcessor.from_pretrained(tmp_path, bands=["B12", "B10", "B2"])
+
+
+def test_bands_that_differ_from_those_of_the_model_are_refused():
+    require_same_bands(L2A_BANDS, list(L2A_BANDS))
+    for other in (L2A_BANDS[::-1], L2A_BANDS[:11], (*L2A_BANDS[:11], "B10")):
+        with pytest.raises(ValueError, match=r"expected B1 B2 .*`bands=model.config.bands`"):
+            require_same_bands(L2A_BANDS, other)
+
+
+@pytest.mark.parametrize("normalization", ["minmax", "percentile"])
+def test_saturated_values_are_left_out_of_the_limits_with_one_warning(normalization):
+    pixels = image()
+    processor = SpectralGPTImageProcessor(normalization=normalization)
+    mask = np.ones((32, 32), bool)
+    mask[5, 5:8] = False
+    others = processor(pixels, mask=mask, report=True)[1][0]
+    saturated = pixels.copy()
+    saturated[3, 5, 5:8] = 65535
+    with pytest.warns(UserWarning, match="image 0: some values are 65535") as record:
+        batch, (report,) = processor(saturated, band_names=L2A_BANDS, report=True)
+    assert len(record) == 1
+    assert (report.low[3], report.scale[3]) == (others.low[3], others.scale[3])
+    untouched = processor(pixels, report=True)[1][0]
+    assert report.low[4] == untouched.low[4]
+    assert report.valid is None
+    assert batch.pixel_values[0, 3, 5, 5] > 5
+    with pytest.warns(UserWarning, match="65535"):
+        statistics = measure_statistics(saturated)
+    assert statistics["maximum"][3] == np.delete(pixels[3].ravel(), [5 * 32 + 5, 5 * 32 + 6, 5 * 32 + 7]).max()
+    assert statistics["pixels"] == 32 * 32
+
+
+def test_65535_is_no_saturation_in_other_types_or_as_nodata_and_a_saturated_band_becomes_zero():
+    pixels = image()
+    pixels[3, 5, 5] = 65535
+    floats = pixels.astype(np.float32)
+    np.testing.assert_array_equal(SpectralGPTImageProcessor()(floats).pixel_values[0].numpy(), minmax(floats))
+    SpectralGPTImageProcessor()(pixels, nodata=65535)
+    pixels[3] = 65535
+    with pytest.warns(UserWarning, match="65535"):
+        values = SpectralGPTImageProcessor()(pixels).pixel_values
+    assert values[0, 3].abs().max() == 0
+    bands = [band for band in L2A_BANDS if band != "B1"]
+    with warnings.catch_warnings(record=True) as record:
+        warnings.simplefilter("always")
+        SpectralGPTImageProcessor(missing_bands="mean")(pixels[1:], band_names=bands)
+    assert sorted("65535" in str(warning.message) for warning in record) == [False, True]
+
+
+def test_an_offset_that_makes_many_values_negative_is_doubted_once_with_their_share():
+    dark, bright = image() % 1600 + 1, image() % 4000 + 1500
+    with pytest.warns(UserWarning, match=r"image 0 \(62%\), image 2 \(62%\): the offset makes") as record:
+        SpectralGPTImageProcessor()([dark, bright, dark], band_names=L2A_BANDS, offset=-1000)
+    assert len(record) == 1
 
 
 def test_statistics_of_a_pair_are_those_of_all_their_valid_pixels():
@@ -350,6 +478,38 @@ def test_a_nodata_value_can_be_given_for_arrays_and_files_and_is_read_from_tags(
     for batch in (given, tagged):
         torch.testing.assert_close(batch.pixel_values, by_value.pixel_values, rtol=0, atol=0)
     assert by_value.attention_mask.view(4, 4, 4).sum((0, 2)).tolist() == [0, 0, 16, 16]
+
+
+def test_nodata_offset_bands_and_mask_can_differ_between_images():
+    first, second = image(seed=0, dtype=np.int16), image(seed=1, dtype=np.int16)
+    first[:, :8], second[:, :4] = -9999, -1
+    mask = np.arange(32)[None] * np.ones((32, 1)) >= 16
+    processor = SpectralGPTImageProcessor(**ZSCORE)
+    per_image = {
+        "nodata": [-9999, -1],
+        "offset": [100, dict.fromkeys(L2A_BANDS, -50)],
+        "band_names": [list(L2A_BANDS), list(L2A_BANDS[::-1])],
+        "mask": [None, mask],
+    }
+    batch = processor([first, second], **per_image)
+    for i, pixels in enumerate((first, second)):
+        alone = processor(pixels, **{name: values[i] for name, values in per_image.items()})
+        torch.testing.assert_close(alone.pixel_values[0], batch.pixel_values[i], rtol=0, atol=0)
+        torch.testing.assert_close(alone.attention_mask[0], batch.attention_mask[i], rtol=0, atol=0)
+    assert not torch.equal(batch.pixel_values, processor([first, second], nodata=[-9999, -1]).pixel_values)
+    with pytest.raises(ValueError, match="`nodata`: expected one for each of the 2 images, found 3"):
+        processor([first, second], nodata=[0, 1, 2])
+
+
+def test_a_list_of_offsets_is_by_image_or_by_band_and_never_guessed():
+    processor, pixels = SpectralGPTImageProcessor(**ZSCORE), image(bands=12, height=8, width=8)
+    by_band = processor([pixels, pixels], offset=[float(i) for i in range(12)]).pixel_values
+    assert torch.equal(by_band[0], by_band[1])
+    by_image = processor([pixels, pixels], offset=[0, 100]).pixel_values
+    torch.testing.assert_close(by_image[1] - by_image[0], torch.full((12, 8, 8), 100 / 1300), atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="12 offsets for 12 images of 12 bands may be one for each image or"):
+        processor([pixels] * 12, offset=[float(i) for i in range(12)])
+    processor([pixels] * 12, offset=[[float(i) for i in range(12)]] * 12)
 
 
 def test_an_image_without_data_is_refused_by_name(tmp_path):
@@ -509,6 +669,23 @@ def test_segmentation_maps_follow_their_images(tmp_path):
 # Sources
 
 
+@pytest.mark.parametrize(("nodata", "ignored"), [(None, set()), (9, {9}), (0, {0})])
+def test_what_a_label_file_declares_as_nodata_is_ignored(nodata, ignored, tmp_path):
+    labels = np.random.default_rng(0).integers(0, 10, (32, 32)).astype(np.uint8)
+    path = write(tmp_path / "labels.tif", labels[None], nodata=nodata)
+    for given in (path, path.read_bytes()):
+        fitted = SpectralGPTImageProcessor()(image(), segmentation_maps=given, ignore_index=-100).labels[0].numpy()
+        np.testing.assert_array_equal(fitted, np.where(np.isin(labels, list(ignored)), -100, labels.astype(int)))
+
+
+def test_a_token_has_data_when_half_of_its_pixels_have():
+    mask = torch.zeros(2, 16, 8, dtype=torch.bool)
+    mask[0, :4], mask[1, 8:12] = True, True
+    mask[1, 8, 0] = False
+    assert token_validity(mask, 8).tolist() == [[[True], [False]], [[False], [False]]]
+    assert token_validity(mask[0], 8).tolist() == [[True], [False]]
+
+
 def test_a_file_an_array_its_bytes_and_a_raster_give_the_same(tmp_path):
     pixels = image()
     path = write(tmp_path / "chip.tif", pixels, L2A_BANDS)
@@ -561,6 +738,29 @@ def test_an_xarray_is_read_by_its_band_coordinate_with_its_scale_and_fill_value(
     assert batch.attention_mask.view(4, 4, 4)[0].sum(1).tolist() == [0, 0, 4, 4]
 
 
+def test_a_sample_of_torchgeo_is_its_image():
+    pixels = image()
+    processor = SpectralGPTImageProcessor()
+    sample = {"image": torch.from_numpy(pixels.astype(np.float32)), "mask": torch.zeros(32, 32), "crs": "EPSG:32633"}
+    expected = processor(pixels).pixel_values
+    for given in (sample, [sample], {**sample, "image": sample["image"][None]}):
+        torch.testing.assert_close(processor(given).pixel_values, expected, rtol=0, atol=0)
+
+
+def test_bands_that_come_last_are_recognised_by_their_number():
+    pixels, processor = image(), SpectralGPTImageProcessor()
+    expected = processor(pixels).pixel_values
+    torch.testing.assert_close(processor(np.moveaxis(pixels, 0, 2)).pixel_values, expected, rtol=0, atol=0)
+    square = image(bands=12, height=12, width=12)  # both may be bands: first is what the documentation says
+    np.testing.assert_array_equal(processor(square).pixel_values[0, :, :12, :12].numpy(), minmax(square))
+
+
+def test_a_picture_is_answered_with_what_to_do():
+    picture = Image.fromarray(np.zeros((32, 32, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"image 0: a picture of mode RGB holds colours.*`band_names`"):
+        SpectralGPTImageProcessor()(picture)
+
+
 @pytest.mark.parametrize(
     "bad", ["a string", None, 3, np.array(["x"]), np.ones((8, 8)), np.ones((12, 0, 8)), 1j * image()]
 )
@@ -610,8 +810,8 @@ ALL_SETTINGS = {
     "bands": [*SEGMUNICH_BANDS, "mean", "mean"],
     "normalization": "sigma_clip",
     "statistics_scope": "given",
-    "mean": [float(i) for i in range(12)],
-    "std": [float(i + 1) for i in range(12)],
+    "mean": {band: float(i) for i, band in enumerate([*SEGMUNICH_BANDS, "mean"])},
+    "std": {band: float(i + 1) for i, band in enumerate([*SEGMUNICH_BANDS, "mean"])},
     "size": {"height": 96, "width": 128},
     "do_resize": False,
     "do_center_crop": True,
@@ -644,6 +844,8 @@ def test_every_setting_survives_saving_and_loading(tmp_path):
         ({"missing_bands": "zero"}, "`missing_bands` must be one of 'error', 'nearest', 'mean', 'mask'"),
         ({"normalization": "zscore"}, "`mean` must be given for normalization='zscore'"),
         ({"mean": [1.0, 2.0]}, "`mean` must have a value for each of the 12 bands, got 2"),
+        ({"mean": [1.0] * 12}, "`mean` must be given together with `std`"),
+        ({"mean": [float("inf")] * 12}, "`mean` must be finite"),
         ({"std": {"B2": 1.0}}, "`std` must have a value for each band, and has none for B1"),
         ({"std": [0.0] * 12}, "`std` must be positive"),
         ({"bands": ["B2", "B3"]}, "`bands` must be a list whose length is a multiple of 3"),
@@ -685,6 +887,32 @@ def test_labels_come_with_scores_best_first():
     _, second = processor.post_process_image_classification(outputs, threshold=0.5, id2label=names)
     assert [entry["label"] for entry in second] == ["water", "urban"]
     assert second[1]["score"] == pytest.approx(torch.tensor(1.0).sigmoid().item())
+
+
+def test_scores_follow_the_problem_type():
+    outputs = SimpleNamespace(logits=torch.tensor([[-2.0, 1.0]]))
+    post_process = SpectralGPTImageProcessor().post_process_image_classification
+
+    def scores(**options):
+        return {entry["label"]: pytest.approx(entry["score"]) for entry in post_process(outputs, **options)[0]}
+
+    assert scores(problem_type="regression") == {"1": 1.0, "0": -2.0}
+    sigmoid, softmax = outputs.logits[0].sigmoid().tolist(), outputs.logits[0].softmax(0).tolist()
+    assert scores(problem_type="multi_label_classification") == {"1": sigmoid[1], "0": sigmoid[0]}
+    assert scores() == scores(problem_type="single_label_classification") == {"1": softmax[1], "0": softmax[0]}
+    assert scores(problem_type="single_label_classification", threshold=0.5) == {"1": softmax[1]}
+    with pytest.raises(ValueError, match="`problem_type` must be one of"):
+        scores(problem_type="ranking")
+
+
+def test_scores_of_the_classes_come_with_the_map_as_in_transformers():
+    outputs, processor = SimpleNamespace(logits=torch.randn(1, 4, 32, 32)), SpectralGPTImageProcessor()
+    (plain,) = processor.post_process_semantic_segmentation(outputs, return_segmentation_scores=True)
+    assert torch.equal(plain.segmentation, outputs.logits[0].argmax(0))
+    assert torch.equal(plain["segmentation_scores"], outputs.logits[0])
+    _, reports = processor(image(), report=True)
+    (result,) = processor.post_process_semantic_segmentation(outputs, reports=reports, return_segmentation_scores=True)
+    np.testing.assert_array_equal(result.segmentation.pixels[0], plain.segmentation.numpy())
 
 
 def test_a_map_returns_to_the_grid_and_the_georeference_of_its_source(tmp_path):

@@ -1,0 +1,181 @@
+# Copyright 2026 The SpectralGPT-HF authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""From the outputs of a model to labels with scores, and to maps on the grid of the image."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers.image_processing_base import BatchFeature
+
+from .geometry import PreprocessingReport, Sizes
+from .rasters import Raster
+
+
+PROBLEM_TYPES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "single_label_classification": lambda logits: logits.softmax(-1),
+    "multi_label_classification": torch.sigmoid,
+    "regression": lambda logits: logits,
+}
+
+
+class PostProcessing:
+    """The part of `SpectralGPTImageProcessor` that comes after the model; it needs no settings."""
+
+    def post_process_image_classification(
+        self,
+        outputs: Any,
+        top_k: int | None = 5,
+        threshold: float | None = None,
+        id2label: Mapping[int, str] | None = None,
+        problem_type: str | None = None,
+    ) -> list[list[dict[str, Any]]]:
+        """Turn logits into labels with scores, the best first.
+
+        Args:
+            outputs: With `logits` (B, K).
+            top_k: Largest number of labels per image; None for all.
+            threshold: If given, only labels that score at least this are returned.
+            id2label: Names of the labels (`model.config.id2label`); their numbers without.
+            problem_type: `model.config.problem_type`: scores come from a softmax for "single_label_classification",
+                from a sigmoid for "multi_label_classification", and are the outputs themselves for "regression". By
+                default a sigmoid where `threshold` is given or there is one label, else a softmax.
+
+        Returns:
+            For each image, a list of `{"label": ..., "score": ...}`.
+
+        Raises:
+            ValueError: If the problem type is unknown.
+        """
+        logits = outputs.logits.float()
+        if problem_type is None:
+            exclusive = threshold is None and logits.shape[-1] > 1
+            problem_type = "single_label_classification" if exclusive else "multi_label_classification"
+        if problem_type not in PROBLEM_TYPES:
+            raise ValueError(f"`problem_type` must be one of {', '.join(PROBLEM_TYPES)}, got {problem_type!r}.")
+        scores, labels = PROBLEM_TYPES[problem_type](logits).sort(descending=True)
+        return [
+            [
+                {"label": str(label) if id2label is None else id2label[label], "score": score}
+                for score, label in zip(scores[i, :top_k].tolist(), labels[i, :top_k].tolist())
+                if threshold is None or score >= threshold
+            ]
+            for i in range(len(logits))
+        ]
+
+    def post_process_semantic_segmentation(
+        self,
+        outputs: Any,
+        target_sizes: Sequence[tuple[int, int]] | None = None,
+        reports: Sequence[PreprocessingReport] | None = None,
+        return_segmentation_scores: bool = False,
+    ) -> list[Any]:
+        """Turn logits into maps of class numbers.
+
+        Args:
+            outputs: With `logits` (B, K, H, W).
+            target_sizes: (height, width) of each map; that of the logits by default.
+            reports: Of `preprocess`. The maps get the size and the georeference of the source instead: padding is
+                cropped and resizing undone.
+            return_segmentation_scores: Whether to return the scores of the classes, too.
+
+        Returns:
+            For each image a map (H, W), int64; with `reports` a `Raster` with the map as its one band (uint8, or uint16
+            for more than 256 classes), and as its valid mask that of the source. With `return_segmentation_scores`, a
+            dict with this as `segmentation`, and with `segmentation_scores` (K, H, W), also as attributes.
+        """
+        scores = list(to_source_grids(outputs.logits, target_sizes, reports))
+        maps: list[Any] = [of_classes.argmax(0) for of_classes in scores]
+        if reports is not None:
+            maps = [georeference(*pair) for pair in zip(maps, reports)]
+        if not return_segmentation_scores:
+            return maps
+        # transformers 5.23 has a class of its own for this, which is a `BatchFeature` with these keys.
+        return [BatchFeature({"segmentation": map_, "segmentation_scores": s}) for map_, s in zip(maps, scores)]
+
+    def post_process_change_detection(
+        self,
+        outputs: Any,
+        target_sizes: Sequence[tuple[int, int]] | None = None,
+        reports: Sequence[PreprocessingReport] | None = None,
+        threshold: float = 0.5,
+    ) -> list[torch.Tensor] | list[Raster]:
+        """Turn logits (B, 2, H, W) into maps of change: 1 where its probability is at least `threshold`, else 0.
+
+        Other arguments and result as in `post_process_semantic_segmentation`.
+        """
+        scores = to_source_grids(outputs.logits, target_sizes, reports)
+        maps = [(logits.softmax(0)[1] >= threshold).long() for logits in scores]
+        return maps if reports is None else [georeference(*pair) for pair in zip(maps, reports)]
+
+
+def to_source_grids(
+    logits: torch.Tensor,
+    target_sizes: Sequence[tuple[int, int]] | None,
+    reports: Sequence[PreprocessingReport] | None,
+) -> Iterator[torch.Tensor]:
+    """Yield the scores (K, H, W) of each image at the size of its source (padding cropped off), or of its target.
+
+    Around a centre crop, scores repeat those at its edge; `georeference` marks these pixels as invalid.
+
+    Raises:
+        ValueError: If there is not one report or target for each image.
+    """
+    for given in (target_sizes, reports):
+        if given is not None and len(given) != len(logits):
+            raise ValueError(f"Expected one size or report for each of the {len(logits)} images, found {len(given)}.")
+    for i, scores in enumerate(logits.float()):
+        if reports is not None:
+            sizes = reports[i].sizes
+            kept = _resize(scores, sizes.padded)[:, : sizes.cropped[0], : sizes.cropped[1]]
+            yield _resize(_around_crop(kept, sizes), sizes.original)
+        else:
+            yield scores if target_sizes is None else _resize(scores, target_sizes[i])
+
+
+def georeference(labels: torch.Tensor, report: PreprocessingReport) -> Raster:
+    """Return a map of labels (H, W) as a raster on the grid of the report's image.
+
+    It is valid where that image has data, and within its centre crop.
+    """
+    pixels = labels[None].cpu().numpy().astype(np.uint8 if labels.max() < 256 else np.uint16)
+    valid = np.ones(labels.shape, bool) if report.valid is None else report.valid.cpu().numpy()
+    valid = valid & _within_crop(report.sizes)
+    tags = {**report.tags, "normalization": report.normalization}
+    return Raster(pixels, None, valid, report.crs, report.transform, tags, None)
+
+
+def _around_crop(scores: torch.Tensor, sizes: Sizes) -> torch.Tensor:
+    """Bring scores (K, h, w) of a centre crop to the size of the resized image."""
+    rows, columns = sizes.crop
+    height, width = sizes.resized
+    margins = (columns.start, width - columns.stop, rows.start, height - rows.stop)
+    return nn.functional.pad(scores[None], margins, mode="replicate")[0] if any(margins) else scores
+
+
+def _within_crop(sizes: Sizes) -> np.ndarray:
+    """Return which pixels of the source (H, W) have their centre within the centre crop."""
+    inside = []
+    for kept, resized, original in zip(sizes.crop, sizes.resized, sizes.original):
+        centres = (np.arange(original) + 0.5) * resized / original
+        inside.append((centres >= kept.start) & (centres < kept.stop))
+    return inside[0][:, None] & inside[1]
+
+
+def _resize(scores: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
+    if scores.shape[1:] == tuple(size):
+        return scores
+    return nn.functional.interpolate(scores[None], tuple(size), mode="bilinear", align_corners=False)[0]
