@@ -47,6 +47,7 @@ from ..inference.reconstruction import (
     simple_baselines,
     spectral_angle,
 )
+from ..modeling.band_plan import require_same_bands
 from ..modeling.bands import EUROSAT_FILE_BANDS, L1C_BANDS
 from ..modeling.rasters import read_raster
 from ..training.few_labels import (
@@ -184,6 +185,7 @@ def evaluate_chips(options: argparse.Namespace) -> dict[str, Any]:
     for checkpoint in options.checkpoints:
         model = SpectralGPTForPreTraining.from_pretrained(checkpoint, dtype=torch.float32).eval()
         processor = SpectralGPTImageProcessor.from_pretrained(checkpoint)
+        require_same_bands(model.config.bands, processor.bands)
         chips = read_chips(options.data, processor, options.with_offset)
         models[checkpoint] = model
         progress = tqdm(chips.items(), desc="Reconstruction", disable=None)

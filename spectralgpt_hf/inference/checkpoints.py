@@ -7,6 +7,7 @@ from transformers.models.auto.configuration_auto import AutoConfig
 
 from ..assets import find_checkpoint
 from ..modeling import modeling_spectralgpt
+from ..modeling.band_plan import require_same_bands
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from .streaming import Processes
 
@@ -53,4 +54,5 @@ def _load(
     model = model_class.from_pretrained(checkpoint, revision=revision, dtype=getattr(torch, dtype))
     chosen = {name: value for name, value in options.items() if value is not None}
     processor = SpectralGPTImageProcessor.from_pretrained(checkpoint, revision=revision, **chosen)
+    require_same_bands(model.config.bands, processor.bands)
     return model.to(target).eval(), processor

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..modeling.band_plan import require_same_bands
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.raster_files import Source
 from ..modeling.tiling import TileGrid
@@ -86,6 +87,7 @@ def embed_scene(
             "statistics_scope='tile': every tile has limits of its own, which makes seams in maps.", stacklevel=2
         )
     resources = Resources(batch_size, workers, memory_limit, progress)
+    require_same_bands(model.config.bands, processor.bands)
     with Scene(
         [source],
         processor,

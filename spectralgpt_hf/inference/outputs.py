@@ -64,7 +64,7 @@ def describe(scene: Scene, model: Any, grid: TileGrid) -> dict[str, str]:
         "tile_size": str(grid.size),
         "tile_stride": str(grid.stride),
     }
-    statistics = scene.statistics or processor.statistics
+    statistics = scene.statistics or (None if processor.measures_pixels else processor.statistics)
     return tags if statistics is None else tags | {"statistics": json.dumps(statistics)}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..modeling.band_plan import require_same_bands
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.raster_files import Source
 from ..modeling.tiling import TileGrid
@@ -108,6 +109,7 @@ def predict_scene(
         warnings.warn(
             "statistics_scope='tile': every tile has limits of its own, which makes seams in maps.", stacklevel=2
         )
+    require_same_bands(model.config.bands, processor.bands)
     with Scene(
         [source] if after is None else [source, after],
         processor,

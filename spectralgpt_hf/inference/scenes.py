@@ -15,6 +15,7 @@ import rasterio
 import torch
 from affine import Affine
 
+from ..modeling.geometry import token_validity
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.raster_files import Source
 from ..modeling.rasters import Raster, RasterReader, open_raster
@@ -187,7 +188,10 @@ class Scene:
         inputs: dict[str, torch.Tensor] = {}
         if valid.any():
             for date, suffix in zip(dates, ("", "_after")):
-                batch = self.processor.preprocess(_with_tokens(date, self._token_size), statistics=self.statistics)
+                # Measuring the statistics of the scene has raised the warnings.
+                batch = self.processor.preprocess(
+                    _with_tokens(date, self._token_size), statistics=self.statistics, warn=self.statistics is None
+                )
                 inputs.update({f"{name}{suffix}": tensor for name, tensor in batch.items()})
         return PreparedTile(tile, inputs, valid_of(valid, inputs))
 
@@ -220,7 +224,7 @@ def _with_tokens(tile: Raster, token_size: int | None) -> Raster:
     patch_size = token_size or len(tile.valid)
     shape = (tile.valid.shape[0] // patch_size, patch_size, tile.valid.shape[1] // patch_size, patch_size)
     share = tile.valid.reshape(shape).mean((1, 3))
-    if (share >= 0.5).any() or not share.any():
+    if token_validity(torch.from_numpy(tile.valid), patch_size).any() or not share.any():
         return tile
     counted = np.kron(share > 0, np.ones((patch_size, patch_size), bool))
     pixels = tile.pixels.copy()

@@ -34,6 +34,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import Pipeline, no_collate_fn
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
+from .band_plan import require_same_bands
 from .geometry import PreprocessingReport
 
 
@@ -57,6 +58,10 @@ class MultispectralPipeline(Pipeline):
     _load_video_processor = False
     _load_feature_extractor = False
     _load_tokenizer = False
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        require_same_bands(self.model.config.bands, self.image_processor.bands)
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """Run the pipeline.
@@ -108,7 +113,8 @@ class MultispectralPipeline(Pipeline):
         if options.get("statistics") is not None or not self.image_processor.measures_pixels:
             return options
         options = {key: value for key, value in options.items() if key != "statistics"}
-        return {**options, "statistics": self.image_processor.measure_statistics(images, **options)}
+        statistics = self.image_processor.measure_statistics(images, **options)
+        return {**options, "statistics": statistics, "warn": False}  # measuring has raised the warnings
 
     def _forward_by_size(
         self, items: Iterator[dict[str, Any]], batch_size: int, forward_params: dict[str, Any]
@@ -143,17 +149,15 @@ class MultispectralImageClassificationPipeline(MultispectralPipeline):
         return processing, {}, _given(top_k=top_k, threshold=threshold)
 
     def postprocess(
-        self, model_outputs: dict[str, Any], top_k: int = 5, threshold: float = 0.0
+        self, model_outputs: dict[str, Any], top_k: int = 5, threshold: float | None = None
     ) -> list[dict[str, Any]]:
         config = self.model.config
-        if config.problem_type == "regression":
-            values = model_outputs["logits"][0].tolist()
-            return [{"label": config.id2label[i], "score": value} for i, value in enumerate(values)]
-        several = config.problem_type == "multi_label_classification" or config.num_labels == 1
+        one_of_many = config.problem_type is None and config.num_labels > 1
+        problem_type = "single_label_classification" if one_of_many else config.problem_type
         (labels,) = self.image_processor.post_process_image_classification(
-            SimpleNamespace(**model_outputs), top_k, threshold if several else None, config.id2label
+            SimpleNamespace(**model_outputs), top_k, threshold, config.id2label, problem_type
         )
-        return [label for label in labels if label["score"] >= threshold]
+        return labels
 
 
 class MultispectralImageSegmentationPipeline(MultispectralPipeline):

@@ -43,7 +43,7 @@ class PostProcessing:
         id2label: Mapping[int, str] | None = None,
         problem_type: str | None = None,
     ) -> list[list[dict[str, Any]]]:
-        """Turn logits into labels with scores, the best first.
+        """Turn logits into labels with scores, the best first, or into predicted values.
 
         Args:
             outputs: With `logits` (B, K).
@@ -51,8 +51,9 @@ class PostProcessing:
             threshold: If given, only labels that score at least this are returned.
             id2label: Names of the labels (`model.config.id2label`); their numbers without.
             problem_type: `model.config.problem_type`: scores come from a softmax for "single_label_classification",
-                from a sigmoid for "multi_label_classification", and are the outputs themselves for "regression". By
-                default a sigmoid where `threshold` is given or there is one label, else a softmax.
+                from a sigmoid for "multi_label_classification". For "regression" they are all of the outputs, in the
+                order of the labels. By default a sigmoid where `threshold` is given or there is one label, else a
+                softmax.
 
         Returns:
             For each image, a list of `{"label": ..., "score": ...}`.
@@ -67,6 +68,9 @@ class PostProcessing:
         if problem_type not in PROBLEM_TYPES:
             raise ValueError(f"`problem_type` must be one of {', '.join(PROBLEM_TYPES)}, got {problem_type!r}.")
         scores, labels = PROBLEM_TYPES[problem_type](logits).sort(descending=True)
+        if problem_type == "regression":
+            scores, labels = logits, torch.arange(logits.shape[-1]).expand_as(logits)
+            top_k = threshold = None
         return [
             [
                 {"label": str(label) if id2label is None else id2label[label], "score": score}

@@ -19,6 +19,7 @@ from ..inference.reconstruction import (
     regression,
     spectral_angle,
 )
+from ..modeling.geometry import token_validity
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.modeling_spectralgpt import SpectralGPTForPreTraining
 from ..modeling.pipeline_spectralgpt import MultispectralFeatureExtractionPipeline
@@ -229,7 +230,5 @@ def _in_tiles(run: Any, rasters: Sequence[Raster], value: Callable[[Any], np.nda
 
 
 def _has_data(raster: Raster, patch_size: int = 8) -> bool:
-    """Return whether a token has data in half of its pixels, without which a processor refuses an image."""
-    height, width = raster.valid.shape
-    tokens = raster.valid.reshape(height // patch_size, patch_size, width // patch_size, patch_size)
-    return bool(tokens.mean(axis=(1, 3)).max() >= 0.5)
+    """Return whether a token has data, without which a processor refuses an image."""
+    return bool(token_validity(torch.from_numpy(raster.valid), patch_size).any())

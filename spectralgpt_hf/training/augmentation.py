@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from ..data.keyed_random import keyed_uniform
+from ..modeling.geometry import token_validity
 from .crops import random_resized_crop
 from .options import FineTuningOptions
 from .transforms import flip_and_rotate, mix, random_erasing, soft_targets
@@ -67,4 +68,4 @@ def without_shares(pixels: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> d
         return {"pixel_values": pixels}
     pixels, shares = pixels.split([batch["pixel_values"].shape[1], batch["attention_mask"].shape[1]], 1)
     patch = batch["pixel_values"].shape[-1] // batch["attention_mask"].shape[-1]
-    return {"pixel_values": pixels, "attention_mask": (nn.functional.avg_pool2d(shares, patch) >= 0.5).long()}
+    return {"pixel_values": pixels, "attention_mask": token_validity(shares, patch).long()}

@@ -9,6 +9,7 @@ from torch import nn
 from transformers import EarlyStoppingCallback, Trainer
 
 from ..files import write_json
+from ..modeling.band_plan import require_same_bands
 from ..modeling.geometry import IGNORE_INDEX
 from .augmentation import Augmentation
 from .metrics import ClassificationScores, DenseScores, MultiLabelScores, Scores, bootstrap_intervals
@@ -56,12 +57,7 @@ class FineTuner(Trainer):
                 f"`push_to_hub` checks and publishes SpectralGPT models, not {model.config.model_type}: leave it out, "
                 "and upload the finished folder with `hf upload`."
             )
-        bands = list(getattr(model.config, "bands", train.processor.bands))
-        if bands != train.processor.bands:
-            raise ValueError(
-                f"The bands of the model and of the processor must be the same, but `config.bands` are {bands} and the "
-                f"processor's {train.processor.bands}: pass `bands`."
-            )
+        require_same_bands(getattr(model.config, "bands", train.processor.bands), train.processor.bands)
         self.class_weights = torch.tensor(class_weights or [1.0] * len(train.class_names))
         self.scores: Scores = self.new_scores(train)
         options.metric_for_best_model, options.greater_is_better = f"eval_{self.scores.main}", True

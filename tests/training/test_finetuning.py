@@ -55,5 +55,5 @@ def test_a_model_and_a_processor_of_other_bands_are_refused(tmp_path):
     rows = script.load_image_masks(tmp_path, "all", classes=["a", "b"], band_names=script.L2A_BANDS)
     processor = SpectralGPTImageProcessor(bands=SpectralGPTConfig().bands[::-1])
     model = build_model("segmentation", options, ["a", "b"])
-    with pytest.raises(ValueError, match="bands of the model and of the processor must be the same"):
+    with pytest.raises(ValueError, match="must give the bands that the model expects"):
         FineTuner(model, options, Samples(rows, processor))
