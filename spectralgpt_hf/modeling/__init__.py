@@ -1,5 +1,7 @@
 """The model, its input and its pipelines: the files that every published checkpoint carries.
 
+May import torch, transformers, NumPy and, where it is installed, rasterio: nothing of the rest of the package.
+
 Remote code loads each of these files as a module of its own, from a folder beside the weights. Hence the rules:
 
 - The folder is flat, and a file imports its neighbours by `from .x import y` only, never by `from . import x`.
