@@ -87,7 +87,7 @@ def measure_overlap(scene: Path, checkpoint: Path, overlap: float, folder: Path)
     torch.set_num_threads(cores)
 
     start = time.perf_counter()
-    predict_scene(model, processor, scene, folder / "map.tif", overlap=overlap, progress=False)
+    predict_scene(model, processor, scene, folder / "map.tif", overlap=overlap, overwrite=True, progress=False)
     wall = time.perf_counter() - start
     print(f"{count} tiles of {grid.size} px on {cores} threads, torch {torch.__version__}")
     print(f"reading {reading:.1f} s, model {computing:.1f} s, their sum {reading + computing:.1f} s")

@@ -59,6 +59,9 @@ MissingBands = Annotated[
         "checkpoint's processor says."
     ),
 ]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files that exist. Files that are read are never replaced.")
+]
 Device = Annotated[str | None, typer.Option(help="Device of the model: cpu, cuda, mps, ... Default: the fastest one.")]
 Dtype = Annotated[str, typer.Option(help="Type of the model's weights: float32, bfloat16 or float16.")]
 
@@ -72,6 +75,13 @@ def predict(
     destination: Annotated[Path, typer.Argument(help="GeoTIFF to write, which ends with .tif.")],
     after: Annotated[
         str | None, typer.Option(help="Scene of the second date, which change detection needs. Default: none.")
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Probability from which a pixel counts as changed, or as the class of a model of one class. "
+            "Default: 0.5."
+        ),
     ] = None,
     confidence: Annotated[
         bool, typer.Option("--confidence", help="Write the probability of the predicted class to NAME_confidence.tif.")
@@ -103,6 +113,7 @@ def predict(
     memory_limit: MemoryLimit = 1024,
     device: Device = None,
     dtype: Dtype = "float32",
+    overwrite: Overwrite = False,
     revision: Revision = "main",
 ) -> None:
     """Map classes, or change between two dates, over a scene of any size. Repeat a command to resume it."""
@@ -117,6 +128,7 @@ def predict(
         source,
         destination,
         after=after,
+        threshold=threshold,
         layers=[layer for layer, wanted in chosen.items() if wanted],
         area=_area(area),
         area_crs=area_crs,
@@ -130,6 +142,7 @@ def predict(
         batch_size=batch_size,
         workers=workers,
         memory_limit=memory_limit * 2**20,
+        overwrite=overwrite,
         progress=shows_progress(),
     )
     typer.echo(written)
@@ -164,6 +177,7 @@ def embed(
     memory_limit: MemoryLimit = 1024,
     device: Device = None,
     dtype: Dtype = "float32",
+    overwrite: Overwrite = False,
     revision: Revision = "main",
 ) -> None:
     """Compute features of a scene of any size. Repeat an interrupted command to resume it."""
@@ -188,6 +202,7 @@ def embed(
         batch_size=batch_size,
         workers=workers,
         memory_limit=memory_limit * 2**20,
+        overwrite=overwrite,
         progress=shows_progress(),
     )
     typer.echo(written)

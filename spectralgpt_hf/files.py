@@ -55,7 +55,8 @@ def writing_error(path: str | os.PathLike[str], error: Exception) -> OSError:
     """Return the error that says that `path` cannot be written, why, and what to do."""
     number = _errno(error)
     reason = os.strerror(number) if number else str(error)
-    remedy = " Free space there, or write elsewhere." if number in _FULL else ""
+    remedy = "" if number else " The disk may be full: free space there, or write elsewhere."
+    remedy = " Free space there, or write elsewhere." if number in _FULL else remedy
     return OSError(number or errno.EIO, f"{os.fspath(path)}: cannot be written ({reason}).{remedy}")
 
 

@@ -4,18 +4,24 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from rasterio.crs import CRS
-from rasterio.features import geometry_mask
+from rasterio.features import geometry_mask, is_valid_geom
 from rasterio.warp import transform_bounds, transform_geom
 
 from ..modeling.rasters import RasterReader
 from ..modeling.tiling import Box
 
+
+STEPS = 100
+"""Points on the longest edges of an area that is transformed to another reference system."""
+
+CHUNK = 512
+"""Rows of cells that are rasterised at once."""
 
 Area: TypeAlias = Sequence[float] | Mapping[str, Any] | str | os.PathLike[str]
 """(left, bottom, right, top), or GeoJSON as a dict or a file."""
@@ -28,16 +34,32 @@ class SceneArea:
     Attributes:
         box: The pixels that it touches.
         shapes: GeoJSON geometries in the scene's reference system; none where the box says it all.
+        small: Those of them that are smaller than the cells of a result.
     """
 
     box: Box
     shapes: tuple[Any, ...] = ()
+    small: tuple[Any, ...] = ()
+
+    def on_cells(self, shape: tuple[int, int], transform: Any) -> "SceneArea":
+        """Return the area with the geometries apart that hold no centre of a cell of this grid (height, width)."""
+        small = [geometry for geometry in self.shapes if not _holds_a_centre(geometry, shape, transform)]
+        large = [geometry for geometry in self.shapes if geometry not in small]
+        return replace(self, shapes=tuple(large), small=tuple(small))
 
     def inside(self, shape: tuple[int, int], transform: Any) -> np.ndarray | None:
-        """Return which cells of a grid lie in the area, (height, width); None where all do."""
-        if not self.shapes:
+        """Return which cells of a grid lie in the area, (height, width); None where all do.
+
+        They are those whose centre does, and of `small` geometries all that they touch: a field within one cell would
+        be lost otherwise.
+        """
+        if not self.shapes and not self.small:
             return None
-        return geometry_mask(self.shapes, shape, transform, invert=True)
+        inside = np.zeros(shape, bool)
+        for geometries, all_touched in ((self.shapes, False), (self.small, True)):
+            if geometries:
+                inside |= geometry_mask(geometries, shape, transform, all_touched, invert=True)
+        return inside
 
 
 def locate_area(area: Area | None, area_crs: Any, reader: RasterReader) -> SceneArea:
@@ -61,13 +83,19 @@ def locate_area(area: Area | None, area_crs: Any, reader: RasterReader) -> Scene
     if (crs is None) != (reader.crs is None):
         raise ValueError(f"{reader.name}: expected an area in pixels, since the scene has no reference system.")
     if bounds and (len(bounds) != 4 or not (bounds[0] < bounds[2] and bounds[1] < bounds[3])):
-        raise ValueError(f"Expected an area as (left, bottom, right, top), found {bounds}.")
+        raise ValueError(
+            f"Expected an area as (left, bottom, right, top), found {bounds}. Across the antimeridian, add 360 to the "
+            "longitude on the right."
+        )
     if crs != reader.crs:
-        bounds = bounds and transform_bounds(crs, reader.crs, *bounds)
-        shapes = [transform_geom(crs, reader.crs, shape) for shape in shapes]
+        # Straight edges are curves in another reference system: their points between the corners must move too.
+        bounds = bounds and transform_bounds(crs, reader.crs, *bounds, densify_pts=STEPS)
+        shapes = [
+            transform_geom(crs, reader.crs, {**shape, "coordinates": _densified(shape["coordinates"])})
+            for shape in shapes
+        ]
     corners = _corners(bounds) if bounds else np.concatenate([_points(shape["coordinates"]) for shape in shapes])
-    a, b, c, d, e, f = tuple(~reader.transform)[:6]
-    x, y = (a * corners[:, 0] + b * corners[:, 1] + c, d * corners[:, 0] + e * corners[:, 1] + f)
+    x, y = _to_grid(corners, reader.transform)
     # Borders are stated with rounding errors, which must not take in another row of pixels.
     left, top = (max(0, math.floor(values.min() + 1e-3)) for values in (x, y))
     right, bottom = (
@@ -94,8 +122,8 @@ def _read_geojson(area: Any) -> tuple[Any, list[Any]]:
         except ValueError as error:
             raise ValueError(f"{name}: expected GeoJSON, but this is not JSON ({error}).") from error
     shapes = list(_geometries(area))
-    if not shapes:
-        raise ValueError(f"{name}: expected GeoJSON with at least one Polygon or MultiPolygon, found none.")
+    if not shapes or not all(shape["coordinates"] and is_valid_geom(shape) for shape in shapes):
+        raise ValueError(f"{name}: expected GeoJSON with at least one Polygon or MultiPolygon that has coordinates.")
     # The member of the standard of 2008, which QGIS and GDAL still write.
     stated = area.get("crs") or {}
     return CRS.from_user_input(stated.get("properties", {}).get("name") or "OGC:CRS84"), shapes
@@ -105,7 +133,7 @@ def _geometries(value: Any) -> Any:
     """Yield the polygons of a GeoJSON object."""
     kind = value.get("type") if isinstance(value, Mapping) else None
     if kind in ("Polygon", "MultiPolygon"):
-        yield {"type": kind, "coordinates": value["coordinates"]}
+        yield {"type": kind, "coordinates": value.get("coordinates")}
     elif kind == "Feature":
         yield from _geometries(value.get("geometry"))
     elif kind in ("FeatureCollection", "GeometryCollection"):
@@ -118,6 +146,37 @@ def _points(coordinates: Any) -> np.ndarray:
     if isinstance(coordinates[0], int | float):
         return np.array([coordinates[:2]], float)
     return np.concatenate([_points(part) for part in coordinates])
+
+
+def _densified(coordinates: Any) -> Any:
+    """Return nested rings with further points on edges longer than a part of their extent."""
+    if not isinstance(coordinates[0][0], int | float):
+        return [_densified(part) for part in coordinates]
+    ring = np.array([point[:2] for point in coordinates], float)
+    longest = max(np.ptp(ring, axis=0).max() / STEPS, 1e-12)
+    counts = np.maximum(1, np.ceil(np.abs(np.diff(ring, axis=0)).max(1) / longest)).astype(int)
+    edges = [np.linspace(start, end, n, endpoint=False) for start, end, n in zip(ring, ring[1:], counts)]
+    return np.concatenate([*edges, ring[-1:]]).tolist()
+
+
+def _holds_a_centre(geometry: Any, shape: tuple[int, int], transform: Any) -> bool:
+    """Return whether a geometry holds the centre of a cell of a grid."""
+    columns, rows = _to_grid(_points(geometry["coordinates"]), transform)
+    left, right = (int(np.clip(edge, 0, shape[1])) for edge in (columns.min(), columns.max() + 1))
+    top, bottom = (int(np.clip(edge, 0, shape[0])) for edge in (rows.min(), rows.max() + 1))
+    for start in range(top, bottom, CHUNK):
+        height = min(CHUNK, bottom - start)
+        a, b, c, d, e, f = tuple(transform)[:6]
+        window = type(transform)(a, b, a * left + b * start + c, d, e, d * left + e * start + f)
+        if right > left and geometry_mask([geometry], (height, right - left), window, invert=True).any():
+            return True
+    return False
+
+
+def _to_grid(points: np.ndarray, transform: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the columns and rows of points (n, 2)."""
+    a, b, c, d, e, f = tuple(~transform)[:6]
+    return a * points[:, 0] + b * points[:, 1] + c, d * points[:, 0] + e * points[:, 1] + f
 
 
 def _corners(bounds: Sequence[float]) -> np.ndarray:

@@ -42,6 +42,22 @@ def load_encoder(
     return _load(modeling_spectralgpt.SpectralGPTModel, find_checkpoint(checkpoint), device, dtype, revision, options)
 
 
+def check_model(model: Any, processor: SpectralGPTImageProcessor) -> None:
+    """Check that a model can be applied to what a processor prepares.
+
+    Raises:
+        ValueError: If the model is in training mode, or expects other bands, or in another order.
+    """
+    if model.training:
+        raise ValueError("Expected a model in evaluation mode: call `model.eval()`.")
+    expected = model.config.bands
+    if expected is not None and list(expected) != list(processor.bands):
+        raise ValueError(
+            f"The model expects the bands {' '.join(expected)}, in this order, but the processor gives "
+            f"{' '.join(processor.bands)}."
+        )
+
+
 def _load(
     model_class: Any, checkpoint: str, device: str | None, dtype: str, revision: str, options: dict[str, Any]
 ) -> tuple[Any, SpectralGPTImageProcessor]:

@@ -1,6 +1,5 @@
-"""Cloud-optimised GeoTIFFs of any size, written part by part in little memory."""
+"""Cloud-optimised GeoTIFFs of any size, written part by part in little memory, and read back before they count."""
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import rasterio.shutil
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
+from ..files import atomic_path, writing_error
 from ..modeling.tiling import Box
 
 
@@ -33,7 +33,10 @@ def write_cog(
     colormap: Mapping[int, tuple[int, ...]] | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a compressed COG with overviews, and only a complete one.
+    """Write a compressed COG with overviews, and replace the destination only by one that holds what was written.
+
+    GDAL reports some failed writes only when it closes a file, where rasterio ignores them. So every block of the new
+    file is read back, and its valid pixels are compared with those that were written.
 
     Args:
         path: Destination; an existing file is replaced once the new one is complete.
@@ -50,7 +53,8 @@ def write_cog(
         tags: Metadata.
 
     Raises:
-        OSError: If it cannot be written; the destination is then as before.
+        OSError: If it cannot be written, such as on a full disk; the destination is then as before.
+        ValueError: If no pixel is valid.
     """
     half = {"NBITS": 16} if dtype == "float16" else {}
     profile = {
@@ -66,42 +70,65 @@ def write_cog(
         "bigtiff": "if_safer",
         **half,
     }
-    copy, temporary = scratch / f"{path.stem}.tif", f"{path}.{os.getpid()}.part"
+    copy, written = scratch / f"{path.stem}.tif", np.zeros(2, np.uint64)
     factors = [2**level for level in range(1, 32) if max(shape) > BLOCK * 2 ** (level - 1)]
     try:
         with rasterio.open(copy, "w", **profile) as dataset:
             for box, pixels in parts:
-                window = Window(box.left, box.top, box.right - box.left, box.bottom - box.top)
-                dataset.write(pixels.astype(profile["dtype"]), window=window)
+                stored = pixels.astype(profile["dtype"])
+                written += _checksum(stored, nodata)
+                dataset.write(stored, window=Window(box.left, box.top, box.right - box.left, box.bottom - box.top))
             if descriptions is not None:
                 dataset.descriptions = tuple(descriptions)
             if colormap is not None:
                 dataset.write_colormap(1, dict(colormap))
             dataset.update_tags(**(tags or {}))
+        if not written[0]:
+            raise ValueError(f"{path}: nothing to write: no pixel of the area has data.")
         if factors:
             with rasterio.open(copy, "r+") as dataset:
                 # Classes must not be averaged.
                 dataset.build_overviews(factors, Resampling.mode if dtype == "uint8" else Resampling.average)
         # Not GDAL's COG driver: it lays bands side by side, and half floats at the edges then hold whatever was in
         # memory, so that no two files are the same.
-        rasterio.shutil.copy(
-            copy,
-            temporary,
-            driver="GTiff",
-            copy_src_overviews="YES",
-            tiled=True,
-            blockxsize=BLOCK,
-            blockysize=BLOCK,
-            interleave="band",
-            compress="deflate",
-            predictor=2 if dtype == "uint8" else 3,
-            bigtiff="if_safer",
-            **half,
-        )
-        os.replace(temporary, path)
-    except (rasterio.errors.RasterioError, rasterio._err.CPLE_BaseError) as error:
-        raise OSError(f"{path}: cannot be written ({error}).") from error
+        with atomic_path(path) as temporary:
+            rasterio.shutil.copy(
+                copy,
+                temporary,
+                driver="GTiff",
+                copy_src_overviews="YES",
+                tiled=True,
+                blockxsize=BLOCK,
+                blockysize=BLOCK,
+                interleave="band",
+                compress="deflate",
+                predictor=2 if dtype == "uint8" else 3,
+                bigtiff="if_safer",
+                **half,
+            )
+            found = _read_back(temporary, len(factors), nodata)
+            if (found != written).any():
+                raise OSError(f"{written[0]} valid pixels were written, {found[0]} were read back")
+    except (rasterio.errors.RasterioError, rasterio._err.CPLE_BaseError, OSError) as error:
+        raise writing_error(path, error) from error
     finally:
-        for file in (copy, temporary):
-            if os.path.exists(file):
-                os.remove(file)
+        copy.unlink(missing_ok=True)
+
+
+def _checksum(pixels: np.ndarray, nodata: float) -> np.ndarray:
+    """Return the number of valid pixels, and the sum of their bits: it does not depend on the order of the parts."""
+    valid = ~np.isnan(pixels) if np.isnan(nodata) else pixels != nodata
+    bits = pixels[valid].view(f"u{pixels.itemsize}").sum(dtype=np.uint64)
+    return np.array([np.count_nonzero(valid), bits], np.uint64)
+
+
+def _read_back(path: Path, overviews: int, nodata: float) -> np.ndarray:
+    """Read every block of a file and its overviews, and return the checksum of the file."""
+    found = np.zeros(2, np.uint64)
+    for level in (None, *range(overviews)):
+        with rasterio.open(path, **({} if level is None else {"overview_level": level})) as dataset:
+            for band in dataset.indexes:
+                for _, window in dataset.block_windows(band):
+                    pixels = dataset.read(band, window=window)
+                    found += _checksum(pixels, nodata) if level is None else 0
+    return found

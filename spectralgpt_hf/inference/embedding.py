@@ -17,8 +17,9 @@ from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.raster_files import Source
 from ..modeling.tiling import TileGrid
 from .areas import Area
-from .outputs import Layer, as_half, check_destination, describe, keep_inside, write_layer
-from .resuming import hash_source
+from .checkpoints import check_model
+from .destinations import check_destination
+from .outputs import Layer, as_half, describe, keep_inside, write_layer
 from .scenes import Scene
 from .streaming import Parts, Resources, Task, map_scene
 from .vectors import write_geoparquet
@@ -39,6 +40,7 @@ def embed_scene(
     statistics_scope: str = "scene",
     tile_size: int | None = None,
     overlap: float = 0.5,
+    overwrite: bool = False,
     batch_size: int | None = None,
     workers: int = 2,
     memory_limit: int = 2**30,
@@ -56,15 +58,15 @@ def embed_scene(
         model: Any with this encoder, in evaluation mode.
         processor: Of the checkpoint.
         source: Anything that `open_raster` opens.
-        destination: File to write, `.tif`, `.tiff` or `.parquet`; an existing one is replaced at the end.
+        destination: File to write, `.tif`, `.tiff` or `.parquet`.
         stride: Of a map, the side of its pixels in pixels of the scene, the patch size by default: features are
             averaged over more, or interpolated (bilinear) to less. Of vectors, the distance of chips; their size by
             default.
         overlap: Of the tiles of a map, as in `predict_scene`. Chips overlap by their stride alone.
         tile_size: Pixels on a side of a tile or chip; by default the model's image size, or the nearest multiple of
             both patch size and stride.
-        area, area_crs, band_names, offset, mask, statistics_scope, batch_size, workers, memory_limit, progress: As in
-            `predict_scene`.
+        area, area_crs, band_names, offset, mask, statistics_scope, overwrite, batch_size, workers, memory_limit,
+            progress: As in `predict_scene`.
 
     Returns:
         `destination`. In a map, places without data are NaN; chips without data have no row.
@@ -72,12 +74,9 @@ def embed_scene(
     Raises:
         FileNotFoundError, ValueError, OSError: As `predict_scene`.
     """
-    destination = check_destination(destination)
+    destination = check_destination(destination, (".tif", ".tiff", ".parquet"))
     suffix = destination.suffix.lower()
-    if suffix not in (".tif", ".tiff", ".parquet"):
-        raise ValueError(f"{destination}: expected a name that ends with .tif (a map) or .parquet (vectors).")
-    if model.training:
-        raise ValueError("Expected a model in evaluation mode: call `model.eval()`.")
+    check_model(model, processor)
     if stride is not None and stride < 1:
         raise ValueError(f"Expected a positive `stride`, in pixels, got {stride}.")
     encoder, patch_size = model.base_model, processor.patch_size
@@ -124,14 +123,12 @@ def embed_scene(
                 write_layer(layer, parts("features"), scratch, scene, grid, tags)
 
         key = {"tags": tags, "suffix": suffix, "band_names": band_names, "offset": offset}
-        key["processor"] = scene.processor.to_dict()
-        key["inputs"] = [hash_source(each) for each in (source, mask)]
-        map_scene(scene, grid, task, destination, write, key, resources)
+        map_scene(scene, grid, task, [destination], overwrite, write, key, resources)
     return destination
 
 
 def _encode(encoder: Any, inputs: dict[str, torch.Tensor]) -> Any:
-    return encoder(inputs["pixel_values"].to(encoder.dtype), attention_mask=inputs.get("attention_mask"))
+    return encoder(inputs["pixel_values"], attention_mask=inputs.get("attention_mask"))
 
 
 def _pooled(encoder: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -189,13 +186,15 @@ def _write_vectors(path: Path, parts: Parts, scene: Scene, grid: TileGrid, chann
         for row, column in np.argwhere(np.isfinite(features).all(0)):
             top, left = grid.tops[area.top + box.top + row], grid.lefts[area.left + box.left + column]
             ids.append(f"{name}_{top}_{left}")
-            # Counter-clockwise on the map, where rows run down.
-            corners.append(
-                [(left, top), (left, top + grid.size), (left + grid.size, top + grid.size), (left + grid.size, top)]
-            )
+            right, bottom = left + grid.size, top + grid.size
+            corners.append([(left, top), (left, bottom), (right, bottom), (right, top)])
             vectors.append(features[:, row, column])
+    if not ids:
+        raise ValueError(f"{path}: nothing to write: no chip of the area has data.")
     a, b, c, d, e, f = tuple(scene.reader.transform)[:6]
     x, y = np.moveaxis(np.array(corners, float).reshape(-1, 4, 2), -1, 0)
     footprints = np.stack([a * x + b * y + c, d * x + e * y + f], -1)
+    if a * e - b * d > 0:  # rows run up on the map: rings stay counter-clockwise
+        footprints = footprints[:, ::-1]
     stacked = np.array(vectors, np.float32).reshape(len(ids), channels)
     write_geoparquet(path, ids, footprints, stacked, crs=scene.reader.crs, date=tags.get("date"), tags=tags)

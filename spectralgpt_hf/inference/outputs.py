@@ -36,21 +36,6 @@ class Layer:
     colormap: Mapping[int, tuple[int, ...]] | None = None
 
 
-def check_destination(destination: str | os.PathLike[str]) -> Path:
-    """Return the path of a file that can be written.
-
-    Raises:
-        FileNotFoundError: If its folder does not exist.
-        ValueError: If it is a folder.
-    """
-    path = Path(destination)
-    if path.is_dir():
-        raise ValueError(f"{path}: expected a file to write, found a folder.")
-    if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(f"{path.parent}: no such folder to write to.")
-    return path
-
-
 def describe(scene: Scene, model: Any, grid: TileGrid) -> dict[str, str]:
     """Return what a result's tags say: the source's own, the model, and how it was applied."""
     processor = scene.processor
@@ -100,15 +85,28 @@ def write_layer(
 
 def keep_inside(parts: Parts, scene: Scene, grid: TileGrid, nodata: float) -> Parts:
     """Yield parts with nodata where they lie outside of the area of interest."""
-    area = grid.to_cells(scene.area.box)
+    box_of_area = grid.to_cells(scene.area.box)
+    shape = (box_of_area.bottom - box_of_area.top, box_of_area.right - box_of_area.left)
+    area = scene.area.on_cells(shape, grid.transform(scene.reader.transform, box_of_area))
     for box, pixels in parts:
-        place = box._replace(left=box.left + area.left, top=box.top + area.top)
-        within = scene.area.inside(pixels.shape[1:], grid.transform(scene.reader.transform, place))
+        moved = box._replace(left=box.left + box_of_area.left, top=box.top + box_of_area.top)
+        within = area.inside(pixels.shape[1:], grid.transform(scene.reader.transform, moved))
         if within is not None:
             pixels[:, ~within] = nodata
         yield box, pixels
 
 
 def as_half(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Return values (K, rows, columns) as half floats, NaN where they are not valid."""
-    return np.where(valid, values, np.float32(np.nan)).astype(np.float16)
+    """Return values (K, rows, columns) as half floats, NaN where they are not valid.
+
+    Raises:
+        ValueError: If a valid value is beyond what a half float holds.
+    """
+    values = np.where(valid, values, np.float32(np.nan))
+    largest, limit = float(np.nanmax(np.abs(values), initial=0)), float(np.finfo(np.float16).max)
+    if largest > limit:
+        raise ValueError(
+            f"Expected values up to {limit:,.0f}, which the half floats of a map hold, found "
+            f"{largest:,.0f}. Vectors (.parquet) are stored in single precision."
+        )
+    return values.astype(np.float16)

@@ -16,9 +16,10 @@ from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.raster_files import Source
 from ..modeling.tiling import TileGrid
 from .areas import Area
+from .checkpoints import check_model
+from .destinations import check_destination
 from .maps import class_colours
-from .outputs import Layer, as_half, check_destination, describe, write_layer
-from .resuming import hash_source
+from .outputs import Layer, as_half, describe, write_layer
 from .scenes import Scene
 from .streaming import Parts, Resources, Task, map_scene
 
@@ -38,6 +39,7 @@ def predict_scene(
     destination: str | os.PathLike[str],
     *,
     after: Source | None = None,
+    threshold: float | None = None,
     layers: Sequence[str] = (),
     area: Area | None = None,
     area_crs: Any = None,
@@ -49,6 +51,7 @@ def predict_scene(
     tile_size: int | None = None,
     overlap: float | None = None,
     shift: int = 0,
+    overwrite: bool = False,
     batch_size: int | None = None,
     workers: int = 2,
     memory_limit: int = 2**30,
@@ -67,8 +70,10 @@ def predict_scene(
             for each chip.
         processor: Of the checkpoint.
         source: Scene, or first date: anything that `open_raster` opens.
-        destination: File to write; an existing one is replaced at the end.
+        destination: File to write.
         after: Second date, for change detection; it is warped onto the grid of the first if it has another.
+        threshold: From which probability on a pixel counts as changed, or as the one class of a model that knows only
+            one; 0.5 by default. Models of more classes take none.
         layers: What to write beside it, as half floats in files of their own (a colour table allows but one band):
             `"confidence"`, the probability of the class, in `<destination>_confidence.tif`; `"entropy"`, 0 where the
             model is sure to 1 where all classes are alike; `"probabilities"`, one band a class.
@@ -85,6 +90,7 @@ def predict_scene(
         overlap: Share of a tile that the next one covers too, 0 or more and below 1. 0.5 by default; 0 for
             classification.
         shift: By how many pixels the grid of tiles is moved up and left, to see what depends on it.
+        overwrite: Whether to replace existing files at the end. Inputs are never replaced.
         batch_size: Tiles that go to the device at once.
         workers: Threads that read and prepare.
         memory_limit: Bytes for pixels, results and GDAL's cache, whatever the scene's size. The model's come on top.
@@ -95,15 +101,17 @@ def predict_scene(
 
     Raises:
         FileNotFoundError: If a source or the destination's folder does not exist.
-        ValueError: If something does not fit: the model, the bands, the area, the memory.
-        OSError: If a file cannot be written.
+        FileExistsError: If a file to write exists and `overwrite` is False.
+        ValueError: If something does not fit: the model, the bands, the area, the memory; if no pixel of the area has
+            data, or a file to write is an input.
+        OSError: If a file cannot be written, or another process writes it.
     """
-    classes = _check(model, after, layers)
-    destination = check_destination(destination)
-    if destination.suffix.lower() not in (".tif", ".tiff"):
-        raise ValueError(f"{destination}: a map is written as a GeoTIFF; expected a name that ends in .tif.")
+    classes = _check(model, processor, after, layers, threshold)
+    destination = check_destination(destination, (".tif", ".tiff"))
+    if threshold is None and len(classes) == 2 and (model.config.num_labels == 1 or after is not None):
+        threshold = 0.5
     per_chip = type(model).__name__ == CLASSIFICATION
-    several = model.config.problem_type == "multi_label_classification"
+    several = model.config.problem_type == "multi_label_classification" and model.config.num_labels > 1
     resources = Resources(batch_size, workers, memory_limit, progress)
     if statistics_scope == "tile" and not per_chip:
         warnings.warn(
@@ -133,9 +141,9 @@ def predict_scene(
         task = Task(
             model,
             partial(_scores, model),
-            len(classes),
+            model.config.num_labels,
             _chip_has_data if per_chip else _pixels_with_data,
-            partial(_layers, names=layers, several=several),
+            partial(_layers, names=layers, several=several, threshold=threshold),
         )
         tags = describe(scene, model, grid) | {"classes": json.dumps(dict(enumerate(classes)))}
         files = _files(destination, layers, classes)
@@ -144,19 +152,18 @@ def predict_scene(
             for name, file in files.items():
                 write_layer(file, parts(name), scratch, scene, grid, tags)
 
-        key = {
-            "tags": tags,
-            "layers": [*layers],
-            "band_names": band_names,
-            "offset": offset,
-            "processor": scene.processor.to_dict(),
-        }
-        key["inputs"] = [hash_source(each) for each in (source, after, mask, mask_after)]
-        map_scene(scene, grid, task, destination, write, key, resources)
+        key = {"tags": tags, "layers": [*layers], "band_names": band_names, "offset": offset, "threshold": threshold}
+        map_scene(scene, grid, task, [file.path for file in files.values()], overwrite, write, key, resources)
     return destination
 
 
-def _check(model: Any, after: Source | None, layers: Sequence[str]) -> list[str]:
+def _check(
+    model: Any,
+    processor: SpectralGPTImageProcessor,
+    after: Source | None,
+    layers: Sequence[str],
+    threshold: float | None,
+) -> list[str]:
     """Return the names of the classes."""
     kind = type(model).__name__
     if kind not in (SEGMENTATION, CHANGE, CLASSIFICATION):
@@ -169,17 +176,23 @@ def _check(model: Any, after: Source | None, layers: Sequence[str]) -> list[str]
     if unknown or len(set(layers)) < len(layers):
         raise ValueError(f"`layers`: expected some of {', '.join(LAYERS)}, each once, got {', '.join(layers)}.")
     classes = [str(model.config.id2label[number]) for number in range(model.config.num_labels)]
+    if model.config.problem_type == "regression":
+        raise ValueError("Expected a model that tells classes apart, found one for regression.")
+    if len(classes) == 1:
+        classes = [f"not {classes[0]}", *classes]
+    if threshold is not None and (not 0 <= threshold <= 1 or (kind != CHANGE and model.config.num_labels > 1)):
+        raise ValueError(
+            f"Expected a `threshold` between 0 and 1, for change detection or a model of one class, got {threshold}."
+        )
     if len(classes) > NODATA:
         raise ValueError(f"Expected at most {NODATA} classes, which 8 bits hold, found {len(classes)}.")
-    if model.training:
-        raise ValueError("Expected a model in evaluation mode: call `model.eval()`.")
+    check_model(model, processor)
     return classes
 
 
 def _scores(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """Return logits (B, K, cells, cells)."""
-    images = {name: tensor.to(model.dtype) for name, tensor in inputs.items() if name.startswith("pixel_values")}
-    logits = model(**{**inputs, **images}).logits
+    logits = model(**inputs).logits
     return logits[..., None, None] if logits.ndim == 2 else logits
 
 
@@ -191,7 +204,9 @@ def _chip_has_data(valid: np.ndarray, inputs: dict[str, torch.Tensor]) -> np.nda
     return np.array([[valid.any()]])
 
 
-def _layers(logits: np.ndarray, valid: np.ndarray, names: Sequence[str], several: bool) -> dict[str, np.ndarray]:
+def _layers(
+    logits: np.ndarray, valid: np.ndarray, names: Sequence[str], several: bool, threshold: float | None
+) -> dict[str, np.ndarray]:
     """Turn blended logits (K, rows, columns) into the layers of a strip.
 
     Args:
@@ -199,10 +214,12 @@ def _layers(logits: np.ndarray, valid: np.ndarray, names: Sequence[str], several
         valid: (rows, columns).
         names: Layers beside the classes.
         several: Whether classes do not exclude each other.
+        threshold: From which probability on the second of two classes is chosen; None for the likeliest class.
     """
-    layers = {"classes": np.where(valid, logits.argmax(0), NODATA).astype(np.uint8)[None]}
-    if not names:
-        return layers
+    if len(logits) == 1:  # of the sigmoid, which is the softmax beside a logit of 0
+        logits = np.concatenate([np.zeros_like(logits), logits])
+    if threshold is None and not names:
+        return {"classes": _classes(logits.argmax(0), valid)}
     if several:
         probabilities = 1 / (1 + np.exp(-logits))
         doubt = -_times_log(probabilities) - _times_log(1 - probabilities)
@@ -212,8 +229,13 @@ def _layers(logits: np.ndarray, valid: np.ndarray, names: Sequence[str], several
         exponentials = np.exp(logits - logits.max(0))
         probabilities = exponentials / exponentials.sum(0)
         entropy = -_times_log(probabilities).sum(0, keepdims=True) / np.log(max(2, len(logits)))
+    chosen = logits.argmax(0) if threshold is None else probabilities[1] >= threshold
     found = {"confidence": probabilities.max(0, keepdims=True), "entropy": entropy, "probabilities": probabilities}
-    return layers | {name: as_half(found[name], valid) for name in names}
+    return {"classes": _classes(chosen, valid)} | {name: as_half(found[name], valid) for name in names}
+
+
+def _classes(numbers: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    return np.where(valid, numbers, NODATA).astype(np.uint8)[None]
 
 
 def _times_log(probabilities: np.ndarray) -> np.ndarray:

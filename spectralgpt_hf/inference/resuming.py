@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,6 @@ import numpy as np
 import torch
 
 from ..files import atomic_path
-from ..modeling.raster_files import Source
 
 
 class FinishedStrips:
@@ -35,6 +33,11 @@ class FinishedStrips:
         if clean and root.is_dir() and not self.folder.is_dir():
             shutil.rmtree(root)
         self.folder.mkdir(parents=True, exist_ok=True)
+
+    @staticmethod
+    def exist(destination: Path, fingerprint: str) -> bool:
+        """Return whether a run with this fingerprint was stopped."""
+        return (Path(f"{destination}.parts") / fingerprint).is_dir()
 
     def __contains__(self, name: str) -> bool:
         return self._path(name).is_file()
@@ -61,18 +64,6 @@ def fingerprint(**inputs: Any) -> str:
     """Return a short hash of what JSON can hold, and of whatever `str` says of the rest."""
     text = json.dumps(inputs, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def hash_source(source: Source | None) -> str:
-    """Return what tells a source from others: size and time of every local file, else its name or content."""
-    if isinstance(source, bytes | bytearray | memoryview):
-        return hashlib.sha256(source).hexdigest()
-    if not isinstance(source, str | os.PathLike) or not os.path.exists(source):
-        return json.dumps(source, sort_keys=True, default=str)
-    path = Path(source)
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return hashlib.sha256(repr(stats).encode()).hexdigest()
 
 
 def hash_weights(model: torch.nn.Module) -> str:

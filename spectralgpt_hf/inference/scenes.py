@@ -80,6 +80,7 @@ class Scene:
             raise ValueError(f"`statistics_scope` must be 'scene' or 'tile', got {statistics_scope!r}.")
         self.processor = copy.deepcopy(processor)
         self.processor.do_resize = processor.do_resize and resize
+        self.processor.do_center_crop = processor.do_center_crop and resize
         self._local, self._lock, self._opened = local(), Lock(), ExitStack()
         self._open: list[Callable[..., RasterReader]] = []
         with ExitStack() as stack:
@@ -97,6 +98,7 @@ class Scene:
             self.statistics: dict[str, Any] | None = None
             if statistics_scope == "tile":
                 self.processor.statistics_scope = "image"
+                self.processor.statistics = self.processor.mean = self.processor.std = None
             elif self.processor.measures_pixels:
                 measure = partial(
                     self.processor.measure_statistics,
@@ -110,8 +112,14 @@ class Scene:
     def __enter__(self) -> "Scene":
         return self
 
-    def __exit__(self, *_: Any) -> None:
-        self._opened.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not KeyboardInterrupt:  # a thread may still read
+            self._opened.close()
+
+    @property
+    def identity(self) -> list[tuple[str, str]]:
+        """The files that are read, and what changes when their content does; as in `RasterReader.identity`."""
+        return [pair for reader in self.readers for pair in reader.identity()]
 
     @property
     def bytes_per_pixel(self) -> int:

@@ -6,8 +6,9 @@ another number of cores, would round otherwise, and a class somewhere would chan
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -19,7 +20,9 @@ import rasterio
 import torch
 from tqdm.auto import tqdm
 
+from ..files import locked
 from ..modeling.tiling import Blend, Box, Strip, Tile, TileGrid, runs
+from .destinations import check_outputs
 from .resuming import FinishedStrips, fingerprint, hash_weights
 from .scenes import CHUNK_ROWS, PreparedTile, Scene
 from .threads import ordered_map
@@ -141,7 +144,8 @@ def map_scene(
     scene: Scene,
     grid: TileGrid,
     task: Task,
-    destination: Path,
+    paths: Sequence[Path],
+    overwrite: bool,
     write: Callable[[Callable[[str], Parts], Path], None],
     key: Mapping[str, Any],
     resources: Resources,
@@ -152,29 +156,54 @@ def map_scene(
         scene: Opened.
         grid: Of its tiles.
         task: What to compute.
-        destination: What is written; finished strips wait beside it.
+        paths: Files that are written; finished strips wait beside the last one.
+        overwrite: Whether to replace files that exist. A run that goes on where it stopped needs no such word.
         write: Writes the result in the main process, given the parts of each layer by name, and a folder for scratch.
+            It raises a `ValueError` if there is nothing to write.
         key: Whatever else the result depends on; strips of another key are not used.
         resources: What may be used.
+
+    Raises:
+        ValueError: If a file to write is an input, or the result is empty.
+        FileExistsError: If a file exists that may not be replaced.
+        OSError: If another process writes the same destination, or a file cannot be written.
     """
-    processes = Processes()
+    processes, destination = Processes(), paths[-1]
     strips = plan_strips(scene, grid, task.channels, resources)
-    tags = {"grid": repr(grid), "area": repr(scene.area), "strips": repr(strips), "weights": hash_weights(task.model)}
-    device = next(task.model.parameters()).device.type
-    run_key = fingerprint(**tags, device=device, **key)
-    if processes.is_main:
-        FinishedStrips(destination, run_key, clean=True)
-    processes.wait()
-    finished = FinishedStrips(destination, run_key)
-    left = [strip for strip in strips if strip.name not in finished]
-    processes.wait()  # nobody may finish one before all have looked
-    _compute(scene, grid, task, list(runs(processes.share(left))), finished, resources, processes)
-    processes.wait()
-    if processes.is_main:
-        with rasterio.Env(GDAL_CACHEMAX=resources.cache_bytes):
-            write(partial(_parts, finished, strips), finished.folder)
-        finished.remove()
-    processes.wait()
+    from .. import __version__  # not before the package is imported as a whole
+
+    identity = scene.identity
+    run_key = fingerprint(
+        version=__version__,
+        sources=identity,
+        grid=repr(grid),
+        area=repr(scene.area),
+        strips=repr(strips),
+        weights=hash_weights(task.model),
+        device=next(task.model.parameters()).device.type,
+        processor=scene.processor.to_dict(),
+        **key,
+    )
+    with locked(destination) if processes.is_main else nullcontext():
+        if processes.is_main:
+            goes_on = FinishedStrips.exist(destination, run_key)
+            check_outputs(paths, [name for name, _ in identity], overwrite or goes_on)
+            FinishedStrips(destination, run_key, clean=True)
+        processes.wait()
+        finished = FinishedStrips(destination, run_key)
+        left = [strip for strip in strips if strip.name not in finished]
+        processes.wait()  # no process may finish one before all have looked
+        _compute(scene, grid, task, list(runs(processes.share(left))), finished, resources, processes)
+        processes.wait()
+        if processes.is_main:
+            with rasterio.Env(GDAL_CACHEMAX=resources.cache_bytes):
+                try:
+                    write(partial(_parts, finished, strips), finished.folder)
+                except ValueError:  # no data: computing it again would change nothing
+                    finished.remove()
+                    raise
+            finished.remove()
+        processes.wait()
 
 
 def _compute(

@@ -1,12 +1,12 @@
-"""Work on a stream in threads: the order stays, and never more is under way than was allowed."""
+"""Work on a stream in threads: the order stays, and no more items are under way than was allowed."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
-from functools import partial
 from itertools import islice
-from threading import Lock
+from queue import SimpleQueue
+from threading import Lock, Thread
 from typing import TypeVar
 
 import torch
@@ -31,18 +31,53 @@ def ordered_map(
         items: Taken in the caller's thread, when there is room.
         workers: Number of threads.
         ahead: How many items may be under way or wait to be taken.
+
+    An error of an item is raised once all threads have ended; after Ctrl-C nothing is waited for.
     """
     items = iter(items)
-    pool = ThreadPoolExecutor(workers, initializer=partial(torch.set_num_threads, 1))
+    tasks: SimpleQueue[tuple[Future[Result], Item] | None] = SimpleQueue()
+    # Daemons: the interpreter would wait for those of an executor, and a stalled read may take minutes.
+    threads = [Thread(target=_work, args=(function, tasks), daemon=True) for _ in range(workers)]
+
+    def submit(item: Item) -> Future[Result]:
+        future: Future[Result] = Future()
+        tasks.put((future, item))
+        return future
+
+    pending: deque[Future[Result]] = deque()
+    must_wait = True
     try:
-        pending: deque[Future[Result]] = deque(pool.submit(function, item) for item in islice(items, ahead))
+        for thread in threads:
+            thread.start()
+        pending.extend(submit(item) for item in islice(items, ahead))
         while pending:
             result = pending.popleft().result()
-            pending.extend(pool.submit(function, item) for item in islice(items, 1))
+            pending.extend(submit(item) for item in islice(items, 1))
             yield result
+    except KeyboardInterrupt:
+        must_wait = False
+        raise
     finally:
-        # Threads hold files and memory: nobody goes on before they have ended.
-        pool.shutdown(cancel_futures=True)
+        for future in pending:
+            future.cancel()
+        for _ in threads:
+            tasks.put(None)
+        # Threads hold files and memory: the caller goes on once they have ended.
+        for thread in threads if must_wait else ():
+            if thread.ident is not None:
+                thread.join()
+
+
+def _work(function: Callable[[Item], Result], tasks: "SimpleQueue[tuple[Future[Result], Item] | None]") -> None:
+    torch.set_num_threads(1)
+    while (task := tasks.get()) is not None:
+        future, item = task
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(function(item))
+            except BaseException as error:
+                future.set_exception(error)
+        del task, future, item  # not to hold memory while there is nothing to do
 
 
 class _Threads:

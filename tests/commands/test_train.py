@@ -183,7 +183,7 @@ def test_predict_scene_with_the_saved_segmentation_checkpoint_gives_the_scores_o
     assert len(model.config.class_weights) == 3
     found = np.zeros((3, 3), int)
     for path in sorted((maps / "images").iterdir()):
-        predict_scene(model, processor, path, tmp_path / "map.tif", progress=False)
+        predict_scene(model, processor, path, tmp_path / "map.tif", overwrite=True, progress=False)
         truth = np.array(Image.open(maps / "masks" / f"{path.stem}.png"))
         found += confusion(read_raster(tmp_path / "map.tif").pixels[0], truth, 3)
     assert found.tolist() == metrics["test"]["confusion_matrix"]

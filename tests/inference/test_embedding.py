@@ -104,17 +104,6 @@ def test_chips_may_overlap_and_those_without_data_have_no_row(tmp_path, embed):
     assert len(expected) < 20
 
 
-def test_a_scene_without_data_in_the_area_gives_an_empty_table(tmp_path, embed):
-    def lose_half(pixels):
-        pixels[:, 40:] = 0
-
-    lost = write_scene(tmp_path / "lost.tif", change=lose_half, nodata=0)
-    with rasterio.open(lost) as source:
-        left, bottom, right, _ = source.bounds
-    table = geopandas.read_parquet(embed(lost, "vectors.parquet", area=(left, bottom, right, bottom + 50)))
-    assert len(table) == 0
-
-
 def test_how_the_work_is_divided_changes_no_byte(scene, embed):
     for name in ("map.tif", "vectors.parquet"):
         first = embed(scene, f"first_{name}", workers=1)

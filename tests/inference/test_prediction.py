@@ -84,7 +84,7 @@ def test_how_the_work_is_divided_changes_no_byte(scene, predict):
     for number, options in enumerate(ways):
         torch.set_num_threads(1 + number % 2)
         try:
-            other = predict(scene, "other.tif", layers=layers, **options)
+            other = predict(scene, "other.tif", layers=layers, overwrite=True, **options)
         finally:
             torch.set_num_threads(threads)
         for suffix in (".tif", "_confidence.tif", "_probabilities.tif"):
@@ -356,7 +356,7 @@ def test_statistics_of_the_checkpoint_are_used_and_stated(scene, tmp_path, predi
 
 
 def test_a_map_is_no_picture(scene, predict):
-    with pytest.raises(ValueError, match=r"map\.png: a map is written as a GeoTIFF"):
+    with pytest.raises(ValueError, match=r"map\.png: expected a name that ends with"):
         predict(scene, "map.png")
 
 

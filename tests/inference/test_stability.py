@@ -112,7 +112,13 @@ def test_blending_leaves_no_step_at_tile_borders(tmp_path):
         maps, shifts = [], range(0, distance, 8)
         for shift in shifts:
             path = tmp_path / "map.tif"
-            options = {"overlap": overlap, "shift": shift, "layers": ["probabilities"], "progress": False}
+            options = {
+                "overlap": overlap,
+                "shift": shift,
+                "layers": ["probabilities"],
+                "progress": False,
+                "overwrite": True,
+            }
             predict_scene(model, processor(), scene, path, **options)
             maps.append(read(tmp_path / "map_probabilities.tif")[:, 32:-32, 32:-32])
         ratios[overlap] = border_ratio(maps, shifts, distance)
