@@ -3,6 +3,7 @@
 Images are (C, H, W), normalised to [0, 1] band by band; `masked` is (C, H, W), True where a token was masked.
 """
 
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 
@@ -10,6 +11,9 @@ import numpy as np
 import torch
 
 from ..modeling.modeling_spectralgpt import SpectralGPTForPreTraining, mask_units, unpatchify
+
+
+TILES_AT_ONCE = 4
 
 
 @dataclass
@@ -34,6 +38,7 @@ def reconstruct_image(
     seed: int = 0,
     mask_ratio: float | None = None,
     masking: str | None = None,
+    before_tiles: Callable[[], None] = lambda: None,
 ) -> Reconstruction:
     """Mask and reconstruct an image of any size in tiles of the model's own size.
 
@@ -42,6 +47,7 @@ def reconstruct_image(
         image: (C, H, W), normalised as a whole; H and W multiples of the patch size.
         seed: Of the choice of masked tokens.
         mask_ratio, masking: In place of those of the model's configuration, which stays as it is.
+        before_tiles: Called before every few tiles. What it raises ends the reconstruction.
 
     Returns:
         The image cropped to whole tiles, unless it is smaller than one.
@@ -66,7 +72,11 @@ def reconstruct_image(
     mask = model.sample_mask(grid, noise)[1]
     token_size = config.spectral_patch_size * config.patch_size**2
     masked = unpatchify(mask[..., None].expand(-1, -1, token_size), size[0], size[1], config)
-    reconstructed = model.reconstruct(tiles, noise=noise)
+    parts = []
+    for images, order in zip(tiles.split(TILES_AT_ONCE), noise.split(TILES_AT_ONCE)):
+        before_tiles()
+        parts.append(model.reconstruct(images, noise=order))
+    reconstructed = torch.cat(parts)
 
     def joined(tiles: torch.Tensor) -> np.ndarray:
         grid = tiles.unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4)

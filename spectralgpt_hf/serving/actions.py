@@ -5,9 +5,9 @@ content.
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 import numpy as np
@@ -18,9 +18,10 @@ from ..inference.pictures import composite, composite_limits, feature_colours, s
 from ..modeling.band_plan import plan_bands
 from . import page
 from .tasks import NO_DATA, Models, Rebuilt
-from .uploads import Upload, geotiff, read_upload
+from .uploads import Upload, deadline, geotiff, read_upload
 
 
+T = TypeVar("T")
 Pixel = tuple[int, int]
 NOTHING_YET = "Upload a GeoTIFF, or take the sample, first."
 
@@ -39,7 +40,7 @@ class Actions:
         """Read a file: its window, the pixel first looked at, what is known of it, and the composites it allows."""
         if path is None:
             return None, None, "", gr.skip()
-        upload = read_upload(path, self._models.tile_size)
+        upload = read_upload(path, self._models.tile_size, until=deadline())
         plan = plan_bands(upload.name, upload.bands, self._models.bands, "nearest")
         possible = [name for name, channels in page.COMPOSITES.items() if set(channels) <= set(upload.bands)]
         if not possible:
@@ -47,9 +48,11 @@ class Actions:
         pixel = (upload.shape[0] // 7, upload.shape[1] // 8)
         return upload, pixel, page.describe(upload, plan.filled), gr.Dropdown(possible, value=possible[0])
 
-    def load_second(self, path: str, composite_name: str) -> tuple[Upload, str, Image.Image]:
+    def load_second(self, path: str | None, composite_name: str) -> tuple[Upload, str, Image.Image]:
         """Read the second date, and show it."""
-        upload = read_upload(path, self._models.tile_size)
+        if path is None:
+            raise ValueError("Upload the second date first: a GeoTIFF of the same ground as the first.")
+        upload = read_upload(path, self._models.tile_size, until=deadline())
         return upload, page.describe(upload, {}), page.mark(_shown(upload, composite_name))
 
     def look(self, upload: Upload | None, pixel: Pixel | None, composite_name: str) -> Image.Image | None:
@@ -60,26 +63,37 @@ class Actions:
 
     def choose(self, upload: Upload | None, event: gr.SelectData) -> Pixel:
         """Return the row and the column of a click."""
-        times = page.zoom(_there(upload).shape)
-        return event.index[1] // times, event.index[0] // times
+        upload = _there(upload)
+        times, index = page.zoom(upload.shape), event.index
+        # Programs may send any JSON as the place of a click.
+        if not isinstance(index, list | tuple) or len(index) != 2 or not all(isinstance(i, int) for i in index):
+            raise ValueError(f"Expected a click at [column, row] in whole pixels, found {index!r:.100}.")
+        row, column = (position // times for position in reversed(index))
+        if not (0 <= row < upload.shape[0] and 0 <= column < upload.shape[1]):
+            raise ValueError(f"Expected a click inside the image, found row {row}, column {column}.")
+        return row, column
 
     def rebuild(
         self, upload: Upload | None, percent_hidden: float, masking: str, seed: float | None
     ) -> tuple[Rebuilt | None, str]:
         """Hide and rebuild the image, and say how well that went."""
+        share = number("the share to mask, in percent,", percent_hidden, 10, 95) / 100
+        seed = int(number("the seed", seed or 0, 0, 2**31))
+        kind = choice("a masking", masking, page.MASKINGS)
         if upload is None:
             return None, ""
-        rebuilt = self._models.reconstruct(upload, percent_hidden / 100, page.MASKINGS[masking], int(seed or 0))
+        rebuilt = self._models.reconstruct(upload, share, kind, seed, deadline())
         return rebuilt, page.score_table(rebuilt)
 
     def look_at_rebuilt(
         self, upload: Upload | None, rebuilt: Rebuilt | None, pixel: Pixel | None, composite_name: str
     ) -> tuple[Image.Image | None, Image.Image | None, Image.Image | None]:
         """Show what the model saw, what it made of it, and both spectra of a pixel."""
-        if rebuilt is None or pixel is None:
+        # A reconstruction may end after another file has been loaded.
+        if upload is None or rebuilt is None or pixel is None or rebuilt.original.shape[1:] != upload.shape:
             return None, None, None
-        channels, bands = page.COMPOSITES[composite_name], rebuilt.bands
-        valid = _there(upload).raster.valid
+        channels, bands = choice("a composite", composite_name, page.COMPOSITES), rebuilt.bands
+        valid = upload.raster.valid
         limits = composite_limits(rebuilt.original, bands, channels, valid)
         first, last = (
             composite(image, bands, channels, limits, valid) for image in (rebuilt.original, rebuilt.rebuilt)
@@ -114,7 +128,7 @@ class Actions:
     def segment(self, upload: Upload | None, composite_name: str) -> tuple[np.ndarray, Image.Image, Image.Image, str]:
         """Map classes: the map, as a picture and laid over the image, and its legend."""
         upload = _there(upload)
-        classes, areas = self._models.segment(upload)
+        classes, areas = self._models.segment(upload, deadline())
         colours = class_colours([area.name for area in areas])
         over = _shown(upload, composite_name).convert("RGBA")
         over.alpha_composite(class_map(classes, colours, upload.raster.valid, opacity=0.5))
@@ -137,13 +151,14 @@ class Actions:
         if after is None:
             raise ValueError("Upload the second date first: a GeoTIFF of the same ground as the first.")
         before = _there(before)
-        changed, share = self._models.compare(before, after, threshold)
+        threshold = number("the threshold", threshold, 0, 1)
+        changed, share = self._models.compare(before, after, threshold, deadline())
         raster = after.raster
         picture = change_overlay(
             raster.pixels,
             after.bands,
             changed == 1,
-            channels=page.COMPOSITES[composite_name],
+            channels=choice("a composite", composite_name, page.COMPOSITES),
             valid=raster.valid & before.raster.valid,
         )
         return changed, page.mark(picture), page.change_summary(share, CHANGE_COLOUR)
@@ -158,7 +173,7 @@ class Actions:
     def embed(self, upload: Upload | None) -> tuple[np.ndarray, Image.Image]:
         """Compute features, and show their principal components as colours."""
         upload = _there(upload)
-        features = self._models.embed(upload)
+        features = self._models.embed(upload, deadline())
         known = np.isfinite(features[0])
         colours = np.where(
             known[..., None], feature_colours(np.nan_to_num(features), known), np.array(page.HIDDEN) / 255
@@ -187,6 +202,28 @@ class Actions:
             yield from _offer(upload, "features", geotiff(features, upload.raster, names, nodata=np.nan))
 
 
+def number(name: str, value: object, least: float, most: float) -> float:
+    """Return an input that must be a number from `least` to `most`: programs may send anything.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise ValueError(f"Expected {name} as a number from {least} to {most}, found {value!r:.100}.")
+    return value
+
+
+def choice(name: str, value: object, choices: Mapping[str, T]) -> T:
+    """Return what an input chooses.
+
+    Raises:
+        ValueError: If it is none of the choices.
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"Expected {name} among {', '.join(choices)}, found {value!r:.100}.")
+    return choices[value]
+
+
 def _there(upload: Upload | None) -> Upload:
     if upload is None:
         raise ValueError(NOTHING_YET)
@@ -194,7 +231,7 @@ def _there(upload: Upload | None) -> Upload:
 
 
 def _shown(upload: Upload, composite_name: str) -> Image.Image:
-    raster, channels = upload.raster, page.COMPOSITES[composite_name]
+    raster, channels = upload.raster, choice("a composite", composite_name, page.COMPOSITES)
     return to_image(composite(raster.pixels, upload.bands, channels, valid=raster.valid))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ..assets import CHECKPOINT, SAMPLE
+from ..modeling.untrusted import restrict_gdal
 
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
@@ -18,10 +19,12 @@ try:
     import gradio as gr
 except ImportError as error:
     raise ImportError("The demo needs gradio: `pip install spectralgpt-hf[serve]`.") from error
+from gradio import processing_utils
 from starlette.middleware import Middleware
 
 from . import page
 from .actions import Actions
+from .gate import Gate
 from .tasks import CHANGE, CLASSIFICATION, SEGMENTATION, Models
 from .uploads import MAX_BYTES
 
@@ -32,8 +35,6 @@ MAX_PEOPLE, AT_ONCE, MAX_WAITING = 32, 2, 64
 Event: TypeAlias = Callable[..., Any]
 # Of events that only show what is known already.
 QUIET: dict[str, Any] = {"api_name": False, "show_progress": "hidden"}
-# The page asks nothing of other servers, and the browser holds it to that.
-POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
 
 
 @contextmanager
@@ -54,6 +55,7 @@ def serve(models: Models, host: str | None = None, port: int | None = None, in_b
     """
     with tempfile.TemporaryDirectory(prefix="spectralgpt-demo-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
+        _forbid_downloads()
         demo = build(models)
         try:
             _, url, _ = demo.launch(
@@ -72,7 +74,9 @@ def serve(models: Models, host: str | None = None, port: int | None = None, in_b
                 css=page.CSS,
                 allowed_paths=[str(SAMPLE)],
                 js="() => document.body.classList.remove('dark')",
-                app_kwargs={"middleware": _middleware()},
+                app_kwargs={"middleware": [Middleware(Gate, folder=Path(folder))]},
+                run_history=False,
+                show_error=True,
             )
             yield url
         finally:
@@ -90,7 +94,7 @@ def run(
     in_browser: bool = False,
     report: Callable[[str], object] = lambda line: None,
 ) -> None:
-    """Serve the page until interrupted.
+    """Serve the page until interrupted, in a process of its own: GDAL keeps only what the page needs.
 
     Args:
         checkpoint: Pretrained, for reconstruction and embeddings: folder, or name on the Hub.
@@ -101,7 +105,9 @@ def run(
     Raises:
         ValueError: If a checkpoint is one of another task.
         OSError: If a checkpoint is not found, or the port is taken.
+        RuntimeError: If this process has used GDAL before.
     """
+    restrict_gdal()
     models = Models(checkpoint, classification, segmentation, change)
     with serve(models, host, port, in_browser) as url:
         report(url)
@@ -169,7 +175,7 @@ class _Shared:
 
     def on_click(self, picture: gr.Image) -> Any:
         """Choose a pixel by a click on a picture, and mark it; return what follows that."""
-        chosen = picture.select(self.act.choose, self.upload, self.pixel, **QUIET)
+        chosen = picture.select(_in_page(self.act.choose), self.upload, self.pixel, **QUIET)
         return self.look_after(chosen.then).then
 
 
@@ -331,20 +337,13 @@ def _in_page(action: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _middleware() -> list[Middleware]:
-    class Policy:
-        def __init__(self, app: Any) -> None:
-            self._app = app
+def _forbid_downloads() -> None:
+    """Let Gradio fetch nothing: it downloads what a visitor names by URL in place of an uploaded file."""
 
-        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-            async def send_with_policy(message: Any) -> None:
-                if message["type"] == "http.response.start":
-                    message["headers"] = [*message["headers"], (b"content-security-policy", POLICY.encode())]
-                await send(message)
+    async def refuse(url: str, **options: object) -> str:
+        raise ValueError(f"Expected an uploaded file, found the URL {url!r:.100}.")
 
-            await self._app(scope, receive, send_with_policy)
-
-    return [Middleware(Policy)]
+    processing_utils.async_ssrf_protected_download = refuse  # type: ignore[assignment]
 
 
 def _theme() -> gr.Theme:

@@ -1,5 +1,6 @@
 """What the demo computes: from an upload to results, with models that everybody shares and nobody changes."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.modeling_spectralgpt import SpectralGPTForPreTraining
 from ..modeling.pipeline_spectralgpt import MultispectralFeatureExtractionPipeline
 from ..modeling.rasters import Raster
-from .uploads import Upload, cut
+from .uploads import Upload, check_time, cut
 
 
 CLASSIFICATION, SEGMENTATION, CHANGE = "classification", "segmentation", "change"
@@ -117,10 +118,17 @@ class Models:
         """Of the pretrained model."""
         return self._model.num_parameters()
 
-    def reconstruct(self, upload: Upload, mask_ratio: float, masking: str, seed: int) -> Rebuilt:
-        """Hide most of an image, rebuild it, and compare with answers that need no network."""
+    def reconstruct(
+        self, upload: Upload, mask_ratio: float, masking: str, seed: int, until: float = math.inf
+    ) -> Rebuilt:
+        """Hide most of an image, rebuild it, and compare with answers that need no network.
+
+        Here as below, `until` is the deadline, on the clock of `time.monotonic`; a `ValueError` follows it.
+        """
         inputs, report = self._normalise(upload)
-        result = reconstruct_image(self._model, inputs["pixel_values"][0], seed, mask_ratio, masking)
+        result = reconstruct_image(
+            self._model, inputs["pixel_values"][0], seed, mask_ratio, masking, lambda: check_time(until)
+        )
         low, scale = (value.numpy()[:, None, None] / 10_000 for value in (report.low, report.scale))
         linear = interpolation(result.original, result.masked)
         answers = {
@@ -129,6 +137,7 @@ class Models:
             "Linear interpolation": linear,
             "Regression on visible bands": regression(result.original, result.masked, fallback=linear),
         }
+        check_time(until)
         counted = result.masked & upload.raster.valid
         reflectance = result.original * scale + low
         scores = {
@@ -137,9 +146,9 @@ class Models:
         }
         return Rebuilt(result, report.bands, report.filled, reflectance, result.reconstructed * scale + low, scores)
 
-    def embed(self, upload: Upload) -> np.ndarray:
+    def embed(self, upload: Upload, until: float = math.inf) -> np.ndarray:
         """Return features (D, h, w), one vector for each place of 8 x 8 px; NaN where there is no data."""
-        features = _in_tiles(self._extract, [upload.raster], lambda result: result.numpy(), output="map")
+        features = _in_tiles(self._extract, [upload.raster], lambda result: result.numpy(), until, output="map")
         features[:, ~features.any(axis=0)] = np.nan
         return features
 
@@ -156,15 +165,17 @@ class Models:
         labels = classify(chip, top_k=10)
         return {entry["label"]: entry["score"] for entry in labels}, (top, left, height, width)
 
-    def segment(self, upload: Upload) -> tuple[np.ndarray, list[ClassArea]]:
+    def segment(self, upload: Upload, until: float = math.inf) -> tuple[np.ndarray, list[ClassArea]]:
         """Return a map of classes (H, W), 255 without data, and the area of each class."""
         segment, raster = self.pipelines[SEGMENTATION], upload.raster
-        classes = _in_tiles(segment, [raster], lambda result: result["map"].pixels[0])
+        classes = _in_tiles(segment, [raster], lambda result: result["map"].pixels[0], until)
         classes = np.where(raster.valid, classes, NO_DATA).astype(np.uint8)
         names = list(segment.model.config.id2label.values())
         return classes, class_areas(classes, names, raster.crs, raster.transform, raster.valid)
 
-    def compare(self, before: Upload, after: Upload, threshold: float) -> tuple[np.ndarray, float]:
+    def compare(
+        self, before: Upload, after: Upload, threshold: float, until: float = math.inf
+    ) -> tuple[np.ndarray, float]:
         """Return where the ground changed (H, W), 255 without data, and the changed share of the pixels with data."""
         first, second = before.raster, after.raster
         if before.shape != after.shape or (first.crs, first.transform) != (second.crs, second.transform):
@@ -173,7 +184,7 @@ class Models:
                 f"{after.shape[1]} px) are not on one grid: expected the same size, reference system and transform."
             )
         changed = _in_tiles(
-            self.pipelines[CHANGE], [first, second], lambda result: result["map"].pixels[0], threshold=threshold
+            self.pipelines[CHANGE], [first, second], lambda result: result["map"].pixels[0], until, threshold=threshold
         )
         valid = first.valid & second.valid
         return np.where(valid, changed, NO_DATA).astype(np.uint8), float(changed[valid].mean())
@@ -195,13 +206,16 @@ def _load(task: str, source: str | Path) -> Any:
     return loaded
 
 
-def _in_tiles(run: Any, rasters: Sequence[Raster], value: Callable[[Any], np.ndarray], **options: Any) -> np.ndarray:
+def _in_tiles(
+    run: Any, rasters: Sequence[Raster], value: Callable[[Any], np.ndarray], until: float, **options: Any
+) -> np.ndarray:
     """Run a pipeline on tiles of the model's own size, under one radiometry, and join the results.
 
     Args:
         run: The pipeline.
         rasters: One, or a pair on one grid.
         value: Takes the array (..., h, w) out of a result, at the resolution of the image or coarser.
+        until: The deadline, looked at between batches.
         options: Of the pipeline.
 
     Returns:
@@ -220,7 +234,10 @@ def _in_tiles(run: Any, rasters: Sequence[Raster], value: Callable[[Any], np.nda
     if run.image_processor.measures_pixels:
         options["statistics"] = run.image_processor.measure_statistics(list(rasters))
     items = [tuple(parts) if len(parts) > 1 else parts[0] for parts in inputs.values()]
-    results = [value(result) for result in run(items, batch_size=BATCH_SIZE, **options)]
+    results: list[np.ndarray] = []
+    for start in range(0, len(items), BATCH_SIZE):
+        check_time(until)
+        results += map(value, run(items[start : start + BATCH_SIZE], batch_size=BATCH_SIZE, **options))
     scale = next(iter(inputs))[2] // results[0].shape[-2]
     joined = np.zeros((*results[0].shape[:-2], height // scale, width // scale), results[0].dtype)
     for (row, column, *_), result in zip(inputs, results):

@@ -1,7 +1,9 @@
 """What the demo keeps of an uploaded file: a window of its pixels, small enough for a page that many people share."""
 
+import math
 import os
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,11 +14,15 @@ from rasterio.windows import Window, transform
 
 from ..modeling.bands import BANDS
 from ..modeling.rasters import Raster, open_raster, write_raster
+from ..modeling.untrusted import Budget
 
 
 MAX_BYTES = 64 * 2**20
 MAX_SIDE = 512
 LEAST_BANDS = 6
+# What reading an upload may cost, and the seconds after which a request is refused.
+LIMITS = {"pixels": 2**24, "bands": 64, "decoded_bytes": 2**30}
+MAX_SECONDS = 60.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,23 +60,35 @@ class Upload:
         )
 
 
-def read_upload(path: str | os.PathLike[str], tile_size: int, patch_size: int = 8) -> Upload:
+def deadline() -> float:
+    """Return until when a request that starts now must be answered, on the clock of `time.monotonic`."""
+    return time.monotonic() + MAX_SECONDS
+
+
+def check_time(until: float) -> None:
+    """Raise a `ValueError` once a deadline has passed."""
+    if time.monotonic() > until:
+        raise ValueError(f"This took longer than {MAX_SECONDS:g} s, the limit of one request: try a smaller image.")
+
+
+def read_upload(path: str | os.PathLike[str], tile_size: int, patch_size: int = 8, until: float = math.inf) -> Upload:
     """Read the centre of a file.
 
     Args:
         path: The file. Only its bytes are used: those of a GeoTIFF or JPEG 2000, which lead to no other file.
         tile_size: Height and width of the model's images, in pixels.
         patch_size: Those of its tokens, of which smaller images are made.
+        until: The deadline of reading.
 
     Raises:
-        ValueError: If it is too large, no multispectral raster, or too small.
+        ValueError: If it is too large, no multispectral raster, or too small, or the deadline has passed.
     """
     path = Path(path)
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"{path.name} has {path.stat().st_size / 2**20:.0f} MiB, more than {MAX_BYTES // 2**20} MiB.")
     content = path.read_bytes()
     try:
-        with open_raster(content) as reader:
+        with open_raster(content, budget=Budget(**LIMITS, deadline=until)) as reader:
             size = (reader.height, reader.width)
             named = [band for band in reader.bands or () if band in BANDS]
             if len(named) < LEAST_BANDS:

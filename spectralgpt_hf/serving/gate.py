@@ -1,0 +1,106 @@
+"""Which requests the page's server answers: those that the page makes, of limited size, and so many bytes a visitor."""
+
+import re
+import time
+from collections import defaultdict, deque
+from contextlib import suppress
+from pathlib import Path
+
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+
+# What the page and the client for programs ask for. Gradio has more, which reach for the Hub, proxy other servers, or
+# write the state of a visit to disk.
+ALLOWED = re.compile(
+    r"/|/config|/theme\.css|/robots\.txt|/favicon\.ico|/manifest\.json|/(assets|static|svelte)/.+"
+    r"|/gradio_api/(config|info|app_id|startup-events|upload|upload_progress|cancel|reset|queue/(join|data|status)"
+    r"|heartbeat/\w+|(call|run|api)/.+|file=(?!https?:).+)/?",
+    re.IGNORECASE,
+)
+MAX_BODY = 2**20  # of all requests but uploads
+ALLOWANCE, PERIOD = 256 * 2**20, 3600  # bytes that one address may upload in so many seconds
+DISK_QUOTA = 4 * 2**30  # bytes that the page's temporary files may take
+
+# The page asks nothing of other servers, and the browser holds it to that.
+HEADERS = [
+    (b"content-security-policy", b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+]
+
+
+class Gate:
+    """ASGI middleware: refuses requests before Gradio sees them, and adds headers to every answer.
+
+    A visitor is an address. Behind a reverse proxy, uvicorn takes it from `X-Forwarded-For` where the environment
+    variable `FORWARDED_ALLOW_IPS` names the proxy.
+
+    Args:
+        app: What answers the other requests.
+        folder: Where the page's temporary files lie.
+    """
+
+    def __init__(self, app: ASGIApp, folder: Path) -> None:
+        self._app, self._folder = app, folder
+        self._uploads: dict[str, deque[tuple[float, int]]] = defaultdict(deque)
+        self._under_way = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *HEADERS]
+            await send(message)
+
+        # uvicorn holds a request to the length that it states.
+        stated = dict(scope["headers"]).get(b"content-length", b"")
+        length = int(stated) if re.fullmatch(rb"\d{1,12}", stated) else None
+        is_upload = bool(re.fullmatch("/gradio_api/upload/?", scope["path"])) and scope["method"] == "POST"
+        refusal = self._refusal(scope, length, is_upload)
+        if refusal:
+            await PlainTextResponse(refusal[1], refusal[0])(scope, receive, send_with_headers)
+            return
+        held = length or 0 if is_upload else 0
+        self._under_way += held
+        try:
+            await self._app(scope, receive, send_with_headers)
+        finally:
+            self._under_way -= held
+
+    def _refusal(self, scope: Scope, length: int | None, is_upload: bool) -> tuple[int, str] | None:
+        """Return the status and the message of a refusal, or None."""
+        if not ALLOWED.fullmatch(scope["path"]):
+            return 404, "There is no such address on this page."
+        if scope["method"] in ("GET", "HEAD"):
+            return None
+        if length is None:
+            return 411, "Expected a body with a stated length (Content-Length)."
+        if not is_upload:
+            return (413, f"Expected a body of at most {MAX_BODY} bytes, found {length}.") if length > MAX_BODY else None
+        address, now = scope["client"][0] if scope.get("client") else "", time.monotonic()
+        for known in list(self._uploads):
+            recent = self._uploads[known]
+            while recent and recent[0][0] < now - PERIOD:
+                recent.popleft()
+            if not recent:
+                del self._uploads[known]
+        if sum(size for _, size in self._uploads[address]) + length > ALLOWANCE:
+            return 429, f"Uploads from one address are limited to {ALLOWANCE // 2**20} MiB an hour: try again later."
+        if _bytes_in(self._folder) + self._under_way + length > DISK_QUOTA:
+            return 507, "The disk space for uploads is in use: try again later."
+        self._uploads[address].append((now, length))
+        return None
+
+
+def _bytes_in(folder: Path) -> int:
+    """Return the size of all files in a folder, some of which others delete meanwhile."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total
