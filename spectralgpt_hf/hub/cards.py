@@ -1,11 +1,11 @@
-"""Model cards: the texts for the checkpoints of the paper, and one made from the facts for any other."""
+"""Model cards: fixed texts for the paper's checkpoints, and a generated one for any other checkpoint."""
 
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from ..modeling.configuration_spectralgpt import PRESETS, SpectralGPTConfig
@@ -14,9 +14,9 @@ from ..modeling.configuration_spectralgpt import PRESETS, SpectralGPTConfig
 FOLDER = Path(__file__).parent / "model_cards"
 # The cards of the files that the authors released for pretraining.
 RELEASED = {"spectralgpt.pth": "spectralgpt-base", "spectralgpt+.pth": "spectralgpt-base-plus"}
-# The tag of a card that no weights go with; publishing refuses it.
+# The tag of a card that describes an architecture without weights. Publishing refuses cards with this tag.
 ARCHITECTURE_ONLY = "architecture-only"
-# What cards call checkpoints of ours, since they do not know where they will be published.
+# The name of a checkpoint in its card until it is published: `org/<name>`.
 PLACEHOLDER = r"org/([\w-]+(?:\.[\w-]+)*)"
 
 
@@ -26,11 +26,11 @@ def card_for(config: SpectralGPTConfig, record: Mapping[str, Any] | None = None)
     It calls the checkpoint `org/<name>`, which publishing replaces by the name of the repository.
 
     Args:
-        config: Its configuration.
-        record: The content of `conversion.json`, if it was converted; or `{"training": text}` that says how it was
-            trained. The pretrained files that the authors released
-            have cards of their own; the card of any other checkpoint says what the configuration and the record tell,
-            and leaves its training to those who know it.
+        config: Configuration of the checkpoint.
+        record: Content of `conversion.json` for a converted checkpoint, or `{"training": text}`, where `text` says how
+            the checkpoint was trained. The pretrained files that the authors released have cards of their own. The card
+            of any other checkpoint is made from the configuration and the record; without a record it asks those who
+            trained the checkpoint to describe the training.
     """
     record = record or {}
     source = record.get("source")
@@ -41,7 +41,7 @@ def card_for(config: SpectralGPTConfig, record: Mapping[str, Any] | None = None)
         return (FOLDER / f"{name}.md").read_text(encoding="utf-8")
     use = USES.get(architecture, FEATURES)
     has_classes = use is not FEATURES
-    return TEMPLATE.format(
+    return front_matter(use.pipeline_tag) + TEMPLATE.format(
         **use._asdict(),
         architecture=architecture,
         config=config,
@@ -51,12 +51,23 @@ def card_for(config: SpectralGPTConfig, record: Mapping[str, Any] | None = None)
     )
 
 
+def front_matter(pipeline_tag: str | None = None) -> str:
+    """Return the metadata that open the card of a checkpoint, as YAML between two rules.
+
+    Args:
+        pipeline_tag: The Hub's name of the model's task, if it has one.
+    """
+    tags = ["remote-sensing", "sentinel-2", "multispectral"]
+    data = ModelCardData(library_name="transformers", pipeline_tag=pipeline_tag, license="unknown", tags=tags)
+    return f"---\n{data.to_yaml()}\n---\n\n"
+
+
 def check_card(card: str) -> None:
-    """Check the metadata of a model card, as far as possible without the Hub, which checks them at each commit.
+    """Check the metadata of a model card offline; the Hub itself checks them at each commit.
 
     Raises:
-        ValueError: If something is missing or not as the Hub wants it, or the card is of an architecture without
-            weights; the message names everything.
+        ValueError: If an entry is missing or the Hub would not accept it, or if the card describes an architecture
+            without weights. The message lists all problems.
     """
     try:
         data = ModelCard(card).data
@@ -109,17 +120,7 @@ USES = {
     ),
 }
 
-TEMPLATE = """---
-library_name: transformers
-pipeline_tag: {pipeline_tag}
-license: unknown
-tags:
-- remote-sensing
-- sentinel-2
-- multispectral
----
-
-# SpectralGPT for {purpose}
+TEMPLATE = """# SpectralGPT for {purpose}
 
 A `{architecture}` for Sentinel-2: {config.num_hidden_layers} layers, {config.hidden_size} wide, images of \
 {config.image_size} × {config.image_size} px, tokens of {config.spectral_patch_size} bands × {config.patch_size} × \
@@ -146,7 +147,10 @@ The architecture is that of Hong et al., *SpectralGPT: Spectral Remote Sensing F
 CONVERTED = """Converted from `{file}`, SHA-256 `{sha256}`; `conversion.json` says where each tensor came from.
 The licence of the weights is not stated here because it is not known to us: check it at their source before you use or
 share them."""
-UNKNOWN = "Those who trained it should state here on which data, how, with which scores, and under which licence."
+UNKNOWN = (
+    "If you trained this checkpoint, state here on which data, how, with which scores, and under which licence it is "
+    "published."
+)
 
 
 class _Rule(NamedTuple):
@@ -170,7 +174,7 @@ def _all(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda values: isinstance(values, list) and all(map(accepts, values))
 
 
-# What the Hub wants of each entry, where there is one, and which ones this project wants to be there.
+# What each entry must be: the Hub's rules, and the entries that this project requires.
 RULES = {
     "library_name": _Rule(lambda value: value == "transformers", "'transformers'"),
     "pipeline_tag": _Rule(_matches(r"[a-z0-9-]+"), "a task of the Hub, such as 'image-feature-extraction'"),

@@ -1,4 +1,4 @@
-"""What goes with a fine-tuned checkpoint: scores, pictures, and a card that people and the Hub can read."""
+"""Files that accompany a fine-tuned checkpoint: scores, pictures, and a model card with the Hub's metadata."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,14 +11,14 @@ from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 from ..training.finetuning import FineTuner, public_name
 from ..training.samples import Samples
 from ..training.score_pictures import draw_confusion_matrix, draw_predictions
-from .cards import UNKNOWN, card_for
+from .cards import UNKNOWN, card_for, front_matter
 from .publishing import publish
 
 
 HUB_TASKS = {"classification": "image-classification", "segmentation": "image-segmentation"}
 
 
-# What of the options a card states.
+# The options that a card states.
 SETTINGS = (
     "num_train_epochs",
     "learning_rate",
@@ -48,7 +48,7 @@ def finish(
         task: Name of the task.
         samples: Samples of each split.
         scores: Scores of each split that was scored, from `tuner.score`.
-        problems: What says that the run has not learnt, in whole sentences.
+        problems: Signs that the run has not learnt, as whole sentences (`find_problems`).
     """
     options, folder = tuner.options, tuner.options.model_dir
     metrics = {
@@ -78,11 +78,14 @@ def save_score_card(folder: Path, config: PreTrainedConfig, metrics: Mapping[str
     """Write README.md with the scores of `metrics.json`: a table, and the Hub's model index.
 
     Args:
-        folder: The checkpoint, where pictures lie already.
-        config: Of the model; a baseline gets no text about SpectralGPT.
-        metrics: `task`, `dataset`, `base_model` (a name or None), `settings`, and of each split what was scored.
+        folder: Folder of the checkpoint, which already holds the pictures.
+        config: Configuration of the model. The card of a baseline does not describe SpectralGPT.
+        metrics: `task`, `dataset`, `base_model` (a name or None), `settings`, and the scores of each split.
     """
-    text = card_for(config) if isinstance(config, SpectralGPTConfig) else BASELINE.format(config=config)
+    if isinstance(config, SpectralGPTConfig):
+        text = card_for(config)
+    else:
+        text = front_matter() + BASELINE.format(config=config)
     text = text.replace(UNKNOWN, _training(metrics)) + _results(folder, metrics)
     card = ModelCard(text)
     data: Any = card.data
@@ -122,7 +125,7 @@ def _results(folder: Path, metrics: Mapping[str, Any]) -> str:
         found = metrics[split]
         lines += [
             f"On {found['samples']} {split} samples; 95 % intervals by resampling {found['units']} images or scenes.",
-            *["**These are also what it was trained on: a check of the software, not of the model.**"]
+            *["**The model was trained on these samples too, so the scores say nothing about other data.**"]
             * found["trained_on_too"],
             "",
             "| score | value | 95 % interval |",
@@ -142,16 +145,7 @@ def _results(folder: Path, metrics: Mapping[str, Any]) -> str:
 
 
 BASELINE = (
-    """---
-library_name: transformers
-license: unknown
-tags:
-- remote-sensing
-- sentinel-2
-- multispectral
----
-
-# {config.model_type}, a baseline for SpectralGPT
+    """# {config.model_type}, a baseline for SpectralGPT
 
 Trained on the same data and normalised pixels as SpectralGPT, with {config.num_channels} channels.
 

@@ -993,6 +993,25 @@ def keep_untrained(module: nn.Module) -> None:
         module.register_buffer(name, parameter.detach())
 
 
+def labelled_pixels(
+    labels: torch.Tensor, ignore_index: int, patch_size: int, attention_mask: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return which pixels (B, H, W), bool, have a label and lie in a patch with data in some spectral group.
+
+    Args:
+        labels: (B, H, W), class indices or `ignore_index`.
+        ignore_index: Label of pixels without a class.
+        patch_size: Height and width of a patch in pixels.
+        attention_mask: (B, N), 0 = token without data.
+    """
+    counted = labels != ignore_index
+    if attention_mask is None:
+        return counted
+    grid = (-1, labels.shape[1] // patch_size, labels.shape[2] // patch_size)
+    with_data = (attention_mask.to(labels.device) != 0).unflatten(1, grid).any(dim=1)  # (B, h, w)
+    return counted & with_data.repeat_interleave(patch_size, dim=1).repeat_interleave(patch_size, dim=2)
+
+
 def label_weights(
     labels: torch.Tensor, config: SpectralGPTConfig, attention_mask: torch.Tensor | None = None
 ) -> torch.Tensor:
@@ -1003,12 +1022,7 @@ def label_weights(
         config: Gives `class_weights` and `semantic_loss_ignore_index`.
         attention_mask: (B, N), 0 = token without data. Pixels without data in any spectral group have weight 0.
     """
-    counted = labels != config.semantic_loss_ignore_index
-    if attention_mask is not None:
-        size = config.patch_size
-        grid = (-1, labels.shape[1] // size, labels.shape[2] // size)
-        with_data = (attention_mask.to(labels.device) != 0).unflatten(1, grid).any(dim=1)  # (B, h, w)
-        counted = counted & with_data.repeat_interleave(size, dim=1).repeat_interleave(size, dim=2)
+    counted = labelled_pixels(labels, config.semantic_loss_ignore_index, config.patch_size, attention_mask)
     # CODEPATH: the released segmentation checkpoint was trained without weights, that of change detection with weights.
     if config.class_weights is None:
         return counted.float()

@@ -1,16 +1,22 @@
-"""Fine-tuning with `transformers.Trainer`: its loop, checkpoints and logging; our augmentation, rates and scores."""
+"""Fine-tuning with `transformers.Trainer`, which brings the loop, checkpoints and logging.
+
+Augmentation, learning rates by layer, the mean of the loss over a whole step, and scores are defined here.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
-from transformers import EarlyStoppingCallback, Trainer
+from torch.utils.data import DataLoader
+from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, Trainer
+from transformers.trainer_utils import EvalLoopOutput
 
 from ..files import write_json
 from ..modeling.band_plan import require_same_bands
 from ..modeling.geometry import IGNORE_INDEX
+from ..modeling.modeling_spectralgpt import labelled_pixels
 from .augmentation import Augmentation
 from .metrics import ClassificationScores, DenseScores, MultiLabelScores, Scores, bootstrap_intervals
 from .models import finished, is_spectralgpt
@@ -19,7 +25,7 @@ from .options import FineTuningOptions
 from .samples import Samples, collate
 
 
-TINY = 1e-12  # in place of 0 where nothing counts
+TINY = 1e-12  # divides the loss in place of 0 where no pixel has a label
 
 
 class FineTuner(Trainer):
@@ -34,15 +40,15 @@ class FineTuner(Trainer):
         train: Samples to learn from.
         validation: Samples to choose the checkpoint by and to stop early by, if any.
         class_weights: Weight of each class in the loss.
-        background: Class that a second mean of IoU leaves out.
+        background: Class that is left out of a second mean of the IoU (`miou_without_background`).
 
     Raises:
-        ValueError: If a baseline is to be published, or the model and the processor differ in their bands.
+        ValueError: If a baseline is to be published, or if the model and the processor differ in their bands.
     """
 
     def __init__(
         self,
-        model: Any,
+        model: PreTrainedModel,
         options: FineTuningOptions,
         train: Samples,
         validation: Samples | None = None,
@@ -72,7 +78,7 @@ class FineTuner(Trainer):
             compute_metrics=self._add_to_scores,  # type: ignore[arg-type]  # `batch_eval_metrics` adds an argument
             callbacks=[EarlyStoppingCallback(patience)] if patience else None,
         )
-        vars(self.model.config).pop("use_cache", None)  # the Trainer sets it, for models of language
+        vars(self.model.config).pop("use_cache", None)  # the Trainer sets it, for language models
         single = train.problem_type == "single_label_classification"
         self.augmentation = Augmentation(options, len(train.class_names) if single else None)
         # `compute_loss` divides by what the whole step holds: the Trainer must not average over accumulated batches.
@@ -114,15 +120,16 @@ class FineTuner(Trainer):
 
     def compute_loss(
         self,
-        model: Any,
+        model: nn.Module,
         inputs: Mapping[str, torch.Tensor],
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> Any:
-        """Return the loss of a batch of `collate`, augmented in training, and on demand the outputs.
+    ) -> torch.Tensor | tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the loss of a batch of `collate`, and the outputs too if `return_outputs`.
 
-        With `num_items_in_batch` this is the batch's part of the mean loss of a whole step, times the number of
-        processes, whose gradients are averaged; otherwise it is the mean over the batch.
+        Batches are augmented in training mode. Without `num_items_in_batch`, the loss is the mean over the batch.
+        With it, the loss is the share of this batch in the mean over the whole step, times the number of processes,
+        because gradients are averaged over processes.
         """
         batch = dict(inputs)
         if model.training:
@@ -134,7 +141,7 @@ class FineTuner(Trainer):
         else:
             logits = model(torch.cat([*pixels.values()], 1)).logits
         if self.samples.dense and logits.shape[-2:] != batch["labels"].shape[-2:]:
-            # Some heads stop at a quarter of the resolution.
+            # The heads of some baselines predict at a quarter of the resolution.
             logits = nn.functional.interpolate(logits, batch["labels"].shape[-2:], mode="bilinear")
         loss = self._summed_loss(logits.float(), batch)
         if num_items_in_batch is None:
@@ -144,7 +151,7 @@ class FineTuner(Trainer):
         return (loss, {"logits": logits}) if return_outputs else loss
 
     def count_items(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return what the summed loss of a batch is divided by: its samples, or the summed weights of its pixels."""
+        """Return the divisor of the summed loss of a batch: its samples, or the weights of its pixels."""
         if not self.samples.dense:
             return torch.tensor(float(len(batch["labels"])), device=batch["labels"].device)
         labels = counted_labels(batch, self.samples.processor.patch_size)
@@ -154,20 +161,20 @@ class FineTuner(Trainer):
     def _get_num_items_in_batch(
         self, batch_samples: list[Mapping[str, torch.Tensor]], device: torch.device
     ) -> torch.Tensor | None:
-        """Return what the summed loss of a step is divided by, over all accumulated batches and processes."""
-        if not batch_samples or self.args.n_gpu > 1:  # replicas in one process average among themselves
+        """Return the divisor of the summed loss of a step, over all accumulated batches and processes."""
+        if not batch_samples or self.args.n_gpu > 1:  # `DataParallel` averages the losses of its replicas itself
             return None
-        # Symmetries move pixels and their tokens, and change no count.
+        # Augmentation runs later, but symmetries move pixels together with their tokens, so the count stays the same.
         items = torch.stack([self.count_items(batch) for batch in batch_samples]).sum().to(device)
         return self.accelerator.gather(items).sum().clamp(min=TINY)
 
-    def evaluation_loop(self, dataloader: Any, *args: Any, **kwargs: Any) -> Any:
+    def evaluation_loop(self, dataloader: DataLoader[Any], *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """Score all samples of a loader."""
-        self.scores = self.new_scores(dataloader.dataset)
+        self.scores = self.new_scores(cast(Samples, dataloader.dataset))
         return super().evaluation_loop(dataloader, *args, **kwargs)
 
     def score(self, samples: Samples) -> dict[str, Any]:
-        """Return all scores of the model on samples, with intervals and by class, JSON-able."""
+        """Return all scores of the model on samples, with their intervals and by class, as values that JSON holds."""
         loss = self.evaluate(samples, metric_key_prefix="test")["test_loss"]
         return {
             "samples": len(samples),
@@ -180,7 +187,10 @@ class FineTuner(Trainer):
         }
 
     def save_finished(self, folder: Path, **metrics: Any) -> None:
-        """Write the model, LoRA merged (the adapter goes beside it), its processor and `metrics.json`."""
+        """Write the model, its processor and `metrics.json`.
+
+        LoRA's weights are merged into the model; the adapter alone goes into a folder `lora` beside it.
+        """
         model = self.accelerator.unwrap_model(self.model)
         if hasattr(model, "merge_and_unload") and self.is_world_process_zero():
             base = model.get_base_model()
@@ -195,7 +205,7 @@ class FineTuner(Trainer):
         write_json(folder / "metrics.json", metrics)
 
     def _summed_loss(self, logits: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return the loss of a batch that is yet to be divided by `count_items`."""
+        """Return the sum of the losses of a batch, which is still to be divided by `count_items`."""
         labels = batch["labels"]
         if self.samples.multi_label:
             losses = nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
@@ -206,21 +216,20 @@ class FineTuner(Trainer):
         labels = counted_labels(batch, self.samples.processor.patch_size)
         return nn.functional.cross_entropy(logits, labels, weights, ignore_index=IGNORE_INDEX, reduction="sum")
 
-    def _add_to_scores(self, prediction: Any, compute_result: bool) -> dict[str, float]:
-        self.scores.update(prediction.predictions, *prediction.label_ids)
+    def _add_to_scores(self, prediction: EvalPrediction, compute_result: bool) -> dict[str, float]:
+        # With `batch_eval_metrics` the Trainer hands over the tensors of one batch.
+        self.scores.update(cast(torch.Tensor, prediction.predictions), *prediction.label_ids)
         return self.scores.compute() if compute_result else {}
 
 
 def counted_labels(batch: Mapping[str, torch.Tensor], patch_size: int) -> torch.Tensor:
-    """Return the maps (B, H, W) of a batch, 255 where no spectral group has a token with data at all dates."""
+    """Return the maps (B, H, W) of a batch, without a label where no spectral group has data at all dates."""
     masks = [batch[name].bool() for name in ("attention_mask", "attention_mask_after") if name in batch]
-    if not masks:
-        return batch["labels"]
-    positions = torch.stack(masks).all(0).any(1)  # (B, H / patch_size, W / patch_size)
-    known = positions.repeat_interleave(patch_size, 1).repeat_interleave(patch_size, 2)
-    return batch["labels"].masked_fill(~known, IGNORE_INDEX)
+    with_data = torch.stack(masks).all(0).flatten(1) if masks else None  # (B, N)
+    counted = labelled_pixels(batch["labels"], IGNORE_INDEX, patch_size, with_data)
+    return batch["labels"].masked_fill(~counted, IGNORE_INDEX)
 
 
 def public_name(checkpoint: str | None) -> str | None:
-    """Return a name on the Hub as it is, and of a folder the last part: its path is nobody's business."""
+    """Return a name on the Hub as it is, and of a folder only the last part, so that no local path is published."""
     return Path(checkpoint).resolve().name if checkpoint and Path(checkpoint).exists() else checkpoint

@@ -1,7 +1,10 @@
-"""Models to fine-tune: SpectralGPT or any image model of transformers, pretrained or not, whole, frozen or by LoRA."""
+"""Models to fine-tune: SpectralGPT, or any image model of transformers as a baseline.
+
+A model starts from a checkpoint or from random weights, and learns whole, with a frozen encoder, or by LoRA.
+"""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from transformers import (
     AutoConfig,
@@ -18,11 +21,12 @@ from ..modeling.modeling_spectralgpt import (
     SpectralGPTForChangeDetection,
     SpectralGPTForImageClassification,
     SpectralGPTForSemanticSegmentation,
+    SpectralGPTPreTrainedModel,
 )
-from .options import FineTuningOptions, Task
+from .options import FineTuningOptions, ProblemType, Task
 
 
-SPECTRALGPT: dict[str, type[PreTrainedModel]] = {
+SPECTRALGPT: dict[str, type[SpectralGPTPreTrainedModel]] = {
     "classification": SpectralGPTForImageClassification,
     "segmentation": SpectralGPTForSemanticSegmentation,
     "change-detection": SpectralGPTForChangeDetection,
@@ -33,18 +37,18 @@ BASELINES: dict[str, Any] = {
     "segmentation": AutoModelForSemanticSegmentation,
     "change-detection": AutoModelForSemanticSegmentation,
 }
-# What no pretraining has seen, and is learnt whole also with LoRA.
+# Heads start from random weights, so they are trained whole also with LoRA.
 HEADS = ("classifier", "decode_head")
 LAYER_MAPS = r".*\blayers\.\d+\..*(q_proj|k_proj|v_proj|o_proj|fc1|fc2)"
 
 
 def build_processor(options: FineTuningOptions, task: Task = "classification") -> SpectralGPTImageProcessor:
-    """Return the processor that scores the model and goes with its checkpoint.
+    """Return the processor that prepares images for training and scores, and is saved with the checkpoint.
 
-    It is that of the pretrained SpectralGPT, or the default one, changed as the options and the task say: a classifier
-    takes images of one size, resized and, with `eval_resize`, cropped at the centre. Models for maps take the pixels as
-    they are, with limits measured once for a scene: limits of each crop make seams, and those of each date invent
-    change.
+    It is the processor of the pretrained SpectralGPT, or the default one, with the changes that the options and the
+    task ask for. A classifier takes images of one size: they are resized and, with `eval_resize`, cropped at the
+    centre. Models for maps take images of any size, with statistics measured once per scene, because statistics of each
+    crop make seams in a map, and statistics of each date look like change.
     """
     changes: dict[str, Any] = {
         name: getattr(options, name)
@@ -65,16 +69,16 @@ def build_model(
     options: FineTuningOptions,
     class_names: Sequence[str],
     class_weights: Sequence[float] | None = None,
-    problem_type: Any = None,
+    problem_type: ProblemType | None = None,
 ) -> PreTrainedModel:
     """Return a model with a new head.
 
     Args:
         task: "classification", "segmentation" or "change-detection".
-        options: Say which model, and what of it learns.
-        class_names: In the order of the class numbers.
-        class_weights: Of the loss, saved in the configuration of SpectralGPT's dense heads.
-        problem_type: "single_label_classification" or "multi_label_classification", of classification.
+        options: Options of the run, which name the model and the weights to train.
+        class_names: Names of the classes, in the order of their numbers.
+        class_weights: Weight of each class in the loss, saved in the configuration of SpectralGPT's dense heads.
+        problem_type: "single_label_classification" or "multi_label_classification"; None for maps.
 
     Raises:
         ValueError: If the bands do not fit the pretrained model, or LoRA does not fit the model.
@@ -94,13 +98,13 @@ def build_model(
     return _with_lora(model, options.lora_rank) if options.lora_rank else model
 
 
-def is_spectralgpt(config: PreTrainedConfig) -> bool:
-    """Return whether a configuration is of SpectralGPT, and not of a baseline."""
+def is_spectralgpt(config: PreTrainedConfig) -> TypeGuard[SpectralGPTConfig]:
+    """Return whether a configuration belongs to SpectralGPT, not to a baseline."""
     return config.model_type == "spectralgpt"
 
 
 def finished(model: Any) -> PreTrainedModel:
-    """Return a model with LoRA's weights added to those they adapt; any other as it is."""
+    """Return a model with LoRA's weights added to those that they adapt, and any other model as it is."""
     return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
 
 
@@ -117,9 +121,9 @@ def _load_config(options: FineTuningOptions) -> PreTrainedConfig:
 
 
 def _build_spectralgpt(
-    task: str, config: Any, options: FineTuningOptions, class_weights: Sequence[float] | None
+    task: str, config: SpectralGPTConfig, options: FineTuningOptions, class_weights: Sequence[float] | None
 ) -> PreTrainedModel:
-    model_class: Any = SPECTRALGPT[task]
+    model_class = SPECTRALGPT[task]
     config.class_weights = None if class_weights is None or task == "classification" else list(class_weights)
     if options.bands is not None:
         if len(options.bands) != config.num_channels:
@@ -130,7 +134,7 @@ def _build_spectralgpt(
         config.bands = list(SpectralGPTImageProcessor(bands=options.bands).bands)
     if options.model_name_or_path is None:
         return model_class(config)
-    # A head of another number of classes gives way to a new one.
+    # A head for another number of classes is replaced by a new one.
     model = model_class.from_pretrained(
         options.model_name_or_path, config=config, dtype="float32", ignore_mismatched_sizes=True
     )
@@ -146,7 +150,7 @@ def _build_baseline(task: str, config: Any, options: FineTuningOptions) -> PreTr
         config.image_size = options.image_size
     if options.model_name_or_path is None:
         return BASELINES[task].from_config(config)
-    # The first layer has other channels than in pretraining, and starts anew as the head does.
+    # The first layer has another number of channels than in pretraining, so a new one replaces it, as for the head.
     return BASELINES[task].from_pretrained(
         options.model_name_or_path, config=config, dtype="float32", ignore_mismatched_sizes=True
     )

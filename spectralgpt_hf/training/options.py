@@ -8,10 +8,12 @@ import yaml
 from transformers import TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
+from ..assets import find_checkpoint
 from .arguments import option
 
 
 Task: TypeAlias = Literal["classification", "segmentation", "change-detection"]
+ProblemType: TypeAlias = Literal["single_label_classification", "multi_label_classification"]
 
 
 @dataclass
@@ -20,6 +22,7 @@ class FineTuningOptions(TrainingArguments):
 
     Raises:
         ValueError: If options exclude each other.
+        FileNotFoundError: If there is no checkpoint `model_name_or_path`.
     """
 
     # Data
@@ -58,7 +61,9 @@ class FineTuningOptions(TrainingArguments):
 
     # Model
     model_name_or_path: str | None = option(
-        None, "Folder or Hub name of the pretrained SpectralGPT, or of another image model as a baseline."
+        None,
+        "Pretrained SpectralGPT, or another image model as a baseline: a folder, a name on the Hub, or `tiny`, which "
+        "comes with the package.",
     )
     config_name: str | None = option(
         None, "Architecture for random weights: tiny, base, large, huge, or a model type of transformers."
@@ -154,6 +159,8 @@ class FineTuningOptions(TrainingArguments):
             self.learning_rate = self.base_learning_rate * batch / 256
         if (self.model_name_or_path is None) == (self.config_name is None):
             raise ValueError("Pass either `model_name_or_path` (pretrained) or `config_name` (random weights).")
+        if self.model_name_or_path is not None:
+            self.model_name_or_path = find_checkpoint(self.model_name_or_path)
         if self.statistics not in ("scene", "dataset"):
             raise ValueError(f"`statistics` must be 'scene' or 'dataset', got {self.statistics!r}.")
         if self.publish and not self.hub_model_id:

@@ -20,7 +20,7 @@ from ..data.shards.dataset import load_shards
 from ..modeling.geometry import IGNORE_INDEX, token_validity
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.tiling import TileGrid
-from .options import FineTuningOptions, Task
+from .options import FineTuningOptions, ProblemType, Task
 
 
 DATASETS: dict[Task, tuple[str, ...]] = {
@@ -174,7 +174,7 @@ class Samples(torch.utils.data.Dataset):
         features = dataset.features
         self.multi_label, self.dense = "labels" in features, "segmentation_map" in features
         kind = features["segmentation_map"] if self.dense else features.get("label") or features["labels"].feature
-        self.problem_type = None
+        self.problem_type: ProblemType | None = None
         if not self.dense:
             self.problem_type = "multi_label_classification" if self.multi_label else "single_label_classification"
         self.class_names: list[str] = list(kind.names)

@@ -15,7 +15,8 @@ from huggingface_hub import ModelCard
 
 from spectralgpt_hf import SpectralGPTConfig, SpectralGPTImageProcessor
 from spectralgpt_hf.conversion import convert_checkpoint
-from spectralgpt_hf.hub.cards import FOLDER, card_for, check_card, name_repository
+from spectralgpt_hf.hub.cards import FOLDER, card_for, check_card, front_matter, name_repository
+from spectralgpt_hf.hub.finetuned_cards import BASELINE
 from spectralgpt_hf.modeling.bands import L2A_BANDS
 from spectralgpt_hf.modeling.modeling_spectralgpt import (
     SpectralGPTForChangeDetection,
@@ -170,3 +171,10 @@ def test_publishing_puts_the_name_of_the_repository_into_the_card():
     assert 'from_pretrained("lab/our-encoder")' in card
     assert "org/spectralgpt" not in card
     assert "https://arxiv.org/abs/" in card
+
+
+@pytest.mark.parametrize("card", [card_for(SpectralGPTConfig()), front_matter() + BASELINE])
+def test_generated_cards_of_models_and_of_baselines_share_their_metadata(card):
+    data = ModelCard(card).data
+    assert (data.library_name, data.license) == ("transformers", "unknown")
+    assert data.tags == ["remote-sensing", "sentinel-2", "multispectral"]
