@@ -204,6 +204,8 @@ def test_the_threads_of_a_stalled_read_do_not_hold_up_ctrl_c(tmp_path):
     script = """
 import os, signal, threading, time
 from spectralgpt_hf.inference.threads import ordered_map
+# A shell may have started the tests with this signal ignored, which children inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
 list(ordered_map(lambda _: time.sleep(60), range(2), 2, 2))
 """
