@@ -195,7 +195,7 @@ def test_no_two_modules_share_a_name():
     assert [name for name, count in names.items() if count > 1] == []
 
 
-@pytest.mark.parametrize("folder", [CLI], ids=name_of)
+@pytest.mark.parametrize("folder", [PACKAGE, CLI], ids=name_of)
 def test_no_file_is_too_long_to_be_read_at_once(folder):
     lengths = {name_of(path): len(path.read_text().splitlines()) for path in folder.rglob("*.py") if path != MODEL_FILE}
     assert {name: length for name, length in lengths.items() if length > LARGEST_FILE} == {}
