@@ -15,6 +15,7 @@ from torch import nn
 from ..modeling.band_plan import require_same_bands
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.raster_files import Source
+from ..modeling.tiled import positions_with_data
 from ..modeling.tiling import TileGrid
 from .areas import Area
 from .checkpoints import check_model
@@ -111,7 +112,7 @@ def embed_scene(
         if per_chip:
             task = Task(encoder, partial(_pooled, encoder), channels, _chip_has_data, _vectors)
         else:
-            places = partial(_places_with_data, patch_size=patch_size, cells=grid.cells)
+            places = partial(positions_with_data, patch_size=patch_size, cells=grid.cells)
             task = Task(encoder, partial(_feature_map, encoder, grid.cells), channels, places, _features)
         tags = describe(scene, encoder, grid)
 
@@ -157,16 +158,6 @@ def _feature_map(encoder: Any, cells: int, inputs: dict[str, torch.Tensor]) -> t
 
 def _chip_has_data(valid: np.ndarray, inputs: dict[str, torch.Tensor]) -> np.ndarray:
     return np.array([[valid.any()]])
-
-
-def _places_with_data(valid: np.ndarray, inputs: dict[str, torch.Tensor], patch_size: int, cells: int) -> np.ndarray:
-    """Return which cells (cells, cells) have a token with data, in any spectral group."""
-    if not inputs or "attention_mask" not in inputs:
-        return np.full((cells, cells), bool(inputs))
-    height, width = inputs["pixel_values"].shape[-2:]
-    groups = inputs["attention_mask"].view(1, -1, height // patch_size, width // patch_size)
-    places = groups.amax(1, keepdim=True).float()
-    return (nn.functional.interpolate(places, (cells, cells), mode="area")[0, 0] > 0).numpy()
 
 
 def _features(values: np.ndarray, valid: np.ndarray) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ import torch
 from ..modeling.band_plan import require_same_bands
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.raster_files import Source
+from ..modeling.tiled import pixels_with_data
 from ..modeling.tiling import TileGrid
 from .areas import Area
 from .checkpoints import check_model
@@ -142,7 +143,7 @@ def predict_scene(
             model,
             partial(_scores, model),
             model.config.num_labels,
-            _chip_has_data if per_chip else _pixels_with_data,
+            _chip_has_data if per_chip else pixels_with_data,
             partial(_layers, names=layers, several=several, threshold=threshold),
         )
         tags = describe(scene, model, grid) | {"classes": json.dumps(dict(enumerate(classes)))}
@@ -194,10 +195,6 @@ def _scores(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """Return logits (B, K, cells, cells)."""
     logits = model(**inputs).logits
     return logits[..., None, None] if logits.ndim == 2 else logits
-
-
-def _pixels_with_data(valid: np.ndarray, inputs: dict[str, torch.Tensor]) -> np.ndarray:
-    return valid
 
 
 def _chip_has_data(valid: np.ndarray, inputs: dict[str, torch.Tensor]) -> np.ndarray:

@@ -4,7 +4,6 @@ import copy
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from threading import Lock, local
@@ -12,13 +11,11 @@ from typing import Any
 
 import numpy as np
 import rasterio
-import torch
-from affine import Affine
 
-from ..modeling.geometry import token_validity
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.raster_files import Source
 from ..modeling.rasters import Raster, RasterReader, open_raster
+from ..modeling.tiled import PreparedTile, cut_tile, prepare_tile
 from ..modeling.tiling import Strip, Tile, TileGrid
 from .areas import Area, SceneArea, locate_area
 from .threads import ordered_map, restored_threads
@@ -26,21 +23,6 @@ from .threads import ordered_map, restored_threads
 
 CHUNK_ROWS = 512
 """Rows that are read at once: whole blocks of nearly all files, so that none is decoded twice."""
-
-
-@dataclass(eq=False)
-class PreparedTile:
-    """A tile as the model takes it.
-
-    Attributes:
-        tile: Its place in the grid.
-        inputs: Arguments of the model, for one image; none where no result is wanted.
-        valid: (cells, cells), where the result has a meaning.
-    """
-
-    tile: Tile
-    inputs: dict[str, torch.Tensor]
-    valid: np.ndarray
 
 
 class Scene:
@@ -147,12 +129,6 @@ class Scene:
         cut = self._cut(chunks, grid, rows, columns, (left, top))
         yield from ordered_map(partial(self._prepare, valid_of=valid_of), cut, workers, 4 * workers + 4)
 
-    @property
-    def _token_size(self) -> int | None:
-        """Pixels of a tile on a side of a token; None where it is resized, so that they may be any number."""
-        resized = self.processor.do_resize and self.processor.size is not None
-        return None if resized else self.processor.patch_size
-
     def _open_all(self, stack: ExitStack) -> list[RasterReader]:
         """Open all dates; all come onto the grid of the first."""
         first = stack.enter_context(self._open[0]())
@@ -186,56 +162,9 @@ class Scene:
                 top += held.popleft()[0].valid.shape[0]
             for column in columns:
                 x = grid.lefts[column] - left
-                across, down = np.s_[x : x + grid.size], np.s_[first - top : last - top]
-                yield Tile(row, column), [_cut_date(date, across, down, grid.size) for date in zip(*held)]
+                window = np.s_[first - top : last - top], np.s_[x : x + grid.size]
+                yield Tile(row, column), [cut_tile(date, *window, grid.size) for date in zip(*held)]
 
     def _prepare(self, item: tuple[Tile, list[Raster]], valid_of: Callable[..., np.ndarray]) -> PreparedTile:
-        """Normalise a tile by itself, so that nothing depends on which others are at hand."""
-        tile, dates = item
-        valid = np.logical_and.reduce([date.valid for date in dates])
-        inputs: dict[str, torch.Tensor] = {}
-        if valid.any():
-            for date, suffix in zip(dates, ("", "_after")):
-                # Measuring the statistics of the scene has raised the warnings.
-                batch = self.processor.preprocess(
-                    _with_tokens(date, self._token_size), statistics=self.statistics, warn=self.statistics is None
-                )
-                inputs.update({f"{name}{suffix}": tensor for name, tensor in batch.items()})
-        return PreparedTile(tile, inputs, valid_of(valid, inputs))
-
-
-def _cut_date(chunks: tuple[Raster, ...], across: slice, down: slice, size: int) -> Raster:
-    """Cut a tile from chunks that lie above each other, and pad it to its size."""
-    pixels = np.zeros((len(chunks[0].pixels), size, size), chunks[0].pixels.dtype)
-    valid = np.zeros((size, size), bool)
-    row, top = 0, 0
-    for chunk in chunks:
-        part = np.s_[max(down.start - top, 0) : max(down.stop - top, 0), across]
-        found = chunk.valid[part]
-        target = np.s_[row : row + found.shape[0], : found.shape[1]]
-        valid[target] = found
-        pixels[(np.s_[:], *target)] = chunk.pixels[(np.s_[:], *part)]
-        row, top = row + found.shape[0], top + chunk.valid.shape[0]
-    first = chunks[0]
-    return Raster(pixels, first.bands, valid, None, Affine.identity(), {}, first.offsets)
-
-
-def _with_tokens(tile: Raster, token_size: int | None) -> Raster:
-    """Let tokens with any data count where none has data in half of its pixels, which the processor wants.
-
-    Between clouds, single pixels are clear. They have no result without a token.
-
-    Args:
-        tile: With or without data.
-        token_size: In pixels; None takes the whole tile for one token.
-    """
-    patch_size = token_size or len(tile.valid)
-    shape = (tile.valid.shape[0] // patch_size, patch_size, tile.valid.shape[1] // patch_size, patch_size)
-    share = tile.valid.reshape(shape).mean((1, 3))
-    if token_validity(torch.from_numpy(tile.valid), patch_size).any() or not share.any():
-        return tile
-    counted = np.kron(share > 0, np.ones((patch_size, patch_size), bool))
-    pixels = tile.pixels.copy()
-    for band in pixels:
-        band[counted & ~tile.valid] = band[tile.valid].astype(np.float64).mean()
-    return Raster(pixels, tile.bands, counted, tile.crs, tile.transform, tile.tags, tile.offsets)
+        # Measuring the statistics of the scene has raised the warnings.
+        return prepare_tile(*item, self.processor, valid_of, statistics=self.statistics, warn=self.statistics is None)

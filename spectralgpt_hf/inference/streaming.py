@@ -21,18 +21,19 @@ import torch
 from tqdm.auto import tqdm
 
 from ..files import locked
-from ..modeling.tiling import Blend, Box, Strip, Tile, TileGrid, runs
+from ..modeling.tiled import TILES_PER_PASS, PreparedTile, blend_strips, score_tiles
+from ..modeling.tiling import Box, Strip, TileGrid, runs
 from .destinations import check_outputs
 from .resuming import FinishedStrips, fingerprint, hash_weights
-from .scenes import CHUNK_ROWS, PreparedTile, Scene
+from .scenes import CHUNK_ROWS, Scene
 from .threads import ordered_map
 
 
+Scored: TypeAlias = tuple[PreparedTile, np.ndarray | None]
+"""A tile and its values (K, cells, cells); None without data."""
+
 Parts: TypeAlias = Iterator[tuple[Box, np.ndarray]]
 """Boxes of the result, in cells, and what stands there, (C, height, width)."""
-
-TILES_PER_PASS = 8
-"""Images of a batch on an accelerator, always: short batches are filled up."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,7 +228,7 @@ def _compute(
         for run in mine:
             tiles = scene.tiles(grid, run, resources.workers, task.valid_of)
             scored = _score(tiles, task, resources.batch_size, scene.cores)
-            for strip, values, valid in _blend(scored, grid, run, task.channels, bar):
+            for strip, values, valid in blend_strips(_shown(scored, bar), grid, run, task.channels):
                 if writing is not None:
                     writing.result()
                 writing = writer.submit(_keep, finished, strip, task, values, valid)
@@ -243,57 +244,25 @@ def _parts(finished: FinishedStrips, strips: list[Strip], layer: str) -> Parts:
         yield Box(box.left - left, box.top - top, box.right - left, box.bottom - top), finished.load(strip.name, layer)
 
 
-def _score(
-    tiles: Iterator[PreparedTile], task: Task, batch_size: int | None, cores: int
-) -> Iterator[tuple[PreparedTile, np.ndarray | None]]:
+def _score(tiles: Iterator[PreparedTile], task: Task, batch_size: int | None, cores: int) -> Iterator[Scored]:
     """Yield the values (K, cells, cells) of each tile; None for those without data."""
     device = next(task.model.parameters()).device
     if device.type == "cpu":
         # One tile on one core is as fast as a batch on all, and rounds the same on any number of them.
-        size, group, threads, ahead = 1, 1, cores, max(2 * cores, batch_size or 0)
+        group, threads, ahead = 1, cores, max(2 * cores, batch_size or 0)
     else:
-        size, group, threads, ahead = TILES_PER_PASS, batch_size or 4 * TILES_PER_PASS, 1, 2
+        group, threads, ahead = batch_size or 4 * TILES_PER_PASS, 1, 2
     batches = iter(lambda: list(islice(tiles, group)), [])
-    score = partial(_score_batch, task=task, device=device, size=size)
+    score = partial(score_tiles, score=task.score, device=device)
     for batch in ordered_map(score, batches, threads, ahead):
         yield from batch
 
 
-@torch.inference_mode()
-def _score_batch(
-    tiles: list[PreparedTile], task: Task, device: torch.device, size: int
-) -> list[tuple[PreparedTile, np.ndarray | None]]:
-    """Run the model in passes of `size` images that all have the same arguments: masks take other kernels."""
-    values: dict[Tile, np.ndarray] = {}
-    kinds: dict[tuple[str, ...], list[PreparedTile]] = {}
-    for tile in tiles:
-        if tile.inputs:
-            kinds.setdefault(tuple(tile.inputs), []).append(tile)
-    for names, alike in kinds.items():
-        for start in range(0, len(alike), size):
-            part = alike[start : start + size]
-            filled = part + part[:1] * (size - len(part))
-            inputs = {name: torch.cat([tile.inputs[name] for tile in filled]) for name in names}
-            scores = task.score({name: tensor.to(device) for name, tensor in inputs.items()})
-            values.update(zip((tile.tile for tile in part), scores.float().cpu().numpy()))
-    return [(tile, values.get(tile.tile)) for tile in tiles]
-
-
-def _blend(
-    scored: Iterable[tuple[PreparedTile, np.ndarray | None]], grid: TileGrid, run: list[Strip], channels: int, bar: Any
-) -> Iterator[tuple[Strip, np.ndarray, np.ndarray]]:
-    """Add up tiles, and yield each strip with its values and valid mask once no further tile reaches it."""
-    blend = Blend(channels, grid.cells, run[0].box)
-    last_column = grid.columns_of(run[0])[-1]
-    by_row = {strip.row: strip for strip in run}
-    for prepared, values in scored:
-        row, column = prepared.tile
-        if values is not None:
-            blend.add(values, prepared.valid, grid.tops[row] // grid.cell, grid.lefts[column] // grid.cell)
+def _shown(scored: Iterable[Scored], bar: Any) -> Iterator[Scored]:
+    """Yield the items, and move the bar for each."""
+    for item in scored:
         bar.update()
-        if column == last_column and row in by_row:
-            strip = by_row[row]
-            yield strip, *blend.take(strip.box.bottom - strip.box.top)
+        yield item
 
 
 def _keep(finished: FinishedStrips, strip: Strip, task: Task, values: np.ndarray, valid: np.ndarray) -> None:

@@ -96,7 +96,8 @@ def open_chips(
     Args:
         images: One image or a list, each a path, URL, TIFF bytes, STAC item, `Raster`, array or tensor (C, H, W), PIL
             image, `xarray.DataArray` or `xarray.Dataset`; also one array or tensor (B, C, H, W), and a sample of
-            TorchGeo with any of these as `"image"`. Arrays (H, W, C) are recognised by their number of bands.
+            TorchGeo with any of these as `"image"`. Arrays (H, W, C) are recognised by their number of bands. A `Chip`
+            stays as it is.
         expected: Bands that will be used. Only these are read from a file, and B10, which shows an offset.
         band_names: Names of the inputs' bands, where they do not say them or say them wrongly. This and the following
             are one value for all images, or a list with one for each.
@@ -198,6 +199,8 @@ class _Given(NamedTuple):
 
 
 def _open(image: Any, name: str, given: _Given, longest_side: int | None) -> Chip:
+    if hasattr(image, "settled"):
+        return image
     if _is_sample(image):
         image = image["image"]
     if isinstance(image, str | os.PathLike | bytes | bytearray) or is_stac_item(image):

@@ -19,7 +19,6 @@ every class imports this file. The lines below therefore make each checkpoint co
     from .modeling_spectralgpt import SpectralGPTModel
     from .image_processing_spectralgpt import SpectralGPTImageProcessor
     from .pipeline_spectralgpt import MultispectralPipeline
-    from .tiling import TileGrid
 """
 
 from copy import deepcopy

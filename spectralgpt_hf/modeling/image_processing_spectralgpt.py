@@ -202,6 +202,16 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
                 saved[name] = by_band(name, saved[name], resolve_bands(saved.get("bands", L2A_BANDS), allow_mean=True))
         return super().from_dict(saved, **kwargs)
 
+    def with_settings(self, **settings: Any) -> "SpectralGPTImageProcessor":
+        """Return a checked copy with these attributes in place of its own, except those that are None."""
+        copied = copy(self)
+        for name, value in settings.items():
+            if value is not None:
+                is_size = name in ("size", "crop_size")
+                setattr(copied, name, get_size_dict(value, param_name=name) if is_size else value)
+        copied.check()
+        return copied
+
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes, and where the code is that reads them."""
         return super().to_dict() | {"auto_map": {"AutoImageProcessor": AUTO_MAP["AutoImageProcessor"]}}
@@ -262,7 +272,7 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
             FileNotFoundError: If a path does not exist.
             ValueError: If an image cannot be read, lacks bands, has no data, or differs in size from the others.
         """
-        own = self._with(
+        own = self.with_settings(
             do_resize=do_resize,
             do_center_crop=do_center_crop,
             size=size,
@@ -317,16 +327,6 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
             mask=mask,
             missing_bands=self.missing_bands,
         )
-
-    def _with(self, **settings: Any) -> "SpectralGPTImageProcessor":
-        """Return a checked copy with these settings in place of its own, except those that are None."""
-        copied = copy(self)
-        for name, value in settings.items():
-            if value is not None:
-                is_size = name in ("size", "crop_size")
-                setattr(copied, name, get_size_dict(value, param_name=name) if is_size else value)
-        copied.check()
-        return copied
 
     def _sizes(self, chip: Chip) -> Sizes:
         size = self.size if self.do_resize else None

@@ -16,12 +16,14 @@
 # The base class declares its hooks without types, or with those of other tasks.
 # mypy: disable-error-code="override, assignment"
 
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import replace
+from functools import partial
 from itertools import chain, islice
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from transformers.models.auto.modeling_auto import (
@@ -35,8 +37,15 @@ from transformers.pipelines.base import Pipeline, no_collate_fn
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
 from .band_plan import require_same_bands
+from .chips import Chip, open_chips
 from .geometry import PreprocessingReport
+from .radiometry import settle
+from .tiled import LargeImage, check_deadline, keeps_pixels, pixels_with_data, positions_with_data
 
+
+# Arguments of the pipelines that say how an image is read, and those that override attributes of the processor.
+READING = ("band_names", "nodata", "offset", "mask")
+SETTINGS = ("do_resize", "do_center_crop", "size", "crop_size", "missing_bands")
 
 # How many batches of inputs are read ahead, to find images of one size.
 LOOK_AHEAD = 4
@@ -48,10 +57,19 @@ class MultispectralPipeline(Pipeline):
     Inputs are what `SpectralGPTImageProcessor` takes as an image (path, URL, TIFF bytes, STAC item, array, tensor):
     one of them, a list, a generator, or a dataset. `band_names`, `nodata`, `offset`, `mask` and `statistics` are passed
     to the processor. If it wants `statistics` and there are none, they are measured on each image.
+
+    Maps and features of an image that is larger than the model's own size (`config.image_size`), and that the processor
+    does not resize, are computed tile by tile as in `predict_scene` and `embed_scene`, with the same result: statistics
+    are measured once for the image, tiles overlap by half, and their results are blended. All pixels and results are
+    held in memory: for whole products call those functions.
+
+    `deadline`, on the clock of `time.monotonic`, is when the work must have ended; it is checked between tiles, and a
+    `ValueError` says that it passed.
     """
 
     model: Any
     image_processor: Any
+    tiles_large_images = True
 
     _load_processor = False
     _load_image_processor = True
@@ -93,28 +111,56 @@ class MultispectralPipeline(Pipeline):
         return PipelineIterator(outputs, self.postprocess, postprocess_params)
 
     def preprocess(self, input_: Any, **options: Any) -> dict[str, Any]:
-        if self.image_processor.statistics_scope == "given":
-            options = self._with_statistics(input_, options)
-        batch, reports = self.image_processor(input_, return_tensors="pt", report=True, **options)
-        return {**batch, "reports": reports}
+        return self._prepare(list(input_) if isinstance(input_, list | tuple) else [input_], options)
 
-    def _forward(self, model_inputs: dict[str, Any], **options: Any) -> dict[str, Any]:
+    def _forward(self, model_inputs: dict[str, Any], deadline: float | None = None) -> dict[str, Any]:
+        if "large" in model_inputs:
+            return self._forward_large(model_inputs["large"], deadline)
+        reports = model_inputs["reports"]
+        check_deadline(deadline, reports[0].source)
         inputs = {key: value for key, value in model_inputs.items() if key != "reports"}
-        return {"logits": self.model(**inputs).logits.float(), "reports": model_inputs["reports"]}
+        return {"logits": self.model(**inputs).logits.float(), "reports": reports}
+
+    def _forward_large(self, image: LargeImage, deadline: float | None) -> dict[str, Any]:
+        """Return the outputs of an image in tiles."""
+        logits, _, report = image.score(
+            lambda inputs: self.model(**inputs).logits,
+            pixels_with_data,
+            channels=self.model.config.num_labels,
+            size=self.model.config.image_size,
+            cell=1,
+            device=self.device,
+            deadline=deadline,
+        )
+        return {"logits": torch.from_numpy(logits)[None], "reports": [report]}
+
+    def _prepare(self, images: list[Any], options: dict[str, Any], in_tiles: bool = True) -> dict[str, Any]:
+        """Return one image, or two dates, as inputs of the model and reports, or as a `LargeImage` under `"large"`."""
+        reading = {name: options[name] for name in READING if name in options}
+        settings = {name: options[name] for name in SETTINGS if name in options}
+        others = {name: value for name, value in options.items() if name not in (*READING, *SETTINGS, "statistics")}
+        statistics = options.get("statistics")
+        processor = self.image_processor.with_settings(**settings)
+        chips = open_chips(images, processor.bands, **reading)
+        _check_one_grid(chips)
+        is_larger = max(chips[0].pixels.shape[1:]) > self.model.config.image_size
+        is_large = is_larger and in_tiles and self.tiles_large_images and keeps_pixels(processor)
+        one_radiometry = is_large or len(chips) > 1 or processor.statistics_scope == "given"
+        warn = others.pop("warn", True)
+        if statistics is None and processor.measures_pixels and one_radiometry:
+            statistics, warn = processor.measure_statistics(images, **reading), False  # which raises the warnings
+        if not is_large:
+            processing = {"return_tensors": "pt", "report": True, "warn": warn, **others}
+            batch, reports = processor(chips, statistics=statistics, **processing)
+            return {**batch, "reports": reports}
+        dates = [settle(chip, processor.bands, processor.missing_bands, warn) for chip in chips]
+        return {"large": LargeImage(chips[0].name, dates, processor, statistics, others)}
 
     def _as_inputs(self, inputs: Any) -> Any:
         """Return several inputs as a list or a generator, which is how the base class tells them from one."""
         if isinstance(inputs, tuple) or getattr(inputs, "ndim", 3) == 4:
             return list(inputs)
         return (item for item in inputs) if isinstance(inputs, Iterator) else inputs
-
-    def _with_statistics(self, images: Any, options: dict[str, Any]) -> dict[str, Any]:
-        """Add statistics of the images together, unless they are given or not needed."""
-        if options.get("statistics") is not None or not self.image_processor.measures_pixels:
-            return options
-        options = {key: value for key, value in options.items() if key != "statistics"}
-        statistics = self.image_processor.measure_statistics(images, **options)
-        return {**options, "statistics": statistics, "warn": False}  # measuring has raised the warnings
 
     def _forward_by_size(
         self, items: Iterator[dict[str, Any]], batch_size: int, forward_params: dict[str, Any]
@@ -123,7 +169,9 @@ class MultispectralPipeline(Pipeline):
         while window := list(islice(items, batch_size * LOOK_AHEAD if batch_size > 1 else 1)):
             by_size: dict[tuple[int, ...], list[int]] = {}
             for i, item in enumerate(window):
-                by_size.setdefault(tuple(item["pixel_values"].shape), []).append(i)
+                # Large images go alone: their tiles are the batch.
+                size = (-i - 1,) if "large" in item else tuple(item["pixel_values"].shape)
+                by_size.setdefault(size, []).append(i)
             results: dict[int, dict[str, Any]] = {}
             for indices in by_size.values():
                 for start in range(0, len(indices), batch_size):
@@ -140,13 +188,20 @@ class MultispectralImageClassificationPipeline(MultispectralPipeline):
     Each result is a list of `{"label": ..., "score": ...}`, the best first: at most `top_k` (5 by default), and with
     `threshold` those that score at least this. Scores follow `config.problem_type`: with
     `"multi_label_classification"`, or one label, each has a probability of its own (sigmoid); otherwise they share one
-    (softmax). With `"regression"` the scores are the predicted values, in the order of the labels.
+    (softmax). With `"regression"` the scores are the predicted values, in the order of the labels. An image of any size
+    is taken as a whole.
     """
 
+    tiles_large_images = False
+
     def _sanitize_parameters(
-        self, top_k: int | None = None, threshold: float | None = None, **processing: Any
+        self,
+        top_k: int | None = None,
+        threshold: float | None = None,
+        deadline: float | None = None,
+        **processing: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        return processing, {}, _given(top_k=top_k, threshold=threshold)
+        return processing, _given(deadline=deadline), _given(top_k=top_k, threshold=threshold)
 
     def postprocess(
         self, model_outputs: dict[str, Any], top_k: int = 5, threshold: float | None = None
@@ -168,8 +223,10 @@ class MultispectralImageSegmentationPipeline(MultispectralPipeline):
     its share of the pixels with data, the largest first.
     """
 
-    def _sanitize_parameters(self, **processing: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        return processing, {}, {}
+    def _sanitize_parameters(
+        self, deadline: float | None = None, **processing: Any
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        return processing, _given(deadline=deadline), {}
 
     def postprocess(self, model_outputs: dict[str, Any]) -> dict[str, Any]:
         (result,) = self.image_processor.post_process_semantic_segmentation(
@@ -199,22 +256,19 @@ class MultispectralChangeDetectionPipeline(MultispectralPipeline):
                 "Expected a pair (before, after) or {'before': ..., 'after': ...}, for several a list of such pairs, "
                 f"found {type(input_).__name__}."
             )
-        pair = list(input_)
-        options = self._with_statistics(pair, options)
-        batch, (before, after) = self.image_processor(pair, return_tensors="pt", report=True, **options)
-        if before.sizes != after.sizes or (before.crs, before.transform) != (after.crs, after.transform):
-            raise ValueError(
-                f"{before.source} and {after.source} are not on one grid: expected the same size, reference system "
-                "and transform. Warp one onto the other before (rasterio's WarpedVRT does)."
-            )
+        prepared = self._prepare(list(input_), options)
+        if "large" in prepared:
+            return prepared
         dates = {"": slice(0, 1), "_after": slice(1, 2)}
-        inputs = {key + suffix: batch[key][date] for key in batch for suffix, date in dates.items()}
-        return {**inputs, "reports": [_in_both(before, after)]}
+        reports = [_in_both(*prepared.pop("reports"))]
+        return {key + suffix: batch[date] for key, batch in prepared.items() for suffix, date in dates.items()} | {
+            "reports": reports
+        }
 
     def _sanitize_parameters(
-        self, threshold: float | None = None, **processing: Any
+        self, threshold: float | None = None, deadline: float | None = None, **processing: Any
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        return processing, {}, _given(threshold=threshold)
+        return processing, _given(deadline=deadline), _given(threshold=threshold)
 
     def postprocess(self, model_outputs: dict[str, Any], threshold: float = 0.5) -> dict[str, Any]:
         (result,) = self.image_processor.post_process_change_detection(
@@ -231,18 +285,31 @@ class MultispectralFeatureExtractionPipeline(MultispectralPipeline):
     """Features of the encoder. Task: `multispectral-feature-extraction`.
 
     Each result is a float32 tensor. By `output` it is `"pooled"` (D,), the default; `"tokens"` (N, D), in
-    spectral-major order; or `"map"` (D, height / 8, width / 8), the spectral groups averaged. Padding is part of the
-    last two.
+    spectral-major order; or `"map"` (D, height / 8, width / 8), the spectral groups averaged and 0 where there is no
+    data. Padding is part of the last two.
+
+    Of an image in tiles, the map is that of `embed_scene`, and the pooled features are the mean over the positions with
+    data of the last layer's blended outputs, then normalised as `pooler_output` is. Tokens always come from one pass
+    over the whole image, whose cost grows with the square of its pixels.
     """
 
     def _sanitize_parameters(
-        self, output: str | None = None, **processing: Any
+        self, output: str | None = None, deadline: float | None = None, **processing: Any
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if output not in (None, "pooled", "tokens", "map"):
             raise ValueError(f"`output` must be 'pooled', 'tokens' or 'map', got {output!r}.")
-        return processing, _given(output=output), {}
+        in_tiles = {} if output is None else {"in_tiles": output != "tokens"}
+        return processing | in_tiles, _given(output=output, deadline=deadline), {}
 
-    def _forward(self, model_inputs: dict[str, Any], output: str = "pooled") -> dict[str, Any]:
+    def preprocess(self, input_: Any, in_tiles: bool = True, **options: Any) -> dict[str, Any]:
+        return self._prepare([input_], options, in_tiles)
+
+    def _forward(
+        self, model_inputs: dict[str, Any], output: str = "pooled", deadline: float | None = None
+    ) -> dict[str, Any]:
+        if "large" in model_inputs:
+            return {"features": self._features_in_tiles(model_inputs["large"], output, deadline)[None]}
+        check_deadline(deadline, model_inputs["reports"][0].source)
         pixel_values, mask = model_inputs["pixel_values"], model_inputs.get("attention_mask")
         outputs = self.model(pixel_values, attention_mask=mask)
         features = outputs.pooler_output if output == "pooled" else outputs.last_hidden_state
@@ -252,6 +319,28 @@ class MultispectralFeatureExtractionPipeline(MultispectralPipeline):
 
     def postprocess(self, model_outputs: dict[str, Any]) -> torch.Tensor:
         return model_outputs["features"][0]
+
+    def _features_in_tiles(self, image: LargeImage, output: str, deadline: float | None) -> torch.Tensor:
+        config, field = self.model.config, "last_layer_output" if output == "pooled" else "last_hidden_state"
+
+        def score(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+            outputs = self.model(**inputs)
+            shape, mask = inputs["pixel_values"].shape[-2:], inputs.get("attention_mask")
+            return self.model.feature_map(outputs[field], *shape, mask)
+
+        features, valid, _ = image.score(
+            score,
+            partial(positions_with_data, patch_size=config.patch_size, cells=config.image_size // config.patch_size),
+            channels=config.hidden_size,
+            size=config.image_size,
+            cell=config.patch_size,
+            device=self.device,
+            deadline=deadline,
+        )
+        if output == "map":
+            return torch.from_numpy(features)
+        mean = torch.from_numpy(features[:, valid].mean(1, dtype=np.float64))
+        return self.model.layernorm(mean.to(self.device, self.model.dtype)).float()
 
 
 TASKS = {
@@ -268,12 +357,23 @@ def register_pipelines() -> None:
         PIPELINE_REGISTRY.register_pipeline(task, implementation, pt_model=auto_class, type="image")
 
 
+def _check_one_grid(chips: Sequence[Chip]) -> None:
+    first, last = chips[0], chips[-1]
+    if first.pixels.shape[1:] != last.pixels.shape[1:] or (first.crs, first.transform) != (last.crs, last.transform):
+        raise ValueError(
+            f"{first.name} and {last.name} are not on one grid: expected the same size, reference system and "
+            "transform. Warp one onto the other before (rasterio's WarpedVRT does)."
+        )
+
+
 def _given(**options: Any) -> dict[str, Any]:
     return {key: value for key, value in options.items() if value is not None}
 
 
 def _collate(items: list[dict[str, Any]]) -> dict[str, Any]:
     """Join items of one size; those without an attention mask have data everywhere."""
+    if "large" in items[0]:
+        return items[0]
     everywhere = {key: torch.ones_like(item[key]) for item in items for key in item if key.startswith("attention_mask")}
     items = [{**everywhere, **item} for item in items]
     values = {key: [item[key] for item in items] for key in items[0]}
@@ -284,4 +384,7 @@ def _collate(items: list[dict[str, Any]]) -> dict[str, Any]:
 def _in_both(before: PreprocessingReport, after: PreprocessingReport) -> PreprocessingReport:
     """Return the report of a pair: pixels have data where both dates have."""
     masks = [report.valid for report in (before, after) if report.valid is not None]
-    return replace(before, valid=torch.stack(masks).all(0) if masks else None)
+    valid = torch.stack(masks).all(0) if masks else None
+    if valid is not None and not valid.any():
+        raise ValueError(f"{before.source} and {after.source}: no pixel has data in both dates.")
+    return replace(before, valid=valid)

@@ -22,12 +22,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 
 from .band_plan import BandPlan, plan_bands
 from .bands import L2A_BANDS, resolve_bands
 from .chips import BandNames, Chip, ImageInput, Mask, Offset, open_chips
 from .pixel_statistics import mean_std, minimum_maximum, percentiles, stack, valid_mean, with_extremes
+from .rasters import Raster
 
 
 # Warnings to raise, each with the names of the images that it is about.
@@ -168,6 +170,29 @@ def stack_chips(chips: Sequence[Chip], plan: BandPlan, notices: Notices) -> Stac
         _check_offsets(chips, kept, valid, notices)
     pixels = plan.apply(kept)
     return Stack(pixels, valid, measured, extremes if pixels is raw and measured is valid else None)
+
+
+def settle(chip: Chip, bands: Sequence[str], missing_bands: str, warn: bool = True) -> Raster:
+    """Return an image in digital numbers, with all offsets added and its valid mask decided, to cut tiles from.
+
+    Args:
+        chip: From `open_chips`.
+        bands: Bands that will be used; `"mean"` is the mean of the others.
+        missing_bands: As the processor's attribute.
+        warn: Whether to raise warnings; False where measuring statistics has raised them.
+
+    Raises:
+        ValueError: If a band is missing and must not be, or no pixel has data.
+    """
+    notices: Notices = defaultdict(list)
+    stack = stack_chips([chip], plan_bands(chip.name, chip.bands, bands, missing_bands), notices)
+    if warn:
+        warn_once(notices)
+    pixels = chip.pixels.float() if chip.pixels.dtype == torch.bfloat16 else chip.pixels  # which NumPy lacks
+    if chip.offset is not None:
+        pixels = pixels.float() + chip.offset[:, None, None]
+    valid = np.ones(pixels.shape[1:], bool) if stack.valid is None else stack.valid[0].cpu().numpy()
+    return Raster(pixels.cpu().numpy(), chip.bands, valid, chip.crs, chip.transform, chip.tags, chip.offsets)
 
 
 def warn_once(notices: Notices) -> None:

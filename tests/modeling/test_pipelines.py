@@ -187,7 +187,7 @@ def test_a_processor_that_wants_statistics_gets_those_of_each_image():
 
 
 def test_change_compares_a_pair_under_one_radiometry(tmp_path):
-    detect = make_pipeline(CHANGE)
+    detect = make_pipeline(CHANGE, image_size=40)
     before, after = image(36, 32), image(36, 32) // 2
     after[:, :9] = 0
     paths = write(tmp_path / "before.tif", before), write(tmp_path / "after.tif", after)
@@ -230,7 +230,7 @@ def test_a_pair_on_two_grids_and_what_is_no_pair_are_refused(tmp_path):
 
 
 def test_features_are_pooled_tokens_or_a_map():
-    extract, processor = make_pipeline(FEATURES), SpectralGPTImageProcessor()
+    extract, processor = make_pipeline(FEATURES, image_size=48), SpectralGPTImageProcessor()
     pixels = image(32, 48)
     pixels[:, :, :16] = 0
     inputs = processor(pixels)
