@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from spectralgpt_hf import SpectralGPTForPreTraining, SpectralGPTImageProcessor
-from spectralgpt_hf.assets import CHECKPOINT, SAMPLE
+from spectralgpt_hf.assets import SAMPLE, find_checkpoint
 from spectralgpt_hf.inference.pictures import reconstruction_panel
 from spectralgpt_hf.inference.reconstruction import (
     psnr,
@@ -29,15 +29,16 @@ def cosine(model: SpectralGPTForPreTraining, first: torch.Tensor, second: torch.
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--image", default=str(SAMPLE))
-    parser.add_argument("--checkpoint", default=str(CHECKPOINT))
-    parser.add_argument("--output", type=Path, default=Path("outputs/demo.png"))
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--image", default=str(SAMPLE), help="Sentinel-2 file. Default: the embedded image.")
+    parser.add_argument("--checkpoint", default="embedded", help="Folder or name on the Hub. Default: %(default)s.")
+    parser.add_argument("--output", type=Path, default=Path("outputs/demo.png"), help="Picture. Default: %(default)s.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the mask. Default: %(default)s.")
     options = parser.parse_args()
 
-    # dtype: the weights are stored in half precision, and a CPU computes in single.
-    model = SpectralGPTForPreTraining.from_pretrained(options.checkpoint, dtype=torch.float32).eval()
-    processor = SpectralGPTImageProcessor.from_pretrained(options.checkpoint)
+    # The weights are stored in half precision; a CPU computes in single precision.
+    checkpoint = find_checkpoint(options.checkpoint)
+    model = SpectralGPTForPreTraining.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    processor = SpectralGPTImageProcessor.from_pretrained(checkpoint)
     inputs, (report,) = processor.preprocess(options.image, report=True)
     image = inputs["pixel_values"][0]
     height, width = report.sizes.original
@@ -65,7 +66,7 @@ def main() -> None:
         print(f"{name:44}{cosine(model, *crops):10.3f}")
 
 
-# Places in the embedded image: name, row and column of pixels; upper left corners of crops.
+# Name, row and column of pixels in the embedded image, and upper left corners (row, column) of crops.
 MARKS = (("field", 75, 65), ("water", 400, 192), ("marsh", 410, 380))
 CROPS = {
     "alike: marsh and marsh": ((0, 384), (384, 384)),

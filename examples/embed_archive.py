@@ -1,11 +1,12 @@
-"""Embed an archive: thousands of scenes, on one machine or a cluster, with Ray Data.
+"""Embed an archive of thousands of scenes with Ray Data, on one machine or a cluster.
 
     python examples/embed_archive.py CHECKPOINT 'archive/*.tif' --output vectors --workers 4
     python examples/embed_archive.py CHECKPOINT scenes.txt --output maps --suffix .tif --gpus 1 --address auto
 
-On a cluster, sources and output must be on storage that all machines share. Repeat the command to resume: what is
-finished is skipped, a file is complete or not there, and within a scene finished strips are kept. A worker that dies is
-started again with the scene it had. Needs `pip install spectralgpt-hf[ray]`.
+On a cluster, sources and output must be on storage that all machines share. Repeat the command to resume: finished
+scenes are skipped, and the finished strips of an interrupted scene are kept. Files appear under their names only once
+they are complete. If a worker dies, Ray starts another one with the same scene. Needs
+`pip install spectralgpt-hf[ray]`.
 """
 
 from spectralgpt_hf.commands.archive import main

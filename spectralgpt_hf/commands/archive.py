@@ -1,11 +1,12 @@
-"""Embed an archive: thousands of scenes, on one machine or a cluster, with Ray Data.
+"""Embed an archive of thousands of scenes with Ray Data, on one machine or a cluster.
 
     python examples/embed_archive.py CHECKPOINT 'archive/*.tif' --output vectors --workers 4
     python examples/embed_archive.py CHECKPOINT scenes.txt --output maps --suffix .tif --gpus 1 --address auto
 
-On a cluster, sources and output must be on storage that all machines share. Repeat the command to resume: what is
-finished is skipped, a file is complete or not there, and within a scene finished strips are kept. A worker that dies is
-started again with the scene it had. Needs `pip install spectralgpt-hf[ray]`.
+On a cluster, sources and output must be on storage that all machines share. Repeat the command to resume: finished
+scenes are skipped, and the finished strips of an interrupted scene are kept. Files appear under their names only once
+they are complete. If a worker dies, Ray starts another one with the same scene. Needs
+`pip install spectralgpt-hf[ray]`.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from ..assets import find_checkpoint
 from ..inference import embed_scene
 from ..inference.checkpoints import load_encoder
 
@@ -27,7 +29,7 @@ class Embedder:
         self.options = options
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Embed the scene of a row; says what became of it in `status`."""
+        """Embed the scene of a row, and return the row with a `status`: embedded, there already, or failed and why."""
         source, destination = row["source"], Path(row["destination"])
         if destination.exists():
             return {**row, "status": "there already"}
@@ -39,7 +41,7 @@ class Embedder:
 
 
 def find_scenes(patterns: list[str]) -> list[str]:
-    """Return the scenes that paths, patterns and lists (.txt, one scene a line) name, each once.
+    """Return the scenes that paths, patterns and lists (.txt, one scene per line) name, without repetitions.
 
     Raises:
         FileNotFoundError: If there are none.
@@ -79,11 +81,11 @@ def embed_archive(
     """Embed the scenes of `plan` on the cluster that Ray is connected to.
 
     Args:
-        rows: Of `plan`.
+        rows: Rows of `plan`.
         checkpoint: Folder that all machines see, or name on the Hub.
         workers: Number of processes, each with a model.
-        gpus: GPUs of each; a fraction shares one. Without any, each takes one core.
-        options: Of `embed_scene`.
+        gpus: GPUs per worker; a fraction shares one. With 0, each worker takes one core.
+        options: Options of `embed_scene`.
         worker: Class of the workers.
 
     Returns:
@@ -105,15 +107,23 @@ def embed_archive(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint")
-    parser.add_argument("scenes", nargs="+", help="Paths, patterns, or .txt files with one scene a line.")
+    parser.add_argument("checkpoint", help="Folder that all machines see, or name on the Hub.")
+    parser.add_argument("scenes", nargs="+", help="Paths, patterns, or .txt files with one scene per line.")
     parser.add_argument("--output", type=Path, required=True, help="Folder of the results.")
-    parser.add_argument("--suffix", default=".parquet", choices=(".parquet", ".tif"))
-    parser.add_argument("--stride", type=int, help="As in embed_scene.")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--gpus", type=float, default=0, help="GPUs of each worker.")
-    parser.add_argument("--address", help="Of a running cluster, or `auto`; starts one on this machine by default.")
+    parser.add_argument(
+        "--suffix",
+        default=".parquet",
+        choices=(".parquet", ".tif"),
+        help="Whether to write one vector per chip (.parquet, the default) or a map of features (.tif).",
+    )
+    parser.add_argument("--stride", type=int, help="Distance between chips or tiles in pixels, as in embed_scene.")
+    parser.add_argument("--workers", type=int, default=2, help="Number of processes. Default: %(default)s.")
+    parser.add_argument("--gpus", type=float, default=0, help="GPUs per worker; a fraction shares one. Default: none.")
+    parser.add_argument(
+        "--address", help="Address of a running Ray cluster, or `auto`. Default: start Ray on this machine."
+    )
     arguments = parser.parse_args()
+    checkpoint = find_checkpoint(arguments.checkpoint)  # a mistyped name ends the program before Ray starts
     arguments.output.mkdir(parents=True, exist_ok=True)
     scenes = find_scenes(arguments.scenes)
     rows = plan(scenes, arguments.output.absolute(), arguments.suffix)
@@ -125,7 +135,7 @@ def main() -> None:
 
     ray.init(address=arguments.address, num_cpus=None if arguments.address else arguments.workers)
     options = {"stride": arguments.stride}
-    statuses = embed_archive(rows, arguments.checkpoint, arguments.workers, arguments.gpus, options)
+    statuses = embed_archive(rows, checkpoint, arguments.workers, arguments.gpus, options)
     failed = {source: status for source, status in statuses.items() if status.startswith("failed")}
     for source, status in failed.items():
         print(f"{source}: {status}")

@@ -1,6 +1,7 @@
-"""Random crops and flips of whole batches on the device, as pure functions of (seed, epoch, sample).
+"""Random crops and flips of whole batches on the device.
 
-Nothing here keeps state: a run that resumes, or that is spread over other processes, sees the same pictures.
+The functions take their random numbers as arguments and hold no state, so a run that resumes or that is spread over
+another number of processes sees the same crops.
 """
 
 import math
@@ -13,12 +14,14 @@ from ..modeling.pixel_statistics import allocate
 
 
 class Weights(NamedTuple):
-    """How much each of S pixels of a line adds to each of T new ones: nothing, but for a few neighbours.
+    """Resampling weights along one axis: the weight of each of S source pixels in each of T new pixels.
+
+    Only a few neighbours of a new pixel have a weight.
 
     Attributes:
         matrix: (B, T, S), float32.
-        first: (B, T), number of the first pixel that may count; below 0 at the edge of the image.
-        taps: How many pixels may count.
+        first: (B, T), index of the first source pixel that may have a weight; negative at the edge of the image.
+        taps: Number of consecutive source pixels that may have a weight.
     """
 
     matrix: torch.Tensor
@@ -26,12 +29,12 @@ class Weights(NamedTuple):
     taps: int
 
     def flip(self, chosen: torch.Tensor) -> "Weights":
-        """Mirror the new lines of the `chosen` images, (B,) bool."""
+        """Reverse the order of the new pixels in the `chosen` images, (B,) bool."""
         matrix = torch.where(chosen[:, None, None], self.matrix.flip(1), self.matrix)
         return Weights(matrix, torch.where(chosen[:, None], self.first.flip(1), self.first), self.taps)
 
     def blocks(self, number: int) -> tuple[list[slice], list[list[slice]]]:
-        """Cut the new lines into about `number` parts; return these, and of each image the pixels that each needs."""
+        """Split the new pixels into about `number` slices; return them and, for each image, the source slices."""
         targets, sources = self.matrix.shape[1:]
         step = -(-targets // number)
         parts = [slice(start, start + step) for start in range(0, targets, step)]
@@ -48,10 +51,10 @@ def random_resized_crop(
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     extent: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Cut a random box out of each image, scale it to a square (antialiased bicubic) and flip half of them sideways.
+    """Crop a random box of each image, resize it to a square (antialiased bicubic), and flip half of them sideways.
 
-    Two matrix products a batch: resampling is linear, so each image has one matrix for its rows and one for its
-    columns.
+    Resampling is linear, so it takes two matrix products per batch: each image has one matrix for its rows and one for
+    its columns.
 
     Args:
         images: (B, C, H, W), of any type.
@@ -80,12 +83,15 @@ def random_crop_weights(
     """Return the weights of a random resized crop, which `resample` applies.
 
     Args:
-        uniform: As in `random_resized_crop`, and so are `size`, `scale` and `ratio`.
+        uniform: (B, 5) in [0, 1): area, shape, row, column, flip.
         extent: (B, 2), height and width of each image.
         source: Height and width of the batch.
+        size: Height and width of the crops, in pixels.
+        scale: Range of the box's share of the image's area.
+        ratio: Range of the box's width over its height.
 
     Returns:
-        Those of the rows and those of the columns, which are mirrored in half of the images.
+        Weights of the rows, and weights of the columns, which are reversed in half of the images.
     """
     area = extent.prod(1) * (scale[0] + (scale[1] - scale[0]) * uniform[:, 0])
     shape = torch.exp(math.log(ratio[0]) + (math.log(ratio[1]) - math.log(ratio[0])) * uniform[:, 1])
@@ -98,18 +104,18 @@ def random_crop_weights(
 
 
 def resample(images: torch.Tensor, rows: Weights, columns: Weights) -> torch.Tensor:
-    """Scale the rows and the columns of images (B, C, H, W) of any type; on CPUs, the result is not contiguous."""
+    """Resample the rows and the columns of images (B, C, H, W) of any type. On CPUs, the result is not contiguous."""
     if images.device.type == "cpu":
         return _resample_in_cache(images, rows, columns)
-    # One product for all bands of an image: broadcasting the matrix would copy it for each of them.
+    # One product serves all bands of an image, because broadcasting the matrix would copy it for each band.
     narrow = images.to(columns.matrix.dtype).flatten(1, 2) @ columns.matrix.transpose(1, 2)
     return rows.matrix[:, None] @ narrow.unflatten(1, images.shape[1:3])
 
 
 def _resample_in_cache(images: torch.Tensor, rows: Weights, columns: Weights) -> torch.Tensor:
-    """Do the same image by image, so that what is needed lies in the cache, and without most of the zeros.
+    """Do the same image by image, so that its pixels fit into the cache, and skip most of the zero weights.
 
-    Rows come first, so that each product takes all bands at once.
+    Rows are resampled first, so that each product covers all bands at once.
     """
     (row_parts, row_sources), (column_parts, column_sources) = rows.blocks(4), columns.blocks(2)
     bands, height, width = images.shape[1], rows.matrix.shape[1], columns.matrix.shape[1]
@@ -130,7 +136,7 @@ def _resample_in_cache(images: torch.Tensor, rows: Weights, columns: Weights) ->
 
 
 def _bicubic_weights(start: torch.Tensor, length: torch.Tensor, source: int, target: int) -> Weights:
-    """Return how much each source pixel adds to each target pixel, from the box alone."""
+    """Return the weight of each source pixel in each target pixel; pixels outside of the box have none."""
     scale = (length / target)[:, None]
     support = scale.clamp(min=1)  # widened when shrinking: antialiasing
     taps = int(4 * max(1.0, source / target)) + 1
@@ -143,7 +149,7 @@ def _bicubic_weights(start: torch.Tensor, length: torch.Tensor, source: int, tar
     inside = (pixel >= start[:, None, None]) & (pixel < (start + length)[:, None, None])
     weights = torch.where(distance < 1, near, far).mul_((distance < 2) & inside)
     weights.div_(weights.sum(-1, keepdim=True))
-    # What lies beyond the image has no weight, and gets places of its own on both sides.
+    # Pixels beyond the image have no weight. They are written into extra columns on both sides, which are cut off.
     matrix = weights.new_zeros(len(weights), target, source + 2 * taps)
     matrix.scatter_(2, pixel.long() + taps, weights)
     return Weights(matrix[..., taps:-taps], first.long(), taps)

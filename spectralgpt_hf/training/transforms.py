@@ -1,6 +1,6 @@
-"""What keeps a small dataset from being learnt by heart: turned, scaled, erased and mixed images, and soft targets.
+"""Augmentations against overfitting: symmetries, varied ranges, erased boxes, mixed images, and soft targets.
 
-Functions of whole batches on the device and of random numbers that are given (`keyed_uniform`).
+Each function takes a batch on the device and the random numbers to use (`keyed_uniform`), and holds no state.
 """
 
 import math
@@ -13,14 +13,14 @@ from ..modeling.bands import BANDS
 
 
 def flip_and_rotate(tensors: Sequence[torch.Tensor], uniform: torch.Tensor) -> list[torch.Tensor]:
-    """Turn each sample by one of the eight symmetries of the square: 90-degree rotations, mirrored or not.
+    """Apply one of the eight symmetries of the square to each sample: 90-degree rotations, mirrored or not.
 
     Args:
-        tensors: Images (B, C, H, W) and maps (B, H, W), square, which are all turned alike.
+        tensors: Square images (B, C, H, W) and maps (B, H, W). A sample's image and map get the same symmetry.
         uniform: (B, 3) in [0, 1).
 
     Raises:
-        ValueError: If something is not square.
+        ValueError: If a tensor is not square.
     """
     results = []
     for tensor in tensors:
@@ -38,8 +38,9 @@ def stretch_ranges(images: torch.Tensor, uniform: torch.Tensor, most: float) -> 
 
     Args:
         images: (B, C, H, W), scaled to [0, 1] with the extremes of each band.
-        uniform: (B, 2 + 2 C) in [0, 1): how far the range grows at its dark and its bright end; the same of each band.
-        most: Share of the range by which either end may move.
+        uniform: (B, 2 + 2 C) in [0, 1): how far the ranges of an image grow at the dark and at the bright end, then the
+            same for each band.
+        most: Largest growth at either end, as a share of the range.
 
     Raises:
         ValueError: If `most` is negative.
@@ -57,9 +58,9 @@ def random_erasing(
 
     Args:
         images: (B, C, H, W).
-        uniform: (B, 5) in [0, 1): whether, area, shape, row, column.
+        uniform: (B, 5) in [0, 1): whether a box is erased, its area, shape, row and column.
         probability: Share of the images with a box.
-        scale: Range of the box's share of the area.
+        scale: Smallest and largest area of the box, as shares of the image.
     """
     area = scale[0] + (scale[1] - scale[0]) * uniform[:, 1]
     shape = torch.exp(math.log(0.3) * (1 - 2 * uniform[:, 2]))  # height over width, 0.3 to its inverse
@@ -70,7 +71,7 @@ def random_erasing(
 
 
 def soft_targets(labels: torch.Tensor, num_classes: int, smoothing: float = 0.0) -> torch.Tensor:
-    """Return class probabilities (B, `num_classes`) of labels (B,): `smoothing` is shared by all classes."""
+    """Return class probabilities (B, `num_classes`) of labels (B,); `smoothing` is spread over all classes evenly."""
     hot = nn.functional.one_hot(labels, num_classes).float()
     return hot * (1 - smoothing) + smoothing / num_classes
 
@@ -80,17 +81,17 @@ def mix(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mix each image with the next of the batch: by mixup (Zhang et al., 2018) or by cutmix (Yun et al., 2019).
 
-    With both, each image has an even chance of either.
+    If both are on, half of the images get mixup and half get cutmix, at random.
 
     Args:
         images: (B, C, H, W).
         targets: Class probabilities (B, K).
-        uniform: (B, 4) in [0, 1): which of the two, the share of the other image, row, column.
-        mixup: Both parameters of the beta distribution of the share; 0 for no mixup.
-        cutmix: The same for the area of the box.
+        uniform: (B, 4) in [0, 1): mixup or cutmix, share of the other image, row and column of the box.
+        mixup: Both parameters of the beta distribution of the other image's share; 0 turns mixup off.
+        cutmix: Both parameters of the beta distribution of the box's area; 0 turns cutmix off.
 
     Returns:
-        Images and targets, mixed alike.
+        Images and targets, mixed in the same proportions.
     """
     if not mixup and not cutmix:
         return images, targets
@@ -122,21 +123,21 @@ def beta_quantile(uniform: torch.Tensor, alpha: float, steps: int = 4096) -> tor
     """Turn uniform numbers into numbers of the distribution beta(`alpha`, `alpha`), by a table of its quantiles."""
     grid = (torch.arange(steps, device=uniform.device, dtype=torch.float64) + 0.5) / steps
     cumulative = (grid * (1 - grid)).pow(alpha - 1).cumsum(0)
-    place = torch.searchsorted(cumulative / cumulative[-1], uniform.double())
-    return grid[place.clamp(max=steps - 1)].to(uniform.dtype)
+    index = torch.searchsorted(cumulative / cumulative[-1], uniform.double())
+    return grid[index.clamp(max=steps - 1)].to(uniform.dtype)
 
 
 def vary_atmosphere(
     images: torch.Tensor, bands: Sequence[str], uniform: torch.Tensor, strength: float = 1.0
 ) -> torch.Tensor:
-    """Add path radiance and dim the water vapour band, as between the bottom and the top of the atmosphere.
+    """Vary path radiance, water vapour and calibration, as between the bottom and the top of the atmosphere.
 
     Rayleigh scattering adds between -200 and 1,100 digital numbers at 443 nm, which falls with the fourth power of the
     wavelength: level 1C of Sentinel-2 differs from level 2A by about the upper end. B9 loses up to three quarters of
     its signal. Calibration differs by up to 10 % for the image and by up to 5 % for each band.
 
     Args:
-        images: Digital numbers (B, C, H, W), float; changed in place.
+        images: Digital numbers (B, C, H, W), float, which are modified in place.
         bands: Names of the C bands.
         uniform: (B, 3 + C) in [0, 1): scattering, water vapour, calibration of the image, calibration of each band.
         strength: Factor of all these effects.

@@ -1,4 +1,4 @@
-"""What a pretraining step sees of a batch: normalised crops, where they have data, and the noise that masks them."""
+"""Views of a batch for a pretraining step: normalised crops, their attention mask, and the noise that masks tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,8 @@ from .transforms import flip_and_rotate, stretch_ranges, vary_atmosphere
 
 CROP_STREAM, NOISE_STREAM, SYMMETRY_STREAM, STRETCH_STREAM, ATMOSPHERE_STREAM = range(5)
 STREAMS_PER_VIEW = 16
-# Standard deviations at which zscore values are clipped in training: squared errors of clouds would outweigh the land.
+# Where zscore values are clipped in training, in standard deviations. Without it, the squared errors of clouds would
+# outweigh those of the land.
 OUTLIERS = 6.0
 
 
@@ -29,8 +30,9 @@ class ViewRecipe:
         limits: Mean and standard deviation of each band, in digital numbers (zscore); None for the minimum and the
             maximum of each image.
         crop_scale: Smallest share of an image's area that a crop takes.
-        symmetries: Whether to turn and mirror the crops in all eight ways, and not sideways alone.
-        stretch: Share of its range by which each band may seem to have darker and brighter pixels (`stretch_ranges`).
+        symmetries: Whether crops get one of all eight symmetries of the square; otherwise they are only flipped
+            left to right.
+        stretch: Largest random growth of the range of each band, as a share of it (`stretch_ranges`).
         atmosphere: Strength of random haze, water vapour and calibration (`vary_atmosphere`), which needs `limits`.
     """
 
@@ -63,17 +65,17 @@ def make_views(
     Without `limits`, each band of the whole image is scaled to [0, 1] before it is cropped, as in the paper.
 
     Args:
-        batch: From `ShardStream`.
-        config: Tells the size of the crops and what is masked together.
-        seed: Of the crops and the masks, with the epoch and the numbers of the samples.
+        batch: Batch of `ShardStream`.
+        config: Configuration of the model, which gives the size of the crops and the kind of masking.
+        seed: Seed of the run. Random numbers depend on it, on the epoch, and on the numbers of the samples.
         epoch: Number of the pass over the data.
-        device: Where to compute.
+        device: Device to compute on.
         recipe: How crops are normalised and varied.
-        view: Number of the view, where one image is seen in several ways.
+        view: Number of the view, if a step uses several views of each image.
 
     Returns:
-        Crops (B, C, `image_size`, `image_size`); noise (B, units); an attention mask (B, N) that is 0 for the tokens
-        that a pixel without data has a part in.
+        Crops (B, C, `image_size`, `image_size`); noise (B, units); and an attention mask (B, N), which is 0 for tokens
+        to which a pixel without data contributes.
     """
     ids, extent = batch["ids"].to(device), batch["extent"].to(device)
     images = batch["images"].to(device, non_blocking=True)
@@ -88,10 +90,11 @@ def make_views(
     counted = valid
     if (batch["extent"] != torch.tensor(images.shape[2:])).any():
         grid = (torch.arange(length, device=device) for length in images.shape[2:])
-        inside = [place < length[:, None] for place, length in zip(grid, extent.unbind(1))]
+        inside = [position < length[:, None] for position, length in zip(grid, extent.unbind(1))]
         unpadded = inside[0][:, :, None] & inside[1][:, None, :]
         counted = unpadded if valid is None else valid & unpadded
-    # The weights of a crop sum to 1, so it may be taken first: most pixels then need no arithmetic.
+    # Normalisation is linear and the weights of a crop sum to 1, so cropping may come first: fewer pixels are then
+    # normalised.
     crops = allocate((*images.shape[:2], size, size), torch.float32, device).copy_(resample(images, rows, columns))
     if recipe.limits is not None:
         if recipe.atmosphere:
@@ -117,14 +120,14 @@ def make_views(
         lacking = torch.nn.functional.max_pool2d(reached.float(), config.patch_size)  # (B, 1, h, w)
         groups = config.num_channels // config.spectral_patch_size
         attention_mask = (lacking == 0).expand(-1, groups, -1, -1).flatten(1).long()
-    places = size // config.patch_size
-    _, units = mask_units((config.num_channels // config.spectral_patch_size, places, places), config.masking)
+    side = size // config.patch_size
+    _, units = mask_units((config.num_channels // config.spectral_patch_size, side, side), config.masking)
     noise = uniform(units, NOISE_STREAM)
     return Views(pixel_values=crops, noise=noise, attention_mask=attention_mask)
 
 
 def join_views(views: Sequence[Views]) -> Views:
-    """Put several views of one batch behind each other, as one batch."""
+    """Concatenate several views of one batch along the batch dimension."""
     masks = [view["attention_mask"] for view in views]
     return Views(
         pixel_values=torch.cat([view["pixel_values"] for view in views]),
