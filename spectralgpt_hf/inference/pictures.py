@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 TRUE_COLOUR = ("B4", "B3", "B2")
 FALSE_COLOUR = ("B8", "B4", "B3")
+GAMMA = 1.4  # of true colour, whose reflectances are mostly dark
 
 
 def composite(
@@ -45,6 +46,8 @@ def composite(
     image = _select(pixels, bands, channels).astype(np.float32)
     low, high = limits[:, 0, None, None], limits[:, 1, None, None]
     image = np.clip((image - low) / np.maximum(high - low, 1e-6), 0, 1)
+    if set(channels) == set(TRUE_COLOUR):
+        image **= 1 / GAMMA
     return (image if valid is None else np.where(valid, image, 0)).transpose(1, 2, 0)
 
 
@@ -53,13 +56,19 @@ def composite_limits(
 ) -> np.ndarray:
     """Return the 2nd and 98th percentiles (3, 2) of the bands of a composite, over the pixels with data.
 
+    In true colour the three bands share the widest of their ranges, above the dark of each, which is mostly haze: a
+    stretch for each band would turn fields neon green.
+
     Raises:
         ValueError: If a channel is not among the bands.
     """
     image = _select(pixels, bands, channels).reshape(len(channels), -1)
     if valid is not None and valid.any():
         image = image[:, valid.ravel()]
-    return np.percentile(image, (2, 98), axis=1).T
+    limits = np.percentile(image, (2, 98), axis=1).T
+    if set(channels) == set(TRUE_COLOUR):
+        limits[:, 1] = limits[:, 0] + np.ptp(limits, axis=1).max()
+    return limits
 
 
 def to_image(colours: np.ndarray, valid: np.ndarray | None = None) -> Image.Image:
@@ -109,24 +118,26 @@ def spectra_chart(
     """Draw the spectra of some pixels over wavelength.
 
     Args:
-        spectra: By name, values (C,) as reflectance; a name that ends with "(rebuilt)" shares the colour of the one
-            without, and is dashed.
+        spectra: By name, values (C,) as reflectance; a name that ends with "(reconstructed)" shares the colour of the
+            one without, and is dashed.
         bands: Names of the C bands.
         visible: By name, (C,), True for the bands that a model saw: marked by dots. By default all are.
 
     Returns:
-        A picture of 700 x 400 px.
+        A picture of 1400 x 800 px, twice the size at which it is meant to be read.
     """
     figure = _figure(7, 4)
     axes = figure.add_subplot()
     colours: dict[str, str] = {}
     for name, values in spectra.items():
-        base = name.removesuffix("(rebuilt)").strip()
+        base = name.removesuffix("(reconstructed)").strip()
         colour = colours.setdefault(base, f"C{len(colours)}")
         shown = np.full(len(bands), base == name) if visible is None or name not in visible else visible[name]
         _draw_spectrum(axes, values, bands, shown, name, color=colour, linestyle="-" if base == name else "--")
     axes.set(xlabel="wavelength (nm)", ylabel="reflectance")
-    axes.legend(fontsize=8, frameon=False)
+    axes.legend(fontsize=11, frameon=False)
+    axes.grid(alpha=0.25)
+    figure.set_dpi(200)
     return _rendered(figure)
 
 
@@ -156,7 +167,7 @@ def reconstruction_panel(
         limits = composite_limits(original, bands, channels)
         first, last = (composite(pixels, bands, channels, limits) for pixels in (original, rebuilt))
         visible = np.where(_select(reconstruction.masked, bands, channels).transpose(1, 2, 0), 0.12, first)
-        labels = (f"{name}: original", "visible to the model", "rebuilt")
+        labels = (f"{name}: original", "visible to the model", "reconstructed")
         for column, (image, label) in enumerate(zip((first, visible, last), labels)):
             axes = figure.add_subplot(grid[3 * row : 3 * row + 3, column])
             axes.imshow(image, interpolation="nearest")
@@ -168,7 +179,7 @@ def reconstruction_panel(
     for number, (name, y, x) in enumerate(marks):
         axes = figure.add_subplot(grid[2 * number : 2 * number + 2, 3])
         shown, none = ~reconstruction.masked[:, y, x], np.zeros(len(bands), bool)
-        _draw_spectrum(axes, rebuilt[:, y, x], bands, none, "rebuilt", color="0.35", linestyle="--")
+        _draw_spectrum(axes, rebuilt[:, y, x], bands, none, "reconstructed", color="0.35", linestyle="--")
         _draw_spectrum(axes, original[:, y, x], bands, shown, "original; dots: visible", color=f"C{number}")
         axes.set(title=f"{name} (row {y}, column {x})", ylabel="reflectance")
         axes.title.set_fontsize(10)

@@ -5,7 +5,10 @@ content.
 """
 
 import tempfile
+import threading
+import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,11 +20,12 @@ from ..inference.maps import CHANGE_COLOUR, change_overlay, class_colours, class
 from ..inference.pictures import composite, composite_limits, feature_colours, spectra_chart, to_image
 from ..modeling.band_plan import plan_bands
 from . import page
-from .tasks import NO_DATA, Models, Rebuilt
+from .tasks import NO_DATA, Models, Result
 from .uploads import Upload, deadline, geotiff, read_upload
 
 
 T = TypeVar("T")
+WARNING = threading.Lock()
 Pixel = tuple[int, int]
 NOTHING_YET = "Upload a GeoTIFF, or take the sample, first."
 
@@ -40,7 +44,7 @@ class Actions:
         """Read a file: its window, the pixel first looked at, what is known of it, and the composites it allows."""
         if path is None:
             return None, None, "", gr.skip()
-        upload = read_upload(path, self._models.tile_size, until=deadline())
+        upload = self._read(path)
         plan = plan_bands(upload.name, upload.bands, self._models.bands, "nearest")
         possible = [name for name, channels in page.COMPOSITES.items() if set(channels) <= set(upload.bands)]
         if not possible:
@@ -52,8 +56,18 @@ class Actions:
         """Read the second date, and show it."""
         if path is None:
             raise ValueError("Upload the second date first: a GeoTIFF of the same ground as the first.")
-        upload = read_upload(path, self._models.tile_size, until=deadline())
+        upload = self._read(path)
         return upload, page.describe(upload, {}), page.mark(_shown(upload, composite_name))
+
+    def _read(self, path: str) -> Upload:
+        """Read a file, and keep what the reader and the processor warn of."""
+        # Python's record of warnings belongs to the whole process: one file at a time.
+        with WARNING, warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            upload = read_upload(path, self._models.tile_size, until=deadline())
+            self._models.normalise(upload)
+        heard = [str(item.message) for item in caught if issubclass(item.category, UserWarning)]
+        return replace(upload, warnings=tuple(dict.fromkeys(heard)))
 
     def look(self, upload: Upload | None, pixel: Pixel | None, composite_name: str) -> Image.Image | None:
         """Show a file in a composite, with a ring around the chosen pixel."""
@@ -65,7 +79,7 @@ class Actions:
         """Return the row and the column of a click."""
         upload = _there(upload)
         times, index = page.zoom(upload.shape), event.index
-        # Programs may send any JSON as the place of a click.
+        # Programs may send any JSON as the position of a click.
         if not isinstance(index, list | tuple) or len(index) != 2 or not all(isinstance(i, int) for i in index):
             raise ValueError(f"Expected a click at [column, row] in whole pixels, found {index!r:.100}.")
         row, column = (position // times for position in reversed(index))
@@ -73,49 +87,55 @@ class Actions:
             raise ValueError(f"Expected a click inside the image, found row {row}, column {column}.")
         return row, column
 
-    def rebuild(
-        self, upload: Upload | None, percent_hidden: float, masking: str, seed: float | None
-    ) -> tuple[Rebuilt | None, str]:
-        """Hide and rebuild the image, and say how well that went."""
-        share = number("the share to mask, in percent,", percent_hidden, 10, 95) / 100
+    def reconstruct(
+        self, upload: Upload | None, percent_masked: float, masking: str, seed: float | None
+    ) -> tuple[Result | None, str]:
+        """Mask and reconstruct the image, and say how well that went."""
+        share = number("the share to mask, in percent,", percent_masked, 10, 95) / 100
         seed = int(number("the seed", seed or 0, 0, 2**31))
         kind = choice("a masking", masking, page.MASKINGS)
         if upload is None:
             return None, ""
-        rebuilt = self._models.reconstruct(upload, share, kind, seed, deadline())
-        return rebuilt, page.score_table(rebuilt)
+        reconstructed = self._models.reconstruct(upload, share, kind, seed, deadline())
+        return reconstructed, page.score_table(reconstructed)
 
-    def look_at_rebuilt(
-        self, upload: Upload | None, rebuilt: Rebuilt | None, pixel: Pixel | None, composite_name: str
+    def look_at_reconstruction(
+        self, upload: Upload | None, reconstructed: Result | None, pixel: Pixel | None, composite_name: str
     ) -> tuple[Image.Image | None, Image.Image | None, Image.Image | None]:
         """Show what the model saw, what it made of it, and both spectra of a pixel."""
         # A reconstruction may end after another file has been loaded.
-        if upload is None or rebuilt is None or pixel is None or rebuilt.original.shape[1:] != upload.shape:
+        if upload is None or reconstructed is None or pixel is None or reconstructed.original.shape[1:] != upload.shape:
             return None, None, None
-        channels, bands = choice("a composite", composite_name, page.COMPOSITES), rebuilt.bands
+        channels, bands = choice("a composite", composite_name, page.COMPOSITES), reconstructed.bands
         valid = upload.raster.valid
-        limits = composite_limits(rebuilt.original, bands, channels, valid)
+        limits = composite_limits(reconstructed.original, bands, channels, valid)
         first, last = (
-            composite(image, bands, channels, limits, valid) for image in (rebuilt.original, rebuilt.rebuilt)
+            composite(image, bands, channels, limits, valid)
+            for image in (reconstructed.original, reconstructed.reconstructed)
         )
-        hidden = rebuilt.reconstruction.masked
-        unseen = np.stack([hidden[bands.index(channel)] for channel in channels], -1)
+        masked = reconstructed.reconstruction.masked
+        unseen = np.stack([masked[bands.index(channel)] for channel in channels], -1)
         seen = np.where(unseen, np.array(page.HIDDEN) / 255, first)
         row, column = pixel
         name = f"row {row}, column {column}"
         spectra = spectra_chart(
-            {name: rebuilt.original[:, row, column], f"{name} (rebuilt)": rebuilt.rebuilt[:, row, column]},
+            {
+                name: reconstructed.original[:, row, column],
+                f"{name} (reconstructed)": reconstructed.reconstructed[:, row, column],
+            },
             bands,
-            {name: ~hidden[:, row, column]},
+            {name: ~masked[:, row, column]},
         )
         return page.mark(to_image(seen), pixel), page.mark(to_image(last), pixel), spectra
 
-    def save_rebuilt(self, upload: Upload | None, rebuilt: Rebuilt | None) -> Iterator[Any]:
-        """Offer the rebuilt image, in digital numbers."""
-        if upload and rebuilt:
-            pixels = np.round(rebuilt.rebuilt * 10_000).astype(np.float32)
+    def save_reconstruction(self, upload: Upload | None, reconstructed: Result | None) -> Iterator[Any]:
+        """Offer the reconstructed image, in digital numbers."""
+        if upload and reconstructed:
+            pixels = np.round(reconstructed.reconstructed * 10_000).astype(np.float32)
             pixels[:, ~upload.raster.valid] = np.nan
-            yield from _offer(upload, "rebuilt", geotiff(pixels, upload.raster, rebuilt.bands, nodata=np.nan))
+            yield from _offer(
+                upload, "reconstructed", geotiff(pixels, upload.raster, reconstructed.bands, nodata=np.nan)
+            )
 
     def classify(
         self, upload: Upload | None, pixel: Pixel | None, composite_name: str
@@ -183,7 +203,7 @@ class Actions:
     def look_for_similar(
         self, upload: Upload | None, features: np.ndarray | None, pixel: Pixel | None
     ) -> tuple[Image.Image | None, str]:
-        """Show how similar every place is to the chosen one."""
+        """Show how similar every position is to that of the chosen pixel."""
         if upload is None or features is None or pixel is None:
             return None, ""
         scale = upload.shape[0] // features.shape[1]
@@ -191,7 +211,7 @@ class Actions:
         centred = centred / np.maximum(np.linalg.norm(centred, axis=0), 1e-12)
         similarity = np.einsum("dhw,d->hw", centred, centred[:, pixel[0] // scale, pixel[1] // scale])
         if not np.isfinite(similarity).any():
-            return None, "This place has no data: click elsewhere."
+            return None, "There is no data at this pixel: click elsewhere."
         picture, low = page.similarity_picture(similarity, upload.shape)
         return page.mark(picture, pixel), page.similarity_legend(low)
 

@@ -73,7 +73,6 @@ def serve(models: Models, host: str | None = None, port: int | None = None, in_b
                 theme=_theme(),
                 css=page.CSS,
                 allowed_paths=[str(SAMPLE)],
-                js="() => document.body.classList.remove('dark')",
                 app_kwargs={"middleware": [Middleware(Gate, folder=Path(folder))]},
                 run_history=False,
                 show_error=True,
@@ -98,7 +97,7 @@ def run(
 
     Args:
         checkpoint: Pretrained, for reconstruction and embeddings: folder, or name on the Hub.
-        classification, segmentation, change: Fine-tuned to these tasks; without one its tab says so.
+        classification, segmentation, change: Fine-tuned to these tasks; without one its tab does not appear.
         host, port, in_browser: As in `serve`.
         report: Called with the URL.
 
@@ -124,7 +123,7 @@ def build(models: Models) -> gr.Blocks:
         gr.HTML(page.TITLE, elem_id="title")
         with gr.Row(equal_height=False):
             with gr.Column(scale=4, min_width=330, elem_id="scene"):
-                file = gr.File(label="Sentinel-2 image: a GeoTIFF with its bands", elem_id="file", height=150)
+                file = gr.File(label="Sentinel-2 image: a GeoTIFF with all its bands", elem_id="file", height=150)
                 sample = gr.Button("Take the sample", size="sm", elem_id="sample")
                 names = list(page.COMPOSITES)
                 composite = gr.Dropdown(names, value=names[0], label="Composite", elem_id="composite")
@@ -134,15 +133,14 @@ def build(models: Models) -> gr.Blocks:
             with gr.Column(scale=8, min_width=560, elem_id="work"), gr.Tabs():
                 results: list[gr.components.Component] = []
                 with gr.Tab("Reconstruct"):
-                    rebuild = _reconstruct_tab(shared, results)
+                    reconstruct = _reconstruct_tab(shared, results)
                 for task, (label, tab) in TASK_TABS.items():
-                    with gr.Tab(label):
-                        if task in models.pipelines:
+                    if task in models.pipelines:
+                        with gr.Tab(label):
                             tab(shared, results)
-                        else:
-                            gr.HTML(page.absent(task), elem_id=f"no-{task}")
                 with gr.Tab("Embeddings"):
-                    _embeddings_tab(shared, results)
+                    embed = _embeddings_tab(shared, results)
+        gr.HTML(page.about(models), elem_id="about")
         gr.HTML(page.foot(models, MAX_BYTES // 2**20), elem_id="foot")
 
         def load(path: str | None) -> tuple[Any, ...]:
@@ -154,7 +152,8 @@ def build(models: Models) -> gr.Blocks:
             _in_page(load), file, [shared.upload, shared.pixel, facts, composite, *results], api_name="load"
         )
         shared.look_after(loaded.success)
-        rebuild(loaded.success)
+        reconstruct(loaded.success)
+        embed(loaded.success)
         shared.look_after(composite.input)
     return demo.queue(default_concurrency_limit=AT_ONCE, max_size=MAX_WAITING)
 
@@ -181,47 +180,47 @@ class _Shared:
 
 def _reconstruct_tab(shared: _Shared, results: list[Any]) -> Callable[[Event], None]:
     """Return what starts a reconstruction after an event."""
-    act, rebuilt = shared.act, _state()
+    act, result = shared.act, _state()
     with gr.Row():
-        hidden = gr.Slider(10, 95, 90, step=5, label="Hidden tokens, %", elem_id="hidden", buttons=[])
+        masked = gr.Slider(10, 95, 90, step=5, label="Share to mask, %", elem_id="masked", buttons=[])
         masking = gr.Radio(
-            list(page.MASKINGS), value=next(iter(page.MASKINGS)), label="What is hidden together", scale=1
+            list(page.MASKINGS), value=next(iter(page.MASKINGS)), label="What is masked together", scale=1
         )
         seed = gr.Number(0, precision=0, minimum=0, label="Seed", min_width=80, scale=0, elem_id="seed")
     with gr.Row():
-        seen, made = _picture("Visible to the model", "seen"), _picture("Rebuilt", "rebuilt")
+        seen, made = _picture("Visible to the model", "seen"), _picture("Reconstruction", "reconstructed")
     with gr.Row(equal_height=False):
         spectra = _picture("Spectrum of the chosen pixel; dots: visible", "spectra", buttons=[], scale=3)
         with gr.Column(scale=2, min_width=240, elem_classes="figure"):
-            gr.HTML(page.caption("How well the hidden pixels are rebuilt"))
+            gr.HTML(page.caption("How well the masked pixels are reconstructed"))
             scores = gr.HTML(elem_id="scores")
-    save = _download("Download the rebuilt image, all bands (GeoTIFF)", "save-rebuilt")
-    results += [rebuilt, seen, made, spectra, scores, save]
+    save = _download("Download the reconstructed image, all bands (GeoTIFF)", "save-reconstruction")
+    results += [result, seen, made, spectra, scores, save]
 
     def look(event: Event) -> Any:
-        inputs = [shared.upload, rebuilt, shared.pixel, shared.composite]
-        return event(_in_page(act.look_at_rebuilt), inputs, [seen, made, spectra], **QUIET)
+        inputs = [shared.upload, result, shared.pixel, shared.composite]
+        return event(_in_page(act.look_at_reconstruction), inputs, [seen, made, spectra], **QUIET)
 
-    def rebuild(event: Event) -> None:
-        inputs = [shared.upload, hidden, masking, seed]
+    def reconstruct(event: Event) -> None:
+        inputs = [shared.upload, masked, masking, seed]
         done = event(
-            _in_page(act.rebuild),
+            _in_page(act.reconstruct),
             inputs,
-            [rebuilt, scores],
-            api_name="rebuild",
+            [result, scores],
+            api_name="reconstruct",
             show_progress_on=[made, scores],
             trigger_mode="always_last",
         )
         look(done.success).then(
-            act.save_rebuilt, [shared.upload, rebuilt], save, **QUIET | {"api_name": "save_rebuilt"}
+            act.save_reconstruction, [shared.upload, result], save, **QUIET | {"api_name": "save_reconstruction"}
         )
 
-    for change in (hidden.release, masking.input, seed.submit):
-        rebuild(change)
+    for change in (masked.release, masking.input, seed.submit):
+        reconstruct(change)
     for picture in (shared.image, seen, made):
         look(shared.on_click(picture))
     look(shared.composite.input)
-    return rebuild
+    return reconstruct
 
 
 def _classify_tab(shared: _Shared, results: list[Any]) -> None:
@@ -269,11 +268,12 @@ def _change_tab(shared: _Shared, results: list[Any]) -> None:
     done.success(shared.act.save_change, [shared.upload, changed], save, **QUIET | {"api_name": "save_change"})
 
 
-def _embeddings_tab(shared: _Shared, results: list[Any]) -> None:
-    run, features = _run("Compute features", "embed"), _state()
+def _embeddings_tab(shared: _Shared, results: list[Any]) -> Callable[[Event], None]:
+    """Return what computes features after an event: when a file is loaded, so that clicks are answered at once."""
+    features = _state()
     with gr.Row():
         components = _picture("Three main components, as red, green and blue", "components")
-        similar = _picture("Similar to the chosen place", "similar")
+        similar = _picture("Similar to the chosen pixel", "similar")
     legend = gr.HTML()
     save = _download("Download the features, one band each (GeoTIFF)", "save-features")
     results += [features, components, similar, legend, save]
@@ -282,12 +282,22 @@ def _embeddings_tab(shared: _Shared, results: list[Any]) -> None:
         inputs = [shared.upload, features, shared.pixel]
         return event(_in_page(shared.act.look_for_similar), inputs, [similar, legend], **QUIET)
 
-    done = run.click(_in_page(shared.act.embed), shared.upload, [features, components], api_name="embed")
-    look(done.success).then(
-        shared.act.save_features, [shared.upload, features], save, **QUIET | {"api_name": "save_features"}
-    )
+    def embed(event: Event) -> None:
+        done = event(
+            _in_page(shared.act.embed),
+            shared.upload,
+            [features, components],
+            api_name="embed",
+            show_progress_on=[components, similar],
+            trigger_mode="always_last",
+        )
+        look(done.success).then(
+            shared.act.save_features, [shared.upload, features], save, **QUIET | {"api_name": "save_features"}
+        )
+
     for picture in (shared.image, components, similar):
         look(shared.on_click(picture))
+    return embed
 
 
 TASK_TABS = {
@@ -352,6 +362,7 @@ def _theme() -> gr.Theme:
         primary_hue="teal", neutral_hue="slate", font=fonts, font_mono=["ui-monospace", "monospace"], radius_size="md"
     ).set(
         body_background_fill="#f4f7f7",
+        body_background_fill_dark="#10181d",
         block_border_width="0px",
         block_label_text_size="13px",
         block_padding="0px",
@@ -361,6 +372,12 @@ def _theme() -> gr.Theme:
         button_secondary_background_fill="#edf2f2",
         button_secondary_background_fill_hover="#e1e9e9",
         button_secondary_text_color="#0f1e26",
+        button_secondary_background_fill_dark="#24323a",
+        button_secondary_background_fill_hover_dark="#2d3d46",
+        button_secondary_text_color_dark="#e6edf0",
+        block_background_fill_dark="transparent",
+        block_title_text_color_dark="#a9b8c0",
+        input_background_fill_dark="#1d2930",
         input_background_fill="#f5f8f8",
         layout_gap="14px",
     )

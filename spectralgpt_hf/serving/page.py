@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..inference.maps import ClassArea, class_colours
-from .tasks import Models, Rebuilt
+from .tasks import Models, Result
 from .uploads import MAX_SIDE, Upload
 
 
@@ -19,20 +19,21 @@ COMPOSITES = {
     "Moisture": ("B8A", "B11", "B12"),
     "Red edge": ("B7", "B6", "B5"),
 }
-MASKINGS = {"Tokens": "random", "Places": "spatial", "Bands": "spectral"}
+MASKINGS = {"Tokens": "random", "Positions": "spatial", "Bands": "spectral"}
 
 INK, HIDDEN = (15, 30, 38), (226, 232, 234)
-# From alike to unlike the clicked place; lightness rises steadily, so that it also reads without colour.
+# From alike to unlike the chosen pixel; lightness rises steadily, so that it also reads without colour.
 SIMILARITY = np.array([[16, 32, 66], [33, 97, 140], [64, 163, 153], [179, 216, 131], [252, 246, 196]], float)
 
 CSS = """
 .gradio-container { max-width: 1360px !important; margin: 0 auto !important; padding: 26px 26px 10px !important; }
 #title { padding: 0 2px 4px; }
-#title h1 { color: #0f1e26; font-size: 26px; font-weight: 650; letter-spacing: -0.02em; margin: 0 0 4px; }
-#title p { color: #51636d; font-size: 15px; margin: 0; }
-#foot { color: #7c8b93; font-size: 12.5px; padding: 4px 2px 0; }
+#title h1 { font-size: 26px; font-weight: 650; letter-spacing: -0.02em; margin: 0 0 4px; }
+#title p { color: var(--body-text-color-subdued); font-size: 15px; margin: 0; }
+#foot { color: var(--body-text-color-subdued); font-size: 12.5px; padding: 4px 2px 0; }
 footer { display: none !important; }
-#scene, #work { background: white; border: 1px solid #e3e8ea; border-radius: 14px; gap: 14px; padding: 20px; }
+#scene, #work { background: var(--background-fill-primary); border: 1px solid var(--border-color-primary); border-
+  radius: 14px; gap: 14px; padding: 20px; }
 #work .tab-wrapper { padding-bottom: 4px; }
 #work .form { background: none; gap: 22px; }
 .wrap:has(> .error) { display: none !important; }  /* the message says it */
@@ -41,53 +42,54 @@ footer { display: none !important; }
 .picture img { border-radius: 8px; image-rendering: pixelated; width: 100%; }
 .picture:not(#spectra) img { cursor: crosshair; }
 #spectra img { image-rendering: auto; }
-.caption { color: #51636d; font-size: 13px; line-height: 1.5; }
-.caption b { color: #0f1e26; font-weight: 600; }
+.caption { color: var(--body-text-color-subdued); font-size: 13px; line-height: 1.5; }
+.caption b { color: var(--body-text-color); font-weight: 600; }
 .notice { background: #fff7e6; border-radius: 8px; color: #7a5410; font-size: 13px; line-height: 1.5; margin-top: 8px;
   padding: 8px 12px; }
-.empty { background: #f5f8f8; border-radius: 12px; color: #51636d; font-size: 14px; line-height: 1.6;
-  margin-top: 6px; padding: 26px 30px; }
-.empty h3 { color: #0f1e26; font-size: 16px; font-weight: 600; margin: 0 0 6px; }
-.empty code { background: #e8eef0; border-radius: 5px; font-size: 12.5px; padding: 2px 6px; }
 table.scores { border: 0 !important; border-collapse: collapse; font-size: 13.5px; margin: 0; width: 100%; }
 table.scores tr, table.scores tbody, table.scores thead { border: 0 !important; }
-table.scores th, table.scores td { background: none; border: 0 !important; border-bottom: 1px solid #e9eeef !important;
-  color: #0f1e26; padding: 8px 6px; text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-table.scores th { color: #51636d; font-size: 12.5px; font-weight: 500; }
+table.scores th, table.scores td { background: none; border: 0 !important; border-bottom: 1px solid var(--border-
+  color-primary) !important;
+  color: var(--body-text-color); padding: 8px 6px; text-align: right; font-variant-numeric: tabular-nums; white-space:
+  nowrap; }
+table.scores th { color: var(--body-text-color-subdued); font-size: 12.5px; font-weight: 500; }
 table.scores th:first-child, table.scores td:first-child { text-align: left; white-space: normal; }
-table.scores tr.ours td { background: #e9f5f2; }
+table.scores tr.ours td { background: #0d948822; }
 table.scores td.best { font-weight: 650; }
-.legend { color: #0f1e26; display: grid; font-size: 13.5px; gap: 7px; }
+.legend { color: var(--body-text-color); display: grid; font-size: 13.5px; gap: 7px; }
 .legend div { align-items: center; display: grid; gap: 10px; grid-template-columns: 16px 1fr auto 90px; }
 .legend i { border-radius: 4px; height: 14px; width: 14px; }
-.legend span { color: #51636d; font-variant-numeric: tabular-nums; text-align: right; }
+.legend span { color: var(--body-text-color-subdued); font-variant-numeric: tabular-nums; text-align: right; }
 .ramp { border-radius: 5px; height: 9px; margin: 3px 0 2px; }
+.dark .notice { background: #3a2d10; color: #f3d9a0; }
+#about { color: var(--body-text-color-subdued); font-size: 13.5px; line-height: 1.6; max-width: 900px; padding: 4px
+  2px 0; }
+@media (max-width: 640px) {
+  .gradio-container { padding: 12px 10px 8px !important; }
+  #scene, #work { min-width: 0 !important; padding: 14px; }
+  .legend div { grid-template-columns: 16px 1fr auto; }
+  .legend div span:last-child { grid-column: 2 / -1; text-align: left; }
+}
 .ends { display: flex; justify-content: space-between; }
 """
 
 TITLE = """<h1>SpectralGPT</h1>
-<p>A foundation model that reads all bands of a Sentinel-2 image. Hide most of one and see what it puts there; map
-classes, change and similarity.</p>"""
+<p>A foundation model that reads all bands of a Sentinel-2 image. Mask most of an image and see how the model
+reconstructs
+it, or click on a pixel and see what resembles it.</p>"""
+
+ABOUT = """<p>The model cuts an image into <b>tokens</b>: 8 × 8 pixels (80 × 80 m) of three neighbouring bands. An
+image of
+128 × 128 px and 12 bands has 16 × 16 positions with four tokens each, 1,024 in all. In pretraining most tokens are
+masked, and
+the model learns to reconstruct them from the others. Read more in
+<a href="https://doi.org/10.1109/TPAMI.2024.3362475" target="_blank" rel="noopener noreferrer">the paper</a>
+(<a href="https://arxiv.org/abs/2311.07113" target="_blank" rel="noopener noreferrer">preprint</a>){card}.</p>"""
 
 FOOT = (
     "Model: {name}, {parameters:.1f} M parameters, tiles of {tile} × {tile} px. Uploads: at most {limit} MiB, deleted "
     "after an hour. Sample: coast of Virginia, contains modified Copernicus Sentinel data 2015–2016."
 )
-
-ABSENT = {
-    "classification": (
-        "No checkpoint for classification is loaded",
-        "With one, this tab tells what the chip around the pixel that you click shows, with a score for each label.",
-    ),
-    "segmentation": (
-        "No checkpoint for segmentation is loaded",
-        "With one, this tab gives every pixel a class, with the area of each, as a GeoTIFF.",
-    ),
-    "change": (
-        "No checkpoint for change detection is loaded",
-        "With one, this tab compares two dates of the same ground, both under one radiometry, and marks what changed.",
-    ),
-}
 
 
 def caption(text: str) -> str:
@@ -95,15 +97,10 @@ def caption(text: str) -> str:
     return f'<div class="caption">{escape(text)}</div>'
 
 
-def empty(title: str, text: str, command: str = "") -> str:
-    """Return a panel that says why nothing is to be seen here."""
-    code = f"<br>Start the page with <code>{escape(command)}</code>" if command else ""
-    return f'<div class="empty"><h3>{escape(title)}</h3>{escape(text)}{code}</div>'
-
-
-def absent(task: str) -> str:
-    """Return the panel of a task that has no checkpoint: random weights would say nothing."""
-    return empty(*ABSENT[task], f"spectralgpt demo --{task} CHECKPOINT")
+def about(models: Models) -> str:
+    """Return what a token is, with links to the paper and, where there is one, the checkpoint's card on the Hub."""
+    link = f'<a href="{escape(models.card_url)}" target="_blank" rel="noopener noreferrer">model card</a>'
+    return ABOUT.format(card=f", or in the {link}" if models.card_url else "")
 
 
 def foot(models: Models, limit: int) -> str:
@@ -126,30 +123,31 @@ def describe(upload: Upload, filled: Mapping[str, str]) -> str:
         facts.append("no offset stated, none applied")
     else:
         facts.append("offset " + ", ".join(f"{value:g}" for value in sorted(set(raster.offsets))) + " applied")
-    notices = [upload.notice] if upload.notice else []
+    notices = [*filter(None, [upload.notice]), *upload.warnings]
     if filled:
         stand_ins = ", ".join(f"{band} by {other}" for band, other in filled.items())
-        notices.append(f"Bands that the file lacks are replaced by the nearest: {stand_ins}. Expect less.")
+        notices.append(f"Bands that the file lacks are replaced by the nearest: {stand_ins}. Expect worse results.")
     notes = "".join(f'<div class="notice">{escape(text)}</div>' for text in notices)
     return f'<div class="caption">{" · ".join(facts)}</div>{notes}'
 
 
-def score_table(rebuilt: Rebuilt) -> str:
-    """Return the scores of the model and of the trivial answers."""
-    psnrs, angles = zip(*rebuilt.scores.values())
+def score_table(reconstructed: Result) -> str:
+    """Return the scores of the model and of the simple baselines."""
+    psnrs, angles = zip(*reconstructed.scores.values())
     rows = []
-    for i, (name, (psnr, angle)) in enumerate(rebuilt.scores.items()):
+    for i, (name, (psnr, angle)) in enumerate(reconstructed.scores.items()):
         cells = (
             f'<td class="{"best" if psnr == max(psnrs) else ""}">{psnr:.2f}</td>'
             f'<td class="{"best" if angle == min(angles) else ""}">{angle:.2f}</td>'
         )
         rows.append(f'<tr class="{"ours" if i == 0 else ""}"><td>{name}</td>{cells}</tr>')
-    hidden = rebuilt.reconstruction.masked.mean()
+    masked = reconstructed.reconstruction.masked.mean()
     return (
-        '<table class="scores"><thead><tr><th>Rebuilt by</th><th>PSNR, dB ↑</th><th>Angle, ° ↓</th></tr>'
-        f'</thead><tbody>{"".join(rows)}</tbody></table><div class="caption" style="margin-top:8px">{hidden:.0%} '
-        "of the tokens are hidden. PSNR: the peak is each band's range. Angle: between true and rebuilt spectra, over "
-        "the hidden bands. The last three answers need no network.</div>"
+        '<table class="scores"><thead><tr><th>Reconstructed by</th><th>PSNR, dB ↑</th><th>Angle, ° ↓</th></tr>'
+        f'</thead><tbody>{"".join(rows)}</tbody></table><div class="caption" style="margin-top:8px">{masked:.1%} '
+        "of the tokens are masked: the nearest share that whole positions, tokens or groups of bands allow. PSNR: the "
+        "peak is each band's range. Angle: between true and reconstructed spectra, over the masked bands. The last "
+        "three rows are simple baselines without a network.</div>"
     )
 
 
@@ -176,7 +174,7 @@ def similarity_legend(low: float) -> str:
     stops = ", ".join(f"rgb({r:.0f},{g:.0f},{b:.0f})" for r, g, b in SIMILARITY)
     return (
         f'<div class="ramp" style="background:linear-gradient(90deg, {stops})"></div>'
-        f'<div class="caption ends"><span>{low:.2f}</span><span>cosine similarity to the clicked place, features '
+        f'<div class="caption ends"><span>{low:.2f}</span><span>cosine similarity to the chosen pixel, features '
         "centred on the image's mean</span><span>1</span></div>"
     )
 

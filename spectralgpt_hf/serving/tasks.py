@@ -44,22 +44,22 @@ NO_DATA = 255
 
 
 @dataclass(frozen=True, eq=False)
-class Rebuilt:
-    """A reconstruction, and how good it and the trivial answers are.
+class Result:
+    """A reconstruction, and how good it and the simple baselines are.
 
     Attributes:
-        reconstruction: Normalised images and what was hidden.
+        reconstruction: Normalised images and what was masked.
         bands: Names of the C bands.
         filled: What stands in for each band that the file lacks.
-        original, rebuilt: (C, H, W), reflectance.
-        scores: By name of the answer: PSNR in dB and spectral angle in degrees, over the hidden pixels with data.
+        original, reconstructed: (C, H, W), reflectance.
+        scores: By name of the answer: PSNR in dB and spectral angle in degrees, over the masked pixels with data.
     """
 
     reconstruction: Reconstruction
     bands: tuple[str, ...]
     filled: Mapping[str, str]
     original: np.ndarray
-    rebuilt: np.ndarray
+    reconstructed: np.ndarray
     scores: dict[str, tuple[float, float]]
 
 
@@ -72,6 +72,7 @@ class Models:
 
     Attributes:
         name: Of the pretrained checkpoint.
+        card_url: Of its card on the Hub; empty for a folder.
         pipelines: By task, those there are.
 
     Raises:
@@ -86,6 +87,7 @@ class Models:
         change: str | Path | None = None,
     ) -> None:
         self.name = Path(checkpoint).name
+        self.card_url = "" if Path(checkpoint).is_dir() else f"https://huggingface.co/{checkpoint}"
         # dtype: weights may be stored in half precision, and a CPU computes in single.
         loaded: Any = SpectralGPTForPreTraining.from_pretrained(
             checkpoint, dtype=torch.float32, output_loading_info=True
@@ -120,12 +122,12 @@ class Models:
 
     def reconstruct(
         self, upload: Upload, mask_ratio: float, masking: str, seed: int, until: float = math.inf
-    ) -> Rebuilt:
-        """Hide most of an image, rebuild it, and compare with answers that need no network.
+    ) -> Result:
+        """Mask most of an image, reconstruct it, and compare with simple baselines that need no network.
 
         Here as below, `until` is the deadline, on the clock of `time.monotonic`; a `ValueError` follows it.
         """
-        inputs, report = self._normalise(upload)
+        inputs, report = self.normalise(upload)
         result = reconstruct_image(
             self._model, inputs["pixel_values"][0], seed, mask_ratio, masking, lambda: check_time(until)
         )
@@ -144,10 +146,10 @@ class Models:
             name: (psnr(result.original, answer, counted), spectral_angle(reflectance, answer * scale + low, counted))
             for name, answer in answers.items()
         }
-        return Rebuilt(result, report.bands, report.filled, reflectance, result.reconstructed * scale + low, scores)
+        return Result(result, report.bands, report.filled, reflectance, result.reconstructed * scale + low, scores)
 
     def embed(self, upload: Upload, until: float = math.inf) -> np.ndarray:
-        """Return features (D, h, w), one vector for each place of 8 x 8 px; NaN where there is no data."""
+        """Return features (D, h, w), one vector for each position of 8 x 8 px; NaN where there is no data."""
         features = _in_tiles(self._extract, [upload.raster], lambda result: result.numpy(), until, output="map")
         features[:, ~features.any(axis=0)] = np.nan
         return features
@@ -189,7 +191,8 @@ class Models:
         valid = first.valid & second.valid
         return np.where(valid, changed, NO_DATA).astype(np.uint8), float(changed[valid].mean())
 
-    def _normalise(self, upload: Upload) -> tuple[Any, Any]:
+    def normalise(self, upload: Upload) -> tuple[Any, Any]:
+        """Return the inputs of the pretrained model, and what the processor did."""
         statistics = None
         if self._processor.statistics_scope == "given" and self._processor.measures_pixels:
             statistics = self._processor.measure_statistics(upload.raster)

@@ -33,11 +33,13 @@ class Upload:
         name: Of the file, without its folder.
         raster: The window: at most 512 px a side, and whole tiles.
         size: (height, width) of the whole file on its 10 m grid.
+        warnings: What the reader and the processor warned of.
     """
 
     name: str
     raster: Raster
     size: tuple[int, int]
+    warnings: tuple[str, ...] = ()
 
     @property
     def bands(self) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from PIL import Image
 
 from spectralgpt_hf.inference.pictures import (
     FALSE_COLOUR,
+    GAMMA,
     composite,
     feature_colours,
     reconstruction_panel,
@@ -21,9 +22,17 @@ def ramps():
 
 
 def test_a_composite_runs_from_the_2nd_to_the_98th_percentile_of_each_band():
-    colours = composite(*ramps())
-    np.testing.assert_allclose(colours[0, :, 0], np.clip((np.arange(101) - 2) / 96, 0, 1), atol=1e-6)
-    np.testing.assert_allclose(colours[..., 1], colours[..., 0], atol=1e-6)
+    colours = composite(*ramps(), ("B8", "B4", "B3"))
+    np.testing.assert_allclose(colours[0, :, 1], np.clip((np.arange(101) - 2) / 96, 0, 1), atol=1e-6)
+    np.testing.assert_allclose(colours[..., 2], colours[..., 1], atol=1e-6)
+
+
+def test_true_colour_has_one_stretch_for_its_bands():
+    linear = composite(*ramps()) ** GAMMA
+    # The ramps rise by 30, 20 and 10 a column: the steepest decides.
+    for channel, slope in enumerate((30, 20, 10)):
+        expected = np.clip((np.arange(101) - 2) * slope / (96 * 30), 0, 1)
+        np.testing.assert_allclose(linear[0, :, channel], expected, atol=1e-6)
 
 
 def test_false_colour_shows_the_near_infrared_as_red():
@@ -85,7 +94,7 @@ def test_a_spectrum_is_drawn_in_the_order_of_wavelengths_with_dots_where_it_was_
     values, blue = np.linspace(0.1, 0.4, 12), (31, 119, 180)
     sorted_chart = spectra_chart({"field": values}, L2A_BANDS)
     shuffled = spectra_chart({"field": values[order]}, [L2A_BANDS[index] for index in order])
-    assert shuffled.size == (700, 400)
+    assert shuffled.size == (1400, 800)
     assert np.array_equal(np.asarray(shuffled), np.asarray(sorted_chart))
     hidden = spectra_chart({"field": values}, L2A_BANDS, {"field": np.zeros(12, bool)})
     assert coloured(hidden, blue).sum() < coloured(sorted_chart, blue).sum() - 12 * 10

@@ -39,20 +39,20 @@ def refusal(client, path):
     return str(raised.value)
 
 
-def test_a_file_is_described_rebuilt_and_offered_as_a_geotiff(person, crops):
+def test_a_file_is_described_reconstructed_and_offered_as_a_geotiff(person, crops):
     facts = load(person, crops[2])
     assert "<b>crop_2.tif</b> · 64 × 64 px · EPSG:32618 · 13 bands" in facts
     assert "The file has 80 × 80 px. Its central 64 × 64 px are used" in facts
-    scores = person.predict(75, "Places", 3, api_name="/rebuild")
+    scores = person.predict(75, "Positions", 3, api_name="/reconstruct")
     rows = re.findall(r"<td>([^<]+)</td><td[^>]*>([\d.-]+)</td><td[^>]*>([\d.-]+)</td>", scores)
     assert rows[0][0] == "SpectralGPT"
     assert len(rows) == 4
-    assert "75% of the tokens are hidden" in scores
-    with rasterio.open(saved(person, "rebuilt")) as rebuilt, rasterio.open(crops[2]) as source:
-        assert (rebuilt.count, rebuilt.shape, rebuilt.crs) == (12, (64, 64), source.crs)
-        assert rebuilt.transform.c == source.transform.c + 80
-        assert rebuilt.descriptions[8] == "B8A"
-        same = rebuilt.read(1) == source.read(1, window=((8, 72), (8, 72)))
+    assert "75.0% of the tokens are masked" in scores
+    with rasterio.open(saved(person, "reconstruction")) as reconstructed, rasterio.open(crops[2]) as source:
+        assert (reconstructed.count, reconstructed.shape, reconstructed.crs) == (12, (64, 64), source.crs)
+        assert reconstructed.transform.c == source.transform.c + 80
+        assert reconstructed.descriptions[8] == "B8A"
+        same = reconstructed.read(1) == source.read(1, window=((8, 72), (8, 72)))
     assert same.reshape(8, 8, 8, 8).all(axis=(1, 3)).mean() == 0.25  # visible places are as they were
 
 
@@ -77,9 +77,9 @@ def test_eight_people_at_once_get_their_own_results(demo_url, crops, tmp_path):
     def visit(number):
         client = Client(demo_url, verbose=False, download_files=tmp_path / f"downloads_{number}")
         facts = load(client, crops[number])
-        client.predict(50 + 5 * number, "Tokens", number, api_name="/rebuild")
-        with rasterio.open(saved(client, "rebuilt")) as rebuilt:
-            return facts, rebuilt.transform.c, rebuilt.shape
+        client.predict(50 + 5 * number, "Tokens", number, api_name="/reconstruct")
+        with rasterio.open(saved(client, "reconstruction")) as reconstructed:
+            return facts, reconstructed.transform.c, reconstructed.shape
 
     with ThreadPoolExecutor(8) as people:
         results = list(people.map(visit, range(8)))
@@ -153,18 +153,24 @@ def test_a_checkpoint_of_another_task_is_refused(tmp_path):
         Models(tmp_path / "classifier")
 
 
-def test_a_task_without_a_checkpoint_says_so_and_offers_no_answer(tmp_path):
+def test_a_task_without_a_checkpoint_has_no_tab(tmp_path):
     from spectralgpt_hf.serving.app import build
 
-    page = build(Models(save_checkpoint("features", tmp_path))).get_config_file()
-    texts = " ".join(str(component["props"].get("value")) for component in page["components"])
-    for task, flag in (
-        ("classification", "classification"),
-        ("segmentation", "segmentation"),
-        ("change detection", "change"),
-    ):
-        assert f"No checkpoint for {task} is loaded" in texts
-        assert f"--{flag} CHECKPOINT" in texts
-    offered = {dependency["api_name"] for dependency in page["dependencies"]}
-    assert "rebuild" in offered
-    assert not offered & {"classify", "segment", "compare"}
+    folder = save_checkpoint("features", tmp_path / "features")
+    for tasks, expected in (({}, []), ({"segmentation": save_checkpoint("segmentation", tmp_path / "s")}, ["Segment"])):
+        page = build(Models(folder, **tasks)).get_config_file()
+        tabs = [component["props"]["label"] for component in page["components"] if component["type"] == "tabitem"]
+        assert tabs == ["Reconstruct", *expected, "Embeddings"]
+        offered = {dependency["api_name"] for dependency in page["dependencies"]}
+        assert "reconstruct" in offered
+        assert offered & {"classify", "segment", "compare"} == ({"segment"} if expected else set())
+
+
+def test_warnings_of_the_reader_and_the_processor_are_shown(person, crops, tmp_path):
+    with rasterio.open(crops[0]) as source:
+        pixels, profile = source.read(), source.profile
+    with rasterio.open(tmp_path / "unnamed.tif", "w", **profile) as unnamed:
+        unnamed.write(pixels + 1000)
+    facts = load(person, tmp_path / "unnamed.tif")
+    assert "B10" in facts.split("notice")[1]  # whose values look as if an offset was left out
+    assert "notice" not in load(person, crops[0])

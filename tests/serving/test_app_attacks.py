@@ -71,7 +71,7 @@ def test_uploads_that_name_other_files_are_refused_or_read_alone(person, tmp_pat
             # Sound files with a reference that is not followed have two bands only.
             assert "attack.tif: " in str(raised.value)
             assert must_fail or "expected a multispectral image" in str(raised.value)
-            for saved in ("/save_rebuilt", "/save_features"):
+            for saved in ("/save_reconstruction", "/save_features"):
                 answer = person.predict(api_name=saved)
                 assert not answer or not answer.get("value")
     assert not canary.touched()
@@ -105,7 +105,7 @@ def test_only_uploaded_files_are_opened(demo_url):
         answer = send(demo_url, "load", {**named, "path": url})
         assert "Expected an uploaded file, found the URL" in answer
         # The place of a number may hold such a file as well.
-        assert "Expected an uploaded file" in send(demo_url, "rebuild", {**named, "path": url}, "Tokens", 0)
+        assert "Expected an uploaded file" in send(demo_url, "reconstruct", {**named, "path": url}, "Tokens", 0)
 
 
 @pytest.mark.parametrize(
@@ -138,11 +138,11 @@ def test_no_address_of_the_server_gives_other_files_or_other_servers(demo_url, p
 @pytest.mark.parametrize(
     ("endpoint", "data", "message"),
     [
-        ("rebuild", ["many", "Tokens", 0], "not supported between|number"),
-        ("rebuild", [50, "/etc/passwd", 0], "not in the list of choices"),
-        ("rebuild", [50, "Tokens", -1], "less than minimum"),
-        ("rebuild", [50, "Tokens", 10**30], "the seed as a number"),
-        ("rebuild", [50, "Tokens", [1]], "number"),
+        ("reconstruct", ["many", "Tokens", 0], "not supported between|number"),
+        ("reconstruct", [50, "/etc/passwd", 0], "not in the list of choices"),
+        ("reconstruct", [50, "Tokens", -1], "less than minimum"),
+        ("reconstruct", [50, "Tokens", 10**30], "the seed as a number"),
+        ("reconstruct", [50, "Tokens", [1]], "number"),
         ("segment", [{"a": 1}], "not in the list of choices"),
         ("compare", [7, "True colour"], "greater than maximum"),
         ("compare", [0.5, "True colour"], "Upload the second date first"),
@@ -158,7 +158,7 @@ def test_impossible_inputs_end_in_a_message(demo_url, person, crops, endpoint, d
 
 def test_infinity_is_no_share(demo_url):
     for value in (1e400, float("nan")):
-        answer = send(demo_url, "rebuild", value, "Tokens", 0)
+        answer = send(demo_url, "reconstruct", value, "Tokens", 0)
         assert "event: error" in answer
         assert "10 to 95" in answer or "maximum" in answer, answer
 
@@ -180,7 +180,7 @@ def test_clicks_and_states_cannot_be_forged(demo_url, crops, tmp_path):
     assert "Upload a GeoTIFF" in message["output"]["error"]
 
 
-@pytest.mark.parametrize("name", ["rebuild", "segment", "compare", "embed", "load"])
+@pytest.mark.parametrize("name", ["reconstruct", "segment", "compare", "embed", "load"])
 def test_every_action_ends_at_its_deadline(tmp_path, crops, monkeypatch, name):
     models = Models(
         *[save_checkpoint(t, tmp_path / t) for t in ("features", "classification", "segmentation", "change")]
@@ -188,7 +188,7 @@ def test_every_action_ends_at_its_deadline(tmp_path, crops, monkeypatch, name):
     act, upload = Actions(models), read_upload(crops[0], 32)
     monkeypatch.setattr("spectralgpt_hf.serving.uploads.MAX_SECONDS", -1.0)
     calls = {
-        "rebuild": (upload, 50, "Tokens", 0),
+        "reconstruct": (upload, 50, "Tokens", 0),
         "segment": (upload, "True colour"),
         "compare": (upload, upload, 0.5, "True colour"),
         "embed": (upload,),
@@ -207,10 +207,10 @@ def test_the_tiny_checkpoint_answers_a_nodata_corner_in_tiles(tmp_path):
     act = Actions(Models(CHECKPOINT))
     start = time.monotonic()
     features, _ = act.embed(upload)
-    rebuilt, _ = act.rebuild(upload, 90, "Tokens", 0)
+    reconstructed, _ = act.reconstruct(upload, 90, "Tokens", 0)
     assert time.monotonic() - start < 60
     assert np.isnan(features[:, :12, :12]).all()
-    assert np.isfinite(rebuilt.rebuilt[:, upload.raster.valid]).all()
+    assert np.isfinite(reconstructed.reconstructed[:, upload.raster.valid]).all()
 
 
 class Answers:

@@ -34,7 +34,7 @@ def page(browser, demo_url):
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(demo_url)
     page.get_by_text("sample.tif").first.wait_for()
-    page.locator("#save-rebuilt:not([disabled])").wait_for()
+    page.locator("#save-reconstruction:not([disabled])").wait_for()
     yield page
     page.close()
     assert [url for url in asked if not url.startswith((demo_url, "data:", "blob:"))] == []
@@ -87,21 +87,21 @@ def second_date(path, folder):
 
 
 def test_a_person_uploads_slides_clicks_and_downloads(page, crops, tmp_path):
-    changed(page, "rebuilt", lambda: upload(page, crops[0]))
+    changed(page, "reconstructed", lambda: upload(page, crops[0]))
     page.locator("#facts").get_by_text("crop_0.tif").wait_for()
-    page.locator("#scores").get_by_text("91% of the tokens are hidden").wait_for()
+    page.locator("#scores").get_by_text("90.6% of the tokens are masked").wait_for()
 
-    changed(page, "rebuilt", lambda: click(page.locator("#hidden input[type=range]"), 0.5, 0.5))
-    page.locator("#scores").get_by_text(re.compile(r"^5\d% of the tokens are hidden")).wait_for()
+    changed(page, "reconstructed", lambda: click(page.locator("#masked input[type=range]"), 0.5, 0.5))
+    page.locator("#scores").get_by_text(re.compile(r"^5\d\.\d% of the tokens are masked")).wait_for()
 
-    page.locator("#save-rebuilt:not([disabled])").wait_for()
+    page.locator("#save-reconstruction:not([disabled])").wait_for()
     changed(page, "spectra", lambda: click(page.locator("#image img"), 0.75, 0.25))
 
-    file = download(page, "save-rebuilt", tmp_path)
-    assert file.name == "crop_0_rebuilt.tif"
-    with rasterio.open(file) as rebuilt, rasterio.open(crops[0]) as source:
-        assert (rebuilt.count, rebuilt.bounds, rebuilt.crs) == (12, source.bounds, source.crs)
-        assert np.isfinite(rebuilt.read()).all()
+    file = download(page, "save-reconstruction", tmp_path)
+    assert file.name == "crop_0_reconstructed.tif"
+    with rasterio.open(file) as reconstructed, rasterio.open(crops[0]) as source:
+        assert (reconstructed.count, reconstructed.bounds, reconstructed.crs) == (12, source.bounds, source.crs)
+        assert np.isfinite(reconstructed.read()).all()
 
     page.get_by_role("tab", name="Classify").click()
     changed(page, "chip", page.locator("#classify").click)
@@ -125,7 +125,7 @@ def test_a_person_uploads_slides_clicks_and_downloads(page, crops, tmp_path):
         assert (change.count, change.shape, change.bounds) == (1, source.shape, source.bounds)
 
     page.get_by_role("tab", name="Embeddings").click()
-    changed(page, "similar", page.locator("#embed").click)
+    changed(page, "similar", lambda: click(page.locator("#image img"), 0.5, 0.5))
     changed(page, "similar", lambda: click(page.locator("#components img"), 0.1, 0.9))
     with rasterio.open(download(page, "save-features", tmp_path)) as features:
         assert (features.count, features.shape) == (48, (8, 8))
@@ -145,4 +145,4 @@ def test_wrong_files_end_in_a_message_and_the_page_goes_on(page, crops, tmp_path
         for close in page.locator(".toast-close").all():
             close.click()
             time.sleep(0.1)
-    changed(page, "rebuilt", lambda: page.locator("#sample").click())
+    changed(page, "reconstructed", lambda: page.locator("#sample").click())
