@@ -175,7 +175,7 @@ def test_a_contrastive_zscore_run_resumes_to_the_same_losses_and_saves_its_stati
     pretrain(*options, "--output_dir", tmp_path / "half", "--resume", tmp_path / "half" / "checkpoints" / "4")
     assert losses(tmp_path / "half") == losses(tmp_path / "whole")[4:]
     processor = SpectralGPTImageProcessor.from_pretrained(tmp_path / "whole" / "model")
-    assert (processor.normalization, processor.mean[0], processor.std[0]) == ("zscore", 1000.0, 1000.0)
+    assert (processor.normalization, processor.mean["B1"], processor.std["B1"]) == ("zscore", 1000.0, 1000.0)
 
 
 def test_two_processes_equal_one_and_resume_to_the_same_losses(pretrain, holes, tmp_path):

@@ -21,18 +21,18 @@ def test_zscore_takes_the_statistics_of_the_shards_by_band_name(shards):
     stage = PretrainingOptions(data=str(shards), normalization="zscore", atmosphere=0.5)
     processor = stage_processor(stage, BANDS, None)
     assert processor.normalization == "zscore"
-    assert processor.mean == [20.0, 30.0, 40.0]
-    assert processor.std == pytest.approx([10.0, 1.0, 328 / 3.29])
+    assert processor.mean == {"B2": 20.0, "B3": 30.0, "B4": 40.0}
+    assert list(processor.std.values()) == pytest.approx([10.0, 1.0, 328 / 3.29])
     recipe = view_recipe(stage, processor)
     assert recipe.atmosphere == 0.5
-    assert recipe.limits[0].tolist() == processor.mean
+    assert recipe.limits[0].tolist() == [20.0, 30.0, 40.0]
 
 
 def test_a_later_stage_keeps_the_statistics_of_the_checkpoint_before(shards, tmp_path):
     before = SpectralGPTImageProcessor(bands=BANDS, normalization="zscore", mean=[1.0] * 3, std=[2.0] * 3)
     before.save_pretrained(tmp_path / "before")
     stage = PretrainingOptions(data=str(shards), normalization="zscore")
-    assert stage_processor(stage, BANDS, str(tmp_path / "before")).mean == [1.0] * 3
+    assert stage_processor(stage, BANDS, str(tmp_path / "before")).mean == dict.fromkeys(BANDS, 1.0)
     assert view_recipe(PretrainingOptions(), SpectralGPTImageProcessor(bands=BANDS)).limits is None
 
 
