@@ -1,0 +1,79 @@
+"""Configuration of the site: `make docs` builds it offline, executes the tutorials and treats warnings as errors."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+os.environ.update(HF_HUB_OFFLINE="1", TQDM_DISABLE="1", PYTHONPATH=str(HERE.parent))
+
+import spectralgpt_hf  # noqa: E402
+
+
+project = "spectralgpt-hf"
+author = "The SpectralGPT-HF authors"
+copyright = f"2026, {author}"
+release = spectralgpt_hf.__version__
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["_build", "README.md"]
+
+# Pages are Markdown; tutorials are MyST notebooks, executed when the site is built.
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+nb_execution_mode = "cache"
+nb_execution_timeout = 300
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+
+# Docstrings write code in single backticks.
+default_role = "code"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented_params"
+autodoc_preserve_defaults = True
+
+html_theme = "furo"
+html_title = f"spectralgpt-hf {release}"
+html_static_path = ["_static"]
+html_show_sphinx = False
+html_copy_source = False
+
+
+def write_generated_pages() -> None:
+    """Write the pages that follow from the code: the command and the options of the scripts."""
+    folder = HERE / "reference" / "generated"
+    folder.mkdir(exist_ok=True)
+    typer = [sys.executable, "-m", "typer", "spectralgpt_cli", "utils", "docs", "--name", "spectralgpt"]
+    text = subprocess.run(typer, capture_output=True, text=True, check=True, cwd=HERE.parent).stdout
+    (folder / "command.md").write_text(text)
+
+
+def plain_markdown(app: Any, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
+    """Turn the few Markdown habits of docstrings into reStructuredText: links of transformers, and fenced examples."""
+    text = "\n".join(lines)
+    text = re.sub(r"\[`~?([\w.]+)`\](\([^)]*\))?", r"`\1`", text)
+    text = re.sub(
+        r"^( *)```python\n(.*?)^ *```",
+        lambda m: f"{m[1]}.. code-block:: pycon\n\n" + re.sub(r"^(?=.)", "    ", m[2], flags=re.MULTILINE),
+        text,
+        flags=re.MULTILINE | re.DOTALL,
+    )
+    lines[:] = text.split("\n")
+
+
+def setup(app: Any) -> None:
+    write_generated_pages()
+    app.connect("autodoc-process-docstring", plain_markdown)
