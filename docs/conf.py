@@ -10,7 +10,9 @@ from typing import Any
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
-os.environ.update(HF_HUB_OFFLINE="1", TQDM_DISABLE="1", PYTHONPATH=str(HERE.parent))
+os.environ.update(
+    HF_HUB_OFFLINE="1", TQDM_DISABLE="1", PYTHONPATH=str(HERE.parent), PYTHONWARNINGS="ignore:IProgress not found"
+)
 
 import spectralgpt_hf  # noqa: E402
 
@@ -65,6 +67,10 @@ def plain_markdown(app: Any, what: str, name: str, obj: object, options: Any, li
     """Turn the few Markdown habits of docstrings into reStructuredText: links of transformers, and fenced examples."""
     text = "\n".join(lines)
     text = re.sub(r"\[`~?([\w.]+)`\](\([^)]*\))?", r"`\1`", text)
+    text = re.sub(r"\[([\w/-]+)\]\((https?://[^)]+)\)", r"`\1 <\2>`_", text)
+    # The generated text of transformers knows no model of ours.
+    text = text.replace("of a None", "of a SpectralGPT model").replace("a None\nmodel", "a SpectralGPT\nmodel")
+    text = text.replace("a None model", "a SpectralGPT model")
     text = re.sub(
         r"^( *)```python\n(.*?)^ *```",
         lambda m: f"{m[1]}.. code-block:: pycon\n\n" + re.sub(r"^(?=.)", "    ", m[2], flags=re.MULTILINE),
