@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test test-slow lint format clean
+.PHONY: demo test test-slow docs lint format clean
 
 demo: .venv/installed
 	$(BIN)/python examples/demo.py
@@ -13,6 +13,10 @@ test: lint
 
 test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
+
+docs: .venv/installed
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs docs/_build/html
+	@echo "Open docs/_build/html/index.html"
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -28,7 +32,7 @@ format: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,serve,export,ray,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,serve,export,ray,docs,dev]'
 	touch $@
 
 clean:

@@ -49,7 +49,6 @@ autodoc_preserve_defaults = True
 
 html_theme = "furo"
 html_title = f"spectralgpt-hf {release}"
-html_static_path = ["_static"]
 html_show_sphinx = False
 html_copy_source = False
 

@@ -49,8 +49,8 @@ def embed_scene(
 ) -> Path:
     """Embed a scene of any size.
 
-    The destination's name says how: `.tif` gets a map of features, a COG of half floats with one band a feature (the
-    spectral groups averaged, overlapping tiles blended); `.parquet` gets GeoParquet with one row a chip: `id`,
+    The destination's name says how: `.tif` gets a map of features, a COG of half floats with one band per feature (the
+    spectral groups averaged, overlapping tiles blended); `.parquet` gets GeoParquet with one row per chip: `id`,
     `geometry` (its footprint), `crs`, `date` and `vector`, the pooled output.
 
     Runs resume, share work between processes, and keep to their memory as `predict_scene` does.
@@ -66,11 +66,11 @@ def embed_scene(
         overlap: Of the tiles of a map, as in `predict_scene`. Chips overlap by their stride alone.
         tile_size: Pixels on a side of a tile or chip; by default the model's image size, or the nearest multiple of
             both patch size and stride.
-        area, area_crs, band_names, offset, mask, statistics_scope, overwrite, batch_size, workers, memory_limit,
-            progress: As in `predict_scene`.
+        area, area_crs, band_names, offset, mask, statistics_scope, overwrite: As in `predict_scene`.
+        batch_size, workers, memory_limit, progress: As in `predict_scene`.
 
     Returns:
-        `destination`. In a map, places without data are NaN; chips without data have no row.
+        `destination`. In a map, cells without data are NaN; chips without data have no row.
 
     Raises:
         FileNotFoundError, ValueError, OSError: As `predict_scene`.

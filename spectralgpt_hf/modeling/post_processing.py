@@ -56,7 +56,7 @@ class PostProcessing:
                 softmax.
 
         Returns:
-            For each image, a list of `{"label": ..., "score": ...}`.
+            For each image, a list of dicts with the keys `label` and `score`.
 
         Raises:
             ValueError: If the problem type is unknown.

@@ -98,7 +98,7 @@ def read_raster(
     """Read a source, or a window of it: `open_raster`, then `RasterReader.read`.
 
     Args:
-        source, bands, resolution, mask, offset, **options: As in `open_raster`.
+        source, bands, resolution, mask, offset, options: As in `open_raster`.
         window: Part of the output grid: a rasterio window or (column offset, row offset, width, height), in pixels.
 
     Raises:
