@@ -13,15 +13,24 @@ are not followed. Parameters are `band_names`, `nodata` and `offset` of the proc
 | segmentation | `format`: "geotiff" or "png" | `{"map": base64, "format", "labels": [{"label", "id", "share"}]}` |
 | change detection | `format`, `threshold` | `{"map": base64, "format", "share"}` |
 | any other: features | `output`: "pooled" or "map" | `{"features": numbers, "shape"}` |
+
+Answers that are objects also hold `"warnings"`, a list of texts, where there are any. Maps of an image that is larger
+than the model's own size are those of `spectralgpt predict` on the same pixels.
 """
 
 import base64
 import binascii
 import colorsys
 import io
+import os
+import reprlib
 import tempfile
-from collections.abc import Mapping
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from itertools import chain
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -32,7 +41,15 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 
 MAX_BYTES = 32 * 2**20
+"""Of a file. Its own grid and the grid that it is read on have at most `MAX_PIXELS`, and `MAX_BANDS` bands."""
 MAX_PIXELS = 512 * 512
+MAX_BANDS = 64
+MAX_DECODED_BYTES = 2**28
+MAX_NUMBER = 1e9
+"""Size of `nodata` and of an `offset`: larger numbers have no meaning beside digital numbers."""
+SECONDS = 60
+"""For a request. The time is checked between blocks of pixels and between tiles, so that an answer may come later by
+what one of them takes."""
 
 FEATURES, CHANGE = "multispectral-feature-extraction", "multispectral-change-detection"
 CLASSIFICATION, SEGMENTATION = "multispectral-image-classification", "multispectral-image-segmentation"
@@ -40,14 +57,6 @@ TASKS = {
     "SpectralGPTForImageClassification": CLASSIFICATION,
     "SpectralGPTForSemanticSegmentation": SEGMENTATION,
     "SpectralGPTForChangeDetection": CHANGE,
-}
-NUMBER = (int, float)
-PROCESSING = {"band_names": list, "nodata": NUMBER, "offset": (*NUMBER, list, dict)}
-PARAMETERS: dict[str, dict[str, Any]] = {
-    CLASSIFICATION: PROCESSING | {"top_k": int, "threshold": NUMBER},
-    SEGMENTATION: PROCESSING | {"format": ("geotiff", "png")},
-    CHANGE: PROCESSING | {"format": ("geotiff", "png"), "threshold": NUMBER},
-    FEATURES: PROCESSING | {"output": ("pooled", "map")},
 }
 
 
@@ -61,11 +70,17 @@ class EndpointHandler:
     def __init__(self, path: str = "") -> None:
         config = AutoConfig.from_pretrained(path, trust_remote_code=True)
         self.task = TASKS.get((config.architectures or [""])[0], FEATURES)
+        _restrict_gdal(path)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         load: Any = pipeline  # its signature lists the tasks of transformers only
         self.pipeline = load(self.task, model=path, trust_remote_code=True, dtype=torch.float32, device=device)
-        self._open_raster = get_class_from_dynamic_module("rasters.open_raster", path)
+        self._open_raster: Any = get_class_from_dynamic_module("rasters.open_raster", path)
         self._write_raster: Any = get_class_from_dynamic_module("rasters.write_raster", path)
+        self._open_chips: Any = get_class_from_dynamic_module("chips.open_chips", path)
+        self._keeps_pixels: Any = get_class_from_dynamic_module("tiled.keeps_pixels", path)
+        self._budget: Any = get_class_from_dynamic_module("untrusted.Budget", path)
+        # One request at a time: that bounds the memory, and warnings are recorded for a whole process.
+        self._lock = Lock()
 
     def __call__(self, data: Mapping[str, Any]) -> Any:
         """Answer one request.
@@ -77,25 +92,37 @@ class EndpointHandler:
             What JSON can hold.
 
         Raises:
-            ValueError: If the request is wrong; the message says how. Inference Endpoints turn it, as any exception,
-                into an answer of status 400 with `{"error": message}`.
+            ValueError: If the request is wrong or takes longer than `SECONDS`; the message says how. Inference
+                Endpoints turn it, as any exception, into an answer of status 400 with `{"error": message}`.
         """
+        deadline = time.monotonic() + SECONDS
         if not isinstance(data, Mapping) or "inputs" not in data:
             raise ValueError('Expected {"inputs": image, "parameters": {...}}.')
         options = self._check_parameters(data.get("parameters") or {})
+        if not self._lock.acquire(timeout=SECONDS):
+            raise ValueError(f"Earlier requests took longer than {SECONDS} s: try again later.")
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                answer = self._answer(data["inputs"], options, deadline)
+        except (OverflowError, RecursionError, TypeError, ZeroDivisionError) as error:
+            raise ValueError(f"The request cannot be computed: {type(error).__name__}: {error}.") from error
+        finally:
+            self._lock.release()
+        texts = [str(warning.message) for warning in caught if warning.category is UserWarning]
+        return {**answer, "warnings": [*dict.fromkeys(texts)]} if texts and isinstance(answer, dict) else answer
+
+    def _answer(self, inputs: Any, options: dict[str, Any], deadline: float) -> Any:
+        reading = {name: options.pop(name, None) for name in ("band_names", "nodata", "offset")}
         output_format = options.pop("format", "geotiff")
-        inputs = data["inputs"]
         if self.task != CHANGE:
-            image, band_names = self._read(inputs, options.pop("band_names", None))
+            image = self._read(inputs, reading, deadline)
+            self._check_chip(image)
         elif isinstance(inputs, Mapping) and {"before", "after"} == inputs.keys():
-            named = options.pop("band_names", None)
-            (before, band_names), (after, others) = (self._read(inputs[date], named) for date in ("before", "after"))
-            image = (before, after)
-            if band_names != others:
-                raise ValueError("Expected the same `band_names` before and after.")
+            image = tuple(self._read(inputs[date], reading, deadline) for date in ("before", "after"))
         else:
             raise ValueError('Expected {"before": image, "after": image} as `inputs`.')
-        result = self.pipeline(image, **options, **({"band_names": band_names} if band_names else {}))
+        result = self.pipeline(image, deadline=deadline, **options)
         if self.task == FEATURES:
             return {"features": result.tolist(), "shape": list(result.shape)}
         if self.task == CLASSIFICATION:
@@ -106,21 +133,33 @@ class EndpointHandler:
     def _check_parameters(self, parameters: Any) -> dict[str, Any]:
         allowed = PARAMETERS[self.task]
         if not isinstance(parameters, Mapping) or not parameters.keys() <= allowed.keys():
-            raise ValueError(f"Expected `parameters` among {', '.join(allowed)}, found {parameters!r:.200}.")
+            raise ValueError(f"Expected `parameters` among {', '.join(allowed)}, found {_show(parameters)}.")
         for name, value in parameters.items():
-            choices = allowed[name]
-            is_named = isinstance(choices, tuple) and isinstance(choices[0], str)
-            fits = value in choices if is_named else isinstance(value, choices) and not isinstance(value, bool)
-            if not fits:
-                raise ValueError(f"`{name}` has an impossible value: {value!r:.200}.")
+            expected, fits = allowed[name]
+            if not fits(value):
+                raise ValueError(f"`{name}` has an impossible value: expected {expected}, found {_show(value)}.")
         return dict(parameters)
 
-    def _read(self, image: Any, band_names: list[str] | None) -> tuple[Any, list[str] | None]:
-        """Return an image that the processor takes, small enough, and the names of its bands if they were given."""
-        if isinstance(image, Mapping) and {"tiff"} <= image.keys() <= {"tiff", "band_names"}:
-            image, band_names = image["tiff"], image.get("band_names", band_names)
-        elif isinstance(image, Mapping) and {"pixels"} <= image.keys() <= {"pixels", "band_names"}:
-            image, band_names = image["pixels"], image.get("band_names", band_names)
+    def _check_chip(self, image: Any) -> None:
+        """Refuse a large image that the model would take as a whole: the cost grows with the square of its pixels."""
+        processor, native = self.pipeline.image_processor, self.pipeline.model.config.image_size
+        height, width = image.pixels.shape[1:]
+        if self.task == CLASSIFICATION and self._keeps_pixels(processor) and height * width > 4 * native**2:
+            raise ValueError(
+                f"Expected a chip of about {native} x {native} px, at most four times its pixels, found {height} x "
+                f"{width}: cut the image into chips."
+            )
+
+    def _read(self, image: Any, reading: Mapping[str, Any], deadline: float) -> Any:
+        """Return an image that the pipeline takes, small enough, with the names of its bands."""
+        reading = dict(reading)
+        for key in ("tiff", "pixels"):
+            if isinstance(image, Mapping) and {key} <= image.keys() <= {key, "band_names"}:
+                expected, fits = PROCESSING["band_names"]
+                if "band_names" in image and not fits(image["band_names"]):
+                    raise ValueError(f"`band_names`: expected {expected}, found {_show(image['band_names'])}.")
+                image, reading["band_names"] = image[key], image.get("band_names", reading["band_names"])
+        bands = [band for band in self.pipeline.image_processor.bands if band != "mean"]
         if isinstance(image, str):
             if len(image) * 3 // 4 > MAX_BYTES:
                 raise ValueError(f"Expected at most {MAX_BYTES} bytes, found {len(image) * 3 // 4}.")
@@ -131,22 +170,25 @@ class EndpointHandler:
         if isinstance(image, bytes | bytearray):
             if not 0 < len(image) <= MAX_BYTES:
                 raise ValueError(f"Expected 1 to {MAX_BYTES} bytes of a GeoTIFF, found {len(image)}.")
-            with self._open_raster(bytes(image), band_names=band_names) as reader:
+            budget = self._budget(
+                pixels=MAX_PIXELS, bands=MAX_BANDS, decoded_bytes=MAX_DECODED_BYTES, deadline=deadline
+            )
+            # B10 shows an offset that nothing states.
+            with self._open_raster(
+                bytes(image), bands=[*bands, "B10"], skip_missing=True, budget=budget, **reading
+            ) as reader:
                 _check_size(reader.height, reader.width)
-            return bytes(image), band_names
-        if isinstance(image, list):
-            try:
-                pixels = np.asarray(image, np.float32)
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"Expected numbers as nested lists (bands, height, width): {error}.") from error
-            if pixels.ndim != 3:
-                raise ValueError(f"Expected numbers (bands, height, width), found the shape {pixels.shape}.")
-            _check_size(*pixels.shape[1:])
-            return pixels, band_names
-        raise ValueError(
-            f"Expected an image as base64 of a GeoTIFF or as nested lists (bands, height, width), found "
-            f"{type(image).__name__}. (A body sent as image/tiff is decoded before it arrives, which keeps no bands.)"
-        )
+                image, reading = reader.read(), {}
+        elif isinstance(image, list):
+            image = _as_pixels(image)
+        else:
+            raise ValueError(
+                f"Expected an image as base64 of a GeoTIFF or as nested lists (bands, height, width), found "
+                f"{type(image).__name__}. (A body sent as image/tiff is decoded before it arrives, which keeps no "
+                "bands.)"
+            )
+        (chip,) = self._open_chips([image], bands, **reading)
+        return chip
 
     def _encode(self, result: Any, output_format: str) -> tuple[str, str]:
         """Return a map as base64, and its media type; pixels without data are nodata or transparent."""
@@ -172,6 +214,84 @@ class EndpointHandler:
                 tags=result.tags | {f"class_{i}": name for i, name in names.items()},
             )
             return base64.b64encode((Path(folder) / "map.tif").read_bytes()).decode(), "image/tiff"
+
+
+def _restrict_gdal(path: str) -> None:
+    """Leave GDAL the drivers that are needed, once in a process: it registers them once."""
+    if "VRT" not in os.environ.get("GDAL_SKIP", "").split(","):
+        restrict: Any = get_class_from_dynamic_module("untrusted.restrict_gdal", path)
+        restrict()
+
+
+def _is_number(value: Any, low: float = -MAX_NUMBER, high: float = MAX_NUMBER) -> bool:
+    """Return whether this is a number within limits, which NaN is not."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_offset(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return len(value) <= MAX_BANDS and _are_names([*value]) and all(map(_is_number, value.values()))
+    return _is_number(value) or (isinstance(value, list) and len(value) <= MAX_BANDS and all(map(_is_number, value)))
+
+
+def _are_names(value: Any) -> bool:
+    is_list = isinstance(value, list) and 0 < len(value) <= MAX_BANDS
+    return is_list and all(isinstance(name, str) and len(name) <= 64 for name in value)
+
+
+Check = tuple[str, Callable[[Any], bool]]
+PROCESSING: dict[str, Check] = {
+    "band_names": (f"a list of at most {MAX_BANDS} names", _are_names),
+    "nodata": (f"a number within ±{MAX_NUMBER:g}", _is_number),
+    "offset": (f"a number within ±{MAX_NUMBER:g}, a list of one for each band, or one for each name", _is_offset),
+}
+FORMAT: Check = ('"geotiff" or "png"', lambda value: value in ("geotiff", "png"))
+THRESHOLD: Check = ("a number from 0 to 1", lambda value: _is_number(value, 0, 1))
+TOP_K: Check = ("a whole number from 1 to 1000", lambda value: isinstance(value, int) and _is_number(value, 1, 1000))
+PARAMETERS: dict[str, dict[str, Check]] = {
+    CLASSIFICATION: PROCESSING | {"top_k": TOP_K, "threshold": THRESHOLD},
+    SEGMENTATION: PROCESSING | {"format": FORMAT},
+    CHANGE: PROCESSING | {"format": FORMAT, "threshold": THRESHOLD},
+    FEATURES: PROCESSING | {"output": ('"pooled" or "map"', lambda value: value in ("pooled", "map"))},
+}
+
+
+def _show(value: Any) -> str:
+    """Return the beginning of a value, however large or deep it is."""
+    try:
+        return reprlib.repr(value)[:200]
+    except ValueError:  # an integer of thousands of digits
+        return f"a value of type {type(value).__name__}"
+
+
+def _as_pixels(image: list[Any]) -> np.ndarray:
+    """Return numbers (bands, height, width) from nested lists, whose sizes are checked before they are converted."""
+    expected = "Expected numbers as nested lists (bands, height, width)"
+    if not 0 < len(image) <= MAX_BANDS:
+        raise ValueError(f"{expected}, 1 to {MAX_BANDS} bands, found {len(image)}.")
+    rows = image[0] if isinstance(image[0], list) else []
+    shape = len(rows), len(rows[0]) if rows and isinstance(rows[0], list) else 0
+    _check_size(*shape)
+    if not all(isinstance(band, list) and len(band) == shape[0] for band in image) or 0 in shape:
+        raise ValueError(f"{expected}, found bands that are no lists or differ in height.")
+    if not all(isinstance(row, list) and len(row) == shape[1] for row in chain.from_iterable(image)):
+        raise ValueError(f"{expected}, found rows that are no lists or differ in width.")
+    pixels = np.empty((len(image), *shape), np.float32)
+    for target, row in zip(pixels.reshape(-1, shape[1]), chain.from_iterable(image)):
+        numbers = _as_numbers(row)
+        if numbers is None:
+            raise ValueError(f"{expected}, found {_show(row)}.")
+        target[:] = numbers
+    return pixels
+
+
+def _as_numbers(row: list[Any]) -> np.ndarray | None:
+    try:
+        numbers = np.asarray(row)
+    except ValueError:  # lists of different lengths
+        return None
+    # Digits without end become objects.
+    return numbers if numbers.ndim == 1 and numbers.dtype.kind in "iuf" else None
 
 
 def _check_size(height: int, width: int) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -16,11 +17,20 @@ import pytest
 import rasterio
 from PIL import Image
 from rasterio.io import MemoryFile
+from rasterio.transform import from_origin
 from transformers import pipeline
 
+from spectralgpt_hf import (
+    SpectralGPTForChangeDetection,
+    SpectralGPTForSemanticSegmentation,
+    SpectralGPTImageProcessor,
+)
 from spectralgpt_hf.hub.endpoint import ENDPOINT_FILES
+from spectralgpt_hf.inference import predict_scene
 from spectralgpt_hf.modeling.bands import L2A_BANDS
+from tests.inference.scenes import write_scene
 from tests.modeling.test_pipelines import image, write
+from tests.modeling.test_untrusted import attacks, canary  # noqa: F401 (a fixture)
 from tests.serving.checkpoints import LABELS, MODELS, save_checkpoint
 
 
@@ -139,14 +149,38 @@ def test_change_takes_a_pair(endpoint, tiff):
         ({"inputs": "A" * 45_000_000}, "Expected at most 33554432 bytes"),
         ({"inputs": [[[1] * 600] * 600]}, r"Expected at most 262144 pixels \(512 x 512\), found 600 x 600"),
         ({"inputs": [[1, 2], [3]]}, "Expected numbers as nested lists"),
+        ({"inputs": [[[1]]] * 65}, "1 to 64 bands, found 65"),
+        ({"inputs": [[[[1]]]] * 12}, "Expected numbers as nested lists"),
+        ({"inputs": [[[10**400]]] * 12}, "Expected numbers as nested lists"),
+        ({"inputs": [[["1"]]] * 12}, "Expected numbers as nested lists"),
+        ({"inputs": [[[1, 2]], [[1]]]}, "differ in width"),
+        ({"inputs": [[[1]], [[1], [2]]]}, "differ in height"),
+        ({"inputs": [[[]]] * 12}, "Expected numbers as nested lists"),
+        ({"inputs": {"pixels": [[[1]]] * 12, "band_names": 5}}, "`band_names`: expected a list of at most 64 names"),
         ({"inputs": [[["a"]]]}, "Expected numbers as nested lists"),
-        ({"inputs": [1, 2]}, r"found the shape \(2,\)"),
+        ({"inputs": [1, 2]}, "Expected numbers as nested lists"),
         ({"inputs": [[[1.0]], [[2.0]], [[3.0]]]}, "3 unnamed bands may be any"),
         ({"inputs": None}, "found NoneType"),
         ({"image": "x"}, 'Expected {"inputs": image'),
         ([], 'Expected {"inputs": image'),
         ({"inputs": "", "parameters": {"device": "x"}}, "Expected `parameters` among"),
-        ({"inputs": "", "parameters": {"top_k": "many"}}, "`top_k` has an impossible value: 'many'"),
+        ({"inputs": "", "parameters": {"top_k": "many"}}, "`top_k` has an impossible value: .* found 'many'"),
+        ({"inputs": "", "parameters": {"top_k": 0}}, "a whole number from 1 to 1000, found 0"),
+        ({"inputs": "", "parameters": {"top_k": True}}, "a whole number from 1 to 1000, found True"),
+        ({"inputs": "", "parameters": {"top_k": 1e400}}, "a whole number from 1 to 1000, found inf"),
+        ({"inputs": "", "parameters": {"threshold": float("nan")}}, "a number from 0 to 1, found nan"),
+        ({"inputs": "", "parameters": {"threshold": 1.5}}, "a number from 0 to 1, found 1.5"),
+        ({"inputs": "", "parameters": {"band_names": 5}}, "a list of at most 64 names, found 5"),
+        ({"inputs": "", "parameters": {"band_names": [5]}}, "a list of at most 64 names"),
+        ({"inputs": "", "parameters": {"band_names": ["B2"] * 65}}, "a list of at most 64 names"),
+        ({"inputs": "", "parameters": {"band_names": ["B" * 10_000]}}, "a list of at most 64 names"),
+        ({"inputs": "", "parameters": {"nodata": 10**400}}, "`nodata` has an impossible value"),
+        ({"inputs": "", "parameters": {"nodata": float("inf")}}, "`nodata` has an impossible value"),
+        ({"inputs": "", "parameters": {"nodata": False}}, "`nodata` has an impossible value"),
+        ({"inputs": "", "parameters": {"offset": 10**400}}, "`offset` has an impossible value"),
+        ({"inputs": "", "parameters": {"offset": [float("nan")]}}, "`offset` has an impossible value"),
+        ({"inputs": "", "parameters": {"offset": {"B2": "1"}}}, "`offset` has an impossible value"),
+        ({"inputs": "", "parameters": {"offset": [[1]]}}, "`offset` has an impossible value"),
         ({"inputs": "", "parameters": []}, "found 0"),
     ],
 )
@@ -162,7 +196,112 @@ def test_a_small_file_that_declares_a_large_image_is_refused(endpoint, tmp_path)
         dataset.descriptions = L2A_BANDS
     content = (tmp_path / "bomb.tif").read_bytes()
     assert len(content) < 10**6
-    assert "Expected at most 262144 pixels" in ask(f"{endpoint}/segmentation", content, expect=400)["error"]
+    assert "more than the limit of 262144 pixels" in ask(f"{endpoint}/segmentation", content, expect=400)["error"]
+
+
+def test_costly_files_are_refused_before_their_pixels_are_read(endpoint, tmp_path):
+    profile = {"driver": "GTiff", "dtype": "uint16", "crs": "EPSG:32633", "sparse_ok": True, "tiled": True}
+    many = {"count": 3000, "height": 64, "width": 64, "transform": from_origin(4e5, 5e6, 10, 10)}
+    coarse = {"count": 12, "height": 100, "width": 100, "transform": from_origin(4e5, 5e6, 60, 60)}
+    large = {"count": 1, "height": 16_384, "width": 16_384, "transform": from_origin(4e5, 5e6, 0.1, 0.1)}
+    for sizes, reason in (
+        (many, "holds 3000 bands, more than the limit of 64"),
+        (coarse, "Expected at most 262144 pixels .* found 600 x 600"),
+        (large, "holds 16384 x 16384 px, more than the limit of 262144 pixels"),
+    ):
+        with rasterio.open(tmp_path / "costly.tif", "w", **profile, **sizes):
+            pass
+        started = time.monotonic()
+        answer = ask(f"{endpoint}/segmentation", (tmp_path / "costly.tif").read_bytes(), expect=400)
+        assert time.monotonic() - started < 10
+        assert re.search(reason, answer["error"]), answer
+
+
+def test_deeply_nested_lists_are_refused(endpoint):
+    body = '{"inputs": ' + "[" * 500 + "1" + "]" * 500 + "}"
+    answer = ask(f"{endpoint}/features", json.loads(body), expect=400)
+    assert (answer["kind"], answer["error"][:34]) == ("ValueError", "Expected numbers as nested lists (")
+
+
+def test_bytes_that_name_other_files_reach_neither_a_file_nor_the_network(endpoint, tmp_path, canary):  # noqa: F811
+    for target in (str(canary.path), f"/vsicurl/{canary.url}"):
+        for content, _ in attacks(tmp_path, target):
+            answer = ask(f"{endpoint}/features", content, expect=400)
+            assert answer["kind"] == "ValueError"
+            assert re.search("other files|cannot be read|expected the bytes|missing|unnamed", answer["error"]), answer
+    assert not canary.touched()
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    """A scene of 300 x 260 px with nodata, and the map of `predict_scene`."""
+
+    def change(pixels):
+        pixels[:, :40, :50] = 0
+        pixels[:, 200:, 290:] = 0
+
+    return write_scene(tmp_path_factory.mktemp("scene") / "scene.tif", 20, 30, 300, 260, change)
+
+
+def test_maps_of_large_images_are_those_of_predict_scene(endpoint, checkpoints, scene, tmp_path):
+    content = text(scene.read_bytes())
+    for task, model_class in (
+        ("segmentation", SpectralGPTForSemanticSegmentation),
+        ("change", SpectralGPTForChangeDetection),
+    ):
+        pair = task == "change"
+        model = model_class.from_pretrained(checkpoints / task).eval()
+        processor = SpectralGPTImageProcessor.from_pretrained(checkpoints / task)
+        second = {"after": scene} if pair else {}
+        expected = predict_scene(model, processor, scene, tmp_path / f"{task}.tif", progress=False, **second)
+        answer = ask(f"{endpoint}/{task}", {"inputs": {"before": content, "after": content} if pair else content})
+        with MemoryFile(base64.b64decode(answer["map"])) as file, file.open() as dataset:
+            np.testing.assert_array_equal(dataset.read(1), rasterio.open(expected).read(1))
+            assert (dataset.read(1)[:40, :50] == 255).all()
+
+
+def test_a_large_chip_is_not_classified_as_a_whole(endpoint, scene):
+    answer = ask(f"{endpoint}/classification", scene.read_bytes(), expect=400)
+    assert "Expected a chip of about 32 x 32 px, at most four times its pixels, found 260 x 300" in answer["error"]
+
+
+def test_warnings_are_part_of_the_answer(endpoint, tiff):
+    array = {"pixels": image(32, 32).astype(float).__truediv__(10_000).tolist(), "band_names": L2A_BANDS}
+    (warning,) = ask(f"{endpoint}/segmentation", {"inputs": array})["warnings"]
+    assert "10,000 times too small for digital numbers" in warning
+    assert "warnings" not in ask(f"{endpoint}/segmentation", {"inputs": text(tiff)})
+
+
+# Run in a process of its own, as the handler restricts GDAL in its process.
+DEADLINE = """
+import importlib.util, sys, time
+sys.modules["spectralgpt_hf"] = None
+folder, scene = sys.argv[1:]
+spec = importlib.util.spec_from_file_location("handler", folder + "/segmentation/handler.py")
+module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+first, second = (module.EndpointHandler(f"{folder}/{task}") for task in ("segmentation", "features"))
+content = open(scene, "rb").read()
+assert second({"inputs": content})["shape"] == [48]
+module.SECONDS = 1
+forward = first.pipeline.model.forward
+first.pipeline.model.forward = lambda **inputs: (time.sleep(0.3), forward(**inputs))[1]
+started = time.monotonic()
+try:
+    first({"inputs": content})
+except ValueError as error:
+    print(time.monotonic() - started, error)
+"""
+
+
+def test_a_request_ends_at_its_deadline_and_a_second_handler_starts(checkpoints, scene, tmp_path):
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    command = [sys.executable, "-P", "-c", DEADLINE, str(checkpoints), str(scene)]
+    result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    seconds, message = result.stdout.split(" ", 1)
+    assert float(seconds) < 1 + 5
+    assert "took longer than its time limit" in message
 
 
 def test_a_body_beyond_the_servers_limit_is_refused(endpoint):
