@@ -1,7 +1,7 @@
 """What the demo computes: from an upload to results, with models that everybody shares and nobody changes."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,9 @@ from ..inference.reconstruction import (
     regression,
     spectral_angle,
 )
-from ..modeling.geometry import token_validity
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.modeling_spectralgpt import SpectralGPTForPreTraining
 from ..modeling.pipeline_spectralgpt import MultispectralFeatureExtractionPipeline
-from ..modeling.rasters import Raster
 from .uploads import Upload, check_time, cut
 
 
@@ -39,7 +37,6 @@ ARCHITECTURES = {
     SEGMENTATION: "SpectralGPTForSemanticSegmentation",
     CHANGE: "SpectralGPTForChangeDetection",
 }
-BATCH_SIZE = 4
 NO_DATA = 255
 
 
@@ -150,7 +147,7 @@ class Models:
 
     def embed(self, upload: Upload, until: float = math.inf) -> np.ndarray:
         """Return features (D, h, w), one vector for each position of 8 x 8 px; NaN where there is no data."""
-        features = _in_tiles(self._extract, [upload.raster], lambda result: result.numpy(), until, output="map")
+        features = self._extract(upload.raster, output="map", deadline=until).numpy()
         features[:, ~features.any(axis=0)] = np.nan
         return features
 
@@ -170,7 +167,7 @@ class Models:
     def segment(self, upload: Upload, until: float = math.inf) -> tuple[np.ndarray, list[ClassArea]]:
         """Return a map of classes (H, W), 255 without data, and the area of each class."""
         segment, raster = self.pipelines[SEGMENTATION], upload.raster
-        classes = _in_tiles(segment, [raster], lambda result: result["map"].pixels[0], until)
+        classes = segment(raster, deadline=until, **_in_tiles(segment, upload))["map"].pixels[0]
         classes = np.where(raster.valid, classes, NO_DATA).astype(np.uint8)
         names = list(segment.model.config.id2label.values())
         return classes, class_areas(classes, names, raster.crs, raster.transform, raster.valid)
@@ -185,9 +182,9 @@ class Models:
                 f"{before.name} ({before.shape[0]} × {before.shape[1]} px) and {after.name} ({after.shape[0]} × "
                 f"{after.shape[1]} px) are not on one grid: expected the same size, reference system and transform."
             )
-        changed = _in_tiles(
-            self.pipelines[CHANGE], [first, second], lambda result: result["map"].pixels[0], until, threshold=threshold
-        )
+        compare = self.pipelines[CHANGE]
+        result = compare((first, second), threshold=threshold, deadline=until, **_in_tiles(compare, before))
+        changed = result["map"].pixels[0]
         valid = first.valid & second.valid
         return np.where(valid, changed, NO_DATA).astype(np.uint8), float(changed[valid].mean())
 
@@ -209,46 +206,6 @@ def _load(task: str, source: str | Path) -> Any:
     return loaded
 
 
-def _in_tiles(
-    run: Any, rasters: Sequence[Raster], value: Callable[[Any], np.ndarray], until: float, **options: Any
-) -> np.ndarray:
-    """Run a pipeline on tiles of the model's own size, under one radiometry, and join the results.
-
-    Args:
-        run: The pipeline.
-        rasters: One, or a pair on one grid.
-        value: Takes the array (..., h, w) out of a result, at the resolution of the image or coarser.
-        until: The deadline, looked at between batches.
-        options: Of the pipeline.
-
-    Returns:
-        (..., H, W), 0 where a tile has no data.
-    """
-    (height, width), size = rasters[0].valid.shape, run.model.config.image_size
-    places = [
-        (row, column, min(size, height - row), min(size, width - column))
-        for row in range(0, height, size)
-        for column in range(0, width, size)
-    ]
-    inputs = {place: [cut(raster, *place) for raster in rasters] for place in places}
-    inputs = {place: parts for place, parts in inputs.items() if all(map(_has_data, parts))}
-    if not inputs:
-        raise ValueError("No token of the image has data.")
-    if run.image_processor.measures_pixels:
-        options["statistics"] = run.image_processor.measure_statistics(list(rasters))
-    items = [tuple(parts) if len(parts) > 1 else parts[0] for parts in inputs.values()]
-    results: list[np.ndarray] = []
-    for start in range(0, len(items), BATCH_SIZE):
-        check_time(until)
-        results += map(value, run(items[start : start + BATCH_SIZE], batch_size=BATCH_SIZE, **options))
-    scale = next(iter(inputs))[2] // results[0].shape[-2]
-    joined = np.zeros((*results[0].shape[:-2], height // scale, width // scale), results[0].dtype)
-    for (row, column, *_), result in zip(inputs, results):
-        row, column = row // scale, column // scale
-        joined[..., row : row + result.shape[-2], column : column + result.shape[-1]] = result
-    return joined
-
-
-def _has_data(raster: Raster, patch_size: int = 8) -> bool:
-    """Return whether a token has data, without which a processor refuses an image."""
-    return bool(token_validity(torch.from_numpy(raster.valid), patch_size).any())
+def _in_tiles(run: Any, upload: Upload) -> dict[str, bool]:
+    """Return the option with which a pipeline maps an image that is larger than its model's in tiles, not resized."""
+    return {"do_resize": False} if max(upload.shape) > run.model.config.image_size else {}
