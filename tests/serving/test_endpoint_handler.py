@@ -243,6 +243,7 @@ def scene(tmp_path_factory):
     return write_scene(tmp_path_factory.mktemp("scene") / "scene.tif", 20, 30, 300, 260, change)
 
 
+@pytest.mark.slow
 def test_maps_of_large_images_are_those_of_predict_scene(endpoint, checkpoints, scene, tmp_path):
     content = text(scene.read_bytes())
     for task, model_class in (
@@ -294,6 +295,7 @@ except ValueError as error:
 """
 
 
+@pytest.mark.slow
 def test_a_request_ends_at_its_deadline_and_a_second_handler_starts(checkpoints, scene, tmp_path):
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
     command = [sys.executable, "-P", "-c", DEADLINE, str(checkpoints), str(scene)]
