@@ -1,14 +1,12 @@
 """Commands for the Hub and for the page: publish, publish-space, demo."""
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .app import app
-from .options import NAMES, Change, Classification, DryRun, Force, Private, Segmentation, Yes
+from .options import NAMES, Change, Classification, DryRun, Force, Private, Segmentation, Yes, confirmation
 
 
 @app.command("publish")
@@ -46,7 +44,7 @@ def publish_checkpoint(
         create_pr=create_pr,
         revision=revision,
         force=force,
-        confirm=_confirmation(yes),
+        confirm=confirmation(yes),
         dry_run=dry_run,
         report=typer.echo,
     )
@@ -79,16 +77,11 @@ def publish_demo(
         change=change,
         private=private,
         force=force,
-        confirm=_confirmation(yes),
+        confirm=confirmation(yes),
         dry_run=dry_run,
         report=typer.echo,
     )
     typer.echo(url)
-
-
-def _confirmation(yes: bool) -> bool | Callable[[str], bool]:
-    """Return the answer to questions, or how to ask: without a terminal nobody can answer, which means no."""
-    return yes or (typer.confirm if sys.stdin.isatty() else False)
 
 
 @app.command()

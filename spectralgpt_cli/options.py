@@ -1,5 +1,7 @@
 """Arguments and options that several commands share."""
 
+import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -32,3 +34,8 @@ Segmentation = Annotated[
 Change = Annotated[
     str | None, typer.Option(help="Checkpoint of a change detection model, for the tab Change. Default: none.")
 ]
+
+
+def confirmation(yes: bool) -> bool | Callable[[str], bool]:
+    """Return the answer to questions, or how to ask: without a terminal nobody can answer, which means no."""
+    return yes or (typer.confirm if sys.stdin.isatty() else False)

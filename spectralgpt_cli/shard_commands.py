@@ -7,20 +7,22 @@ from typing import Annotated
 import typer
 
 from .app import app, names
-from .options import Private
+from .options import Force, Private, Yes, confirmation
 
 
 @app.command()
 def prepare(
     sources: Annotated[
-        list[Path], typer.Argument(help="Root folder of one dataset; or folders of GeoTIFFs; or scenes.")
+        list[Path],
+        typer.Argument(help="Root folder of one dataset; folders of images; or scenes, and folders that hold scenes."),
     ],
     output: Annotated[Path, typer.Argument(help="Folder to write the shards to.")],
     dataset: Annotated[
         str,
         typer.Option(
-            help="What the sources are: fmow, bigearthnet-v1, bigearthnet-v2, eurosat, folder (each GeoTIFF below the "
-            "folders is a sample), or scenes (cut into chips)."
+            help="What the sources are: fmow, bigearthnet-v1, bigearthnet-v2 or eurosat; folder, of which each image "
+            "is a sample; or scenes, which are cut into chips. An image is a GeoTIFF, a SAFE product, a folder of one "
+            "file per band (as in SSL4EO-S12, SeCo and Major TOM) or, with --band-names, an .npy array."
         ),
     ] = "scenes",
     splits: Annotated[
@@ -78,9 +80,12 @@ def prepare(
         typer.Option(help="Dataset repository (namespace/name) to upload to, with HF_TOKEN. Default: no upload."),
     ] = None,
     private: Private = False,
+    force: Force = False,
+    yes: Yes = False,
 ) -> None:
     """Turn a dataset, folders of images, or scenes into Parquet shards. Repeat an interrupted command to resume it."""
-    from spectralgpt_hf.data.shards.prepare import prepare_shards, push_shards
+    from spectralgpt_hf.data.shards.prepare import prepare_shards
+    from spectralgpt_hf.hub.shard_upload import push_shards
 
     reader_options = {"num_classes": num_classes, "partition": partition}
     prepare_shards(
@@ -109,4 +114,7 @@ def prepare(
     for entry in report["unreadable"][:3]:
         typer.echo(f"{entry['file']} was not read: {entry['reason']}")
     if push_to_hub:
-        typer.echo(push_shards(output, push_to_hub, private=private))
+        url = push_shards(
+            output, push_to_hub, private=private, force=force, confirm=confirmation(yes), report=typer.echo
+        )
+        typer.echo(url)

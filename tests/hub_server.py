@@ -349,7 +349,7 @@ ROUTES = {
     "POST commit": rf"/api/(?:models|datasets|spaces)/{REPO}/commit/{REVISION}",
     "POST batch": rf"(?:/datasets|/spaces)?/{REPO}\.git/info/lfs/objects/batch",
     "POST verify": rf"(?:/datasets|/spaces)?/{REPO}\.git/info/lfs/objects/verify",
-    "GET resolve": rf"(?:/spaces)?/{REPO}/resolve/{REVISION}/(?P<path>.+)",
+    "GET resolve": rf"(?:/datasets|/spaces)?/{REPO}/resolve/{REVISION}/(?P<path>.+)",
     "GET download": r"/objects/(?P<oid>\w+)",
     "PUT upload": r"/objects/(?P<oid>\w+)(?P<part>/\d+)?",
     "POST complete": r"/objects/(?P<oid>\w+)/complete",

@@ -142,7 +142,7 @@ def restore_checkpoint(
         logger.warning("Converted from %s to %s: the values stay rounded.", dtypes["source"], dtypes["written"])
     tensors = to_original(model.state_dict(), config)
     tensors = {f"{layout['prefix']}{name}": tensor.contiguous() for name, tensor in tensors.items()}
-    with atomic_path(output_file) as part:
+    with locked(output_file), atomic_path(output_file) as part:
         if output_file.suffix == ".safetensors":
             save_file(tensors, part)
         else:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..assets import find_checkpoint
-from ..files import atomic_path
+from ..files import atomic_path, locked
 from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 from ..modeling.modeling_spectralgpt import SpectralGPTForImageClassification, SpectralGPTModel
 
@@ -84,7 +84,7 @@ def export_onnx(
         raise ValueError(f"{checkpoint}: an ONNX file holds 2 GiB, and these are {model.num_parameters():,} weights.")
     graph = _Graph(model, CLASSIFIER if is_classifier else ENCODER).eval()
 
-    with atomic_path(output_file) as part:
+    with locked(output_file), atomic_path(output_file) as part:
         program = _trace(graph, _example(config, size, 2))
         program.model.metadata_props.update(bands=",".join(config.bands or ()), image_size=str(size))
         program.save(part, external_data=False)

@@ -165,7 +165,7 @@ class _Branch(NamedTuple):
 
 @dataclass(frozen=True)
 class Target:
-    """A branch of a repository, there or to be made: of a model, or of a Gradio Space."""
+    """A branch of a repository, there or to be made: of a model, a dataset or a Gradio Space."""
 
     api: HfApi
     repo_id: str
@@ -174,7 +174,7 @@ class Target:
 
     @property
     def url(self) -> str:
-        return f"{self.api.endpoint}/{'spaces/' if self.repo_type == 'space' else ''}{self.repo_id}"
+        return f"{self.api.endpoint}/{'' if self.repo_type == 'model' else f'{self.repo_type}s/'}{self.repo_id}"
 
     def url_of(self, commit: str) -> str:
         return f"{self.url}/commit/{commit}"

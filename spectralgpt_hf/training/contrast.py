@@ -4,7 +4,8 @@ The paper does not have this term. The projection is trained beside the model an
 """
 
 import torch
-from torch import nn
+from torch import distributed, nn
+from torch.distributed.nn.functional import all_gather
 
 from ..modeling.modeling_spectralgpt import SpectralGPTForPreTrainingOutput, SpectralGPTModel, masked_mean
 
@@ -40,16 +41,28 @@ def pooled_visible_tokens(
 
 
 def contrastive_loss(features: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Return the cross-entropy of finding each image's other view among all views of the batch (NT-Xent).
+    """Return the cross-entropy of finding each image's other view among all views of the global batch (NT-Xent).
+
+    Every process returns the same loss. The average of their gradients is the gradient of that loss, as it would be in
+    one process.
 
     Source: Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, ICML 2020.
 
     Args:
-        features: (2 B, D), the second views behind the first.
+        features: (2 B, D), the second views of this process behind the first. B is the same in all processes.
         temperature: What cosine similarities are divided by.
     """
-    features = nn.functional.normalize(features.float(), dim=1)
+    features = _gather_views(nn.functional.normalize(features.float(), dim=1))
     similarity = features @ features.T / temperature
     itself = torch.eye(len(features), dtype=torch.bool, device=features.device)
     partner = torch.arange(len(features), device=features.device).roll(len(features) // 2)
     return nn.functional.cross_entropy(similarity.masked_fill(itself, -torch.inf), partner)
+
+
+def _gather_views(features: torch.Tensor) -> torch.Tensor:
+    """Join the features (2 B, D) of all processes, all first views before all second views."""
+    if not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return features
+    # Unlike `accelerator.gather`, this passes the gradients that other processes have back to the one they belong to.
+    views = torch.cat([part.unflatten(0, (2, -1)) for part in all_gather(features.contiguous())], dim=1)
+    return views.flatten(0, 1)

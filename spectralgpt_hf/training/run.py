@@ -56,12 +56,14 @@ class Run:
         self.settings = {"processes": self.accelerator.num_processes, "stages": [asdict(stage) for stage in stages]}
         self.stage = self.stage_step = self.step = self.skipped = self.unreadable = 0
         self.resume_from = self._find_checkpoint(options)
+        self.shards: dict[str, str] = {}  # fingerprint of the training data by the number of the stage
         here = (0, 0)
         if self.resume_from:
             position = read_position(self.resume_from)
             self._check_settings(position["settings"])
             for name in COUNTERS:
                 setattr(self, name, position[name])
+            self.shards = position.get("shards", {})  # checkpoints of 0.1 do not have it
             here = (self.stage + 1, self.step)
         # Records after the checkpoint are dropped when the first new one is written: they will be logged again.
         self.log = JsonLinesLog(self.folder / "log.jsonl", lambda record: (record["stage"], record["step"]) <= here)
@@ -100,7 +102,7 @@ class Run:
 
     def save(self, schedule: LRScheduler) -> None:
         """Write a checkpoint."""
-        position = {name: getattr(self, name) for name in (*COUNTERS, "settings")}
+        position = {name: getattr(self, name) for name in (*COUNTERS, "settings", "shards")}
         self.checkpoints.save(self.accelerator, self.step, {**position, "schedule": schedule.state_dict()})
 
     def resume(self, schedule: LRScheduler) -> None:
@@ -111,6 +113,18 @@ class Run:
             if self.accelerator.is_main_process:
                 self.checkpoints.discard_after(self.resume_from)
             self.resume_from = None
+
+    def check_shards(self, number: int, stream: ShardStream) -> None:
+        """Refuse to continue with shards that changed under the same path, and note those of a new run.
+
+        Raises:
+            ValueError: If the checkpoint was written with other shards.
+        """
+        if self.shards.setdefault(str(number), stream.fingerprint) != stream.fingerprint:
+            raise ValueError(
+                f"{stream.paths[0].parent}: the shards are not those that {self.resume_from} was trained on. Restore "
+                "them, or start a new run in another folder with `--model_name_or_path`."
+            )
 
     def result(self, number: int) -> Path:
         """Return the folder of a finished stage, counted from 0."""
@@ -193,7 +207,7 @@ def check_stages(stages: list[PretrainingOptions], run: Run) -> None:
             config = check_model(stage, config)
             if number >= run.stage:
                 stage_processor(stage, list(config.bands or ()), source)
-                open_stream(stage, config, run.accelerator, "train", stage.batch_size)
+                run.check_shards(number, open_stream(stage, config, run.accelerator, "train", stage.batch_size))
                 open_validation(stage, config, run.accelerator)
         except (ValueError, OSError) as error:
             kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError

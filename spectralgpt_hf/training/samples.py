@@ -1,5 +1,6 @@
 """Labelled samples for fine-tuning: from a reader's rows to batches of model inputs."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -12,13 +13,17 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from ..data.readers.columns import MultispectralImage, Reference
-from ..data.readers.common import hold_out, rank
+from ..data.readers.common import hold_out
 from ..data.readers.folders import load_change_pairs, load_image_folder, load_image_masks
 from ..data.readers.oscd import OSCD_CLASSES
 from ..data.readers.registry import READERS
 from ..data.shards.dataset import load_shards
+from ..data.shards.histograms import Histograms
+from ..modeling.band_plan import plan_bands
+from ..modeling.chips import open_chips
 from ..modeling.geometry import IGNORE_INDEX, token_validity
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
+from ..modeling.radiometry import LARGEST_REFLECTANCE, Notices, stack_chips, warn_once
 from ..modeling.tiling import TileGrid
 from .options import FineTuningOptions, ProblemType, Task
 
@@ -30,8 +35,8 @@ DATASETS: dict[Task, tuple[str, ...]] = {
 }
 """The values of the option `dataset`, by task. Public datasets are called as in the registry of the readers."""
 
-# How many images of a training set its statistics are measured on, and pixels per side of each that are kept.
-MEASURED_IMAGES, MEASURED_SIDE = 256, 64
+# Smallest digital number that statistics of a training set tell apart: offsets make dark pixels negative.
+LOWEST_MEASURED = -10000
 
 
 def load_dataset(task: Task, options: FineTuningOptions, split: str, stride: int | None = None) -> datasets.Dataset:
@@ -105,7 +110,7 @@ def load_samples(task: Task, options: FineTuningOptions, processor: SpectralGPTI
                 "`statistics: dataset` needs limits that are measured once: pass `--statistics_scope given`, and no "
                 "`mean` and `std`."
             )
-        processor.statistics = measure_over(rows["train"], processor, options.data_seed or 0)
+        processor.statistics = measure_over(rows["train"], processor)
     samples = {}
     for name, dataset in rows.items():
         by_scene = measure_by_scene(dataset, processor) if given and options.statistics == "scene" else None
@@ -268,21 +273,38 @@ def measure_by_scene(dataset: datasets.Dataset, processor: SpectralGPTImageProce
     }
 
 
-def measure_over(dataset: datasets.Dataset, processor: SpectralGPTImageProcessor, seed: int = 0) -> dict[str, Any]:
-    """Measure one radiometry over a dataset: up to 256 images, each once, and up to 64 x 64 pixels of each.
+def measure_over(dataset: datasets.Dataset, processor: SpectralGPTImageProcessor) -> dict[str, Any]:
+    """Measure one radiometry over all pixels of a dataset: every stored window is read once.
 
-    The pixels are spread evenly over an image, so that memory does not grow with the size of images or of the dataset.
+    Values are counted to the nearest digital number, or 0.0001 of reflectance, so that memory does not grow with the
+    dataset.
+
+    Raises:
+        ValueError: If no pixel of a band has data.
     """
     unique = {str(dates): row for row, dates in reversed(list(enumerate(_references(dataset))))}
-    chosen = sorted(unique[name] for name in rank(list(unique), seed)[:MEASURED_IMAGES])
-    pixels = []
-    for row in tqdm(dataset.select(chosen), desc="Measuring the training set", disable=None):
+    notices: Notices = defaultdict(list)
+    histograms, unit = Histograms(LOWEST_MEASURED), 0.0
+    for row in tqdm(dataset.select(sorted(unique.values())), desc="Measuring the training set", disable=None):
         for date in (np.asarray(row[name]) for name in ("pixels", "pixels_after") if name in row):
-            step = -(-max(date.shape[1:]) // MEASURED_SIDE)
-            thinned = date[:, ::step, ::step]
-            if thinned.any():
-                pixels.append(thinned)
-    return processor.measure_statistics(pixels, band_names=dataset.features["pixels"].bands)
+            if not date.any():
+                continue
+            (chip,) = open_chips(date, processor.bands, dataset.features["pixels"].bands)
+            plan = plan_bands(chip.name, chip.bands, processor.bands, processor.missing_bands)
+            part = stack_chips([chip], plan, notices)
+            pixels = part.pixels[0].numpy()
+            unit = unit or (1e-4 if np.abs(pixels).max() <= LARGEST_REFLECTANCE else 1.0)
+            counted = np.ones(pixels.shape[1:], bool) if part.measured is None else part.measured[0].numpy()
+            histograms.add(processor.bands, pixels if unit == 1 else pixels / unit, counted)
+    warn_once(notices)
+    found = histograms.statistics()
+    empty = [band for band in processor.bands if band not in found["bands"]]
+    if empty:
+        raise ValueError(f"Expected pixels with data in the training set, found none of {', '.join(empty)}.")
+    order = [found["bands"].index(band) for band in processor.bands]
+    keys = ("minimum", "maximum", "percentile_1", "percentile_99", "mean", "std")
+    per_band = {key: [found[key][i] * unit for i in order] for key in keys}
+    return {"bands": list(processor.bands), "pixels": max(found["pixels"]), **per_band}
 
 
 def class_weights(kind: str, samples: Samples) -> list[float] | None:

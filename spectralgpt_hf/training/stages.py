@@ -67,7 +67,9 @@ class StageOptions:
         0.0, "Strength of random haze, water vapour and calibration; 1 spans levels 2A and 1C. It needs zscore."
     )
     contrast_weight: float = option(
-        0.0, "Weight of a contrastive loss between two views of each image, which the paper does not have."
+        0.0,
+        "Weight of a contrastive loss between two views of each image, which the paper does not have. It tells them "
+        "from the views of all other images of the forward pass, those of other processes included.",
     )
     contrast_temperature: float = option(0.2, "Divisor of the similarities in the contrastive loss.")
 
@@ -93,7 +95,9 @@ class RuntimeOptions:
     """Options that may change when a run is resumed: what the run learns does not depend on them."""
 
     compile: bool = option(False, "Compiles the model with torch.compile.")
-    num_workers: int = option(2, "Threads per process that read and decode shards.")
+    num_workers: int = option(
+        2, "Threads per process that read and decode shards. Batches do not depend on their number."
+    )
     output_dir: str = option("outputs/pretraining", "Folder of everything that is written.")
     resume: str = option(
         "no", "auto resumes from the newest checkpoint in `output_dir` if there is one; or the folder of a checkpoint."
@@ -113,10 +117,13 @@ class PretrainingOptions(RuntimeOptions, StageOptions):
     """All options of a run. Those of `StageOptions` hold for every stage that does not set them itself."""
 
     stages: list[JsonMapping] = option([], "In a YAML file: a list with a mapping of options for each stage.")
-    preset: Literal["tiny", "base", "large", "huge"] = option(
-        "tiny", "Size of a new model. Not used with `model_name_or_path`."
+    preset: Literal["tiny", "base", "large", "huge"] | None = option(
+        None, "Size of a new model, which is tiny by default. It is refused beside `model_name_or_path`."
     )
-    model_name_or_path: str | None = option(None, "Checkpoint that the first stage starts from: folder or Hub name.")
+    model_name_or_path: str | None = option(
+        None,
+        "Checkpoint that the first stage starts from: a folder, or a name on the Hub. By default the model is new.",
+    )
     weight_decay: float = option(0.05, "Weight decay of AdamW. Biases, norms, positions and learned tokens have none.")
     max_grad_norm: float = option(1.0, "Norm to which gradients are clipped. 0 turns clipping off.")
     mixed_precision: Literal["bf16", "fp16", "no"] = option(
@@ -128,6 +135,13 @@ class PretrainingOptions(RuntimeOptions, StageOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.model_name_or_path and self.preset:
+            raise ValueError(
+                f"`preset` {self.preset} is the size of a new model, but `model_name_or_path` names a model that has "
+                f"its size already: {self.model_name_or_path}. Set one of them."
+            )
+        if not self.model_name_or_path:
+            self.preset = self.preset or "tiny"
         for name in ("save_every", "total_limit", "eval_every", "log_every", "num_workers"):
             _check(name, getattr(self, name), 1)
         for name in ("weight_decay", "max_grad_norm", "max_nonfinite_steps", "time_limit"):
@@ -147,6 +161,8 @@ def parse_pretraining_options(argv: Sequence[str] | None = None) -> PretrainingO
         ValueError, FileNotFoundError: As `parse_options`; the message names the file, the stage and the key.
     """
     file, command_line, source = read_options(PretrainingOptions, argv)
+    if command_line.get("model_name_or_path") and "preset" not in command_line:
+        file.pop("preset", None)  # the file's new model gives way to the command line's
     overridden = set(command_line)
     if "epochs" in overridden and "steps" not in overridden:
         overridden.add("steps")  # which would replace the epochs
@@ -175,8 +191,10 @@ def complete_settings(saved: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that a checkpoint was written with; those that did not exist then have their defaults."""
     known = {RENAMED.get(name, name): value for name, value in saved.items()}
     defaults = {entry.name: _default(entry) for entry in fields(PretrainingOptions)}
-    text = known.get("config_overrides", {})
-    return {**defaults, **known, "config_overrides": JsonMapping(text)}
+    known["config_overrides"] = JsonMapping(known.get("config_overrides", {}))
+    if known.get("model_name_or_path"):
+        known["preset"] = None  # earlier versions recorded one that they did not use
+    return {**defaults, **known}
 
 
 def _default(entry: Field[Any]) -> Any:
@@ -200,7 +218,7 @@ def _new_config(stage: PretrainingOptions) -> SpectralGPTConfig:
     settings = {**_model_settings(stage), "image_size": stage.image_size}
     if stage.bands:
         settings |= {"bands": stage.bands, "num_channels": len(stage.bands)}
-    return SpectralGPTConfig.from_preset(stage.preset, **settings)
+    return SpectralGPTConfig.from_preset(stage.preset or "tiny", **settings)
 
 
 def _fit_positions(model: SpectralGPTForPreTraining, stage: PretrainingOptions) -> None:

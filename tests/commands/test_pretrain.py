@@ -374,6 +374,37 @@ def test_the_option_mixed_precision_wins_over_accelerates_configuration(pretrain
         assert all(autocast is expected for autocast in used)
 
 
+def test_a_run_whose_shards_changed_under_the_same_path_is_not_resumed(pretrain, tmp_path):
+    def write(value):
+        shutil.rmtree(tmp_path / "data", ignore_errors=True)
+        noise = np.random.default_rng(value).integers(1, 3000, (8, 12, 32, 32), dtype=np.uint16)
+        write_shards([ShardRow(f"{value}-{i}", pixels, L2A_BANDS) for i, pixels in enumerate(noise)], tmp_path)
+
+    write(1)
+    run = ("--data", tmp_path, "--steps", 4, "--output_dir", tmp_path / "run", "--save_every", 2)
+    pretrain(*run)
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000004")
+    write(2)
+    with pytest.raises(ValueError, match=r"stage 1: .*data: the shards are not those that .*step-00000002 was trained"):
+        pretrain(*run, "--resume", "auto")
+    write(1)
+    pretrain(*run, "--resume", "auto")
+    assert [step for step, *_ in losses(tmp_path / "run")] == [1, 2, 3, 4]
+
+
+def test_the_size_of_a_new_model_is_refused_beside_a_checkpoint(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("preset: base\n")
+    options = parse_pretraining_options(["--config", str(config), "--model_name_or_path", "somewhere"])
+    assert (options.preset, options.model_name_or_path) == (None, "somewhere")  # the command line wins
+    assert parse_pretraining_options([]).preset == "tiny"
+    config.write_text("model_name_or_path: somewhere\n")
+    with pytest.raises(ValueError, match=r"`preset` base is the size of a new model, but .* names a model"):
+        parse_pretraining_options(["--config", str(config), "--preset", "base"])
+    with pytest.raises(ValueError, match="`preset` tiny is the size of a new model"):
+        PretrainingOptions(preset="tiny", model_name_or_path="somewhere")
+
+
 def test_a_run_that_was_resumed_elsewhere_resumes_there_without_the_first_folder(pretrain, shards, tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text(f"{STAGED}stages:\n- {{steps: 4}}\n- {{steps: 8}}\n")

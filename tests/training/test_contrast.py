@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +17,31 @@ def test_the_contrastive_loss_is_small_only_where_views_of_an_image_agree():
     assert contrastive_loss(torch.cat([first, first.roll(1, 0)]), 0.05) > 5
     same = torch.ones(16, 4)  # nothing to tell images apart by: one of the 15 others at random
     assert contrastive_loss(same, 0.2).item() == pytest.approx(math.log(15))
+
+
+def write_contrast(rank: int, folder: Path) -> None:
+    """Write the loss and the gradient of the part of a batch that one of two processes holds."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    features = torch.load(folder / "features.pt")[:, 2 * rank : 2 * rank + 2].requires_grad_()
+    loss = contrastive_loss(features.flatten(0, 1), 0.2)
+    loss.backward()
+    torch.save((loss.detach(), features.grad), folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow  # new processes import everything
+def test_two_processes_tell_an_image_from_those_of_both(tmp_path):
+    torch.manual_seed(0)
+    features = torch.randn(2, 4, 8)  # two views of four images
+    torch.save(features, tmp_path / "features.pt")
+    torch.multiprocessing.spawn(write_contrast, (tmp_path,), nprocs=2)
+    losses, gradients = zip(*(torch.load(tmp_path / f"{rank}.pt") for rank in range(2)))
+    features.requires_grad_()
+    whole = contrastive_loss(features.flatten(0, 1), 0.2)
+    whole.backward()
+    assert [loss.item() for loss in losses] == pytest.approx([whole.item()] * 2)
+    # Gradients are averaged over processes, each of which holds one part of the batch.
+    torch.testing.assert_close(torch.cat(gradients, dim=1) / 2, features.grad)
 
 
 def test_pooled_visible_tokens_are_what_the_encoder_pools_from_them():

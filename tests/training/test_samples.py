@@ -247,14 +247,25 @@ def test_a_site_in_two_splits_is_refused(tmp_path):
     check_disjoint({"train": rows.select([0]), "test": rows.select([1])}, {"train": "train", "test": "test"})
 
 
-def test_statistics_of_a_training_set_take_every_window_once_and_few_pixels_of_it(tmp_path):
+@pytest.mark.parametrize("unit", [1, 1e-4])  # digital numbers, reflectance
+@pytest.mark.filterwarnings("ignore")
+def test_statistics_of_a_training_set_are_those_of_all_pixels_of_every_window_once(tmp_path, unit):
     rng = np.random.default_rng(0)
-    pixels = rng.integers(1, 3000, (12, 256, 256), dtype=np.uint16)
-    write_image(tmp_path / "images" / "a.tif", pixels)
+    pixels = rng.gamma(2, 500, (12, 256, 256)).astype(np.uint16) + np.uint16(1)
+    pixels[:, :, :20] = 0  # no data
+    pixels[3, 50, 60:70] = 65535  # saturated, which is no measurement
+    stored = pixels if unit == 1 else np.where(pixels == 65535, 9999, pixels).astype(np.float32) * np.float32(unit)
+    write_image(tmp_path / "images" / "a.tif", stored)
     write_image(tmp_path / "masks" / "a.png", np.zeros((256, 256), np.uint8))
     rows = load_image_masks(tmp_path, "all", classes=["x"], band_names=BANDS, size=128)
     twice = datasets.concatenate_datasets([rows, rows])
     found = measure_over(twice, SpectralGPTImageProcessor())
-    assert found["pixels"] == 4 * 64 * 64
-    assert found["mean"][0] == pytest.approx(pixels[0].mean(), rel=0.05)
-    assert found["percentile_99"][0] == pytest.approx(np.percentile(pixels[0], 99), rel=0.05)
+    assert found["pixels"] == 256 * 236
+    for i in range(12):
+        values = stored[i, :, 20:].astype(float)
+        values = values[values != 65535]
+        assert found["minimum"][i] == pytest.approx(values.min())
+        assert found["maximum"][i] == pytest.approx(values.max())
+        assert found["mean"][i] == pytest.approx(values.mean())
+        assert found["std"][i] == pytest.approx(values.std())
+        assert found["percentile_99"][i] == pytest.approx(np.percentile(values, 99))

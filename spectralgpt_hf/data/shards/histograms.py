@@ -38,11 +38,11 @@ class Histograms:
             bands: Name of each band of the image.
             pixels: (C, H, W), digital numbers. Fractions are rounded to the nearest integer; values outside
                 `lowest` ... 65535 are counted at the nearest end.
-            valid: (H, W), True where a pixel has data. By default a pixel that is 0 in all bands has none.
+            valid: (H, W) or (C, H, W), True where a pixel has data. By default a pixel that is 0 in all bands has none.
         """
-        inside = pixels.any(0) if valid is None else valid
-        for band, channel in zip(bands, pixels):
-            values = channel[inside]
+        inside = np.broadcast_to(pixels.any(0) if valid is None else valid, pixels.shape)
+        for band, channel, counted in zip(bands, pixels, inside):
+            values = channel[counted]
             if values.dtype != np.uint16 or self.lowest:
                 values = np.rint(values).clip(self.lowest, HIGHEST).astype(np.int64) - self.lowest
             counts = np.bincount(values, minlength=HIGHEST + 1 - self.lowest)

@@ -22,7 +22,6 @@ from typing import Any
 
 import pyarrow as pa
 from datasets.utils import tqdm
-from huggingface_hub import HfApi
 
 from ...files import locked, write_json, write_text
 from ...modeling.bands import resolve_bands
@@ -61,10 +60,12 @@ def prepare_shards(
     """Turn a dataset, folders of GeoTIFFs or scenes into shards. Repeat the call to go on after an interruption.
 
     Args:
-        sources: Root of the dataset; folders; or scenes, whatever `open_raster` opens.
+        sources: Root of the dataset; folders of images; or scenes, whatever `open_raster` opens, and folders of them.
         output: Folder to write.
-        dataset: "fmow", "bigearthnet-v1", "bigearthnet-v2", "eurosat"; "folder": GeoTIFFs below folders, each a sample;
-            "scenes": cut into chips on their 10 m grid.
+        dataset: "fmow", "bigearthnet-v1", "bigearthnet-v2", "eurosat"; "folder": each image below the folders is a
+            sample; "scenes": images are cut into chips on their 10 m grid. An image is a GeoTIFF, a SAFE product, a
+            folder of one file per band (SSL4EO-S12, SeCo, Major TOM) or, with `band_names`, an `.npy` array. Of SEN12MS
+            only the optical images are taken.
         splits: Of a dataset: "train", "validation", "test"; "all" is stored as "train".
         bands: Names of the bands to keep, in order; all by default, in the order of the files.
         band_names: What the files of folders and scenes hold, in order, where they do not say it.
@@ -74,11 +75,11 @@ def prepare_shards(
         scale: What stored values are multiplied by: 10000 for folders and scenes that hold reflectances.
         validation_share: Part of the files or scenes to hold out as the split "validation", with no more than this part
             of the samples.
-        seed: Of that choice.
-        rows_per_shard: Samples of a shard before any is left out.
+        seed: Seed of the choice of validation files.
+        rows_per_shard: Number of samples per shard before any is left out.
         compression: "lz4"; "zstd", smaller and slower to read; or "none".
-        license: Of the data, as the Hub calls it, for the card.
-        num_workers: Processes that read and write; as many as there are cores by default.
+        license: Licence of the data for the card, as an identifier of the Hub.
+        num_workers: Number of processes that read and write; one per core by default.
         options: Further arguments of the dataset's reader, such as `num_classes`, `partition`, `share`.
 
     Returns:
@@ -139,34 +140,6 @@ def prepare_shards(
         _run(job, shards, num_workers or os.cpu_count() or 1)
         _finish(output, shards, plan, identity, partial(render_card, output.name, dataset, license=license))
     return output
-
-
-def push_shards(folder: PathLike, repo_id: str, *, private: bool = False) -> str:
-    """Publish prepared shards as a dataset on the Hub, in one commit. Takes HF_TOKEN. Repeat it to go on.
-
-    Args:
-        folder: What `prepare_shards` has written.
-        repo_id: namespace/name; made if there is none.
-        private: Whether a new repository is private.
-
-    Returns:
-        URL of the commit.
-
-    Raises:
-        ValueError: If the folder is not complete.
-        OSError: If the Hub refuses or fails.
-    """
-    if not (Path(folder) / "report.json").is_file() or (Path(folder) / PROGRESS).exists():
-        raise ValueError(f"{folder}: expected complete shards: repeat `spectralgpt prepare` to finish them.")
-    api = HfApi()
-    api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
-    commit = api.upload_folder(
-        repo_id=repo_id,
-        folder_path=str(folder),
-        repo_type="dataset",
-        commit_message="Publish shards with spectralgpt-hf",
-    )
-    return str(commit.commit_url)
 
 
 @dataclass(frozen=True, eq=False)

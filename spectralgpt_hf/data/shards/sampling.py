@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from affine import Affine
 
-from ...modeling.bands import resolve_bands
+from ...modeling.bands import find_band, resolve_bands
+from ...modeling.products import read_folder
 from ...modeling.radiometry import LARGEST_REFLECTANCE
 from ...modeling.rasters import Raster, RasterReader, open_raster
 from ..chip_grid import chip_corners
@@ -174,15 +175,15 @@ def plan_files(
     validation_share: float = 0.0,
     seed: int = 0,
 ) -> Plan:
-    """List scenes, or the GeoTIFFs below folders: whole, or cut into chips.
+    """List scenes, or the images below folders: whole, or cut into chips.
 
     Whole files are put in random order. Chips stay in that of their scene, because neighbours share blocks of its file:
     a window of rows over several shards mixes them in training.
 
     Args:
-        sources: Scenes (whatever `open_raster` opens), or folders.
+        sources: Scenes (whatever `open_raster` opens), or folders of images.
         reading: How to read them.
-        are_folders: Which of the two.
+        are_folders: Whether sources are folders of images, and never a scene.
         size, stride: Of the chips, as in `cut_chips`; None for whole files.
         validation_share: Part of the files to hold out, with no more than this part of the samples. Chips of one file
             never end in two splits.
@@ -190,11 +191,11 @@ def plan_files(
 
     Raises:
         FileNotFoundError: If there is no such folder, or no file in it.
-        ValueError: If a file is given twice.
+        ValueError: If a file is given twice, or there are HDF5 files in place of images.
     """
     roots = [os.path.abspath(source) for source in sources]
     base = os.path.commonpath(roots if are_folders else [os.path.dirname(root) for root in roots])
-    paths = [path for root in roots for path in _list_images(root)] if are_folders else roots
+    paths = [path for root in roots for path in _list_sources(root, are_folders, reading.band_names is not None)]
     names = {os.path.basename(path): path for path in paths}
     if are_folders or len(names) < len(paths):
         names = {os.path.relpath(path, base): path for path in paths}
@@ -234,15 +235,70 @@ def read_rows(samples: Sequence[Sample], reading: Reading, report: Report) -> It
                 yield from rows
 
 
-_IMAGES = (".tif", ".tiff")
+_IMAGES, _ARRAYS, _HDF5 = (".tif", ".tiff"), (".npy",), (".h5", ".hdf5", ".he5", ".nc")
+# What lies beside the images of SEN12MS and DFC2020 (radar and land cover) and the bands of Major TOM.
+_AUXILIARY = re.compile(r".*_(s1|lc|dfc)_\d+(_p\d+)?|cloud_mask", re.IGNORECASE)
 _SUFFIX = re.compile(r"(\.SAFE)?(\.(tiff?|jp2|zip|npy|vrt|img|json))?$", re.IGNORECASE)
 
 
-def _list_images(root: str) -> list[str]:
-    found = sorted(str(path) for path in Path(root).rglob("[!.]*") if path.suffix.lower() in _IMAGES)
-    if not found:
-        raise FileNotFoundError(f"{root}: expected a folder with GeoTIFFs ({', '.join(_IMAGES)}) below, found none.")
-    return found
+def _list_sources(root: str, are_folders: bool, with_arrays: bool) -> list[str]:
+    """Return the images of a folder and those below it; or `root` itself, where it is a scene.
+
+    A SAFE product is an image, and so is a folder whose rasters are each named after a band of their own (SSL4EO-S12,
+    SeCo, Major TOM). NumPy arrays are images where the caller names their bands.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If there are HDF5 files in their place.
+    """
+    if not are_folders and not os.path.isdir(root):
+        if Path(root).suffix.lower() in _HDF5:
+            raise ValueError(_REFUSED_HDF5.format(path=root))
+        return [root]
+    if not are_folders and _is_product(root):
+        return [root]
+    suffixes = _IMAGES + _ARRAYS if with_arrays else _IMAGES
+    found, others = [], []
+    for folder, children, files in os.walk(root):
+        children[:] = sorted(child for child in children if not child.startswith("."))
+        names = sorted(name for name in files if not name.startswith("."))
+        images = [name for name in names if Path(name).suffix.lower() in suffixes]
+        images = [name for name in images if not _AUXILIARY.fullmatch(Path(name).stem)]
+        bands = [find_band(Path(name).stem) for name in images]
+        if folder.upper().endswith(".SAFE") or (len(images) > 1 and None not in bands and _all_differ(bands)):
+            found.append(folder)
+            children.clear()
+        else:
+            found += [os.path.join(folder, name) for name in images]
+            others += [os.path.join(folder, name) for name in names if Path(name).suffix.lower() in _HDF5 + _ARRAYS]
+    if found:
+        return found
+    if others and Path(others[0]).suffix.lower() in _HDF5:
+        raise ValueError(_REFUSED_HDF5.format(path=others[0]))
+    hint = f" To read arrays such as {others[0]}, pass `band_names`." if others else ""
+    raise FileNotFoundError(
+        f"{root}: expected a folder with GeoTIFFs ({', '.join(_IMAGES)}), SAFE products or folders of one file per "
+        f"band below, found none.{hint}"
+    )
+
+
+_REFUSED_HDF5 = (
+    "{path}: HDF5 files, such as those of MMEarth, are not read, because nothing in them says which of their arrays "
+    "are images. Convert each image to a GeoTIFF (with h5py and rasterio) or to an .npy file, or write the arrays with "
+    "`spectralgpt_hf.data.shards.format.write_shards`."
+)
+
+
+def _is_product(folder: str) -> bool:
+    try:
+        read_folder(folder)
+    except ValueError:
+        return False
+    return True
+
+
+def _all_differ(values: Sequence[object]) -> bool:
+    return len(set(values)) == len(values)
 
 
 def _cut(name: str, path: str, plan: Plan, size: int | None, stride: int | None) -> list[Sample]:

@@ -6,6 +6,7 @@ the batch walks through groups of its own, so that a batch is as varied as the d
 once an epoch, by one process.
 """
 
+import hashlib
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -69,6 +70,9 @@ class ShardStream:
         num_workers: Threads.
         pin_memory: Whether batches lie in memory that a GPU can fetch from by itself.
 
+    Attributes:
+        fingerprint: Digest of the shards' names, sizes and footers.
+
     Raises:
         FileNotFoundError: If there are no shards.
         ValueError: If a shard is damaged or lacks a band, or all of them together do not fill a batch.
@@ -94,7 +98,7 @@ class ShardStream:
         self.seed, self.shuffle = seed, shuffle
         self.global_batch_size = batch_size * num_processes
         self._slots = slice(process_index * batch_size, (process_index + 1) * batch_size)
-        starts, groups, first = [], [], 0
+        starts, groups, first, shards = [], [], 0, []
         for number, path in enumerate(self.paths):
             with ShardFile(path) as shard:
                 for found in self._band_lists(shard):
@@ -107,6 +111,8 @@ class ShardStream:
                 starts.append(first + shard.row_group_offsets[:-1])
                 groups += [(number, index) for index in range(shard.num_row_groups)]
                 first += shard.num_rows
+                shards.append(shard.fingerprint())
+        self.fingerprint = hashlib.sha256(" ".join(shards).encode()).hexdigest()
         self._groups = groups
         self._starts = np.concatenate([*starts, [first]])  # number of the first row of each group
         if not len(self):

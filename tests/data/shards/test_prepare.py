@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,18 +12,13 @@ from multiprocessing import get_context
 import numpy as np
 import pytest
 import rasterio
-from datasets import load_dataset
-from huggingface_hub import DatasetCard, constants
-from typer.testing import CliRunner
 
-from spectralgpt_cli import app
 from spectralgpt_hf.assets import SAMPLE
 from spectralgpt_hf.data import load_shards, prepare_shards
 from spectralgpt_hf.data.readers.bigearthnet import BIGEARTHNET_19_CLASSES
 from spectralgpt_hf.data.shards import prepare
 from spectralgpt_hf.modeling.bands import BIGEARTHNET_BANDS, EUROSAT_FILE_BANDS, L1C_BANDS
 from spectralgpt_hf.modeling.rasters import read_raster
-from tests.hub_server import TOKEN, HubServer
 
 from ..files import UTM, numbered_bands, write_image
 from ..readers.test_bigearthnet import V1_PATCHES, version_1, version_2  # noqa: F401, fixtures
@@ -260,6 +256,46 @@ def test_killed_workers_end_and_their_number_does_not_matter(scenes, tmp_path):
     assert_same_content(folder, whole)
 
 
+# Run in the child: its files cannot grow beyond 100 kB, as on a full disk.
+FULL = (
+    "import resource, signal; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "
+    "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); from spectralgpt_cli import app; app()"
+)
+
+
+@pytest.mark.slow  # new processes import everything
+def test_a_full_disk_ends_the_command_with_the_path_and_the_remedy(scenes, tmp_path):
+    folder = tmp_path / "shards"
+    arguments = ["prepare", *map(str, scenes[:2]), str(folder), "--size", "128", "--num_workers", "1"]
+    process = subprocess.run([sys.executable, "-c", FULL, *arguments], capture_output=True, text=True)
+    assert process.returncode == 1
+    assert "Traceback" not in process.stderr
+    message = process.stderr.splitlines()[-1]
+    assert re.search(
+        r"shards/\.progress/train-00000\.parquet: cannot be written \(File too large\).* Free space", message
+    )
+    assert sorted(path.name for path in folder.rglob("*")) == [".progress", "plan.json"]
+    command = [sys.executable, "-c", "from spectralgpt_cli import app; app()", *arguments]
+    subprocess.run(command, check=True, capture_output=True)
+    assert len(load_shards(folder)) == 8
+
+
+@pytest.mark.slow  # new processes import everything
+def test_the_second_of_two_commands_is_told_who_writes(scenes, tmp_path):
+    folder = tmp_path / "shards"
+    arguments = ["prepare", *map(str, scenes), str(folder), "--size", "64", "--stride", "8", "--num_workers", "1"]
+    command = [sys.executable, "-c", "from spectralgpt_cli import app; app()", *arguments]
+    first = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while not (folder / ".progress" / "plan.json").exists():
+        assert first.poll() is None
+        time.sleep(0.005)
+    with pytest.raises(BlockingIOError, match=rf"shards: process {first.pid} on .* writes it already. Wait for that"):
+        prepare_shards(scenes, folder, size=64, stride=8, num_workers=1)
+    first.kill()
+    first.wait()
+    assert not (folder / "data").exists()
+
+
 def test_finished_shards_are_not_made_again(scenes, tmp_path, monkeypatch):
     count, write = [], prepare.write_shard
 
@@ -304,29 +340,52 @@ def test_statistics_lie_beside_the_shards(tmp_path):
     np.testing.assert_allclose(measured["percentile_99"], np.percentile(values, 99, axis=1))
 
 
-def test_the_folder_is_a_dataset_for_the_hub(scenes, tmp_path, monkeypatch):
-    with HubServer() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        arguments = ["prepare", str(scenes[0]), str(scenes[1]), str(tmp_path / "shards"), "--size", "128"]
-        hub = ["--validation-share", "0.5", "--license", "mit", "--push-to-hub", "org/scenes", "--num-workers", "1"]
-        result = CliRunner().invoke(app, [*arguments, *hub])
-        assert result.exit_code == 0, result.output
-        files = server.repositories["org/scenes"].files
-    assert {name for name in files if not name.startswith(".")} == {
-        "README.md",
-        "data/train-00000-of-00001.parquet",
-        "data/validation-00000-of-00001.parquet",
-        "report.json",
-        "statistics.json",
-    }
-    data = DatasetCard(files["README.md"].decode()).data
-    assert (data.license, data.size_categories) == ("mit", ["n<1K"])
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    loaded = load_dataset(str(tmp_path / "shards"), cache_dir=str(tmp_path / "cache"))
-    assert {split: len(rows) for split, rows in loaded.items()} == {"train": 4, "validation": 4}
+def test_a_folder_of_one_file_per_band_is_one_image(tmp_path, shared_data):
+    folder = prepare_shards(shared_data / "ssl4eo_s12" / "s2a", tmp_path / "shards", "folder", num_workers=1)
+    dataset, dates = load_shards(folder), sorted((shared_data / "ssl4eo_s12" / "s2a" / "0000200").iterdir())
+    assert sorted(dataset["id"]) == [f"0000200/{date.name}" for date in dates]
+    row = next(row for row in dataset if row["id"].endswith(dates[0].name))
+    assert (tuple(row["bands"]), row["pixels"].shape) == (tuple(read_raster(dates[0]).bands), (12, 264, 264))
+    # One such folder is a scene, and the folder of all dates is cut scene by scene.
+    chips = prepare_shards(shared_data / "ssl4eo_s12", tmp_path / "chips", size=264, bands=["B4"], num_workers=1)
+    assert len(load_shards(chips)) == len(list((shared_data / "ssl4eo_s12").glob("*/*/*")))
+    assert len(load_shards(prepare_shards(dates[0], tmp_path / "one", size=264, num_workers=1))) == 1
+
+
+def test_scenes_below_a_folder_are_found(tmp_path):
+    for name in ("a", "deeper/b"):
+        write_scene(tmp_path / "scenes" / f"{name}.tif", numbered_bands(3, 16))
+    folder = prepare_shards(tmp_path / "scenes", tmp_path / "shards", size=16, num_workers=1)
+    assert set(pixels_of(folder)) == {"a_0_0", "b_0_0"}
+
+
+def test_arrays_are_images_where_their_bands_are_named(tmp_path):
+    (tmp_path / "arrays").mkdir()
+    np.save(tmp_path / "arrays" / "a.npy", numbered_bands(3, 16))
+    with pytest.raises(FileNotFoundError, match=r"a\.npy, pass `band_names`"):
+        prepare_shards(tmp_path / "arrays", tmp_path / "shards", "folder", num_workers=1)
+    names = ["B2", "B3", "B4"]
+    folder = prepare_shards(tmp_path / "arrays", tmp_path / "shards", "folder", band_names=names, num_workers=1)
+    assert (pixels_of(folder)["a"] == numbered_bands(3, 16)).all()
+
+
+def test_of_sen12ms_the_optical_images_are_taken(tmp_path):
+    for kind, count in {"s1": 2, "s2": 13, "lc": 4}.items():
+        path = tmp_path / "sen12ms" / "ROIs1158_spring" / f"{kind}_1" / f"ROIs1158_spring_{kind}_1_p30.tif"
+        write_image(path, numbered_bands(count, 16), **UTM)
+    folder = prepare_shards(tmp_path / "sen12ms", tmp_path / "shards", "folder", band_names=L1C_BANDS, num_workers=1)
+    assert list(pixels_of(folder)) == ["ROIs1158_spring/s2_1/ROIs1158_spring_s2_1_p30"]
+    assert report_of(folder)["unreadable"] == []
+
+
+@pytest.mark.parametrize("dataset", ["folder", "scenes"])
+def test_hdf5_files_are_refused_with_advice(tmp_path, dataset):
+    (tmp_path / "mmearth").mkdir()
+    (tmp_path / "mmearth" / "data_1M.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    with pytest.raises(ValueError, match=r"data_1M\.h5: HDF5 files.* are not read, .* Convert each image to a GeoTIFF"):
+        prepare_shards(tmp_path / "mmearth", tmp_path / "shards", dataset)
+    with pytest.raises(ValueError, match=r"data_1M\.h5: HDF5 files"):
+        prepare_shards(tmp_path / "mmearth" / "data_1M.h5", tmp_path / "shards")
 
 
 def test_wrong_options_are_refused(tmp_path):
