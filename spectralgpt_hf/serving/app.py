@@ -363,6 +363,8 @@ def _theme() -> gr.Theme:
     ).set(
         body_background_fill="#f4f7f7",
         body_background_fill_dark="#10181d",
+        body_text_color_subdued="#51636d",
+        body_text_color_subdued_dark="#a9b8c0",
         block_border_width="0px",
         block_label_text_size="13px",
         block_padding="0px",

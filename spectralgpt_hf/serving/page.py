@@ -32,10 +32,10 @@ CSS = """
 #title p { color: var(--body-text-color-subdued); font-size: 15px; margin: 0; }
 #foot { color: var(--body-text-color-subdued); font-size: 12.5px; padding: 4px 2px 0; }
 footer { display: none !important; }
-#scene, #work { background: var(--background-fill-primary); border: 1px solid var(--border-color-primary); border-
-  radius: 14px; gap: 14px; padding: 20px; }
+#scene, #work { background: var(--background-fill-primary); border: 1px solid var(--border-color-primary);
+  border-radius: 14px; gap: 14px; padding: 20px; }
 #work .tab-wrapper { padding-bottom: 4px; }
-#work .form { background: none; gap: 22px; }
+#scene .form, #work .form { background: none; gap: 22px; }
 .wrap:has(> .error) { display: none !important; }  /* the message says it */
 .figure { gap: 6px !important; }
 .picture { border-radius: 8px !important; }
@@ -48,8 +48,8 @@ footer { display: none !important; }
   padding: 8px 12px; }
 table.scores { border: 0 !important; border-collapse: collapse; font-size: 13.5px; margin: 0; width: 100%; }
 table.scores tr, table.scores tbody, table.scores thead { border: 0 !important; }
-table.scores th, table.scores td { background: none; border: 0 !important; border-bottom: 1px solid var(--border-
-  color-primary) !important;
+table.scores th, table.scores td { background: none; border: 0 !important;
+  border-bottom: 1px solid var(--border-color-primary) !important;
   color: var(--body-text-color); padding: 8px 6px; text-align: right; font-variant-numeric: tabular-nums; white-space:
   nowrap; }
 table.scores th { color: var(--body-text-color-subdued); font-size: 12.5px; font-weight: 500; }
@@ -64,9 +64,10 @@ table.scores td.best { font-weight: 650; }
 .dark .notice { background: #3a2d10; color: #f3d9a0; }
 #about { color: var(--body-text-color-subdued); font-size: 13.5px; line-height: 1.6; max-width: 900px; padding: 4px
   2px 0; }
+#about a { margin: 0; padding: 0; }
 @media (max-width: 640px) {
-  .gradio-container { padding: 12px 10px 8px !important; }
-  #scene, #work { min-width: 0 !important; padding: 14px; }
+  .gradio-container, .gradio-container > main { padding: 6px !important; }
+  #scene, #work { min-width: 100% !important; padding: 14px; }
   .legend div { grid-template-columns: 16px 1fr auto; }
   .legend div span:last-child { grid-column: 2 / -1; text-align: left; }
 }
