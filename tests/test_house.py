@@ -223,6 +223,17 @@ def test_every_module_has_its_test_file_or_the_readme_of_the_tests_says_where_it
     assert [name for name, tests in elsewhere.items() if not tests] == []
 
 
+def test_every_test_that_holds_a_defect_exists():
+    named = re.findall(r"`([^`]+\.py)::(\w+)`", (TESTS / "DEFECTS.md").read_text())
+    assert named
+    missing = []
+    for file, name in named:
+        path = TESTS / file
+        if not path.is_file() or not re.search(rf"^ *def {name}\(", path.read_text(), re.MULTILINE):
+            missing.append(f"{file}::{name}")
+    assert missing == []
+
+
 def test_the_distribution_holds_every_folder_and_every_file_of_data():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     folders = [PACKAGE, CLI, *FOLDERS]

@@ -261,7 +261,7 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
             expect(0 <= getattr(self, name) < 1, name, "in [0, 1)")
         for name in ("token_loss_weight", "spectral_loss_weight"):
             expect(0 <= getattr(self, name) < float("inf"), name, "zero or more, and finite")
-        expect(0 < self.layer_norm_eps < 1, "layer_norm_eps", "between 0 and 1, both excluded")
+        expect(0 < self.layer_norm_eps <= 1, "layer_norm_eps", "above 0 and at most 1")
         expect(0 <= self.initializer_range < 1, "initializer_range", "in [0, 1)")
         expect(0 < self.mask_ratio < 1, "mask_ratio", "between 0 and 1, both excluded")
         expect(0 < self.decode_ratio <= 1, "decode_ratio", "above 0 and at most 1")

@@ -503,8 +503,12 @@ class SpectralGPTModel(SpectralGPTPreTrainedModel):
         hidden_states = self.embeddings(pixel_values, attention_mask, ids_keep)
         if attention_mask is not None and ids_keep is not None:
             attention_mask = attention_mask.gather(1, ids_keep)
+        # Without the last argument, the host would wait for the accelerator to learn whether the mask holds a 0.
         layer_mask = create_bidirectional_mask(
-            config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask
+            config=self.config,
+            inputs_embeds=hidden_states,
+            attention_mask=attention_mask,
+            allow_is_bidirectional_skip=attention_mask is None,
         )
         for layer in self.layers:
             hidden_states = layer(hidden_states, layer_mask, **kwargs)
@@ -566,7 +570,10 @@ class SpectralGPTDecoder(SpectralGPTPreTrainedModel):
             hidden_states = gather_tokens(hidden_states, ids_decode)
             attention_mask = None if attention_mask is None else attention_mask.gather(1, ids_decode)
         attention_mask = create_bidirectional_mask(
-            config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask
+            config=self.config,
+            inputs_embeds=hidden_states,
+            attention_mask=attention_mask,
+            allow_is_bidirectional_skip=attention_mask is None,  # as in the encoder
         )
         for layer in self.layers:
             hidden_states = layer(hidden_states, attention_mask, **kwargs)

@@ -158,7 +158,7 @@ def test_an_incomplete_folder_is_refused(folder, name):
         ("config.json", {"custom_pipelines": {}}, "`custom_pipelines` leads elsewhere"),
         ("config.json", {"architectures": ["Other"]}, "`architectures` must be one of"),
         ("config.json", {"model_type": "bert"}, "`model_type` must be 'spectralgpt', found 'bert'"),
-        ("config.json", {"layer_norm_eps": 1e300}, "`layer_norm_eps` must be between 0 and 1"),
+        ("config.json", {"layer_norm_eps": 1e300}, "`layer_norm_eps` must be above 0 and at most 1"),
         ("config.json", {"num_hidden_layers": 10**7}, "`num_hidden_layers` must be at most 512"),
         ("config.json", {"hidden_size": "wide"}, "config.json: "),
         ("config.json", {"hidden_size": 49}, "multiple of `num_attention_heads`"),
