@@ -247,6 +247,33 @@ def test_a_second_run_in_the_folder_of_the_first_is_refused(pretrain, shards, tm
     pretrain(*run)
 
 
+# Run in the child: its files cannot grow beyond 100 kB, as on a full disk.
+FULL = (
+    "import resource, runpy, signal, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "
+    "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); sys.argv = sys.argv[1:]; "
+    "runpy.run_path(sys.argv[0], run_name='__main__')"
+)
+
+
+@pytest.mark.slow  # new processes import everything
+def test_a_full_disk_ends_a_run_with_its_checkpoints_whole(pretrain, shards, tmp_path):
+    run = ("--data", shards, "--steps", 8, "--output_dir", tmp_path)
+    pretrain(*run)
+    expected = losses(tmp_path)
+    for name in ("checkpoints/step-00000008", "stage-1", "model"):
+        shutil.rmtree(tmp_path / name)
+    before = (tmp_path / "checkpoints" / "step-00000004" / "model.safetensors").read_bytes()
+    command = [sys.executable, "-c", FULL, "examples/pretrain.py", *_with_defaults((*run, "--resume", "auto"))]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert process.returncode != 0
+    assert re.search(r"OSError: .*step-00000008: cannot be written .*File too large.* Free space", process.stderr)
+    assert (tmp_path / "checkpoints" / "step-00000004" / "model.safetensors").read_bytes() == before
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000004"]
+    assert not (tmp_path / "model").exists()
+    pretrain(*run, "--resume", "auto")
+    assert losses(tmp_path) == expected
+
+
 def test_a_run_that_is_told_to_end_saves_first(pretrain, shards, tmp_path):
     folder = tmp_path / "run"
     run = ("--data", shards, "--steps", 5000, "--save_every", 5000, "--output_dir", folder)
