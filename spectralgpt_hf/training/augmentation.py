@@ -1,4 +1,4 @@
-"""What batches go through before the model in training: functions of (seed, epoch, sample), on the device."""
+"""Augmentation of training batches on the device, as a function of (seed, epoch, sample)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,15 +21,15 @@ class Augmentation:
     """Augments batches of `collate`.
 
     Attributes:
-        options: Which ones, and how strong.
-        num_classes: If given, labels are class numbers, and become probabilities.
+        options: Options of the run, which say which augmentations to apply and how strongly.
+        num_classes: Number of classes if labels are class numbers, which are then turned into probabilities.
     """
 
     options: FineTuningOptions
     num_classes: int | None = None
 
     def __call__(self, batch: Mapping[str, torch.Tensor], epoch: int) -> dict[str, torch.Tensor]:
-        """Return the batch as the model shall see it, in a pass over the data."""
+        """Return the augmented batch in pass `epoch` over the data."""
         options, ids = self.options, batch["ids"]
         batch = dict(batch)
 
@@ -54,7 +54,7 @@ class Augmentation:
 
 
 def with_shares(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Append which share of each pixel has data, by spectral group, so that it goes where the pixels go."""
+    """Append the share of each pixel that has data as channels, one per spectral group, to be moved with the pixels."""
     pixels = batch["pixel_values"]
     if "attention_mask" not in batch:
         return pixels
@@ -63,7 +63,7 @@ def with_shares(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
 
 
 def without_shares(pixels: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Undo `with_shares` after pixels have moved: a token has data if half of its pixels have."""
+    """Split off the channels of `with_shares` after augmentation, and make attention masks of them."""
     if "attention_mask" not in batch:
         return {"pixel_values": pixels}
     pixels, shares = pixels.split([batch["pixel_values"].shape[1], batch["attention_mask"].shape[1]], 1)

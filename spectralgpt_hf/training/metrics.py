@@ -1,7 +1,7 @@
 """Scores over whole evaluation sets: every sample counts once, however batches and processes share them.
 
-Scores are fed with gathered batches that may repeat samples, as padded last batches do, and know samples by their
-number. Intervals come from resampling what is independent: images, or whole scenes where windows were stitched.
+Scores are updated with gathered batches, which may repeat samples (as padded last batches do), and recognise samples by
+their numbers. Intervals come from resampling independent units: images, or whole scenes if windows were stitched.
 """
 
 import warnings
@@ -29,10 +29,10 @@ except ImportError as error:
 
 
 class Scores(Protocol):
-    """What all scores have in common.
+    """The interface of all scores.
 
     Attributes:
-        main: Name of the score to choose a checkpoint by; more is better.
+        main: Name of the score that chooses the checkpoint; higher is better.
         units: Number of independent observations.
     """
 
@@ -40,13 +40,13 @@ class Scores(Protocol):
     units: int
 
     def update(self, logits: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor) -> None:
-        """Take a batch of outputs; a sample that was there before is passed over."""
+        """Add a batch of outputs, without samples that were added before."""
 
     def compute(self, units: torch.Tensor | None = None) -> dict[str, float]:
-        """Return the scores over everything, or over the units of these numbers (with repetitions)."""
+        """Return the scores over all units, or over the units of the given numbers, which may repeat."""
 
     def details(self) -> dict[str, Any]:
-        """Return scores by class and what pictures are drawn from, JSON-able."""
+        """Return scores by class and the data of pictures, as values that JSON holds."""
 
 
 def bootstrap_intervals(scores: Scores, resamples: int = 200, seed: int = 0) -> dict[str, list[float]]:
@@ -114,7 +114,8 @@ class MultiLabelScores:
     def __init__(self, num_samples: int, class_names: Sequence[str]) -> None:
         self.units = num_samples
         self.class_names = list(class_names)
-        # Ranks and signs of the logits within [0, 1], where torchmetrics leaves them alone; a sigmoid would round to 1.
+        # The logits are mapped into [0, 1], which torchmetrics takes as they are, with their order and their sign
+        # (above or below 0.5). A sigmoid would round large logits to 1.
         self.ranks = torch.zeros(num_samples, len(class_names), dtype=torch.float64)
         self.labels = torch.zeros(num_samples, len(class_names), dtype=torch.int64)
         self.seen = torch.zeros(num_samples, dtype=torch.bool)
@@ -150,8 +151,8 @@ class DenseScores:
         class_names: In the order of the class numbers.
         scenes: Name of the scene of each sample; samples without a window must have scenes of their own.
         windows: (left, top, width, height) of each sample in its scene, in pixels, or None for a whole scene.
-        change: Whether class 1 is a change to be found: adds its precision, recall and F1.
-        background: Class to leave out of a second mean of IoU.
+        change: Whether class 1 is change, whose precision, recall and F1 are then added.
+        background: Class that is left out of a second mean of the IoU (`miou_without_background`).
     """
 
     def __init__(
@@ -220,7 +221,7 @@ class DenseScores:
 
 
 class _Mosaic:
-    """One scene, put together from windows that are blended as `predict_scene` blends its tiles."""
+    """One scene, assembled from windows that are blended as `predict_scene` blends its tiles."""
 
     def __init__(self, num_classes: int, height: int, width: int) -> None:
         self.scores = torch.zeros(num_classes, height, width)
@@ -229,7 +230,7 @@ class _Mosaic:
     def add(self, scores: torch.Tensor, labels: torch.Tensor, window: Sequence[int]) -> None:
         left, top, width, height = window
         inside = (..., slice(top, top + height), slice(left, left + width))
-        # The class of the largest weighted sum is that of the largest weighted mean: no need to divide.
+        # The largest weighted sum belongs to the same class as the largest weighted mean, so the sums are not divided.
         self.scores[inside] += scores[:, :height, :width] * self._weights(height, width)
         known = labels[:height, :width] != IGNORE_INDEX
         self.labels[inside][known] = labels[:height, :width][known]

@@ -1,4 +1,4 @@
-"""What a run reports while it trains: a log that survives it, its speed, and pictures of reconstructions."""
+"""Monitoring of pretraining: a log of JSON lines, the speed of steps, and pictures of reconstructions."""
 
 import json
 import os
@@ -17,16 +17,16 @@ from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 from ..modeling.modeling_spectralgpt import unpatchify
 
 
-# FLOP/s in bfloat16 or float16, dense, as the makers state them. Others are measured.
+# Dense FLOP/s in bfloat16 or float16, from the data sheets of the makers. The rates of other devices are measured.
 STATED_RATES = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "4090": 165e12}
 
 
 class JsonLinesLog:
-    """A file with one JSON object a line, which a run that resumes goes on with.
+    """A file with one JSON object per line, to which a resumed run appends.
 
     Args:
-        path: The file. It is made by the first record.
-        keep: Which records of an earlier run stay; a line that was cut off does not.
+        path: Path of the file, which is created with the first record.
+        keep: Says whether a record of an earlier run is kept. Truncated lines are dropped.
     """
 
     def __init__(self, path: str | os.PathLike[str], keep: Callable[[dict[str, Any]], bool]) -> None:
@@ -34,7 +34,7 @@ class JsonLinesLog:
         self._file: TextIO | None = None
 
     def write(self, record: dict[str, Any]) -> None:
-        """Append a record; it is in the file when this returns."""
+        """Append a record and flush it to the file."""
         if self._file is None:
             self._file = self._open()
         self._file.write(json.dumps(record) + "\n")
@@ -48,7 +48,7 @@ class JsonLinesLog:
 
 
 class Throughput:
-    """Measures the speed of training steps, from when it is made or restarted to when its rates are asked for.
+    """Measures the speed of training steps between two calls of `restart` or `rates`.
 
     Args:
         samples: Images per step, over all processes.
@@ -89,15 +89,16 @@ class Throughput:
 def draw_reconstruction(
     image: torch.Tensor, mask: torch.Tensor, logits: torch.Tensor, config: SpectralGPTConfig, path: Path
 ) -> None:
-    """Write a picture of an image, of its visible part and of its reconstruction.
+    """Draw an image, its visible tokens and its reconstruction.
 
-    Nothing is written where predicted patches are normalised one by one, or a band of the composites is missing.
+    Nothing is written if the model predicts patches that are normalised one by one (`norm_pix_loss`), or if a band of
+    the composites is missing.
 
     Args:
         image: (C, H, H), the normalised input.
         mask: (N,), 1 for the tokens that were masked.
-        logits: (N, values of a token), the prediction.
-        config: Of the model.
+        logits: (N, values per token), the prediction.
+        config: Configuration of the model.
         path: File to write.
     """
     if config.norm_pix_loss or not {"B2", "B3", "B4", "B8"} <= set(config.bands or ()):
@@ -115,7 +116,10 @@ def draw_reconstruction(
 
 
 def step_flops(config: SpectralGPTConfig) -> float:
-    """Return the floating-point operations of one sample and step: matrix products, backward twice the forward."""
+    """Return the floating-point operations of a step per sample.
+
+    Matrix products are counted, and the backward pass takes twice as many as the forward pass.
+    """
     tokens = config.num_channels // config.spectral_patch_size * (config.image_size // config.patch_size) ** 2
     visible = int(tokens * (1 - config.mask_ratio))
     values = config.spectral_patch_size * config.patch_size**2
@@ -132,7 +136,7 @@ def step_flops(config: SpectralGPTConfig) -> float:
 
 
 def attainable_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Return the FLOP/s of a device: as its maker states them for 16 bits, else those of a matrix product, measured."""
+    """Return the FLOP/s of a device: the data sheet's for 16 bits, or else those of a matrix product, measured."""
     if device.type == "cuda" and dtype != torch.float32:
         name = torch.cuda.get_device_name(device)
         stated = [rate for part, rate in STATED_RATES.items() if part in name]

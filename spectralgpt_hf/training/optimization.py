@@ -18,15 +18,16 @@ def parameter_groups(
     """Split the trainable parameters by weight decay and, if rates differ, by layer.
 
     Args:
-        model: The model, before it is wrapped for distributed training; LoRA may wrap it.
-        weight_decay: Of the parameters that have one: biases, norms, positions and learned tokens do not.
-        learning_rate: Of the head, needed with `layer_decay`.
-        layer_decay: Rate of a layer over that of the next: layer i of L has learning_rate * layer_decay ** (L + 1 - i).
-            The patch embedding and the positions are layer 0, the encoder's layers 1 to L, all after them L + 1.
+        model: The model, before it is wrapped for distributed training. LoRA may have wrapped it already.
+        weight_decay: Weight decay of all parameters but biases, norms, positions and learned tokens, which have none.
+        learning_rate: Learning rate of the head, needed with `layer_decay`.
+        layer_decay: Learning rate of a layer divided by that of the next one: layer i of L has the rate
+            learning_rate * layer_decay ** (L + 1 - i). The patch embedding and the positions are layer 0, the
+            encoder's layers 1 to L, and everything after them is layer L + 1.
 
     Returns:
-        Groups for a torch optimizer, without empty ones: with and without decay, for each layer from the first where
-        rates differ.
+        Non-empty parameter groups for a torch optimizer: one with and one without weight decay, for each layer if rates
+        differ by layer.
 
     Raises:
         ValueError: If rates should differ by layer, but the model is not SpectralGPT or `learning_rate` is missing.

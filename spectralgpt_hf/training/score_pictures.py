@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,6 +11,11 @@ from ..inference.pictures import TRUE_COLOUR, composite, composite_limits
 from ..modeling.geometry import IGNORE_INDEX
 from .finetuning import FineTuner
 from .samples import Samples
+
+
+if TYPE_CHECKING:
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
 
 
 def draw_confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence[str], path: Path) -> None:
@@ -37,13 +42,13 @@ def draw_confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence
 
 @torch.no_grad()
 def draw_predictions(tuner: FineTuner, samples: Samples, path: Path, count: int = 6) -> None:
-    """Draw images beside what they show and what the model says: maps, or names of classes.
+    """Draw images beside their labels and predictions: as maps, or as names of classes.
 
     Args:
-        tuner: With the model.
-        samples: Those drawn are spread evenly over them.
+        tuner: Tuner that holds the model.
+        samples: Samples, of which some at even distances are drawn.
         path: File to write.
-        count: How many at most.
+        count: Largest number of images.
     """
     from matplotlib.figure import Figure
 
@@ -54,7 +59,7 @@ def draw_predictions(tuner: FineTuner, samples: Samples, path: Path, count: int 
     _, outputs = tuner.compute_loss(tuner.model, batch, return_outputs=True)
     logits, labels = outputs["logits"].float().cpu(), batch["labels"].cpu()
     rows = [_panels(samples, index, logits[i], labels[i]) for i, index in enumerate(chosen)]
-    if not samples.dense:  # one panel each: side by side
+    if not samples.dense:  # each image has one panel, so three go into a row
         rows = [[row[0] for row in rows[start : start + 3]] for start in range(0, len(rows), 3)]
     figure = Figure(figsize=(3.2 * max(map(len, rows)), 3.4 * len(rows)), layout="constrained")
     for y, row in enumerate(rows):
@@ -66,7 +71,7 @@ def draw_predictions(tuner: FineTuner, samples: Samples, path: Path, count: int 
     if samples.dense:
         _add_legend(figure, samples.class_names)
     elif samples.multi_label:
-        figure.suptitle("= found, - missed, + not there", fontsize=9)
+        figure.suptitle("= found, - missed, + false alarm", fontsize=9)
     figure.savefig(path, dpi=100)
 
 
@@ -99,13 +104,13 @@ def _caption(samples: Samples, logits: torch.Tensor, labels: torch.Tensor) -> st
     )
 
 
-def _colours(number: int) -> Any:
+def _colours(number: int) -> "Colormap":
     import matplotlib
 
     return matplotlib.colormaps["tab20"].resampled(number) if number > 2 else matplotlib.colormaps["cividis"]
 
 
-def _add_legend(figure: Any, names: Sequence[str]) -> None:
+def _add_legend(figure: "Figure", names: Sequence[str]) -> None:
     from matplotlib.patches import Patch
 
     colours = _colours(len(names))(np.linspace(0, 1, len(names)))

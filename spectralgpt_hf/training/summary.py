@@ -1,4 +1,4 @@
-"""What a fine-tuning run works on, in words before it starts, and what went wrong, in words after it."""
+"""Texts of a fine-tuning run: a summary of its data before it starts, and warnings about its result at the end."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from .samples import Samples, label_shares
 
 
 COUNTED = 5000
-"""Up to how many samples the shares of classes are counted for the summary: all of their maps are read."""
+"""Largest training split whose classes are counted for the summary, because counting reads all maps."""
 
 
 def describe_data(samples: Mapping[str, Samples]) -> str:
@@ -37,11 +37,11 @@ def describe_data(samples: Mapping[str, Samples]) -> str:
 
 
 def find_problems(scores: Mapping[str, Mapping[str, Any]], losses: Sequence[float]) -> list[str]:
-    """Return what says that a run has not learnt, in whole sentences; nothing where all looks well.
+    """Return the signs that a run has not learnt, as whole sentences; an empty list if there are none.
 
     Args:
         scores: Scores of each split, from `FineTuner.score`.
-        losses: Losses of training, as logged.
+        losses: Logged losses of the training.
     """
     problems = []
     if not all(map(math.isfinite, [*losses, *(found["loss"] for found in scores.values())])):
