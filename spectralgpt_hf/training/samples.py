@@ -60,7 +60,7 @@ def load_dataset(task: Task, options: FineTuningOptions, split: str, stride: int
 
 
 def with_radiometry(dataset: datasets.Dataset, offset: float | None, nodata: float | None) -> datasets.Dataset:
-    """Return rows that are read with an offset and a nodata value in place of what the files state.
+    """Return rows whose files are read with the given offset and nodata value instead of those that they state.
 
     Raises:
         ValueError: If `nodata` is given for shards, whose pixels without data are known already.
@@ -134,7 +134,7 @@ def check_disjoint(rows: Mapping[str, datasets.Dataset], splits: Mapping[str, st
         if common and splits[one] != splits[other] and "all" not in (splits[one], splits[other]):
             raise ValueError(
                 f"The splits {splits[one]!r} and {splits[other]!r} must not share a site, but {common[0]!r} and "
-                f"{len(common) - 1} more are in both: scores would be those of what was learnt by heart."
+                f"{len(common) - 1} more are in both: the model would be scored on sites that it was trained on."
             )
 
 
@@ -155,14 +155,14 @@ class Samples(torch.utils.data.Dataset):
         dataset: Rows of one of the readers.
         processor: Processor that prepares the images.
         statistics: Statistics of each scene by its name (`measure_by_scene`), if the processor needs them.
-        native: Whether images keep their stored size, neither resized nor cropped, for random crops.
-        in_memory: Whether to keep what was read, normalised.
+        native: Whether images keep their stored size, so that random crops are taken from all of their pixels.
+        in_memory: Whether to keep the normalised samples in memory once they are read.
 
     Attributes:
         problem_type: As in the configuration of a classifier; None for maps.
         class_names: Names of the classes, in the order of their numbers.
         scenes: Name of the scene of each sample.
-        windows: Part of the scene that each sample is, or None for all of it.
+        windows: Window of each sample in its scene (left, top, width, height), or None if it is the whole scene.
     """
 
     def __init__(
@@ -258,7 +258,7 @@ def collate(samples: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Te
 
 
 def measure_by_scene(dataset: datasets.Dataset, processor: SpectralGPTImageProcessor) -> dict[str, Any]:
-    """Measure one radiometry for each scene, or for each pair of dates, as `predict_scene` does; by scene names."""
+    """Measure the statistics of each scene, or of each pair of dates, as `predict_scene` does; by names of scenes."""
     files = _references(dataset)
     scenes = dict(zip(dataset["scene" if "scene" in dataset.features else "id"], files))
     image = dataset.features["pixels"]
@@ -311,9 +311,9 @@ def class_weights(kind: str, samples: Samples) -> list[float] | None:
     """Return the weight of each class in the loss.
 
     Args:
-        kind: "none"; "balanced", inverse to the share of the class among the labels; "change", as the authors weigh two
-            classes with a share p of change: 20 p and 2 (1 - p); or numbers, separated by commas.
-        samples: To learn from.
+        kind: "none"; "balanced", inverse to the share of the class among the labels; "change", the authors' weights of
+            two classes with a share p of change, 20 p and 2 (1 - p); or numbers, separated by commas.
+        samples: Training samples.
 
     Raises:
         ValueError: If `kind` is none of these, or does not fit the classes.
@@ -322,7 +322,7 @@ def class_weights(kind: str, samples: Samples) -> list[float] | None:
         return None
     number = len(samples.class_names)
     if samples.multi_label:
-        raise ValueError("`class_weights` are for one class each; these images have several.")
+        raise ValueError("`class_weights` need images with one class each, but these have several: leave them out.")
     if kind not in ("balanced", "change"):
         weights = [float(weight) for weight in kind.split(",")]
     elif kind == "change":
@@ -337,7 +337,7 @@ def class_weights(kind: str, samples: Samples) -> list[float] | None:
 
 
 def label_shares(samples: Samples) -> list[float]:
-    """Return the share of each class among the labels of samples. Maps are all read."""
+    """Return the share of each class among the labels of samples. All maps are read for it."""
     counts = torch.zeros(len(samples.class_names), dtype=torch.float64)
     column = next(name for name in ("segmentation_map", "label", "labels") if name in samples.dataset.features)
     for row in tqdm(samples.dataset.select_columns(column), desc="Counting labels", disable=None):
@@ -407,7 +407,7 @@ def _of_files(name: Literal["offset", "nodata"], dates: Sequence[Reference], ima
 
 
 def _has_token(pixels: np.ndarray, patch_size: int) -> bool:
-    """Return whether half of the pixels of some token have data, which the processor demands."""
+    """Return whether at least one token has data, which the processor requires."""
     shares = torch.from_numpy(np.asarray(pixels).any(0)).float()[None]
     height, width = (-side % patch_size for side in shares.shape[1:])
     padded = nn.functional.pad(shares, (0, width, 0, height))

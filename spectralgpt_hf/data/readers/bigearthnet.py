@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,6 +17,7 @@ from ...modeling.bands import BIGEARTHNET_BANDS
 from .columns import MultispectralImage, SegmentationMap
 from .common import (
     SPLITS,
+    FeatureType,
     PathLike,
     Split,
     build_dataset,
@@ -90,16 +90,16 @@ def load_bigearthnet_v1(
     """List BigEarthNet-S2 version 1: `BigEarthNet-v1.0/<patch>/<patch>_B01.tif ...` and `<patch>_labels_metadata.json`.
 
     Rows hold `id`, `pixels` (12, 120, 120) on the 10 m grid, `bands` and `labels`, the numbers of the classes. Listing
-    reads one small JSON file a patch, and no image.
+    reads one small JSON file per patch, and no image.
 
     Args:
         root: Any ancestor of the patches.
         split: "train", "validation" or "test" by the official lists `bigearthnet-{train,val,test}.csv`, which must lie
-            below `root`; "all" patches there are; the path of another list; or names of patches.
-        num_classes: 19 or 43. Eleven of the 43 have no counterpart among the 19: "all" and lists of one's own may have
-            patches with no label left. The official lists do not.
-        share: Part of the split to take, such as 0.1.
-        seed: Of that choice.
+            below `root`; "all" for all patches below `root`; the path of another list; or names of patches.
+        num_classes: 19 or 43. Eleven of the 43 classes have no counterpart among the 19, so with "all" or with another
+            list some patches may have no label. The official lists hold no such patch.
+        share: Share of the split to take, such as 0.1.
+        seed: Seed of the random choice of this share.
 
     Raises:
         FileNotFoundError: If the list, the patches or the labels of one are missing.
@@ -169,19 +169,21 @@ def load_bigearthnet_v2(
         sorted([class_number(name, numbers, file, patch) for name in names])
         for patch, names in zip(patches, metadata["labels"].to_pylist())
     ]
-    columns: dict[str, Any] = {"labels": (List(ClassLabel(names=list(BIGEARTHNET_19_CLASSES))), labels)}
+    columns: dict[str, tuple[FeatureType, Sequence[object]]] = {
+        "labels": (List(ClassLabel(names=list(BIGEARTHNET_19_CLASSES))), labels)
+    }
     # `S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_26_57` lies in the folder without the last two fields.
-    places = [f"{patch.rsplit('_', 2)[0]}/{patch}" for patch in patches]
+    folders = [f"{patch.rsplit('_', 2)[0]}/{patch}" for patch in patches]
     if reference_maps:
-        maps = [f"{place}/{patch}_reference_map.tif" for place, patch in zip(places, patches)]
+        maps = [f"{within}/{patch}_reference_map.tif" for within, patch in zip(folders, patches)]
         folder = find_folder(root, maps[0])
         columns["segmentation_map"] = (_reference_map(), [f"{folder}/{path}" for path in maps])
-    folder = find_folder(root, f"{places[0]}/*_B02.tif")
+    folder = find_folder(root, f"{folders[0]}/*_B02.tif")
     return build_dataset(
         root,
         patches,
         MultispectralImage(list(BIGEARTHNET_BANDS)),
-        [f"{folder}/{place}" for place in places],
+        [f"{folder}/{within}" for within in folders],
         **columns,
     )
 
@@ -211,14 +213,14 @@ def _select(file: PathLike, metadata: pa.Table, split: Split) -> pa.Table:
     absent = [patch for patch, row in zip(patches, rows) if not row.is_valid]
     if absent:
         raise ValueError(
-            f"{file}: no patch {absent[0]!r}, nor {len(absent) - 1} more of the list. Those with snow, clouds or "
-            "shadow are in another file, and not supported."
+            f"{file}: expected all patches of the list, {absent[0]!r} and {len(absent) - 1} more are missing. "
+            "Patches with snow, clouds or shadow are listed in another file, which is not supported."
         )
     return metadata.take(rows)
 
 
 def _read_all_labels(files: Sequence[str]) -> list[list[str]]:
-    """Read many small files, in threads: on network disks waiting takes longest."""
+    """Read many small files in threads, because on network disks most of the time is spent waiting."""
     chunks = [files[start : start + 1000] for start in range(0, len(files), 1000)]
     with ThreadPoolExecutor(16) as pool, tqdm(total=len(files), desc="Reading labels", unit="patch") as progress:
         labels = []

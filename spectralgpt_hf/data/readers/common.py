@@ -1,4 +1,4 @@
-"""What the readers of datasets share: finding folders, reading lists, holding out samples, assembling rows."""
+"""Helpers of all readers: finding folders, reading lists, holding out samples, assembling rows."""
 
 import hashlib
 import os
@@ -6,24 +6,25 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import pyarrow as pa
-from datasets import Dataset, Features, List, Value
+from datasets import ClassLabel, Dataset, Features, List, Value
 
-from .columns import MultispectralImage
+from .columns import MultispectralImage, Reference, SegmentationMap
 
 
+FeatureType: TypeAlias = Value | ClassLabel | List | MultispectralImage | SegmentationMap
 PathLike: TypeAlias = str | os.PathLike[str]
 Split: TypeAlias = PathLike | Sequence[str]
 """The name of a split, the path of a file that lists samples, or the names of the samples themselves."""
 
 SPLITS = {"train": ("train",), "validation": ("val", "validation", "valid"), "test": ("test",)}
-"""The splits, and what file and folder names call them."""
+"""The splits, and their names in files and folders."""
 
 
 def split_name(split: Split) -> str | None:
-    """Return "train", "validation", "test" or "all" where `split` is one of their names, and None where it is not."""
+    """Return "train", "validation", "test" or "all" if `split` is one of their names, otherwise None."""
     if split == "all":
         return "all"
     return next((name for name, aliases in SPLITS.items() if split in aliases), None)
@@ -76,7 +77,7 @@ def find_folder(root: PathLike, *patterns: str) -> Path:
 
 
 def hold_out(names: Sequence[str], share: float, seed: int) -> set[str]:
-    """Return a random share of names, the same on every machine; a smaller share lies within a larger one.
+    """Return a random share of names, the same on every machine. A smaller share is a subset of a larger one.
 
     Raises:
         ValueError: If `share` is not between 0 and 1.
@@ -102,15 +103,19 @@ def class_number(name: str, numbers: Mapping[str, int], *source: object) -> int:
 
 
 def build_dataset(
-    root: PathLike, ids: Sequence[str], image: MultispectralImage, pixels: Sequence[Any], **columns: tuple[Any, Any]
+    root: PathLike,
+    ids: Sequence[str],
+    image: MultispectralImage,
+    pixels: Sequence[str] | Sequence[Reference],
+    **columns: tuple[FeatureType, Sequence[object]],
 ) -> Dataset:
     """Assemble rows of `id`, `pixels`, `bands` and further columns, without opening a file.
 
     Args:
-        root: For messages.
+        root: Folder of the dataset, for messages.
         ids: Names of the samples.
-        image: Type of `pixels`.
-        pixels: Paths or references.
+        image: Type of the column `pixels`.
+        pixels: Paths or references of the images.
         columns: Type and values of each further column.
 
     Raises:
@@ -118,7 +123,7 @@ def build_dataset(
     """
     if not ids:
         raise ValueError(f"{root}: expected samples of this split, found none.")
-    types = {"id": Value("string"), "pixels": image, "bands": List(Value("string"))}
+    types: dict[str, FeatureType] = {"id": Value("string"), "pixels": image, "bands": List(Value("string"))}
     values = {"id": pa.array(ids), "pixels": pa.array(pixels), "bands": pa.repeat(pa.scalar(image.bands), len(ids))}
     for name, (column_type, column) in columns.items():
         types[name], values[name] = column_type, pa.array(column)

@@ -1,10 +1,11 @@
-"""Data of one's own: a folder per class, images with maps, pairs of dates with maps of change.
+"""Readers of your own data: one folder per class, images with maps, or pairs of dates with maps of change.
 
-Each may have a folder for each split, or a column `split` in `table.csv` (see `layouts`). What has none is held out of
-the rest, always in the same way for a seed: 10 % of the samples, at least one, for validation and as much for test
-where there are no splits at all, 10 % of `train` for validation where only that is missing. Samples are whole files, or
-all files of one `site` of the table: crops of one scene never end in two splits. With `holdout="spatial"`, square
-blocks of the scenes are held out instead, for a single large image; crops that touch blocks of two splits are left out.
+Splits come from one folder per split, or from the column `split` of `table.csv` (see `layouts`). Missing splits are
+held out, always in the same way for a seed. If there are no splits at all, 10 % of the samples, at least one, are held
+out for validation and as many for test. If only validation is missing, 10 % of `train` are held out for it. Whole files
+are held out, or all files of one `site` of the table, so that crops of one scene never end up in two splits.
+`holdout="spatial"` is for a single large image: it holds out square blocks of the scenes, and leaves out crops that
+touch blocks of two splits.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -44,15 +45,15 @@ def load_image_folder(
     Rows hold `id`, `pixels` (C, H, W) of any size, `bands` and `label`.
 
     Args:
-        root: The parent of the classes' folders, or of the splits'.
+        root: Parent of the folders of the classes, or of the folders of the splits.
         split: "train", "validation", "test" or "all"; see the module for splits without a folder.
-        band_names: Names of the files' bands, in order, where the files do not say them.
+        band_names: Names of the files' bands, in order, if the files do not name them.
         class_names: The classes, in the order of their numbers. Defaults to the names of the folders, alphabetically.
-        seed: Seed of what is held out.
+        seed: Seed of the random choice of samples to hold out.
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If a folder is not among `class_names`, or there is no image, or its bands have no names.
+        ValueError: If a folder is not among `class_names`, if there is no image, or if its bands have no names.
     """
     base = Path(root)
     if not base.is_dir():
@@ -94,16 +95,16 @@ def load_image_masks(
     Args:
         root: Any ancestor of the two folders, or of the splits' folders.
         split: As in `load_image_folder`.
-        classes: Names of the classes; with the values that the maps store, where these are not 0, 1, 2, ... By default
-            the values found in the maps, which are then the names.
-        images: Folder of the images, or a pattern such as `pre_*.tif`. By default found, see `layouts`. Files of one
-            sample have the same name; where there is one image only, names may differ.
+        classes: Names of the classes, by the values that the maps store if these are not 0, 1, 2, ... By default the
+            values that are found in the maps, which then also serve as names.
+        images: Folder of the images, or a pattern such as `pre_*.tif`. By default it is found (see `layouts`). Files of
+            one sample have the same name, unless there is only one sample.
         masks: Folder of the maps, or a pattern.
         band_names: As in `load_image_folder`.
         ignore: Values of the maps that mean no class.
-        size, stride: Crops, in pixels, as in `build_scene_dataset`.
-        holdout: Whether what has no split is held out by "file" or, of crops, by blocks of each scene ("spatial").
-        seed: Seed of what is held out.
+        size, stride: Size of the crops and distance between them in pixels, as in `build_scene_dataset`.
+        holdout: Whether whole files ("file") or blocks of each scene ("spatial", only with `size`) are held out.
+        seed: Seed of the random choice of files or blocks to hold out.
 
     Raises:
         FileNotFoundError: If a folder is missing, or an image or a map has no counterpart.
@@ -194,7 +195,7 @@ def _select_blocks(rows: Dataset, split: str, seed: int) -> Dataset:
 
 
 def _hold_out_splits(names: Sequence[str], seed: int) -> dict[str, set[str]]:
-    """Share names among the splits: a few of them are enough for three splits, of one name each at least."""
+    """Distribute names over the splits; with three names or more, each split gets at least one."""
     share = max(HELD_OUT_SHARE, 1 / len(names)) if len(names) > 2 else HELD_OUT_SHARE
     test = hold_out(names, share, seed)
     validation = hold_out(names, 2 * share, seed) - test
@@ -226,7 +227,7 @@ def _select(
     list_samples: Callable[[Path], dict[str, T]],
     table: Mapping[str, TableRow] | None = None,
 ) -> dict[str, T]:
-    """Return the samples of a split, by name, from its folder, by the table, or by holding out."""
+    """Return the samples of a split by their names: from its folder, by the table, or by holding out."""
     wanted = split_name(split)
     if wanted is None:
         raise ValueError(f"Expected `split` to be train, validation, test or all, got {split!r}.")
@@ -264,7 +265,7 @@ def _site(base: Path, name: str, sample: object, table: Mapping[str, TableRow]) 
 
 
 def _image_type(base: Path, paths: Sequence[str], band_names: Sequence[str] | None) -> MultispectralImage:
-    """Take the bands' names from the caller, else those of the first file, which then every file must hold."""
+    """Take the band names from the caller, or else from the first file; every file must then hold these bands."""
     if not paths:
         raise ValueError(f"{base}: expected images of this split ({', '.join(SUFFIXES)}), found none.")
     if band_names is not None:

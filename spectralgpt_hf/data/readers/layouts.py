@@ -1,8 +1,8 @@
-"""How the files of one's own folders belong together: which are images, which maps, and what a table says of them.
+"""Layouts of your own folders: which files are images and which are maps, and what a table says about them.
 
-The role of a file is told by its folder (`images/`, `masks/`), or by a word at the start or the end of its name
-(`a_mask.tif`, `pre_2019.tif`). Files of one sample share the rest of their name. A `table.csv` beside them may state
-for each image, by the column `path`: `split`, `site`, `offset` and `nodata`.
+The folder of a file gives its role (`images/`, `masks/`), or else a word at the start or the end of its name does
+(`a_mask.tif`, `pre_2019.tif`). The files of one sample share the rest of their name. A `table.csv` beside them may
+give `split`, `site`, `offset` and `nodata` of each image, which its column `path` names.
 """
 
 import csv
@@ -23,14 +23,14 @@ ROLE_WORDS = {
     "before": ("before", "pre"),
     "after": ("after", "post"),
 }
-"""What folders and names call the files of each role, in lower case."""
+"""Words for each role in names of folders and files, in lower case."""
 
 _COLUMNS = ("path", "split", "site", "offset", "nodata")
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """What `table.csv` states of an image; None where it states nothing.
+    """A row of `table.csv`; None for each empty cell.
 
     Attributes:
         split: "train", "validation" or "test".
@@ -46,10 +46,10 @@ class TableRow:
 
 
 def read_table(base: Path) -> dict[str, TableRow]:
-    """Read `table.csv` of a folder by the images' paths relative to it; nothing where there is no table.
+    """Read `table.csv` of a folder: rows by the images' paths relative to the folder, or {} if there is no table.
 
     Raises:
-        ValueError: If it has another column, an unknown split or a value that is no number.
+        ValueError: If the table has an unknown column or split, or an offset or nodata value that is not a number.
     """
     path = base / "table.csv"
     if not path.is_file():
@@ -80,7 +80,7 @@ def find_base(root: PathLike, roles: Mapping[str, str | None]) -> Path:
 
     Args:
         root: Any ancestor.
-        roles: Folder or pattern of the files of each role; None where it is to be found.
+        roles: Folder or pattern of the files of each role; None if it is to be found.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -95,7 +95,7 @@ def find_base(root: PathLike, roles: Mapping[str, str | None]) -> Path:
         *(f"{word}[_-]*.*" for word in words),
         *(f"*[_-]{word}.*" for word in words),
     ]
-    if role == "images":  # images need no word where the maps beside them have one
+    if role == "images":  # names of images need no word if those of the maps beside them have one
         patterns += [f"*[_-]{word}.*" for word in ROLE_WORDS["masks"]]
     return find_folder(root, *patterns, *(f"{alias}/{pattern}" for alias in aliases for pattern in patterns))
 
@@ -131,7 +131,7 @@ def name_of(file: Path, folder: Path) -> str:
 
 
 def _files(folder: Path, role: str, pattern: str | None, roles: Mapping[str, str | None]) -> dict[str, Path]:
-    """Return the files of a role by their names without what tells the role."""
+    """Return the files of a role by their names without the word for the role."""
     if pattern is not None:
         if (folder / pattern).is_dir():
             return {name_of(file, folder / pattern): file for file in list_images(folder / pattern)}
@@ -157,7 +157,7 @@ def _files(folder: Path, role: str, pattern: str | None, roles: Mapping[str, str
 
 
 def _without_word(stem: str, role: str) -> str | None:
-    """Return a name without the word that tells its role, or None where it has no such word."""
+    """Return a name without the word for its role, or None if it has no such word."""
     words = "|".join(ROLE_WORDS[role])
     found = re.fullmatch(rf"(?:{words})[_-](.+)|(.+)[_-](?:{words})", stem, re.IGNORECASE)
     return found and (found[1] or found[2])

@@ -2,19 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from datasets import Dataset, List, Value
 
 from ...modeling.rasters import open_raster
 from ..chip_grid import chip_corners
-from .columns import MultispectralImage, SegmentationMap
-from .common import PathLike, build_dataset
+from .columns import MultispectralImage, Reference, SegmentationMap
+from .common import FeatureType, PathLike, build_dataset
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Files that belong together.
+    """The files of one scene.
 
     Attributes:
         name: Name of the scene, which the names of its rows start with.
@@ -45,16 +44,18 @@ def build_scene_dataset(
 
     They hold `id`, `pixels`, for two dates `pixels_after`, `bands`, `segmentation_map`, `scene`, `site` and `window`.
 
-    `window` is (left, top, width, height) in the scene, by which predictions find their place, or None. Where one date
-    is smaller than the other, or a scene than a crop, pixels are 0 in all bands, which is no data, and the map is 255.
+    `window` is (left, top, width, height) in the scene, by which predictions are stitched, or None for whole scenes. If
+    one date is smaller than the other, or a scene smaller than a crop, the missing pixels are 0 in all bands, which
+    means no data, and have no class in the map.
 
     Args:
-        root: For messages.
-        scenes: All with the same number of dates.
+        root: Folder of the dataset, for messages.
+        scenes: Scenes, all with the same number of dates.
         image: Type of the images.
         segmentation_map: Type of the maps.
         size: Height and width of a crop, in pixels; whole scenes by default.
-        stride: Distance between crops, in pixels; `size` by default. The last ones are moved inwards.
+        stride: Distance between crops, in pixels; `size` by default. Crops at the end of a row or column are moved
+            inwards.
 
     Raises:
         FileNotFoundError: If a file is missing.
@@ -64,19 +65,15 @@ def build_scene_dataset(
     ids = [f"{scene.name}_{window[1]}_{window[0]}" if size and window else scene.name for scene, window, _ in rows]
     dates = [
         [
-            {
-                "path": scene.images[date],
-                "window": window,
-                "extent": extent,
-                "offset": scene.offset,
-                "nodata": scene.nodata,
-            }
+            Reference(path=scene.images[date], window=window, extent=extent, offset=scene.offset, nodata=scene.nodata)
             for scene, window, extent in rows
         ]
         for date in range(len(scenes[0].images) if scenes else 1)
     ]
     maps = [{"path": scene.segmentation_map, "window": window, "extent": extent} for scene, window, extent in rows]
-    columns: dict[str, Any] = {"pixels_after": (image, dates[1])} if len(dates) == 2 else {}
+    columns: dict[str, tuple[FeatureType, Sequence[object]]] = {}
+    if len(dates) == 2:
+        columns["pixels_after"] = (image, dates[1])
     columns["segmentation_map"] = (segmentation_map, maps)
     columns["scene"] = (Value("string"), [scene.name for scene, _, _ in rows])
     columns["site"] = (Value("string"), [scene.site or scene.name for scene, _, _ in rows])
@@ -102,7 +99,7 @@ def _rows(
     if size is None:
         return [(scene, (0, 0, width, height), extent)]
     corners = chip_corners(height, width, size, stride)
-    # Where the second date is much smaller, some crops would hold nothing.
+    # If the second date is much smaller, some crops would hold no data of it.
     return [(scene, (left, top, size, size), extent) for left, top in corners if top < extent[0] and left < extent[1]]
 
 
