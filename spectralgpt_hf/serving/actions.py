@@ -190,9 +190,10 @@ class Actions:
             content = geotiff(changed, before.raster, ["change"], nodata=NO_DATA, colormap=colours)
             yield from _offer(before, "change", content)
 
-    def embed(self, upload: Upload | None) -> tuple[np.ndarray, Image.Image]:
+    def embed(self, upload: Upload | None) -> tuple[np.ndarray | None, Image.Image | None]:
         """Compute features, and show their principal components as colours."""
-        upload = _there(upload)
+        if upload is None:
+            return None, None
         features = self._models.embed(upload, deadline())
         known = np.isfinite(features[0])
         colours = np.where(
