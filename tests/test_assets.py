@@ -3,8 +3,10 @@
 import shutil
 
 import pytest
+import torch
 
-from spectralgpt_hf.assets import CHECKPOINT, find_checkpoint
+from spectralgpt_hf import SpectralGPTForPreTraining, SpectralGPTImageProcessor
+from spectralgpt_hf.assets import CHECKPOINT, FOLDER, SAMPLE, find_checkpoint
 
 
 @pytest.mark.parametrize("name", ["tiny", "embedded", "spectralgpt-tiny", CHECKPOINT, str(CHECKPOINT)])
@@ -40,3 +42,22 @@ def test_a_folder_without_a_checkpoint_says_where_one_is(tmp_path):
 def test_a_file_is_answered_with_the_command_that_converts_it():
     with pytest.raises(ValueError, match=r"is a file, expected the folder of a checkpoint\. `spectralgpt convert`"):
         find_checkpoint(CHECKPOINT / "model.safetensors")
+
+
+def test_the_zscore_checkpoint_is_loaded_in_float32_and_keeps_reflectance():
+    folder = find_checkpoint("tiny-zscore")
+    model = SpectralGPTForPreTraining.from_pretrained(folder).eval()
+    assert model.dtype == torch.float32
+    processor = SpectralGPTImageProcessor.from_pretrained(folder)
+    assert list(processor.bands) == list(model.config.bands)
+    image = processor(str(SAMPLE))["pixel_values"][..., 128:192, 128:192]
+    darker = processor(str(SAMPLE), offset=-100)["pixel_values"][..., 128:192, 128:192]
+    assert (darker < image).all()
+    noise = torch.rand(1, 256, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        loss = model(image, noise=noise).token_loss
+    assert loss < 0.8 * (image - image.mean((2, 3), keepdim=True)).square().mean()  # of each band's mean
+
+
+def test_embedded_weights_stay_below_40_mb():
+    assert sum(file.stat().st_size for file in FOLDER.glob("*/*.safetensors")) < 40e6

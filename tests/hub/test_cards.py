@@ -28,6 +28,7 @@ from tests.conversion.originals import TOY, TOY_HEADS
 
 
 CARDS = {path.stem: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.md")}
+EMBEDDED = ("tiny", "tiny-zscore")
 RELEASED = ("SpectralGPT.pth", "SpectralGPT+.pth")
 
 # Run in a process of its own, since remote code goes into a cache. Arguments: a file of the blocks of each card.
@@ -61,10 +62,10 @@ def released(config: SpectralGPTConfig, file: str) -> str:
 
 
 def test_there_is_a_card_for_each_checkpoint():
-    assert set(CARDS) == {f"spectralgpt-{name}" for name in ("base", "base-plus", "large", "huge", "tiny")}
+    assert set(CARDS) == {f"spectralgpt-{name}" for name in ("base", "base-plus", "large", "huge", *EMBEDDED)}
 
 
-@pytest.mark.parametrize("name", ["spectralgpt-base", "spectralgpt-base-plus", "spectralgpt-tiny"])
+@pytest.mark.parametrize("name", [f"spectralgpt-{name}" for name in ("base", "base-plus", *EMBEDDED)])
 def test_metadata_are_valid_and_survive_the_clients_own_reading_and_writing(name):
     check_card(CARDS[name])
     again = ModelCard(str(ModelCard(CARDS[name])))
