@@ -122,9 +122,14 @@ def score_chip(model: SpectralGPTForPreTraining, chip: dict[str, Any], seeds: in
 
 
 def probe_features(
-    models: dict[str, SpectralGPTForPreTraining], chips: dict[str, dict[str, Any]]
+    contestants: dict[str, tuple[SpectralGPTForPreTraining, dict[str, dict[str, Any]]]],
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """Return features (n, D) by name, labels (n,) and chips (n,) of the tiles whose class occurs in several chips."""
+    """Return features (n, D) by name, labels (n,) and chips (n,) of the tiles whose class occurs in several chips.
+
+    Args:
+        contestants: By name, a model and the chips as its own processor normalised them.
+    """
+    _, chips = next(iter(contestants.values()))
     labels = np.concatenate([majority_labels(chip["labels"], tile_size=TILE_SIZE).ravel() for chip in chips.values()])
     tiles_of_a_chip = len(labels) // len(chips)
     places = np.repeat(list(chips), tiles_of_a_chip)
@@ -140,10 +145,10 @@ def probe_features(
             [tile_statistics(c["image"].numpy(), TILE_SIZE) for c in chips.values()]
         ),
     }
-    for name, model in models.items():
+    for name, (model, own_chips) in contestants.items():
         encoder = model.spectralgpt
         for alone in (False, True):
-            progress = tqdm(chips.values(), desc=f"Features, {name}", disable=None)
+            progress = tqdm(own_chips.values(), desc=f"Features, {name}", disable=None)
             features[name + ALONE * alone] = gather(
                 [
                     tile_features(encoder, image, corners_of(image, encoder.config.image_size), TILE_SIZE, alone)
@@ -180,25 +185,25 @@ def report_reconstruction(checkpoint: str, scores: dict[str, dict[str, dict[str,
 
 def evaluate_chips(options: argparse.Namespace) -> dict[str, Any]:
     """Score reconstruction and land use on chips, and print tables."""
-    models, chips = {}, {}
+    contestants = {}
     scores: dict[str, Any] = {"reconstruction": {}, "land_use": {}}
     for checkpoint in options.checkpoints:
         model = SpectralGPTForPreTraining.from_pretrained(checkpoint, dtype=torch.float32).eval()
         processor = SpectralGPTImageProcessor.from_pretrained(checkpoint)
         require_same_bands(model.config.bands, processor.bands)
         chips = read_chips(options.data, processor, options.with_offset)
-        models[checkpoint] = model
+        contestants[checkpoint] = (model, chips)
         progress = tqdm(chips.items(), desc="Reconstruction", disable=None)
-        rebuilt = {name: score_chip(model, chip, options.seeds) for name, chip in progress}
-        scores["reconstruction"][checkpoint] = rebuilt
-        report_reconstruction(checkpoint, rebuilt, processor.bands)
+        by_chip = {name: score_chip(model, chip, options.seeds) for name, chip in progress}
+        scores["reconstruction"][checkpoint] = by_chip
+        report_reconstruction(checkpoint, by_chip, processor.bands)
     crops = len(corners_of(next(iter(chips.values()))["image"], model.config.image_size))
     print(f"\nn: {len(chips)} chips x {crops} crops x {options.seeds} seeds; {model.config.mask_ratio:.0%} masked")
 
     for seed in range(options.seeds):
         torch.manual_seed(seed)
-        models[f"untrained {seed}"] = SpectralGPTForPreTraining(model.config).eval()
-    features, labels, places = probe_features(models, chips)
+        contestants[f"untrained {seed}"] = (SpectralGPTForPreTraining(model.config).eval(), chips)
+    features, labels, places = probe_features(contestants)
     classes = {int(number): int((labels == number).sum()) for number in np.unique(labels)}
     scores["land_use"] = {"tiles": len(labels), "tiles_of_classes": classes}
     for classifier in ("logistic", "neighbours"):

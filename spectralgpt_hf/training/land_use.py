@@ -30,19 +30,21 @@ def tile_features(
         (H / tile_size, W / tile_size, D).
     """
     size, tokens = model.config.image_size, tile_size // model.config.patch_size
-    tiles, groups = size // tile_size, len(image) // model.config.spectral_patch_size
+    groups = len(image) // model.config.spectral_patch_size
+    high, wide = (min(size, side) // tile_size for side in image.shape[1:])  # tiles of a crop
     shape = (image.shape[1] // tile_size, image.shape[2] // tile_size)
     total, count = torch.zeros(*shape, model.config.hidden_size), torch.zeros(*shape, 1)
-    ids = torch.arange(groups * (tiles * tokens) ** 2).view(groups, tiles, tokens, tiles, tokens)
-    ids_of_tiles = ids.permute(1, 3, 0, 2, 4).reshape(tiles**2, -1)
+    ids = torch.arange(groups * high * wide * tokens**2).view(groups, high, tokens, wide, tokens)
+    ids_of_tiles = ids.permute(1, 3, 0, 2, 4).reshape(high * wide, -1)
     for left, top in corners:
         crop = image[None, :, top : top + size, left : left + size]
         if alone:
-            seen = model(crop.expand(tiles**2, -1, -1, -1), ids_keep=ids_of_tiles).last_hidden_state
+            seen = model(crop.expand(high * wide, -1, -1, -1), ids_keep=ids_of_tiles).last_hidden_state
         else:
             seen = model(crop).last_hidden_state[0, ids_of_tiles]
-        rows, columns = (slice(start // tile_size, start // tile_size + tiles) for start in (top, left))
-        total[rows, columns] += seen.float().mean(1).view(tiles, tiles, -1).cpu()
+        rows = slice(top // tile_size, top // tile_size + high)
+        columns = slice(left // tile_size, left // tile_size + wide)
+        total[rows, columns] += seen.float().mean(1).view(high, wide, -1).cpu()
         count[rows, columns] += 1
     return (total / count).numpy()
 

@@ -5,8 +5,12 @@ import sys
 import numpy as np
 import pytest
 import rasterio
+import torch
 
+from spectralgpt_hf import SpectralGPTForPreTraining
 from spectralgpt_hf.assets import CHECKPOINT, SAMPLE
+from spectralgpt_hf.commands.evaluate import probe_features
+from tests import parity
 from tests.training.test_few_labels import write_eurosat
 
 
@@ -35,13 +39,13 @@ def test_reconstruction_and_land_use_are_scored_for_each_chip(chips):
         [*command, "--seeds", "1", "--output", output], capture_output=True, text=True, check=True
     ).stdout
     scores = json.loads(output.read_text())
-    rebuilt = scores["reconstruction"][str(CHECKPOINT)]
+    by_chip = scores["reconstruction"][str(CHECKPOINT)]
     for chip in ("chip0", "chip1"):
-        bands = rebuilt[chip]["model"]["rmse_of_bands"]
-        assert rebuilt[chip]["model"]["rmse"] == pytest.approx(np.mean(bands))
+        bands = by_chip[chip]["model"]["rmse_of_bands"]
+        assert by_chip[chip]["model"]["rmse"] == pytest.approx(np.mean(bands))
         assert len(bands) == 12
-        assert 0 < rebuilt[chip]["model"]["rmse"] < 0.1
-    wins = sum(rebuilt[chip]["model"]["rmse"] < rebuilt[chip]["band's mean"]["rmse"] for chip in rebuilt)
+        assert 0 < by_chip[chip]["model"]["rmse"] < 0.1
+    wins = sum(by_chip[chip]["model"]["rmse"] < by_chip[chip]["band's mean"]["rmse"] for chip in by_chip)
     assert f"RMSE below that of the band's mean: {wins} of 2 chips" in text
     assert sum(scores["land_use"]["tiles_of_classes"].values()) == 128
     probes = scores["land_use"]["logistic"]
@@ -50,6 +54,20 @@ def test_reconstruction_and_land_use_are_scored_for_each_chip(chips):
     assert "untrained, mean of the seeds" in text
     assert f"{CHECKPOINT}, tiles alone" in probes
     assert 0 < scores["land_use"]["variance_between_chips"][str(CHECKPOINT)] < 1
+
+
+def test_each_checkpoint_sees_the_chips_as_its_own_processor_gives_them():
+    torch.manual_seed(0)
+    model = SpectralGPTForPreTraining(parity.config("toy")).eval()
+    labels = np.kron([[1, 2], [2, 1]], np.ones((16, 16), int))
+    dark, bright = (
+        {name: {"image": torch.rand(12, 32, 32) * gain, "low": 0, "scale": 1, "labels": labels} for name in "ab"}
+        for gain in (0.1, 1)
+    )
+    features, _, _ = probe_features({"first": (model, dark), "second": (model, bright)})
+    alone, _, _ = probe_features({"first": (model, dark)})
+    np.testing.assert_array_equal(features["first"], alone["first"])
+    assert np.abs(features["first"] - features["second"]).max() > 0.01
 
 
 @pytest.mark.slow

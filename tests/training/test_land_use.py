@@ -41,6 +41,15 @@ def test_a_tile_alone_is_what_the_model_sees_of_it_when_the_rest_is_hidden():
     np.testing.assert_allclose(tile_features(model, image, [(0, 0)], alone=True)[0, 1], expected, atol=1e-5)
 
 
+def test_an_image_smaller_than_the_models_own_size_has_tiles_too():
+    torch.manual_seed(0)
+    model = SpectralGPTModel(parity.config("toy")).eval()
+    image = torch.rand(12, 16, 32)  # the toy's own size is 32 px
+    with torch.no_grad():
+        expected = model.feature_map(model(image[None]).last_hidden_state, 16, 32)[0].unfold(2, 2, 2).mean((1, 3)).T
+    np.testing.assert_allclose(tile_features(model, image, [(0, 0)])[0], expected, atol=1e-5)
+
+
 def test_the_variance_splits_into_between_and_within_places():
     places = np.repeat(["a", "b"], 50)
     rng = np.random.default_rng(0)

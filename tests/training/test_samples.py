@@ -68,6 +68,16 @@ def test_classes_weigh_by_their_share(pair):
         class_weights("1", samples)
 
 
+def test_shards_are_read_where_they_lie_without_a_copy(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    rows = [ShardRow(id=str(i), pixels=np.full((12, 16, 16), i + 1, np.uint16), bands=BANDS, label=i) for i in (0, 1)]
+    write_shards(rows, tmp_path / "shards", class_names=["a", "b"])
+    dataset = load_dataset("classification", options(tmp_path / "shards", dataset="shards"), "train")
+    assert [int(row["pixels"][0, 0, 0]) for row in dataset] == [1, 2]
+    assert dataset.cache_files == []
+    assert not (tmp_path / "cache").exists()
+
+
 def test_shards_with_labels_are_read_as_they_were_written(tmp_path):
     rng = np.random.default_rng(0)
     images = rng.integers(1, 3000, (3, 12, 16, 16), dtype=np.uint16)
