@@ -15,7 +15,9 @@ from spectralgpt_hf.assets import SAMPLE
 from .scenes import read, segmenter
 
 
-COMMAND = [sys.executable, "-c", "from spectralgpt_cli import app; app()", "predict"]
+SPECTRALGPT = [sys.executable, "-c", "from spectralgpt_cli import app; app()"]
+COMMAND = [*SPECTRALGPT, "predict"]
+RUNS = [("predict", "map.tif", "--confidence"), ("embed", "features.tif"), ("embed", "vectors.parquet", "--stride=16")]
 
 
 @pytest.fixture
@@ -25,22 +27,59 @@ def checkpoint(tmp_path):
     return tmp_path / "checkpoint"
 
 
-@pytest.mark.slow
-def test_the_command_killed_half_way_and_repeated_gives_the_same_file(checkpoint, tmp_path):
-    whole, killed = tmp_path / "whole.tif", tmp_path / "killed.tif"
-    options = ["--device", "cpu", "--confidence"]
-    subprocess.run([*COMMAND, str(checkpoint), str(SAMPLE), str(whole), *options], check=True, capture_output=True)
-    process = subprocess.Popen([*COMMAND, str(checkpoint), str(SAMPLE), str(killed), *options], stderr=subprocess.PIPE)
-    while len(list(Path(f"{killed}.parts").rglob("*.npz"))) < 15:  # of 31
+def finished_strips(destination: Path) -> int:
+    return len(list(Path(f"{destination}.parts").rglob("*.npz")))
+
+
+def start_and_wait_for_strips(command: list[str], destination: Path) -> subprocess.Popen:
+    """Start a command, and return once it has finished some of its strips."""
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    while finished_strips(destination) < 2:
         assert process.poll() is None, process.stderr.read()
-        time.sleep(0.005)
+        time.sleep(0.002)
+    return process
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run[1])
+def test_a_command_killed_half_way_and_repeated_gives_the_same_file(checkpoint, tmp_path, run):
+    command, name, *options = run
+
+    def command_for(destination: Path) -> list[str]:
+        return [*SPECTRALGPT, command, str(checkpoint), str(SAMPLE), str(destination), "--device", "cpu", *options]
+
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    whole, killed = tmp_path / "whole" / name, tmp_path / "killed" / name
+    subprocess.run(command_for(whole), check=True, capture_output=True)
+    process = start_and_wait_for_strips(command_for(killed), killed)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not killed.exists()
-    subprocess.run([*COMMAND, str(checkpoint), str(SAMPLE), str(killed), *options], check=True, capture_output=True)
-    for suffix in ("", "_confidence"):
-        files = [path.with_name(f"{path.stem}{suffix}.tif") for path in (whole, killed)]
-        assert files[0].read_bytes() == files[1].read_bytes()
+    subprocess.run(command_for(killed), check=True, capture_output=True)
+    files = {path.name for path in (tmp_path / "whole").iterdir()}
+    assert {path.name for path in (tmp_path / "killed").iterdir()} == files
+    for file in files:
+        assert (whole.parent / file).read_bytes() == (killed.parent / file).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run[1])
+def test_of_two_runs_on_one_destination_the_second_says_who_writes_and_the_first_ends_well(checkpoint, tmp_path, run):
+    command, name, *options = run
+    destination = tmp_path / name
+    whole = [*SPECTRALGPT, command, str(checkpoint), str(SAMPLE), str(destination), "--device", "cpu", *options]
+    first = start_and_wait_for_strips(whole, destination)
+    first.send_signal(signal.SIGSTOP)  # works on it until the second has come and gone
+    second = subprocess.run(whole, capture_output=True, text=True)
+    first.send_signal(signal.SIGCONT)
+    assert second.returncode == 1
+    assert f"process {first.pid} on" in second.stderr
+    assert "Traceback" not in second.stderr
+    errors = first.communicate()[1]
+    assert first.returncode == 0, errors
+    assert destination.is_file()
+    assert finished_strips(destination) == 0
 
 
 @pytest.mark.slow
