@@ -31,11 +31,14 @@ def pooled_visible_tokens(
         encoder: Of the model that gave `output`.
         output: With `hidden_states`.
         attention_mask: (B, N), 0 = token without data.
+
+    Raises:
+        ValueError: If `output` lacks the hidden states or the order of the tokens.
     """
-    assert output.hidden_states is not None
+    if output.hidden_states is None or output.ids_restore is None:
+        raise ValueError("Expected `hidden_states` and `ids_restore`: call the model with `output_hidden_states=True`.")
     tokens = output.hidden_states[-1]  # (B, K, D), before the final LayerNorm
     if attention_mask is not None:
-        assert output.ids_restore is not None
         attention_mask = attention_mask.gather(1, output.ids_restore.argsort(1)[:, : tokens.shape[1]])
     return encoder.layernorm(masked_mean(tokens, attention_mask)).float()
 

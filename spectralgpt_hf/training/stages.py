@@ -290,8 +290,8 @@ def view_recipe(stage: PretrainingOptions, processor: SpectralGPTImageProcessor)
     """Return how the crops of a stage are normalised and varied."""
     limits = None
     if processor.normalization == "zscore":
-        assert processor.mean is not None
-        assert processor.std is not None
+        if processor.mean is None or processor.std is None:
+            raise ValueError("Expected a processor with `mean` and `std` for normalization='zscore'.")
         mean, std = ([values[band] for band in processor.bands] for values in (processor.mean, processor.std))
         limits = (torch.tensor(mean), torch.tensor(std))
     return ViewRecipe(limits, stage.crop_scale, stage.symmetries, stage.stretch, stage.atmosphere)
