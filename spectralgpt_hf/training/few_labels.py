@@ -16,9 +16,12 @@ import numpy as np
 import rasterio
 import torch
 from tqdm.auto import tqdm
+from transformers import AutoModel
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from ..data.readers.common import PathLike, find_folder
 from ..data.readers.eurosat import EUROSAT_CLASSES, load_eurosat
+from ..inference.pictures import composite, to_image
 from ..modeling.bands import EUROSAT_FILE_BANDS
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.modeling_spectralgpt import SpectralGPTModel
@@ -38,6 +41,7 @@ from .probing import (
 
 BLOCKS_PER_DEGREE = 2
 FOLDS = 5
+TRUE_COLOUR_LIMITS = np.array([[0, 3000]] * 3)  # digital numbers of red, green and blue
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,36 @@ def network_features(
     for start in tqdm(range(0, len(images.pixels), 32), desc="Features", disable=None):
         batch = processor.preprocess(list(images.pixels[start : start + 32]), band_names=EUROSAT_FILE_BANDS)
         features.append(read_out(model.eval(), batch["pixel_values"], name).float())
+    return torch.cat(features)
+
+
+@torch.no_grad()
+def image_model_features(name: str, images: LabelledImages) -> torch.Tensor:
+    """Return features (N, F) of another image model of transformers, which sees true colour of 8 bits.
+
+    Pooled output where the model has one, else the mean of its last hidden state. All images have one stretch.
+
+    Args:
+        name: Folder or name on the Hub of a model with an image processor.
+        images: N of them.
+
+    Raises:
+        OSError: If there is no such model.
+    """
+    model = AutoModel.from_pretrained(name, dtype=torch.float32).eval()
+    processor = AutoImageProcessor.from_pretrained(name)
+    features = []
+    for start in tqdm(range(0, len(images.pixels), 32), desc=f"Features, {name}", disable=None):
+        pictures = [
+            to_image(composite(pixels, EUROSAT_FILE_BANDS, limits=TRUE_COLOUR_LIMITS))
+            for pixels in images.pixels[start : start + 32]
+        ]
+        outputs = model(**processor(pictures, return_tensors="pt"))
+        if getattr(outputs, "pooler_output", None) is not None:
+            features.append(outputs.pooler_output.flatten(1))
+        else:
+            hidden = outputs.last_hidden_state
+            features.append(hidden.mean((2, 3)) if hidden.ndim == 4 else hidden.mean(1))
     return torch.cat(features)
 
 

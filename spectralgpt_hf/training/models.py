@@ -95,7 +95,7 @@ def build_model(
         model = _build_baseline(task, config, options)
     if options.freeze_encoder:
         model.base_model.requires_grad_(False)
-    return _with_lora(model, options.lora_rank) if options.lora_rank else model
+    return with_lora(model, options.lora_rank) if options.lora_rank else model
 
 
 def is_spectralgpt(config: PreTrainedConfig) -> TypeGuard[SpectralGPTConfig]:
@@ -156,7 +156,7 @@ def _build_baseline(task: str, config: Any, options: FineTuningOptions) -> PreTr
     )
 
 
-def _with_lora(model: PreTrainedModel, rank: int) -> Any:
+def with_lora(model: PreTrainedModel, rank: int) -> Any:
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:

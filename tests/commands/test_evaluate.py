@@ -2,82 +2,46 @@ import json
 import subprocess
 import sys
 
-import numpy as np
 import pytest
-import rasterio
-import torch
+from transformers import ViTConfig, ViTImageProcessorPil, ViTModel
+from typer.testing import CliRunner
 
-from spectralgpt_hf import SpectralGPTForPreTraining
-from spectralgpt_hf.assets import CHECKPOINT, SAMPLE
-from spectralgpt_hf.commands.evaluate import probe_features
-from tests import parity
+from spectralgpt_cli import app
+from spectralgpt_hf.assets import CHECKPOINT
 from tests.training.test_few_labels import write_eurosat
 
 
-@pytest.fixture
-def chips(tmp_path):
-    """Two chips of the embedded image, with water and land for a map."""
-    with rasterio.open(SAMPLE) as source:
-        pixels = source.read()
-    for folder in ("L1C", "LULC"):
-        (tmp_path / folder).mkdir()
-    for number, (top, left) in enumerate(((256, 160), (320, 300))):
-        chip = pixels[:, top : top + 128, left : left + 128].astype(np.int16)
-        water = np.where(chip[7] < 500, 1, 2)[None].astype(np.uint8)
-        for folder, values in (("L1C", chip), ("LULC", water)):
-            profile = {"count": len(values), "height": 128, "width": 128, "dtype": values.dtype}
-            with rasterio.open(tmp_path / folder / f"chip{number}.tif", "w", driver="GTiff", **profile) as file:
-                file.write(values)
-    return tmp_path
+def small_vit(folder):
+    """Write another image model, with its image processor, and return where."""
+    settings = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    ViTModel(ViTConfig(image_size=32, patch_size=16, **settings)).save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
 
 
-@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
-def test_reconstruction_and_land_use_are_scored_for_each_chip(chips):
-    output = chips / "scores.json"
-    command = [sys.executable, "examples/evaluate_pretraining.py", "--data", chips, "--checkpoints", CHECKPOINT]
-    text = subprocess.run(
-        [*command, "--seeds", "1", "--output", output], capture_output=True, text=True, check=True
-    ).stdout
-    scores = json.loads(output.read_text())
-    by_chip = scores["reconstruction"][str(CHECKPOINT)]
-    for chip in ("chip0", "chip1"):
-        bands = by_chip[chip]["model"]["rmse_of_bands"]
-        assert by_chip[chip]["model"]["rmse"] == pytest.approx(np.mean(bands))
-        assert len(bands) == 12
-        assert 0 < by_chip[chip]["model"]["rmse"] < 0.1
-    wins = sum(by_chip[chip]["model"]["rmse"] < by_chip[chip]["band's mean"]["rmse"] for chip in by_chip)
-    assert f"RMSE below that of the band's mean: {wins} of 2 chips" in text
-    assert sum(scores["land_use"]["tiles_of_classes"].values()) == 128
-    probes = scores["land_use"]["logistic"]
-    assert probes["majority"]["places"] == {"chip0": 0.5, "chip1": 0.5}
-    assert probes["mean and std of reflectance"]["together"] > 0.6
-    assert "untrained, mean of the seeds" in text
-    assert f"{CHECKPOINT}, tiles alone" in probes
-    assert 0 < scores["land_use"]["variance_between_chips"][str(CHECKPOINT)] < 1
-
-
-def test_each_checkpoint_sees_the_chips_as_its_own_processor_gives_them():
-    torch.manual_seed(0)
-    model = SpectralGPTForPreTraining(parity.config("toy")).eval()
-    labels = np.kron([[1, 2], [2, 1]], np.ones((16, 16), int))
-    dark, bright = (
-        {name: {"image": torch.rand(12, 32, 32) * gain, "low": 0, "scale": 1, "labels": labels} for name in "ab"}
-        for gain in (0.1, 1)
-    )
-    features, _, _ = probe_features({"first": (model, dark), "second": (model, bright)})
-    alone, _, _ = probe_features({"first": (model, dark)})
-    np.testing.assert_array_equal(features["first"], alone["first"])
-    assert np.abs(features["first"] - features["second"]).max() > 0.01
+def test_without_data_the_command_says_what_it_needs():
+    result = CliRunner().invoke(app, ["evaluate", "tiny"])
+    assert result.exit_code == 1
+    assert "spectralgpt: Expected `--chips`, `--eurosat` or both" in result.stderr
 
 
 @pytest.mark.slow
 def test_checkpoints_contend_on_eurosat_and_are_finetuned(tmp_path):
-    command = [sys.executable, "examples/evaluate_pretraining.py", "--eurosat", write_eurosat(tmp_path / "eurosat")]
-    command += ["--train_part", "choice", "--test_part", "report", "--checkpoints", CHECKPOINT, "--seeds", "1"]
+    command = [
+        sys.executable,
+        "examples/evaluate_pretraining.py",
+        CHECKPOINT,
+        "--eurosat",
+        write_eurosat(tmp_path / "eurosat"),
+    ]
+    command += ["--train_part", "choice", "--test_part", "report", "--seeds", "1"]
     command += [
         "--read_out",
         "pooled",
+        "--read_out",
         "groups",
+        "--image-model",
+        small_vit(tmp_path / "vit"),
         "--finetune_seeds",
         "1",
         "--finetune_steps",
@@ -87,11 +51,14 @@ def test_checkpoints_contend_on_eurosat_and_are_finetuned(tmp_path):
     ]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     scores = json.loads((tmp_path / "scores.json").read_text())["eurosat"]
-    assert len(scores["contestants"]) == 6
+    assert len(scores["contestants"]) == 7
     pooled = scores["contestants"][f"{CHECKPOINT}, pooled"]
     assert 0 < pooled["test"]["linear"]["accuracy"] <= 1
     differences = scores["differences"][f"{CHECKPOINT}, pooled"]
     assert differences["mean and std of digital numbers"]["linear"]["interval_95"][1] < 0  # brightness is all there is
     assert set(scores["fine_tuning"][str(CHECKPOINT)]) == {"1", "2", "5", "10"}
+    for way in (", LoRA of rank 8", "random weights like", "random weights of a small ResNet"):
+        (name,) = [name for name in scores["fine_tuning"] if way in name]
+        assert len(scores["fine_tuning"][name]["5"]["runs"]) == 1
     assert "fine-tuned from random weights" in text
     assert (tmp_path / "scores.png").exists()

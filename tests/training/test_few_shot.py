@@ -1,7 +1,7 @@
 import torch
 
 from spectralgpt_hf import SpectralGPTForImageClassification
-from spectralgpt_hf.training.few_shot import FewShotRecipe, finetune_few_shot
+from spectralgpt_hf.training.few_shot import FewShotRecipe, accuracy, finetune_few_shot, train_resnet
 from spectralgpt_hf.training.probing import LinearProbe
 from tests.parity import config
 
@@ -41,3 +41,22 @@ def test_all_layers_learn_and_the_same_seed_gives_the_same_model():
         assert torch.equal(new, again), name
     with torch.no_grad():
         assert (first(images).logits.argmax(1) == labels).float().mean() == 1
+
+
+def test_lora_changes_the_layers_only_and_is_merged_in_the_end():
+    images, labels = bright_and_dark(16)
+    before, after = new_model(), new_model()
+    result = finetune_few_shot(after, images, labels, FewShotRecipe(steps=5, lora_rank=2), seed=3)
+    old, new = before.state_dict(), result.state_dict()
+    assert old.keys() == new.keys()
+    changed = {name for name in old if not torch.equal(old[name], new[name])}
+    assert any(".layers." in name for name in changed)
+    assert all(name.startswith("classifier.") or (".layers." in name and "norm" not in name) for name in changed)
+    assert accuracy(result, images, labels) == 1
+
+
+def test_a_network_learns_from_random_weights():
+    images, labels = bright_and_dark(16)
+    model = train_resnet(images, labels, 2, steps=10)
+    assert accuracy(model, images, labels) == 1
+    assert accuracy(model, images, 1 - labels) == 0

@@ -9,7 +9,7 @@ from spectralgpt_hf import (
     SpectralGPTForSemanticSegmentation,
     SpectralGPTModel,
 )
-from spectralgpt_hf.training.models import _with_lora
+from spectralgpt_hf.training.models import with_lora
 from spectralgpt_hf.training.optimization import exponential_schedule, parameter_groups
 
 
@@ -47,7 +47,7 @@ def test_rates_fall_by_layer_with_every_trainable_parameter_in_one_group(kind):
     }
     model = classes.get(kind, SpectralGPTForImageClassification)(CONFIG)
     if kind.startswith("lora"):
-        model = _with_lora(model, 2)
+        model = with_lora(model, 2)
     groups = parameter_groups(model, 0.05, learning_rate=1.0, layer_decay=0.5)
     placed = [(id(parameter), group) for group in groups for parameter in group["params"]]
     trainable = {id(parameter): name for name, parameter in model.named_parameters() if parameter.requires_grad}
