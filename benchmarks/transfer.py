@@ -22,9 +22,10 @@ from spectralgpt_hf.assets import CHECKPOINT
 from spectralgpt_hf.data.readers.folders import load_image_masks
 from spectralgpt_hf.modeling.bands import L2A_BANDS
 from spectralgpt_hf.training.finetuning import FineTuner
+from spectralgpt_hf.training.measuring import measure_by_scene
 from spectralgpt_hf.training.models import build_model, build_processor
 from spectralgpt_hf.training.options import FineTuningOptions
-from spectralgpt_hf.training.samples import Samples, measure_by_scene
+from spectralgpt_hf.training.samples import Samples
 
 
 CLASSES = {1: "water", 2: "trees", 3: "flooded", 4: "crops", 5: "built", 6: "bare", 7: "snow", 9: "rangeland"}

@@ -33,6 +33,9 @@ Offset = Annotated[
         help="Offset, in digital numbers, that is added to all pixels. Default: what the files or metadata say."
     ),
 ]
+Nodata = Annotated[
+    float | None, typer.Option(help="Stored value that means no data. Default: what the files or metadata say.")
+]
 Mask = Annotated[
     str | None,
     typer.Option(help="SCL for the scene classification of a SAFE product, or a raster whose zeros are left out."),
@@ -97,6 +100,7 @@ def predict(
     area_crs: AreaCrs = None,
     band_names: BandNames = None,
     offset: Offset = None,
+    nodata: Nodata = None,
     mask: Mask = None,
     mask_after: Annotated[
         str | None, typer.Option(help="Mask of the second date: SCL, or a raster whose zeros are left out.")
@@ -108,6 +112,9 @@ def predict(
         float | None,
         typer.Option(help="Share of each tile that the next one covers too. Default: 0.5, and 0 for classification."),
     ] = None,
+    shift: Annotated[
+        int, typer.Option(help="Pixels by which the grid of tiles is moved up and left, to see what depends on it.")
+    ] = 0,
     batch_size: BatchSize = None,
     workers: Workers = 2,
     memory_limit: MemoryLimit = 1024,
@@ -134,11 +141,13 @@ def predict(
         area_crs=area_crs,
         band_names=names(band_names),
         offset=offset,
+        nodata=nodata,
         mask=mask,
         mask_after=mask_after,
         statistics_scope="tile" if per_tile else "scene",
         tile_size=tile_size,
         overlap=overlap,
+        shift=shift,
         batch_size=batch_size,
         workers=workers,
         memory_limit=memory_limit * 2**20,
@@ -167,11 +176,14 @@ def embed(
     area_crs: AreaCrs = None,
     band_names: BandNames = None,
     offset: Offset = None,
+    nodata: Nodata = None,
     mask: Mask = None,
     missing_bands: MissingBands = None,
     per_tile: PerTile = False,
     tile_size: TileSize = None,
-    overlap: Annotated[float, typer.Option(help="Share of each tile that the next one covers too.")] = 0.5,
+    overlap: Annotated[
+        float | None, typer.Option(help="Share of each tile of a map that the next one covers too. Default: 0.5.")
+    ] = None,
     batch_size: BatchSize = None,
     workers: Workers = 2,
     memory_limit: MemoryLimit = 1024,
@@ -195,6 +207,7 @@ def embed(
         area_crs=area_crs,
         band_names=names(band_names),
         offset=offset,
+        nodata=nodata,
         mask=mask,
         statistics_scope="tile" if per_tile else "scene",
         tile_size=tile_size,

@@ -21,6 +21,7 @@ def main(task: Task) -> None:
     options = parse_options(FineTuningOptions)
     set_seed(options.seed)
 
+    options.check_applies(task)
     samples = load_samples(task, options, build_processor(options, task))
     train = samples["train"]
     if options.process_index == 0:

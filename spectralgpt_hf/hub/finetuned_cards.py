@@ -18,22 +18,6 @@ from .publishing import publish
 HUB_TASKS = {"classification": "image-classification", "segmentation": "image-segmentation"}
 
 
-# The options that a card states.
-SETTINGS = (
-    "num_train_epochs",
-    "learning_rate",
-    "layer_decay",
-    "weight_decay",
-    "drop_path_rate",
-    "freeze_encoder",
-    "lora_rank",
-    "image_size",
-    "eval_resize",
-    "class_weights",
-    "seed",
-)
-
-
 def finish(
     tuner: FineTuner,
     task: str,
@@ -55,7 +39,7 @@ def finish(
         "task": task,
         "dataset": options.dataset,
         "base_model": public_name(options.model_name_or_path),
-        "settings": {name: getattr(options, name) for name in SETTINGS if getattr(options, name)},
+        "settings": options.recorded(),
         "problems": list(problems),
         **scores,
     }

@@ -75,6 +75,8 @@ def locate_area(area: Area | None, area_crs: Any, reader: RasterReader) -> Scene
         FileNotFoundError: If there is no such file.
         ValueError: If it is no area, or does not touch the scene.
     """
+    if area is None and area_crs is not None:
+        raise ValueError(f"`area_crs` is the reference system of an `area`, and there is none: got {area_crs}.")
     if area is None:
         return SceneArea(Box(0, 0, reader.width, reader.height))
     bounds = None if isinstance(area, str | os.PathLike | Mapping) else tuple(area)

@@ -2,7 +2,6 @@
 
 import math
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import nn
 
 from ..modeling.band_plan import require_same_bands
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
+from ..modeling.notices import warn
 from ..modeling.raster_files import Source
 from ..modeling.tiled import positions_with_data
 from ..modeling.tiling import TileGrid
@@ -37,10 +37,11 @@ def embed_scene(
     area_crs: Any = None,
     band_names: Sequence[str] | None = None,
     offset: Any = None,
+    nodata: float | None = None,
     mask: Any = None,
     statistics_scope: str = "scene",
     tile_size: int | None = None,
-    overlap: float = 0.5,
+    overlap: float | None = None,
     overwrite: bool = False,
     batch_size: int | None = None,
     workers: int = 2,
@@ -63,10 +64,11 @@ def embed_scene(
         stride: Of a map, the side of its pixels in pixels of the scene, the patch size by default: features are
             averaged over more, or interpolated (bilinear) to less. Of vectors, the distance of chips; their size by
             default.
-        overlap: Of the tiles of a map, as in `predict_scene`. Chips overlap by their stride alone.
+        overlap: Of the tiles of a map, 0.5 by default, as in `predict_scene`. Vectors take none: chips overlap by their
+            stride alone.
         tile_size: Pixels on a side of a tile or chip; by default the model's image size, or the nearest multiple of
             both patch size and stride.
-        area, area_crs, band_names, offset, mask, statistics_scope, overwrite: As in `predict_scene`.
+        area, area_crs, band_names, offset, nodata, mask, statistics_scope, overwrite: As in `predict_scene`.
         batch_size, workers, memory_limit, progress: As in `predict_scene`.
 
     Returns:
@@ -82,10 +84,10 @@ def embed_scene(
         raise ValueError(f"Expected a positive `stride`, in pixels, got {stride}.")
     encoder, patch_size = model.base_model, processor.patch_size
     per_chip = suffix == ".parquet"
+    if overlap is not None and per_chip:
+        raise ValueError(f"`overlap` is for maps (.tif): chips overlap by their `stride` alone, got {overlap}.")
     if statistics_scope == "tile" and not per_chip:
-        warnings.warn(
-            "statistics_scope='tile': every tile has limits of its own, which makes seams in maps.", stacklevel=2
-        )
+        warn("statistics_scope='tile': every tile has limits of its own, which makes seams in maps.")
     resources = Resources(batch_size, workers, memory_limit, progress)
     require_same_bands(model.config.bands, processor.bands)
     with Scene(
@@ -93,6 +95,7 @@ def embed_scene(
         processor,
         band_names=band_names,
         offset=offset,
+        nodata=nodata,
         masks=(mask,),
         area=area,
         area_crs=area_crs,
@@ -107,14 +110,23 @@ def embed_scene(
             cell = stride or patch_size
             unit = math.lcm(cell, patch_size)
             size = tile_size or max(unit, round(size / unit) * unit)
-            grid = TileGrid.cover(scene.reader.height, scene.reader.width, size, overlap, cell, patch_size)
+            grid = TileGrid.cover(
+                scene.reader.height, scene.reader.width, size, 0.5 if overlap is None else overlap, cell, patch_size
+            )
         channels = encoder.config.hidden_size
         if per_chip:
             task = Task(encoder, partial(_pooled, encoder), channels, _chip_has_data, _vectors)
         else:
             places = partial(positions_with_data, patch_size=patch_size, cells=grid.cells)
             task = Task(encoder, partial(_feature_map, encoder, grid.cells), channels, places, _features)
-        tags = describe(scene, encoder, grid)
+        options = {
+            "stride": stride,
+            "band_names": band_names,
+            "offset": offset,
+            "nodata": nodata,
+            "mask": mask,
+        }
+        tags = describe(scene, encoder, grid, options)
 
         def write(parts: Callable[[str], Parts], scratch: Path) -> None:
             if per_chip:
@@ -123,7 +135,7 @@ def embed_scene(
                 layer = Layer(destination, channels, "float16", float("nan"))
                 write_layer(layer, parts("features"), scratch, scene, grid, tags)
 
-        key = {"tags": tags, "suffix": suffix, "band_names": band_names, "offset": offset}
+        key = {"tags": tags, "suffix": suffix}
         map_scene(scene, grid, task, [destination], overwrite, write, key, resources)
     return destination
 

@@ -36,20 +36,32 @@ class Layer:
     colormap: Mapping[int, tuple[int, ...]] | None = None
 
 
-def describe(scene: Scene, model: Any, grid: TileGrid) -> dict[str, str]:
-    """Return what a result's tags say: the source's own, the model, and how it was applied."""
+def describe(scene: Scene, model: Any, grid: TileGrid, options: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a result's tags say: the source's own, the model, and how it was applied.
+
+    Args:
+        scene: Opened.
+        model: Whose result it is.
+        grid: Of the tiles.
+        options: Further arguments that the result depends on. Those that are not None are recorded, files by their
+            names without the folder.
+    """
     processor = scene.processor
     tags = dict(scene.reader.tags)
     for reader in scene.readers[1:]:
         tags |= {f"after_{name}": reader.tags[name] for name in ("source", "date", "offset") if name in reader.tags}
-    scope = "scene" if scene.statistics is not None else "tile" if processor.measures_pixels else "given"
+    scope = "tile" if scene.is_per_tile else "given" if scene.statistics is None else "scene"
     tags |= {
         "model": os.path.basename(str(model.config._name_or_path).rstrip("/")) or type(model).__name__,
         "normalization": f"{processor.normalization}, limits per {scope}",
         "tile_size": str(grid.size),
         "tile_stride": str(grid.stride),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "missing_bands": processor.missing_bands,
     }
-    statistics = scene.statistics or (None if processor.measures_pixels else processor.statistics)
+    given = {name: _recorded(value) for name, value in options.items() if value is not None}
+    tags |= {"options": json.dumps(given)} if given else {}
+    statistics = scene.statistics or (None if scene.is_per_tile else processor.statistics)
     return tags if statistics is None else tags | {"statistics": json.dumps(statistics)}
 
 
@@ -94,6 +106,19 @@ def keep_inside(parts: Parts, scene: Scene, grid: TileGrid, nodata: float) -> Pa
         if within is not None:
             pixels[:, ~within] = nodata
         yield box, pixels
+
+
+def _recorded(value: Any) -> Any:
+    """Return a value that JSON holds and that tells nothing of this machine."""
+    if isinstance(value, bytes | bytearray):
+        return f"{len(value)} bytes"
+    if isinstance(value, os.PathLike) or (isinstance(value, str) and os.path.exists(value)):
+        return os.path.basename(os.fspath(value).rstrip("/"))
+    if isinstance(value, Mapping):
+        return {str(key): _recorded(entry) for key, entry in value.items()}
+    if isinstance(value, np.ndarray | list | tuple):
+        return [_recorded(entry) for entry in value]
+    return value if isinstance(value, bool | int | float) else str(value)
 
 
 def as_half(values: np.ndarray, valid: np.ndarray) -> np.ndarray:

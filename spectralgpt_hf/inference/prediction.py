@@ -2,7 +2,6 @@
 
 import json
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,8 @@ import torch
 
 from ..modeling.band_plan import require_same_bands
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
+from ..modeling.notices import warn
+from ..modeling.post_processing import THRESHOLD, choose_classes, map_class_names
 from ..modeling.raster_files import Source
 from ..modeling.tiled import pixels_with_data
 from ..modeling.tiling import TileGrid
@@ -46,6 +47,7 @@ def predict_scene(
     area_crs: Any = None,
     band_names: Sequence[str] | None = None,
     offset: Any = None,
+    nodata: float | None = None,
     mask: Any = None,
     mask_after: Any = None,
     statistics_scope: str = "scene",
@@ -84,6 +86,7 @@ def predict_scene(
             latitude.
         band_names: Names of the bands in the files, in their order, where these do not say them.
         offset: Added to the digital numbers, as in `open_raster`.
+        nodata: Stored value that means no data, as in `open_raster`.
         mask: Further pixels to leave out, such as clouds: `"SCL"` or a file, as in `open_raster`.
         mask_after: The same for the second date.
         statistics_scope: `"scene"`, or `"tile"` to measure on each tile, which makes seams.
@@ -110,20 +113,21 @@ def predict_scene(
     classes = _check(model, processor, after, layers, threshold)
     destination = check_destination(destination, (".tif", ".tiff"))
     if threshold is None and len(classes) == 2 and (model.config.num_labels == 1 or after is not None):
-        threshold = 0.5
+        threshold = THRESHOLD
     per_chip = type(model).__name__ == CLASSIFICATION
     several = model.config.problem_type == "multi_label_classification" and model.config.num_labels > 1
     resources = Resources(batch_size, workers, memory_limit, progress)
     if statistics_scope == "tile" and not per_chip:
-        warnings.warn(
-            "statistics_scope='tile': every tile has limits of its own, which makes seams in maps.", stacklevel=2
-        )
+        warn("statistics_scope='tile': every tile has limits of its own, which makes seams in maps.")
     require_same_bands(model.config.bands, processor.bands)
+    if mask_after is not None and after is None:
+        raise ValueError("`mask_after` is the mask of a second date: pass `after` too, or leave it out.")
     with Scene(
         [source] if after is None else [source, after],
         processor,
         band_names=band_names,
         offset=offset,
+        nodata=nodata,
         masks=(mask, mask_after),
         area=area,
         area_crs=area_crs,
@@ -146,14 +150,23 @@ def predict_scene(
             _chip_has_data if per_chip else pixels_with_data,
             partial(_layers, names=layers, several=several, threshold=threshold),
         )
-        tags = describe(scene, model, grid) | {"classes": json.dumps(dict(enumerate(classes)))}
+        options = {
+            "threshold": threshold,
+            "band_names": band_names,
+            "offset": offset,
+            "nodata": nodata,
+            "mask": mask,
+            "mask_after": mask_after,
+            "shift": shift or None,
+        }
+        tags = describe(scene, model, grid, options) | {"classes": json.dumps(dict(enumerate(classes)))}
         files = _files(destination, layers, classes)
 
         def write(parts: Callable[[str], Parts], scratch: Path) -> None:
             for name, file in files.items():
                 write_layer(file, parts(name), scratch, scene, grid, tags)
 
-        key = {"tags": tags, "layers": [*layers], "band_names": band_names, "offset": offset, "threshold": threshold}
+        key = {"tags": tags, "layers": [*layers]}
         map_scene(scene, grid, task, [file.path for file in files.values()], overwrite, write, key, resources)
     return destination
 
@@ -176,11 +189,9 @@ def _check(
     unknown = [layer for layer in layers if layer not in LAYERS]
     if unknown or len(set(layers)) < len(layers):
         raise ValueError(f"`layers`: expected some of {', '.join(LAYERS)}, each once, got {', '.join(layers)}.")
-    classes = [str(model.config.id2label[number]) for number in range(model.config.num_labels)]
+    classes = map_class_names(model.config.id2label, model.config.num_labels)
     if model.config.problem_type == "regression":
         raise ValueError("Expected a model that tells classes apart, found one for regression.")
-    if len(classes) == 1:
-        classes = [f"not {classes[0]}", *classes]
     if threshold is not None and (not 0 <= threshold <= 1 or (kind != CHANGE and model.config.num_labels > 1)):
         raise ValueError(
             f"Expected a `threshold` between 0 and 1, for change detection or a model of one class, got {threshold}."
@@ -213,10 +224,11 @@ def _layers(
         several: Whether classes do not exclude each other.
         threshold: From which probability on the second of two classes is chosen; None for the likeliest class.
     """
+    classes = {"classes": _classes(choose_classes(logits, threshold), valid)}
+    if not names:
+        return classes
     if len(logits) == 1:  # of the sigmoid, which is the softmax beside a logit of 0
         logits = np.concatenate([np.zeros_like(logits), logits])
-    if threshold is None and not names:
-        return {"classes": _classes(logits.argmax(0), valid)}
     if several:
         probabilities = 1 / (1 + np.exp(-logits))
         doubt = -_times_log(probabilities) - _times_log(1 - probabilities)
@@ -226,9 +238,8 @@ def _layers(
         exponentials = np.exp(logits - logits.max(0))
         probabilities = exponentials / exponentials.sum(0)
         entropy = -_times_log(probabilities).sum(0, keepdims=True) / np.log(max(2, len(logits)))
-    chosen = logits.argmax(0) if threshold is None else probabilities[1] >= threshold
     found = {"confidence": probabilities.max(0, keepdims=True), "entropy": entropy, "probabilities": probabilities}
-    return {"classes": _classes(chosen, valid)} | {name: as_half(found[name], valid) for name in names}
+    return classes | {name: as_half(found[name], valid) for name in names}
 
 
 def _classes(numbers: np.ndarray, valid: np.ndarray) -> np.ndarray:

@@ -12,17 +12,24 @@ from typing import Any
 import numpy as np
 import rasterio
 
+from ..modeling.chips import open_chips
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
+from ..modeling.notices import collected_warnings, warn_of_new
+from ..modeling.radiometry import measure_statistics
 from ..modeling.raster_files import Source
 from ..modeling.rasters import Raster, RasterReader, open_raster
 from ..modeling.tiled import PreparedTile, cut_tile, prepare_tile
 from ..modeling.tiling import Strip, Tile, TileGrid
 from .areas import Area, SceneArea, locate_area
-from .threads import ordered_map, restored_threads
+from .threads import Item, Result, ordered_map, restored_threads
 
 
 CHUNK_ROWS = 512
 """Rows that are read at once: whole blocks of nearly all files, so that none is decoded twice."""
+
+
+LOOK_SIDE = 512
+"""Pixels on a side of the middle of a scene that is looked at where its limits are known beforehand."""
 
 
 class Scene:
@@ -32,7 +39,7 @@ class Scene:
         sources: One or two, as in `open_raster`.
         processor: Of the checkpoint. It is not changed.
         band_names: Of the bands in the files, where these do not say them.
-        offset, masks: As in `open_raster`; a mask for each source.
+        offset, nodata, masks: As in `open_raster`; a mask for each source.
         area, area_crs: As in `locate_area`.
         statistics_scope: `"scene"`: statistics measured once for all tiles and dates; `"tile"`: on each tile.
         resize: Whether tiles are resized as the processor says.
@@ -41,6 +48,7 @@ class Scene:
         reader: The first date.
         area: What is worked on.
         statistics: Of the scene; None where they are not needed.
+        is_per_tile: Whether they are measured on each tile instead.
         cores: Threads that torch was to use, which are as many tiles as a CPU computes at once.
         processor: With what was said above.
     """
@@ -52,6 +60,7 @@ class Scene:
         *,
         band_names: Sequence[str] | None = None,
         offset: Any = None,
+        nodata: float | None = None,
         masks: Sequence[Any] = (None, None),
         area: Area | None = None,
         area_crs: Any = None,
@@ -64,31 +73,42 @@ class Scene:
         self.processor.do_resize = processor.do_resize and resize
         self.processor.do_center_crop = processor.do_center_crop and resize
         self._local, self._lock, self._opened = local(), Lock(), ExitStack()
-        self._open: list[Callable[..., RasterReader]] = []
+        self._open: list[partial[RasterReader]] = []
         with ExitStack() as stack:
             self.cores = stack.enter_context(restored_threads())
+            told: set[str] = set()
             for source, mask in zip(sources, masks):
-                with open_raster(source, mask=mask, offset=offset, band_names=band_names) as reader:
+                given = {"mask": mask, "offset": offset, "nodata": nodata, "band_names": band_names}
+                with collected_warnings() as heard, open_raster(source, **given) as reader:
                     bands = [band for band in reader.bands or () if band in processor.bands] or None
                     if bands is None and reader.bands is not None:
                         held, wanted = " ".join(reader.bands), " ".join(processor.bands)
                         raise ValueError(f"{reader.name}: expected bands of {wanted}, found {held}.")
-                self._open.append(partial(open_raster, source, bands, mask=mask, offset=offset, band_names=band_names))
-            self.readers = self._open_all(stack)
+                warn_of_new(heard, told)
+                self._open.append(partial(open_raster, source, bands, **given))
+            with collected_warnings() as heard:
+                self.readers = self._open_all(stack)
+            warn_of_new(heard, told)
             self.reader = self.readers[0]
             self.area: SceneArea = locate_area(area, area_crs, self.reader)
             self.statistics: dict[str, Any] | None = None
-            if statistics_scope == "tile":
+            self.is_per_tile = statistics_scope == "tile"
+            if self.is_per_tile:
                 self.processor.statistics_scope = "image"
-                self.processor.statistics = self.processor.mean = self.processor.std = None
+                self.processor.statistics = None
             elif self.processor.measures_pixels:
                 measure = partial(
                     self.processor.measure_statistics,
                     band_names=band_names,
                     offset=offset,
+                    nodata=nodata,
                     mask=[*masks][: len(sources)],
                 )
-                (self.statistics,) = ordered_map(measure, [list(sources)], 1, 1)
+                ((self.statistics, heard),) = ordered_map(_listening(measure), [list(sources)], 1, 1)
+                warn_of_new(heard, told)
+            if self.statistics is None:
+                ((_, heard),) = ordered_map(_listening(self._look), [0], 1, 1)
+                warn_of_new(heard, told)
             self._opened = stack.pop_all()
 
     def __enter__(self) -> "Scene":
@@ -129,6 +149,18 @@ class Scene:
         cut = self._cut(chunks, grid, rows, columns, (left, top))
         yield from ordered_map(partial(self._prepare, valid_of=valid_of), cut, workers, 4 * workers + 4)
 
+    def _look(self, _: int) -> None:
+        """Look at the middle of each date for values that seem wrong, where no statistics are measured."""
+        for opener in self._open:
+            with opener(beside=["B10"] * (opener.args[1] is not None)) as reader:
+                sides = [min(LOOK_SIDE, side) for side in (reader.width, reader.height)]
+                corner = [(whole - side) // 2 for whole, side in zip((reader.width, reader.height), sides)]
+                raster = reader.read((*corner, *sides))
+            (chip,) = open_chips(raster, self.processor.bands)
+            chip.name = reader.name
+            if raster.valid.any():  # otherwise there is nothing to look at
+                measure_statistics(chip, self.processor.bands, missing_bands=self.processor.missing_bands)
+
     def _open_all(self, stack: ExitStack) -> list[RasterReader]:
         """Open all dates; all come onto the grid of the first."""
         first = stack.enter_context(self._open[0]())
@@ -140,8 +172,8 @@ class Scene:
             # Without one, a dataset makes its own, and could be closed by this thread alone.
             rasterio.Env().__enter__()
             with self._lock:
-                self._local.readers = self._open_all(self._opened)
-        return [reader.read(window) for reader in self._local.readers]
+                self._local.readers = _quietly(self._open_all)(self._opened)
+        return [_quietly(reader.read)(window) for reader in self._local.readers]
 
     def _cut(
         self,
@@ -166,5 +198,25 @@ class Scene:
                 yield Tile(row, column), [cut_tile(date, *window, grid.size) for date in zip(*held)]
 
     def _prepare(self, item: tuple[Tile, list[Raster]], valid_of: Callable[..., np.ndarray]) -> PreparedTile:
-        # Measuring the statistics of the scene has raised the warnings.
-        return prepare_tile(*item, self.processor, valid_of, statistics=self.statistics, warn=self.statistics is None)
+        statistics = self.statistics
+        with_data = [date for date in item[1] if date.valid.any()]
+        if self.is_per_tile and self.processor.mean is not None and with_data:
+            # zscore and sigma_clip have limits that are known, which those of the tile replace.
+            statistics = _quietly(self.processor.measure_statistics)(with_data)
+        # The scene as a whole has been looked at before.
+        return prepare_tile(*item, self.processor, valid_of, statistics=statistics, warn=False)
+
+
+def _listening(function: Callable[[Item], Result]) -> Callable[[Item], tuple[Result, list[str]]]:
+    """Return a function that also returns what it would warn of."""
+
+    def listening(item: Item) -> tuple[Result, list[str]]:
+        with collected_warnings() as heard:
+            return function(item), heard
+
+    return listening
+
+
+def _quietly(function: Callable[[Item], Result]) -> Callable[[Item], Result]:
+    """Return a function without its warnings."""
+    return lambda item: _listening(function)(item)[0]

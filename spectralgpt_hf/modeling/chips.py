@@ -237,17 +237,16 @@ def _is_numbers(value: Any) -> bool:
 
 
 def _read(source: Any, name: str, given: _Given, longest_side: int | None) -> Raster:
-    """Read the bands in use, and B10, as a `Raster`."""
-
-    wanted = dict.fromkeys([*(band for band in given.expected if band != "mean"), "B10"])
+    """Read the bands in use, and B10 beside them, as a `Raster`."""
     with open_raster(
         source,
-        list(wanted),
+        _own(given.expected),
         mask=cast(Source | None, given.mask),
         offset=given.offset,
         band_names=given.band_names,
         nodata=given.nodata,
         skip_missing=True,
+        beside=("B10",),
     ) as reader:
         given.check_offset(name, len(reader.bands or ()))
         shrink = max(1.0, max(reader.height, reader.width) / (longest_side or math.inf))
@@ -259,7 +258,8 @@ def _from_raster(raster: Any, name: str, given: _Given) -> Chip:
     valid = as_tensor(raster.valid, name).bool()
     if given.nodata is not None:
         added = torch.tensor(raster.offsets or (0.0,) * len(chip.bands))
-        valid = valid & (chip.pixels - added[:, None, None] != given.nodata).all(0)
+        used = [number for number, band in enumerate(chip.bands) if band in given.expected]
+        valid = valid & (chip.pixels - added[:, None, None] != given.nodata)[used].all(0)
     valid = valid if chip.valid is None else valid & chip.valid
     chip.valid, chip.settled, chip.nodata = None if valid.all() else valid, True, None
     saturated = getattr(raster, "saturated", None)

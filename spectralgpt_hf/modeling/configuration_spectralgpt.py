@@ -229,10 +229,14 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
             overrides: Any other attribute of the configuration.
 
         Raises:
-            ValueError: If `name` is no preset.
+            ValueError: If `name` is no preset, or an override is no attribute.
         """
         if name not in PRESETS:
             raise ValueError(f"Unknown preset {name!r}: expected one of {', '.join(PRESETS)}.")
+        known = cls(**PRESETS[name])
+        unknown = [override for override in overrides if not hasattr(known, override)]
+        if unknown:
+            raise ValueError(f"The configuration has no attribute {', '.join(unknown)}.")
         return cls(**{**PRESETS[name], **overrides})
 
     def decoder_config(self) -> "SpectralGPTConfig":
@@ -283,9 +287,9 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
         expect(self.decode_hidden_size % 16 == 0, "decode_hidden_size", "a multiple of 16 (groups of its GroupNorms)")
         if self.class_weights is not None:
             expect(
-                len(self.class_weights) == self.num_labels and min(self.class_weights) >= 0,
+                len(self.class_weights) == self.num_labels > 1 and min(self.class_weights) >= 0,
                 "class_weights",
-                f"a list of {self.num_labels} weights (`num_labels`), zero or more, or None",
+                f"a list of {self.num_labels} weights (`num_labels`, 2 or more), zero or more, or None",
             )
         for prefix in ("", "decoder_"):
             heads = getattr(self, f"{prefix}num_attention_heads")

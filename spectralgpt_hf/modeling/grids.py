@@ -15,12 +15,12 @@
 
 import math
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from .notices import warn
 from .raster_files import OpenFile
 
 
@@ -137,10 +137,9 @@ def choose_grid(dataset: "DatasetReader", resolution: float | None, name: str) -
     if not 0 < grid.pixel_size < math.inf:
         raise ValueError(f"{name}: expected a geotransform with an area, found {tuple(grid.transform)[:6]}.")
     if grid.crs is None and grid.transform.is_identity and dataset.gcps[0]:
-        warnings.warn(
+        warn(
             f"{name}: is placed by ground control points only, which are not used: read as a grid without a reference "
-            "system. To place it, warp it first (`gdalwarp`).",
-            stacklevel=5,
+            "system. To place it, warp it first (`gdalwarp`)."
         )
     if grid.crs is None or not (grid.crs.is_projected or grid.crs.is_geographic):
         return grid
@@ -150,9 +149,7 @@ def choose_grid(dataset: "DatasetReader", resolution: float | None, name: str) -
         latitude = resampled(grid.transform, grid.width / 2, grid.height / 2).f
         sampling = grid.pixel_size * METRES_PER_DEGREE * math.sqrt(abs(math.cos(math.radians(latitude))))
     if not USUAL_SAMPLING[0] <= sampling <= USUAL_SAMPLING[1]:
-        warnings.warn(
-            f"{name}: one pixel is {sampling:.3g} m on the ground, far from Sentinel-2's finest 10 m.", stacklevel=5
-        )
+        warn(f"{name}: one pixel is {sampling:.3g} m on the ground, far from Sentinel-2's finest 10 m.")
     if resolution is None or not grid.crs.is_projected or abs(resolution / sampling - 1) < 0.01:
         return grid
     factor = resolution / sampling

@@ -801,6 +801,11 @@ def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: Spec
     if config.problem_type is None:
         inferred = "single_label_classification" if labels.ndim == 1 else "multi_label_classification"
         config.problem_type = "regression" if logits.shape[1] == 1 else inferred
+    if config.problem_type == "single_label_classification" and logits.shape[1] == 1:
+        raise ValueError(
+            "`num_labels` must be 2 or more for single_label_classification, whose only label would always be right, "
+            "got 1: set `problem_type` to multi_label_classification (0 or 1) or regression."
+        )
     labels, logits = labels.to(logits.device), logits.float()
     if config.problem_type == "regression" and logits.shape[1] == 1 and labels.ndim == 1:
         labels = labels[:, None]
@@ -946,7 +951,7 @@ class SpectralGPTDecodeHead(nn.Module):
 
     def __init__(self, config: SpectralGPTConfig):
         super().__init__()
-        if config.semantic_loss_ignore_index in range(config.num_labels or 0):
+        if config.semantic_loss_ignore_index in range(max(2, config.num_labels)):  # one class has the labels 0 and 1
             raise ValueError(
                 "`semantic_loss_ignore_index` must not be the number of a class (0 to `num_labels` - 1), got "
                 f"{config.semantic_loss_ignore_index} with {config.num_labels} classes: pass another, such as -100."
@@ -1050,8 +1055,8 @@ def dense_loss(
     """Return the weighted mean cross-entropy, in float32, of the pixels that have a label and data in some group.
 
     Args:
-        logits: (B, classes, H, W).
-        labels: (B, H, W), class indices or `config.semantic_loss_ignore_index`.
+        logits: (B, classes, H, W). A single class has binary cross-entropy.
+        labels: (B, H, W), class indices, or 0 or 1 for a single class; or `config.semantic_loss_ignore_index`.
         config: As of `label_weights`.
         attention_mask: As of `label_weights`.
         num_items_in_batch: Sum of `label_weights` over every part of the batch, on all processes and accumulated steps:
@@ -1068,7 +1073,11 @@ def dense_loss(
         raise ValueError(f"`labels` must have shape {expected}, got {tuple(labels.shape)}.")
     labels = labels.to(logits.device)
     weights = label_weights(labels, config, attention_mask)
-    errors = nn.functional.cross_entropy(logits.float(), labels.where(weights > 0, 0), reduction="none")
+    known = labels.where(weights > 0, 0)
+    if logits.shape[1] == 1:
+        errors = nn.functional.binary_cross_entropy_with_logits(logits[:, 0].float(), known.float(), reduction="none")
+    else:
+        errors = nn.functional.cross_entropy(logits.float(), known, reduction="none")
     total = weights.sum() if num_items_in_batch is None else num_items_in_batch
     if torch.is_tensor(total):
         total = total.to(logits.device).clamp(min=1e-12)

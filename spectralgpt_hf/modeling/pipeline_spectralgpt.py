@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 from transformers.models.auto.modeling_auto import (
     AutoModel,
     AutoModelForImageClassification,
@@ -39,6 +39,8 @@ from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 from .band_plan import require_same_bands
 from .chips import Chip, open_chips
 from .geometry import PreprocessingReport
+from .notices import collected_warnings, warn_of_new
+from .post_processing import THRESHOLD, map_class_names
 from .radiometry import settle
 from .tiled import LargeImage, check_deadline, keeps_pixels, pixels_with_data, positions_with_data
 
@@ -102,9 +104,9 @@ class MultispectralPipeline(Pipeline):
     ) -> PipelineIterator:
         """Return the results in the order of the inputs."""
         if isinstance(inputs, Sized):
-            dataset = PipelineDataset(inputs, self.preprocess, preprocess_params)
+            dataset = PipelineDataset(inputs, self._preprocess_and_listen, preprocess_params)
         else:
-            dataset = PipelineIterator(inputs, self.preprocess, preprocess_params)
+            dataset = PipelineIterator(inputs, self._preprocess_and_listen, preprocess_params)
             num_workers = min(num_workers, 1)  # each worker would go through the whole generator
         loader = DataLoader(dataset, num_workers=num_workers, batch_size=1, collate_fn=no_collate_fn)
         outputs = self._forward_by_size(iter(loader), batch_size, forward_params)
@@ -112,6 +114,13 @@ class MultispectralPipeline(Pipeline):
 
     def preprocess(self, input_: Any, **options: Any) -> dict[str, Any]:
         return self._prepare(list(input_) if isinstance(input_, list | tuple) else [input_], options)
+
+    def _preprocess_and_listen(self, input_: Any, **options: Any) -> dict[str, Any]:
+        """Return the prepared input, with what a worker process would warn of, which its parent would not hear."""
+        if get_worker_info() is None:
+            return self.preprocess(input_, **options)
+        with collected_warnings() as heard:
+            return {**self.preprocess(input_, **options), "heard": heard}
 
     def _forward(self, model_inputs: dict[str, Any], deadline: float | None = None) -> dict[str, Any]:
         if "large" in model_inputs:
@@ -166,7 +175,10 @@ class MultispectralPipeline(Pipeline):
         self, items: Iterator[dict[str, Any]], batch_size: int, forward_params: dict[str, Any]
     ) -> Iterator[dict[str, Any]]:
         """Yield the outputs for each item, in order; items that are near each other and of one size share a batch."""
+        told: set[str] = set()
         while window := list(islice(items, batch_size * LOOK_AHEAD if batch_size > 1 else 1)):
+            for item in window:
+                warn_of_new(item.pop("heard", ()), told)
             by_size: dict[tuple[int, ...], list[int]] = {}
             for i, item in enumerate(window):
                 # Large images go alone: their tiles are the batch.
@@ -220,21 +232,22 @@ class MultispectralImageSegmentationPipeline(MultispectralPipeline):
 
     Each result is `{"map": ..., "labels": [...]}`: a `Raster` on the grid of the input, georeferenced if the input is,
     whose one band holds class numbers; and for each class that occurs `{"label": ..., "id": ..., "share": ...}`, with
-    its share of the pixels with data, the largest first.
+    its share of the pixels with data, the largest first. A model of one class gives 1 where its probability is at least
+    `threshold` (0.5 by default), and 0 elsewhere; models of several classes take no threshold.
     """
 
     def _sanitize_parameters(
-        self, deadline: float | None = None, **processing: Any
+        self, threshold: float | None = None, deadline: float | None = None, **processing: Any
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        return processing, _given(deadline=deadline), {}
+        return processing, _given(deadline=deadline), _given(threshold=threshold)
 
-    def postprocess(self, model_outputs: dict[str, Any]) -> dict[str, Any]:
+    def postprocess(self, model_outputs: dict[str, Any], threshold: float | None = None) -> dict[str, Any]:
         (result,) = self.image_processor.post_process_semantic_segmentation(
-            SimpleNamespace(**model_outputs), reports=model_outputs["reports"]
+            SimpleNamespace(**model_outputs), reports=model_outputs["reports"], threshold=threshold
         )
         counts = torch.from_numpy(result.pixels[0][result.valid]).long().bincount().tolist()
         shares = sorted((count / sum(counts), i) for i, count in enumerate(counts) if count)
-        names = self.model.config.id2label
+        names = map_class_names(self.model.config.id2label, self.model.config.num_labels)
         labels = [{"label": names[i], "id": i, "share": share} for share, i in reversed(shares)]
         return {"map": result, "labels": labels}
 
@@ -270,7 +283,7 @@ class MultispectralChangeDetectionPipeline(MultispectralPipeline):
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         return processing, _given(deadline=deadline), _given(threshold=threshold)
 
-    def postprocess(self, model_outputs: dict[str, Any], threshold: float = 0.5) -> dict[str, Any]:
+    def postprocess(self, model_outputs: dict[str, Any], threshold: float = THRESHOLD) -> dict[str, Any]:
         (result,) = self.image_processor.post_process_change_detection(
             SimpleNamespace(**model_outputs), reports=model_outputs["reports"], threshold=threshold
         )

@@ -13,8 +13,9 @@
 # limitations under the License.
 """From the outputs of a model to labels with scores, and to maps on the grid of the image."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +31,12 @@ PROBLEM_TYPES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "multi_label_classification": torch.sigmoid,
     "regression": lambda logits: logits,
 }
+
+
+THRESHOLD = 0.5
+"""Probability from which a pixel counts as changed, or as the one class of a model of one class."""
+
+Logits = TypeVar("Logits", np.ndarray, torch.Tensor)
 
 
 class PostProcessing:
@@ -86,8 +93,11 @@ class PostProcessing:
         target_sizes: Sequence[tuple[int, int]] | None = None,
         reports: Sequence[PreprocessingReport] | None = None,
         return_segmentation_scores: bool = False,
+        threshold: float | None = None,
     ) -> list[Any]:
         """Turn logits into maps of class numbers.
+
+        A model of one class gives 1 where its probability is at least `threshold`, and 0 elsewhere.
 
         Args:
             outputs: With `logits` (B, K, H, W).
@@ -95,14 +105,23 @@ class PostProcessing:
             reports: Of `preprocess`. The maps get the size and the georeference of the source instead: padding is
                 cropped and resizing undone.
             return_segmentation_scores: Whether to return the scores of the classes, too.
+            threshold: For a model of one class only; 0.5 by default.
 
         Returns:
             For each image a map (H, W), int64; with `reports` a `Raster` with the map as its one band (uint8, or uint16
             for more than 256 classes), and as its valid mask that of the source. With `return_segmentation_scores`, a
             dict with this as `segmentation`, and with `segmentation_scores` (K, H, W), also as attributes.
+
+        Raises:
+            ValueError: If a `threshold` is given for several classes.
         """
+        if threshold is not None and outputs.logits.shape[1] > 1:
+            raise ValueError(
+                f"`threshold` is for models of one class, found {outputs.logits.shape[1]}: the class of the largest "
+                "logit is taken."
+            )
         scores = list(to_source_grids(outputs.logits, target_sizes, reports))
-        maps: list[Any] = [of_classes.argmax(0) for of_classes in scores]
+        maps: list[Any] = [choose_classes(of_classes, threshold) for of_classes in scores]
         if reports is not None:
             maps = [georeference(*pair) for pair in zip(maps, reports)]
         if not return_segmentation_scores:
@@ -115,15 +134,46 @@ class PostProcessing:
         outputs: Any,
         target_sizes: Sequence[tuple[int, int]] | None = None,
         reports: Sequence[PreprocessingReport] | None = None,
-        threshold: float = 0.5,
+        threshold: float = THRESHOLD,
     ) -> list[torch.Tensor] | list[Raster]:
         """Turn logits (B, 2, H, W) into maps of change: 1 where its probability is at least `threshold`, else 0.
 
         Other arguments and result as in `post_process_semantic_segmentation`.
         """
         scores = to_source_grids(outputs.logits, target_sizes, reports)
-        maps = [(logits.softmax(0)[1] >= threshold).long() for logits in scores]
+        maps = [choose_classes(logits, threshold) for logits in scores]
         return maps if reports is None else [georeference(*pair) for pair in zip(maps, reports)]
+
+
+def choose_classes(logits: Logits, threshold: float | None = None) -> Logits:
+    """Return the class number (H, W), int64, of each pixel: the rule of every map.
+
+    Args:
+        logits: (K, H, W). A single logit stands beside that of "not this class", which is 0.
+        threshold: Probability from which a pixel belongs to class 1, for K = 1 (0.5 by default) or K = 2. Without it,
+            the class of the largest logit is taken.
+
+    Raises:
+        ValueError: If the threshold is no probability, or there are more classes than it tells apart.
+    """
+    if len(logits) == 1 and threshold is None:
+        threshold = THRESHOLD
+    if threshold is None:
+        return logits.argmax(0)
+    if not 0 <= threshold <= 1 or len(logits) > 2:
+        raise ValueError(
+            f"Expected a `threshold` between 0 and 1, for one or two classes, got {threshold} for {len(logits)}."
+        )
+    # Log-odds are compared, because an exponential rounds otherwise in other libraries and other array positions.
+    odds = threshold / (1 - threshold) if threshold < 1 else math.inf
+    chosen = logits[-1] - (logits[0] if len(logits) == 2 else 0.0) >= (math.log(odds) if odds else -math.inf)
+    return chosen.astype(np.int64) if isinstance(chosen, np.ndarray) else chosen.long()
+
+
+def map_class_names(id2label: Mapping[int, str], num_labels: int) -> list[str]:
+    """Return the names of the numbers in a map: those of the labels; of a single label also that of its absence."""
+    names = [str(id2label[number]) for number in range(num_labels)]
+    return [f"not {names[0]}", *names] if num_labels == 1 else names
 
 
 def to_source_grids(

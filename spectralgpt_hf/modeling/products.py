@@ -94,10 +94,19 @@ class Product:
     is_harmonised: bool = False
 
 
+def by_path(layers: Iterable[tuple[int, Layer]]) -> dict[str, list[tuple[int, Layer]]]:
+    """Group numbered layers by file, so that each file is read once."""
+    groups: dict[str, list[tuple[int, Layer]]] = {}
+    for number, layer in layers:
+        groups.setdefault(layer.path, []).append((number, layer))
+    return groups
+
+
 def read_folder(path: str) -> Product:
     """Resolve a SAFE product or a folder with one file per band, either of them also zipped.
 
-    A folder inside a SAFE, such as `IMG_DATA`, is read with the metadata of the product around it.
+    A folder inside a SAFE, such as `IMG_DATA`, is read with the metadata of the product around it. The folders of
+    SeasoNet, with one file for the bands of one resolution, are read too.
 
     Raises:
         ValueError: If no band is found, a band is found twice, the files are of another sensor, or the metadata of a
@@ -105,6 +114,11 @@ def read_folder(path: str) -> Product:
     """
     files, metadata = _list_zip(path) if os.path.isfile(path) else _list_folder(path)
     refuse_sensor(sensor_of_files([path, *files]), path)
+    if metadata is None and holds_band_groups(files):
+        groups = {found[1]: file for file in files if (found := _BAND_GROUP.search(file))}
+        grouped = {band: (groups[name], i) for name in groups for i, band in enumerate(_GROUPS[name], 1)}
+        layers = [Layer(*grouped[band], band) for band in L1C_BANDS if band in grouped]
+        return Product(path, layers)
     bands: dict[str, dict[int, list[str]]] = {}
     for file in files:
         found = _BAND_FILE.search(os.path.basename(file))
@@ -261,6 +275,21 @@ def linear(scale: Any, offset: Any, name: str) -> tuple[float, float]:
             f"{name}: expected a finite scale other than 0 and a finite offset, found {scale} and {offset}."
         )
     return (1.0, offset) if scale == 1 else (scale * 10000, offset * 10000)
+
+
+# SeasoNet (Kossmann et al., 2022): the bands of each file of a patch, in its order.
+_GROUPS = {
+    "10m_RGB": ("B4", "B3", "B2"),
+    "10m_IR": ("B8",),
+    "20m": ("B5", "B6", "B7", "B8A", "B11", "B12"),
+    "60m": ("B1", "B9"),
+}
+_BAND_GROUP = re.compile(rf"_({'|'.join(_GROUPS)})\.tif$")
+
+
+def holds_band_groups(files: Iterable[str]) -> bool:
+    """Return whether these are the files of a patch of SeasoNet, which hold the bands of one resolution each."""
+    return {found[1] for file in files if (found := _BAND_GROUP.search(file))} >= {"10m_RGB", "10m_IR", "20m"}
 
 
 # "..._B02.tif", "B8A.jp2", "..._B05_20m.jp2", "..._SCL_20m.jp2", "..._B02_(Raw).tiff": the band all but ends the name.

@@ -16,7 +16,6 @@
 Values that look wrong raise a warning that says what to pass, and are never changed.
 """
 
-import warnings
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ import torch
 from .band_plan import BandPlan, plan_bands
 from .bands import L2A_BANDS, resolve_bands
 from .chips import BandNames, Chip, ImageInput, Mask, Offset, open_chips
+from .notices import warn
 from .pixel_statistics import mean_std, minimum_maximum, percentiles, stack, valid_mean, with_extremes
 from .rasters import Raster
 
@@ -172,21 +172,21 @@ def stack_chips(chips: Sequence[Chip], plan: BandPlan, notices: Notices) -> Stac
     return Stack(pixels, valid, measured, extremes if pixels is raw and measured is valid else None)
 
 
-def settle(chip: Chip, bands: Sequence[str], missing_bands: str, warn: bool = True) -> Raster:
+def settle(chip: Chip, bands: Sequence[str], missing_bands: str, notify: bool = True) -> Raster:
     """Return an image in digital numbers, with all offsets added and its valid mask decided, to cut tiles from.
 
     Args:
         chip: From `open_chips`.
         bands: Bands that will be used; `"mean"` is the mean of the others.
         missing_bands: As the processor's attribute.
-        warn: Whether to raise warnings; False where measuring statistics has raised them.
+        notify: Whether to raise warnings; False where measuring statistics has raised them.
 
     Raises:
         ValueError: If a band is missing and must not be, or no pixel has data.
     """
     notices: Notices = defaultdict(list)
     stack = stack_chips([chip], plan_bands(chip.name, chip.bands, bands, missing_bands), notices)
-    if warn:
+    if notify:
         warn_once(notices)
     pixels = chip.pixels.float() if chip.pixels.dtype == torch.bfloat16 else chip.pixels  # which NumPy lacks
     if chip.offset is not None:
@@ -199,7 +199,7 @@ def warn_once(notices: Notices) -> None:
     """Warn once for each kind of notice, with the names of up to three images."""
     for message, names in notices.items():
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        warnings.warn(f"{', '.join(names[:3])}{more}: {message}.", stacklevel=4)
+        warn(f"{', '.join(names[:3])}{more}: {message}.")
 
 
 def _find_data(

@@ -18,7 +18,6 @@ import math
 import os
 import re
 import urllib.request
-import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -29,6 +28,7 @@ from typing import Any, TypeAlias, TypeGuard
 import numpy as np
 
 from .bands import BANDS, bands_from_count, find_band, resolve_bands
+from .notices import warn
 from .products import (
     SAFE_METADATA,
     Layer,
@@ -207,7 +207,7 @@ class Files:
         if offset is None:
             warning = unstated_offset(self.product, described) if source[0].band is not None else None
             if warning is not None:
-                warnings.warn(warning, stacklevel=5)
+                warn(warning)
             return described
         stated = {(layer.path, layer.index): layer.offset for layer in (*source, *described)}
         added = offsets_per_band(self.name, offset, [layer.band for layer in source], list(stated.values()))
@@ -329,10 +329,9 @@ class Files:
             assumed = bands_from_count(len(indexes))
             if assumed is not None:
                 refuse_sensor(sensor_of_files([self.name]) or sensor_of_tags(file.tags), self.name)
-                warnings.warn(
+                warn(
                     f"A file of {len(indexes)} bands without names: taken as {', '.join(assumed)}, in this order. If "
-                    "that is wrong (EuroSAT stores B8A last), pass `band_names`.",
-                    stacklevel=6,
+                    "that is wrong (EuroSAT stores B8A last), pass `band_names`."
                 )
                 found = assumed
         twice = [band for band in BANDS if found.count(band) > 1]

@@ -19,8 +19,7 @@ metadata state it, and never inferred from dates, names or values.
 
 import os
 import re
-import warnings
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -29,7 +28,8 @@ import numpy as np
 
 from .bands import BANDS, BANDS_10M, resolve_bands
 from .grids import Grid, Part, choose_grid, read_part
-from .products import SATURATED, Layer, Offset
+from .notices import warn
+from .products import SATURATED, Layer, Offset, by_path
 from .raster_files import Files, Source, is_remote, named_errors
 from .raster_writing import write_raster
 from .untrusted import Budget
@@ -122,6 +122,7 @@ def open_raster(
     nodata: float | None = None,
     skip_missing: bool = False,
     budget: Budget | None = None,
+    beside: Sequence[str] = (),
 ) -> "RasterReader":
     """Open a source for reading by windows.
 
@@ -146,6 +147,7 @@ def open_raster(
         skip_missing: Whether to read only those of `bands` that the source holds, in its own order, and all of its
             bands where it holds or names none of them.
         budget: What reading may cost. Bytes have the default `Budget`, and everything else no limit.
+        beside: Bands to read beside `bands` where the source holds them. They do not decide which pixels are valid.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -166,6 +168,7 @@ def open_raster(
         nodata,
         skip_missing,
         budget,
+        beside,
     )
 
 
@@ -193,6 +196,7 @@ class RasterReader:
         nodata: float | None = None,
         skip_missing: bool = False,
         budget: Budget | None = None,
+        beside: Sequence[str] = (),
     ) -> None:
         self._files = Files(source, band_names, budget)
         self.name = self._files.name
@@ -201,7 +205,9 @@ class RasterReader:
         self._warned = False
         try:
             with named_errors(self.name):
-                self._layers = self._files.describe(self._select(bands, skip_missing), offset, nodata)
+                self._layers = self._files.describe(self._select(bands, skip_missing, beside), offset, nodata)
+                used = () if bands is None else resolve_bands(bands)
+                self._beside = {band for band in resolve_bands(beside) if band not in used}
                 self._grid: Grid = like._grid if like is not None else self._choose_grid(resolution)
                 self._mask = None if mask is None else self._open_mask(mask, mask_classes)
                 self._dtype = self._output_type()
@@ -280,13 +286,14 @@ class RasterReader:
         """Read a part into `pixels` (C, H, W) and `valid` (H, W), and return which are saturated; None for none."""
         valid[:] = True
         empty, saturated = np.ones(valid.shape, bool), None
-        for path, members in _by_path(enumerate(self._layers)).items():
+        for path, members in by_path(enumerate(self._layers)).items():
             layers = [layer for _, layer in members]
             values, stored, covered = self._read(path, layers, part)
-            valid &= covered
+            if any(layer.band not in self._beside for layer in layers):
+                valid &= covered
             for (position, layer), channel, raw in zip(members, values, stored):
                 empty &= raw == 0
-                if layer.nodata is not None:
+                if layer.nodata is not None and layer.band not in self._beside:
                     valid &= raw != layer.nodata
                 if raw.dtype == np.uint16 and layer.nodata != SATURATED and raw.max() == SATURATED:
                     saturated = np.zeros(pixels.shape, bool) if saturated is None else saturated
@@ -299,20 +306,21 @@ class RasterReader:
                     target += layer.offset
         valid &= ~self._narrow(empty, part)
         if pixels.dtype.kind == "f":
-            valid &= np.isfinite(pixels).all(0)
+            used = [number for number, layer in enumerate(self._layers) if layer.band not in self._beside]
+            valid &= np.isfinite(pixels if len(used) == len(pixels) else pixels[used]).all(0)
         if self._mask is not None:
             layer, left_out = self._mask
             _, (classes,), covered = self._read(layer.path, [layer], part, nearest=True)
             valid &= covered & ~np.isin(classes, left_out)
         return saturated
 
-    def _select(self, bands: Sequence[str] | None, skip_missing: bool) -> list[Layer]:
+    def _select(self, bands: Sequence[str] | None, skip_missing: bool, beside: Sequence[str]) -> list[Layer]:
         layers = self._files.product.layers
         if bands is None:
             return layers
-        wanted = resolve_bands(bands)
+        wanted, extra = resolve_bands(bands), resolve_bands(beside)
         if skip_missing:
-            return [layer for layer in layers if layer.band in wanted] or layers
+            return [layer for layer in layers if layer.band in (*wanted, *extra)] or layers
         if not wanted:
             raise ValueError(f"{self.name}: expected `bands` to name at least one band, or None for all.")
         by_name = {layer.band: layer for layer in layers}
@@ -325,7 +333,7 @@ class RasterReader:
         if missing:
             held = ", ".join(str(layer.band) for layer in layers)
             raise ValueError(f"{self.name}: no band {', '.join(missing)}; the source holds {held}.")
-        return [by_name[band] for band in wanted]
+        return [by_name[band] for band in dict.fromkeys((*wanted, *(band for band in extra if band in by_name)))]
 
     def _warn_of_negative(self, pixels: np.ndarray, valid: np.ndarray) -> None:
         """Warn, once, where an offset makes many visible pixels negative: the values had been harmonised already."""
@@ -336,10 +344,9 @@ class RasterReader:
         share = float(np.mean([(pixels[number] < 0).mean(where=valid) for number in visible]))
         if share > NEGATIVE_SHARE:
             self._warned = True
-            warnings.warn(
+            warn(
                 f"{self.name}: the offset makes {share:.0%} of the valid pixels negative, as if it had been applied "
-                "before. Nothing was changed: pass `offset=0` if the values are harmonised.",
-                stacklevel=3,
+                "before. Nothing was changed: pass `offset=0` if the values are harmonised."
             )
 
     def _strip_rows(self) -> int:
@@ -391,7 +398,7 @@ class RasterReader:
         """Return the stored type where values are copied, float32 where they are computed."""
         computed = any(layer.gain not in (None, 1) or layer.offset for layer in self._layers)
         dtypes = set()
-        for path, members in _by_path(enumerate(self._layers)).items():
+        for path, members in by_path(enumerate(self._layers)).items():
             dataset = self._files.open(path).dataset
             if computed or not self._grid.holds(dataset):
                 return np.dtype(np.float32)
@@ -408,7 +415,7 @@ class RasterReader:
         """Narrow pixels that are 0 in all bands asked for down to those that are 0 in all bands of the source."""
         read = {(layer.path, layer.index) for layer in self._layers}
         others = [layer for layer in self._files.product.layers if (layer.path, layer.index) not in read]
-        for path, members in _by_path(enumerate(others)).items():
+        for path, members in by_path(enumerate(others)).items():
             if not empty.any():
                 break
             _, stored, _ = self._read(path, [layer for _, layer in members], part, nearest=True)
@@ -424,21 +431,13 @@ class RasterReader:
                 f"`max_bytes` ({self._max_bytes / 2**30:.1f} GiB): read windows, or decimate (`out_shape`)."
             )
         if not part.is_decimated:
-            for path, members in _by_path(enumerate(self._layers)).items():
+            for path, members in by_path(enumerate(self._layers)).items():
                 self._files.check_size(path, needed * len(members) / count, "pixels")
 
 
 def _require_rasterio() -> None:
     if rasterio is None:
         raise ImportError("Reading and writing files needs rasterio: `pip install rasterio`. Arrays work without it.")
-
-
-def _by_path(layers: Iterable[tuple[int, Layer]]) -> dict[str, list[tuple[int, Layer]]]:
-    """Group numbered layers by file, so that each file is read once."""
-    groups: dict[str, list[tuple[int, Layer]]] = {}
-    for number, layer in layers:
-        groups.setdefault(layer.path, []).append((number, layer))
-    return groups
 
 
 def _join_numbers(numbers: Sequence[float]) -> str:

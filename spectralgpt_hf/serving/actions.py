@@ -64,7 +64,7 @@ class Actions:
         # Python's record of warnings belongs to the whole process: one file at a time.
         with WARNING, warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            upload = read_upload(path, self._models.tile_size, until=deadline())
+            upload = read_upload(path, self._models.tile_size, until=deadline(), bands=self._models.bands)
             self._models.normalise(upload)
         heard = [str(item.message) for item in caught if issubclass(item.category, UserWarning)]
         return replace(upload, warnings=tuple(dict.fromkeys(heard)))
@@ -158,9 +158,9 @@ class Actions:
     def save_classes(self, upload: Upload | None, classes: np.ndarray | None) -> Iterator[Any]:
         """Offer the map of classes, with its colours and their names."""
         if upload and classes is not None:
-            names = self._models.pipelines["segmentation"].model.config.id2label
-            colours = {i: tuple(map(int, colour)) for i, colour in enumerate(class_colours(list(names.values())))}
-            tags = {f"class_{i}": name for i, name in names.items()}
+            names = self._models.class_names
+            colours = {i: tuple(map(int, colour)) for i, colour in enumerate(class_colours(names))}
+            tags = {f"class_{i}": name for i, name in enumerate(names)}
             content = geotiff(classes, upload.raster, ["class"], nodata=NO_DATA, colormap=colours, tags=tags)
             yield from _offer(upload, "classes", content)
 

@@ -10,9 +10,11 @@ are not followed. Parameters are `band_names`, `nodata` and `offset` of the proc
 | task | parameters | answer |
 |---|---|---|
 | classification | `top_k`, `threshold` | `[{"label", "score"}]` |
-| segmentation | `format`: "geotiff" or "png" | `{"map": base64, "format", "labels": [{"label", "id", "share"}]}` |
+| segmentation | `format`, `threshold` | `{"map": base64, "format", "labels": [{"label", "id", "share"}]}` |
 | change detection | `format`, `threshold` | `{"map": base64, "format", "share"}` |
 | any other: features | `output`: "pooled" or "map" | `{"features": numbers, "shape"}` |
+
+A `format` is "geotiff" or "png". The `threshold` of segmentation is for models of one class.
 
 Answers that are objects also hold `"warnings"`, a list of texts, where there are any. Maps of an image that is larger
 than the model's own size are those of `spectralgpt predict` on the same pixels.
@@ -74,6 +76,7 @@ class EndpointHandler:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         load: Any = pipeline  # its signature lists the tasks of transformers only
         self.pipeline = load(self.task, model=path, trust_remote_code=True, dtype=torch.float32, device=device)
+        self._map_class_names: Any = get_class_from_dynamic_module("post_processing.map_class_names", path)
         self._open_raster: Any = get_class_from_dynamic_module("rasters.open_raster", path)
         self._write_raster: Any = get_class_from_dynamic_module("rasters.write_raster", path)
         self._open_chips: Any = get_class_from_dynamic_module("chips.open_chips", path)
@@ -175,7 +178,7 @@ class EndpointHandler:
             )
             # B10 shows an offset that nothing states.
             with self._open_raster(
-                bytes(image), bands=[*bands, "B10"], skip_missing=True, budget=budget, **reading
+                bytes(image), bands=bands, beside=["B10"], skip_missing=True, budget=budget, **reading
             ) as reader:
                 _check_size(reader.height, reader.width)
                 image, reading = reader.read(), {}
@@ -192,7 +195,7 @@ class EndpointHandler:
 
     def _encode(self, result: Any, output_format: str) -> tuple[str, str]:
         """Return a map as base64, and its media type; pixels without data are nodata or transparent."""
-        names = self.pipeline.model.config.id2label
+        names = self._map_class_names(self.pipeline.model.config.id2label, self.pipeline.model.config.num_labels)
         empty = int(np.iinfo(result.pixels.dtype).max)
         classes = np.where(result.valid, result.pixels[0], empty).astype(result.pixels.dtype)
         has_colours = classes.dtype == np.uint8 and len(names) <= empty
@@ -211,7 +214,7 @@ class EndpointHandler:
                 transform=result.transform,
                 nodata=empty,
                 colormap={i: _colour(i) for i in range(len(names))} if has_colours else None,
-                tags=result.tags | {f"class_{i}": name for i, name in names.items()},
+                tags=result.tags | {f"class_{i}": name for i, name in enumerate(names)},
             )
             return base64.b64encode((Path(folder) / "map.tif").read_bytes()).decode(), "image/tiff"
 
@@ -250,7 +253,7 @@ THRESHOLD: Check = ("a number from 0 to 1", lambda value: _is_number(value, 0, 1
 TOP_K: Check = ("a whole number from 1 to 1000", lambda value: isinstance(value, int) and _is_number(value, 1, 1000))
 PARAMETERS: dict[str, dict[str, Check]] = {
     CLASSIFICATION: PROCESSING | {"top_k": TOP_K, "threshold": THRESHOLD},
-    SEGMENTATION: PROCESSING | {"format": FORMAT},
+    SEGMENTATION: PROCESSING | {"format": FORMAT, "threshold": THRESHOLD},
     CHANGE: PROCESSING | {"format": FORMAT, "threshold": THRESHOLD},
     FEATURES: PROCESSING | {"output": ('"pooled" or "map"', lambda value: value in ("pooled", "map"))},
 }

@@ -23,6 +23,7 @@ from ..inference.reconstruction import (
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.modeling_spectralgpt import SpectralGPTForPreTraining
 from ..modeling.pipeline_spectralgpt import MultispectralFeatureExtractionPipeline
+from ..modeling.post_processing import map_class_names
 from .uploads import Upload, check_time, cut
 
 
@@ -113,6 +114,12 @@ class Models:
         return self._processor.bands
 
     @property
+    def class_names(self) -> list[str]:
+        """Names of the numbers in the maps of the segmentation model."""
+        config = self.pipelines[SEGMENTATION].model.config
+        return map_class_names(config.id2label, config.num_labels)
+
+    @property
     def num_parameters(self) -> int:
         """Of the pretrained model."""
         return self._model.num_parameters()
@@ -169,8 +176,7 @@ class Models:
         segment, raster = self.pipelines[SEGMENTATION], upload.raster
         classes = segment(raster, deadline=until, **_in_tiles(segment, upload))["map"].pixels[0]
         classes = np.where(raster.valid, classes, NO_DATA).astype(np.uint8)
-        names = list(segment.model.config.id2label.values())
-        return classes, class_areas(classes, names, raster.crs, raster.transform, raster.valid)
+        return classes, class_areas(classes, self.class_names, raster.crs, raster.transform, raster.valid)
 
     def compare(
         self, before: Upload, after: Upload, threshold: float, until: float = math.inf

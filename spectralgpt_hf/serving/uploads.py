@@ -12,7 +12,7 @@ import numpy as np
 from affine import Affine
 from rasterio.windows import Window, transform
 
-from ..modeling.bands import BANDS
+from ..modeling.bands import BANDS, L2A_BANDS
 from ..modeling.rasters import Raster, open_raster, write_raster
 from ..modeling.untrusted import Budget
 
@@ -73,7 +73,13 @@ def check_time(until: float) -> None:
         raise ValueError(f"This took longer than {MAX_SECONDS:g} s, the limit of one request: try a smaller image.")
 
 
-def read_upload(path: str | os.PathLike[str], tile_size: int, patch_size: int = 8, until: float = math.inf) -> Upload:
+def read_upload(
+    path: str | os.PathLike[str],
+    tile_size: int,
+    patch_size: int = 8,
+    until: float = math.inf,
+    bands: Sequence[str] = L2A_BANDS,
+) -> Upload:
     """Read the centre of a file.
 
     Args:
@@ -81,6 +87,7 @@ def read_upload(path: str | os.PathLike[str], tile_size: int, patch_size: int = 
         tile_size: Height and width of the model's images, in pixels.
         patch_size: Those of its tokens, of which smaller images are made.
         until: The deadline of reading.
+        bands: Those that the model uses, which decide which pixels are valid. The others are read too.
 
     Raises:
         ValueError: If it is too large, no multispectral raster, or too small, or the deadline has passed.
@@ -90,7 +97,8 @@ def read_upload(path: str | os.PathLike[str], tile_size: int, patch_size: int = 
         raise ValueError(f"{path.name} has {path.stat().st_size / 2**20:.0f} MiB, more than {MAX_BYTES // 2**20} MiB.")
     content = path.read_bytes()
     try:
-        with open_raster(content, budget=Budget(**LIMITS, deadline=until)) as reader:
+        used, budget = [band for band in bands if band in BANDS], Budget(**LIMITS, deadline=until)
+        with open_raster(content, used, skip_missing=True, beside=list(BANDS), budget=budget) as reader:
             size = (reader.height, reader.width)
             named = [band for band in reader.bands or () if band in BANDS]
             if len(named) < LEAST_BANDS:

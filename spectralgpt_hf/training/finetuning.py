@@ -18,8 +18,16 @@ from ..modeling.band_plan import require_same_bands
 from ..modeling.geometry import IGNORE_INDEX
 from ..modeling.modeling_spectralgpt import labelled_pixels
 from .augmentation import Augmentation
-from .metrics import ClassificationScores, DenseScores, MultiLabelScores, Scores, bootstrap_intervals
-from .models import finished, is_spectralgpt
+from .measuring import value_statistics
+from .metrics import (
+    ClassificationScores,
+    DenseScores,
+    MultiLabelScores,
+    RegressionScores,
+    Scores,
+    bootstrap_intervals,
+)
+from .models import finished, is_spectralgpt, rescale_outputs
 from .optimization import exponential_schedule, parameter_groups
 from .options import FineTuningOptions
 from .samples import Samples, collate
@@ -43,7 +51,8 @@ class FineTuner(Trainer):
         background: Class that is left out of a second mean of the IoU (`miou_without_background`).
 
     Raises:
-        ValueError: If a baseline is to be published, or if the model and the processor differ in their bands.
+        ValueError: If a baseline is to be published, if the model and the processor differ in their bands, or if an
+            option has no effect for these samples.
     """
 
     def __init__(
@@ -58,6 +67,8 @@ class FineTuner(Trainer):
         self.model: Any  # a PreTrainedModel, or PEFT's around it
         self.options, self.samples, self.background = options, train, background
         self.is_spectralgpt = is_spectralgpt(model.config)
+        if train.problem_type is not None:
+            options.check_applies("classification", train.problem_type)
         if options.publish and not self.is_spectralgpt:
             raise ValueError(
                 f"`push_to_hub` checks and publishes SpectralGPT models, not {model.config.model_type}: leave it out, "
@@ -66,7 +77,11 @@ class FineTuner(Trainer):
         require_same_bands(getattr(model.config, "bands", train.processor.bands), train.processor.bands)
         self.class_weights = torch.tensor(class_weights or [1.0] * len(train.class_names))
         self.scores: Scores = self.new_scores(train)
-        options.metric_for_best_model, options.greater_is_better = f"eval_{self.scores.main}", True
+        options.metric_for_best_model = f"eval_{self.scores.main}"
+        options.greater_is_better = self.scores.greater_is_better
+        self.is_regression = train.problem_type == "regression"
+        # The model learns standardised values, because a head starts near 0 with outputs near 1, whatever the unit.
+        self.mean, self.std = value_statistics(train.dataset) if self.is_regression else (torch.zeros(1), torch.ones(1))
         patience = options.early_stopping_patience
         super().__init__(
             model=model,
@@ -87,8 +102,12 @@ class FineTuner(Trainer):
     def new_scores(self, samples: Samples) -> Scores:
         """Return empty scores for samples."""
         if not samples.dense:
-            kind = MultiLabelScores if samples.multi_label else ClassificationScores
-            return kind(len(samples), samples.class_names)
+            kinds: dict[str | None, Any] = {
+                "multi_label_classification": MultiLabelScores,
+                "regression": RegressionScores,
+                "single_label_classification": ClassificationScores,
+            }
+            return kinds[samples.problem_type](len(samples), samples.class_names)
         change = "pixels_after" in samples.dataset.features
         return DenseScores(samples.class_names, samples.scenes, samples.windows, change, self.background)
 
@@ -148,6 +167,8 @@ class FineTuner(Trainer):
             loss = loss / self.count_items(batch).clamp(min=TINY)
         else:
             loss = loss / num_items_in_batch * self.accelerator.num_processes
+        if self.is_regression:
+            logits = logits.float() * self.std.to(logits.device) + self.mean.to(logits.device)
         return (loss, {"logits": logits}) if return_outputs else loss
 
     def count_items(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -187,9 +208,10 @@ class FineTuner(Trainer):
         }
 
     def save_finished(self, folder: Path, **metrics: Any) -> None:
-        """Write the model, its processor and `metrics.json`.
+        """Write the model, its processor and `metrics.json`. It is the last step: training cannot go on after it.
 
-        LoRA's weights are merged into the model; the adapter alone goes into a folder `lora` beside it.
+        The outputs of a regression model are brought to the unit of the labels. LoRA's weights are merged into the
+        model; the adapter alone goes into a folder `lora` beside it.
         """
         model = self.accelerator.unwrap_model(self.model)
         if hasattr(model, "merge_and_unload") and self.is_world_process_zero():
@@ -198,6 +220,8 @@ class FineTuner(Trainer):
             model.peft_config["default"].base_model_name_or_path = base.name_or_path
             model.save_pretrained(folder.with_name("lora"))
         model = finished(model)
+        if self.is_regression:
+            rescale_outputs(model, self.mean, self.std)
         if not self.is_world_process_zero():
             return
         model.save_pretrained(folder)
@@ -210,6 +234,9 @@ class FineTuner(Trainer):
         if self.samples.multi_label:
             losses = nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
             return losses.mean(1).sum()
+        if self.is_regression:
+            standardised = (labels - self.mean.to(labels.device)) / self.std.to(labels.device)
+            return nn.functional.mse_loss(logits, standardised, reduction="none").mean(1).sum()
         weights = self.class_weights.to(logits.device)
         if not self.samples.dense:  # class numbers, or the probabilities that augmentation makes of them
             return nn.functional.cross_entropy(logits, labels, weights, reduction="none").sum()

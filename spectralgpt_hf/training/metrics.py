@@ -32,11 +32,13 @@ class Scores(Protocol):
     """The interface of all scores.
 
     Attributes:
-        main: Name of the score that chooses the checkpoint; higher is better.
+        main: Name of the score that chooses the checkpoint.
+        greater_is_better: Whether a higher main score is better.
         units: Number of independent observations.
     """
 
     main: str
+    greater_is_better: bool
     units: int
 
     def update(self, logits: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor) -> None:
@@ -70,7 +72,7 @@ class ClassificationScores:
         class_names: In the order of the class numbers.
     """
 
-    main = "accuracy"
+    main, greater_is_better = "accuracy", True
 
     def __init__(self, num_samples: int, class_names: Sequence[str]) -> None:
         self.units = num_samples
@@ -109,7 +111,7 @@ class MultiLabelScores:
         class_names: In the order of the class numbers.
     """
 
-    main = "macro_map"
+    main, greater_is_better = "macro_map", True
 
     def __init__(self, num_samples: int, class_names: Sequence[str]) -> None:
         self.units = num_samples
@@ -144,6 +146,48 @@ class MultiLabelScores:
         }
 
 
+class RegressionScores:
+    """Scores of predicted values, in their unit; of several values per image the mean.
+
+    Args:
+        num_samples: Size of the evaluation set.
+        names: Names of the K values of an image.
+    """
+
+    main, greater_is_better = "rmse", False
+
+    def __init__(self, num_samples: int, names: Sequence[str]) -> None:
+        self.units = num_samples
+        self.names = list(names)
+        self.predictions, self.labels = torch.zeros(2, num_samples, len(names), dtype=torch.float64)
+        self.seen = torch.zeros(num_samples, dtype=torch.bool)
+
+    def update(self, logits: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor) -> None:
+        ids = ids.cpu()
+        self.predictions[ids], self.labels[ids] = logits.cpu().double(), labels.cpu().double()
+        self.seen[ids] = True
+
+    def compute(self, units: torch.Tensor | None = None) -> dict[str, float]:
+        _check_complete(self.seen)
+        return {name: _nan_mean(values) for name, values in self._by_value(units).items()}
+
+    def details(self) -> dict[str, Any]:
+        by_value = self._by_value(None)
+        return {f"{name}_by_value": _by_class(self.names, values) for name, values in by_value.items()}
+
+    def _by_value(self, units: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        """Return the mean absolute error, the root of the mean squared error, and R2 (NaN for constant labels)."""
+        chosen = slice(None) if units is None else units
+        predictions, labels = self.predictions[chosen], self.labels[chosen]
+        squared = (predictions - labels).square().mean(0)
+        variance = labels.var(0, correction=0)
+        return {
+            "mae": (predictions - labels).abs().mean(0),
+            "rmse": squared.sqrt(),
+            "r2": torch.where(variance > 0, 1 - squared / variance, torch.nan),
+        }
+
+
 class DenseScores:
     """Scores of maps. Windows of one scene are stitched first: logits are averaged where windows overlap.
 
@@ -154,6 +198,8 @@ class DenseScores:
         change: Whether class 1 is change, whose precision, recall and F1 are then added.
         background: Class that is left out of a second mean of the IoU (`miou_without_background`).
     """
+
+    greater_is_better = True
 
     def __init__(
         self,
@@ -172,6 +218,12 @@ class DenseScores:
         self.missing = torch.tensor(self.scenes).bincount(minlength=self.units).tolist()
         self.mosaics: dict[int, _Mosaic] = {}
         self.confusion = torch.zeros(self.units, len(class_names), len(class_names), dtype=torch.int64)
+        self.extents: dict[int, tuple[int, int]] = {}  # height and width of what the windows of a scene cover
+        for number, window in zip(self.scenes, self.windows):
+            if window is not None:
+                height, width = self.extents.get(number, (0, 0))
+                left, top, *size = window
+                self.extents[number] = (max(height, top + size[1]), max(width, left + size[0]))
 
     def update(self, logits: torch.Tensor, labels: torch.Tensor, ids: torch.Tensor) -> None:
         for sample, scores, truth in zip(ids.tolist(), logits.float().cpu(), labels.cpu()):
@@ -181,7 +233,7 @@ class DenseScores:
             scene, window = self.scenes[sample], self.windows[sample]
             self.missing[scene] -= 1
             if window is not None:
-                mosaic = self.mosaics.setdefault(scene, _Mosaic(len(self.class_names), *self._extent(scene)))
+                mosaic = self.mosaics.setdefault(scene, _Mosaic(len(self.class_names), *self.extents[scene]))
                 mosaic.add(scores, truth, window)
                 if self.missing[scene]:
                     continue
@@ -211,13 +263,6 @@ class DenseScores:
     def details(self) -> dict[str, Any]:
         matrix = self.confusion.sum(0)
         return {"iou": _by_class(self.class_names, _iou(matrix)), "confusion_matrix": matrix.tolist()}
-
-    def _extent(self, scene: int) -> tuple[int, int]:
-        """Return height and width of what the windows of a scene cover."""
-        windows = [
-            window for window, number in zip(self.windows, self.scenes) if number == scene and window is not None
-        ]
-        return max(top + height for _, top, _, height in windows), max(left + width for left, _, width, _ in windows)
 
 
 class _Mosaic:

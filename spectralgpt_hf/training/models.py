@@ -6,6 +6,8 @@ A model starts from a checkpoint or from random weights, and learns whole, with 
 from collections.abc import Sequence
 from typing import Any, TypeGuard
 
+import torch
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForImageClassification,
@@ -37,6 +39,11 @@ BASELINES: dict[str, Any] = {
     "segmentation": AutoModelForSemanticSegmentation,
     "change-detection": AutoModelForSemanticSegmentation,
 }
+# Entries of the configuration that options, or the classes of the data, decide.
+DECIDED = {"bands", "class_weights", "drop_path_rate", "id2label", "image_size", "label2id", "num_channels"} | {
+    "num_labels",
+    "problem_type",
+}
 # Heads start from random weights, so they are trained whole also with LoRA.
 HEADS = ("classifier", "decode_head")
 LAYER_MAPS = r".*\blayers\.\d+\..*(q_proj|k_proj|v_proj|o_proj|fc1|fc2)"
@@ -60,8 +67,15 @@ def build_processor(options: FineTuningOptions, task: Task = "classification") -
     if task != "classification":
         changes["statistics_scope"] = options.statistics_scope or "given"
     if options.model_name_or_path is None or not is_spectralgpt(_load_config(options)):
-        return SpectralGPTImageProcessor(**changes)
-    return SpectralGPTImageProcessor.from_pretrained(options.model_name_or_path, **changes)
+        processor = SpectralGPTImageProcessor(**changes)
+    else:
+        processor = SpectralGPTImageProcessor.from_pretrained(options.model_name_or_path, **changes)
+    if options.mean is not None and processor.normalization not in ("zscore", "sigma_clip"):
+        raise ValueError(
+            f"`mean` and `std` are for zscore and sigma_clip, not {processor.normalization}: set `normalization`, or "
+            "leave them out."
+        )
+    return processor
 
 
 def build_model(
@@ -78,16 +92,24 @@ def build_model(
         options: Options of the run, which name the model and the weights to train.
         class_names: Names of the classes, in the order of their numbers.
         class_weights: Weight of each class in the loss, saved in the configuration of SpectralGPT's dense heads.
-        problem_type: "single_label_classification" or "multi_label_classification"; None for maps.
+        problem_type: "single_label_classification", "multi_label_classification" or "regression"; None for maps.
 
     Raises:
-        ValueError: If the bands do not fit the pretrained model, or LoRA does not fit the model.
+        ValueError: If the bands do not fit the pretrained model, LoRA does not fit the model, an option has no effect
+            on it, or there is only one class to choose from.
     """
+    if len(class_names) < 2 and problem_type in ("single_label_classification", None):
+        raise ValueError(
+            f"Expected two classes or more, found {', '.join(class_names) or 'none'}: whatever the model says would be "
+            "right. Add samples or a code of what is not of this class."
+        )
     config = _load_config(options)
     config.id2label = dict(enumerate(class_names))
     config.label2id = {name: number for number, name in enumerate(class_names)}
     config.problem_type = problem_type
-    if options.drop_path_rate:
+    if options.drop_path_rate is not None:
+        if not hasattr(config, "drop_path_rate"):
+            raise ValueError(f"`drop_path_rate`: {config.model_type} has no stochastic depth. Leave it out.")
         config.drop_path_rate = options.drop_path_rate
     if is_spectralgpt(config):
         model = _build_spectralgpt(task, config, options, class_weights)
@@ -108,15 +130,44 @@ def finished(model: Any) -> PreTrainedModel:
     return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
 
 
+@torch.no_grad()
+def rescale_outputs(model: PreTrainedModel, mean: torch.Tensor, std: torch.Tensor) -> None:
+    """Multiply the outputs (K,) of a model by `std` and add `mean`, by the weights of its last linear layer.
+
+    Raises:
+        ValueError: If the head of the model has no such layer.
+    """
+    layers = [layer for layer in model.get_submodule("classifier").modules() if isinstance(layer, nn.Linear)]
+    if not layers or layers[-1].out_features != len(mean) or layers[-1].bias is None:
+        raise ValueError(f"Expected a `classifier` that ends with a linear layer, found {type(model).__name__}.")
+    weight, bias = layers[-1].weight, layers[-1].bias
+    mean, std = mean.to(bias), std.to(bias)
+    weight.mul_(std[:, None])
+    bias.mul_(std).add_(mean)
+
+
 def _load_config(options: FineTuningOptions) -> PreTrainedConfig:
     overrides = _parse_overrides(options.config_overrides)
+    decided = sorted(set(overrides) & DECIDED)
+    if decided:
+        raise ValueError(f"`config_overrides` must not hold {', '.join(decided)}: options or data decide it.")
     if options.model_name_or_path is not None:
-        return AutoConfig.from_pretrained(options.model_name_or_path, **overrides)
+        config = AutoConfig.from_pretrained(options.model_name_or_path, **overrides)
+        unknown = [name for name in overrides if not hasattr(config, name)]
+        if unknown:
+            raise ValueError(
+                f"`config_overrides`: {config.model_type} has no {', '.join(unknown)} in its configuration."
+            )
+        return config
     name = options.config_name or ""
     if name in PRESETS:
         bands = options.bands or list(L2A_BANDS)
         own = {"image_size": options.image_size, "bands": bands, "num_channels": len(bands)}
         return SpectralGPTConfig.from_preset(name, **own | overrides)
+    known = AutoConfig.for_model(name)
+    unknown = [entry for entry in overrides if not hasattr(known, entry)]
+    if unknown:
+        raise ValueError(f"`config_overrides`: {name} has no {', '.join(unknown)} in its configuration.")
     return AutoConfig.for_model(name, **overrides)
 
 

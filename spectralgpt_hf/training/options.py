@@ -1,8 +1,10 @@
 """Options of the fine-tuning scripts: those of `transformers.TrainingArguments` and ours."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from enum import Enum
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import yaml
 from transformers import TrainingArguments
@@ -13,7 +15,98 @@ from .arguments import option
 
 
 Task: TypeAlias = Literal["classification", "segmentation", "change-detection"]
-ProblemType: TypeAlias = Literal["single_label_classification", "multi_label_classification"]
+ProblemType: TypeAlias = Literal["single_label_classification", "multi_label_classification", "regression"]
+
+
+# What the Trainer would do otherwise, and the values that this project sets itself.
+DECIDED = {
+    "optim": "AdamW with rates by layer is used",
+    "optim_args": "AdamW with rates by layer is used",
+    "label_smoothing_factor": "pass `label_smoothing`",
+    "label_names": "the samples decide it",
+    "metric_for_best_model": "the main score of the task chooses the checkpoint",
+    "greater_is_better": "the main score of the task chooses the checkpoint",
+    "remove_unused_columns": "the samples decide it",
+    "batch_eval_metrics": "scores are computed over whole sets",
+}
+FIXED: dict[str, tuple[Any, ...]] = {
+    "optim": ("adamw_torch", "adamw_torch_fused"),
+    "label_names": (["labels", "ids"],),
+    "remove_unused_columns": (False,),
+    "batch_eval_metrics": (True,),
+}
+
+Condition: TypeAlias = Callable[[Task, str, ProblemType | None], bool]
+
+
+def _own_maps(task: Task, dataset: str, problem_type: ProblemType | None) -> bool:
+    return dataset == "folder" and task != "classification"
+
+
+def _images(task: Task, dataset: str, problem_type: ProblemType | None) -> bool:
+    return task == "classification"
+
+
+def _single_label(task: Task, dataset: str, problem_type: ProblemType | None) -> bool:
+    return task == "classification" and problem_type in (None, "single_label_classification")
+
+
+def _pairs(task: Task, dataset: str, problem_type: ProblemType | None) -> bool:
+    return dataset == "folder" and task == "change-detection"
+
+
+APPLIES: dict[str, tuple[Condition, str]] = {
+    "classes": (_own_maps, "maps of your own (`dataset: folder`)"),
+    "class_names": (lambda task, dataset, _: dataset == "folder", "classes of your own (`dataset: folder`)"),
+    "ignored_codes": (_own_maps, "maps of your own (`dataset: folder`)"),
+    "band_names": (lambda task, dataset, _: dataset in ("folder", "segmunich"), "the datasets folder and segmunich"),
+    "images": (
+        lambda task, dataset, _: dataset == "folder" and task == "segmentation",
+        "segmentation of images of your own (`dataset: folder`)",
+    ),
+    "before": (_pairs, "change detection with pairs of your own (`dataset: folder`)"),
+    "after": (_pairs, "change detection with pairs of your own (`dataset: folder`)"),
+    "masks": (_own_maps, "maps of your own (`dataset: folder`)"),
+    "holdout": (_own_maps, "maps of your own (`dataset: folder`)"),
+    "crop_stride": (
+        lambda task, dataset, _: dataset in ("folder", "oscd") and task != "classification",
+        "maps of scenes (the datasets folder and oscd)",
+    ),
+    "crop_scale": (_images, "classification"),
+    "random_erasing": (_images, "classification"),
+    "eval_resize": (_images, "classification"),
+    "mixup": (_single_label, "classification with one label per image"),
+    "cutmix": (_single_label, "classification with one label per image"),
+    "label_smoothing": (_single_label, "classification with one label per image"),
+}
+"""Options that have an effect in some runs only: a condition on task, dataset and problem type, and what it says."""
+
+ALWAYS_RECORDED = (
+    "num_train_epochs",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "weight_decay",
+    "max_grad_norm",
+    "seed",
+    "image_size",
+    "layer_decay",
+    "class_weights",
+)
+NOT_RECORDED = {
+    "dataset": "is an entry of its own",
+    "model_name_or_path": "is an entry of its own, `base_model`",
+    "data_dir": "is a path of one machine",
+    "images": "is a path of one machine",
+    "before": "is a path of one machine",
+    "after": "is a path of one machine",
+    "masks": "is a path of one machine",
+    "classes": "may be a path; the names of the classes are recorded with the scores",
+    "dry_run": "nothing is trained with it",
+    "in_memory": "changes the speed only",
+}
 
 
 @dataclass
@@ -93,8 +186,10 @@ class FineTuningOptions(TrainingArguments):
     lora_rank: int = option(
         0, "Rank of the LoRA adapters that learn in place of the encoder's weights; 0 trains all weights."
     )
-    drop_path_rate: float = option(
-        0.0, "Probability of dropping the last layer; it rises linearly from the first layer (stochastic depth)."
+    drop_path_rate: float | None = option(
+        None,
+        "Probability of dropping the last layer; it rises linearly from the first layer (stochastic depth). The "
+        "checkpoint's by default.",
     )
 
     # Optimisation
@@ -139,6 +234,7 @@ class FineTuningOptions(TrainingArguments):
     bootstrap_resamples: int = option(200, "Number of resamples behind the 95 % intervals of the scores.")
 
     def __post_init__(self) -> None:
+        self._refuse_without_effect()
         # What the data, the collator and the scores rely on.
         self.remove_unused_columns, self.label_names, self.batch_eval_metrics = False, ["labels", "ids"], True
         self.has_validation = self.validation_split != "none"
@@ -174,6 +270,52 @@ class FineTuningOptions(TrainingArguments):
         if self.resume_from_checkpoint == "last":
             folder = self.output_dir or "."
             self.resume_from_checkpoint = get_last_checkpoint(folder) if Path(folder).is_dir() else None
+
+    def _refuse_without_effect(self) -> None:
+        """Refuse options of the Trainer that this project decides itself, and those that others replace."""
+        defaults = {entry.name: entry.default for entry in fields(TrainingArguments)}
+        for name, reason in DECIDED.items():
+            if getattr(self, name) not in (defaults[name], None, *FIXED.get(name, ())):
+                raise ValueError(f"`{name}` has no effect here: {reason}. Leave it out.")
+        if self.epoch_decay is not None:
+            replaced = ("lr_scheduler_type", "warmup_ratio", "warmup_steps")
+            given = [name for name in replaced if getattr(self, name) not in (defaults.get(name), None, 0)]
+            if given:
+                raise ValueError(
+                    f"`epoch_decay` replaces the schedule, and {', '.join(given)} with it: set one of them."
+                )
+        if self.base_learning_rate is not None and self.learning_rate != defaults["learning_rate"]:
+            raise ValueError("`base_learning_rate` replaces `learning_rate`: set one of them.")
+
+    def check_applies(self, task: Task, problem_type: ProblemType | None = None) -> None:
+        """Raise a `ValueError` that names the first option that was set and has no effect.
+
+        Args:
+            task: "classification", "segmentation" or "change-detection".
+            problem_type: Of the classifier, once the data have been read.
+        """
+        for entry in fields(FineTuningOptions):
+            if entry.name not in APPLIES or getattr(self, entry.name) == entry.default:
+                continue
+            applies, where = APPLIES[entry.name]
+            if not applies(task, self.dataset, problem_type):
+                kind = f"{task} ({problem_type})" if problem_type else task
+                raise ValueError(
+                    f"`{entry.name}` is for {where}, and has no effect for {kind} with the dataset {self.dataset}: "
+                    "leave it out."
+                )
+
+    def recorded(self) -> dict[str, Any]:
+        """Return the settings that `metrics.json` and the card state: all that the result depends on."""
+        own = {entry.name for entry in fields(FineTuningOptions)} - {entry.name for entry in fields(TrainingArguments)}
+        changed = [
+            entry.name
+            for entry in fields(FineTuningOptions)
+            if entry.name in own - NOT_RECORDED.keys() and getattr(self, entry.name) != entry.default
+        ]
+        names = dict.fromkeys([*ALWAYS_RECORDED, *changed, *["max_steps"] * (self.max_steps > 0)])
+        values = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
 
     @property
     def class_codes(self) -> dict[int, str] | None:

@@ -1,10 +1,9 @@
 """Labelled samples for fine-tuning: from a reader's rows to batches of model inputs."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import Any, Literal, cast
+from typing import Any
 
 import datasets
 import numpy as np
@@ -12,19 +11,16 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from ..data.readers.columns import MultispectralImage, Reference
+from ..data.readers.columns import MultispectralImage
 from ..data.readers.common import hold_out
 from ..data.readers.folders import load_change_pairs, load_image_folder, load_image_masks
 from ..data.readers.oscd import OSCD_CLASSES
 from ..data.readers.registry import READERS
 from ..data.shards.dataset import load_shards
-from ..data.shards.histograms import Histograms
-from ..modeling.band_plan import plan_bands
-from ..modeling.chips import open_chips
 from ..modeling.geometry import IGNORE_INDEX, token_validity
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
-from ..modeling.radiometry import LARGEST_REFLECTANCE, Notices, stack_chips, warn_once
 from ..modeling.tiling import TileGrid
+from .measuring import measure_by_scene, measure_over
 from .options import FineTuningOptions, ProblemType, Task
 
 
@@ -34,9 +30,6 @@ DATASETS: dict[Task, tuple[str, ...]] = {
     "change-detection": ("oscd", "folder"),
 }
 """The values of the option `dataset`, by task. Public datasets are called as in the registry of the readers."""
-
-# Smallest digital number that statistics of a training set tell apart: offsets make dark pixels negative.
-LOWEST_MEASURED = -10000
 
 
 def load_dataset(task: Task, options: FineTuningOptions, split: str, stride: int | None = None) -> datasets.Dataset:
@@ -148,8 +141,8 @@ class Samples(torch.utils.data.Dataset):
 
     Each sample holds `pixel_values` (C, H, W), for two dates also `pixel_values_after`; `attention_mask`
     (and `..._after`) on the grid of the tokens (G, H / patch_size, W / patch_size), only where some token has no data;
-    `labels`: a class number, a float per class, a float, or a map (H, W); `ids`, its number; and `extent`, height and
-    width of the stored image.
+    `labels`: a class number, a float per class or per value, or a map (H, W); `ids`, its number; and `extent`, height
+    and width of the stored image.
 
     Args:
         dataset: Rows of one of the readers.
@@ -159,8 +152,8 @@ class Samples(torch.utils.data.Dataset):
         in_memory: Whether to keep the normalised samples in memory once they are read.
 
     Attributes:
-        problem_type: As in the configuration of a classifier; None for maps.
-        class_names: Names of the classes, in the order of their numbers.
+        problem_type: As in the configuration of a classifier; None for maps. Floats as labels mean regression.
+        class_names: Names of the classes, in the order of their numbers; of the values in regression.
         scenes: Name of the scene of each sample.
         windows: Window of each sample in its scene (left, top, width, height), or None if it is the whole scene.
     """
@@ -177,12 +170,14 @@ class Samples(torch.utils.data.Dataset):
         self.native = native
         self.kept: dict[int, dict[str, torch.Tensor]] | None = {} if in_memory else None
         features = dataset.features
-        self.multi_label, self.dense = "labels" in features, "segmentation_map" in features
-        kind = features["segmentation_map"] if self.dense else features.get("label") or features["labels"].feature
+        self.dense = "segmentation_map" in features
         self.problem_type: ProblemType | None = None
-        if not self.dense:
-            self.problem_type = "multi_label_classification" if self.multi_label else "single_label_classification"
-        self.class_names: list[str] = list(kind.names)
+        self.class_names: list[str]
+        if self.dense:
+            self.class_names = list(features["segmentation_map"].names)
+        else:
+            self.problem_type, self.class_names = _kind_of_labels(dataset)
+        self.multi_label = self.problem_type == "multi_label_classification"
         self.scenes: list[str] = list(dataset["scene" if "scene" in features else "id"])
         self.windows = list(dataset["window"]) if "window" in features else [None] * len(dataset)
 
@@ -242,7 +237,29 @@ class Samples(torch.utils.data.Dataset):
             return maps[0].masked_fill((maps == IGNORE_INDEX).any(0), IGNORE_INDEX)
         if self.multi_label:
             return torch.zeros(len(self.class_names)).index_fill(0, torch.tensor(row["labels"], dtype=torch.long), 1.0)
+        if self.problem_type == "regression":
+            return torch.tensor(row.get("labels") or [row["label"]], dtype=torch.float32)
         return torch.tensor(row["label"])
+
+
+def _kind_of_labels(dataset: datasets.Dataset) -> tuple[ProblemType, list[str]]:
+    """Return the problem type that the column of labels means, and the names of the classes or values."""
+    column = "labels" if "labels" in dataset.features else "label"
+    feature = dataset.features[column]
+    kind = feature.feature if column == "labels" else feature
+    if hasattr(kind, "names"):
+        return "multi_label_classification" if column == "labels" else "single_label_classification", list(kind.names)
+    if not str(kind.dtype).startswith("float"):
+        raise ValueError(
+            f"Expected the column `{column}` to hold classes with names (`ClassLabel`) or floats (regression), found "
+            f"{kind.dtype}: cast it, or write the shards with `class_names`."
+        )
+    if column == "label":
+        return "regression", ["value"]
+    counts = {len(values) for values in dataset[column]}
+    if len(counts) != 1 or 0 in counts:
+        raise ValueError(f"Expected as many values in each of the `labels`, found {sorted(counts)}.")
+    return "regression", [f"value {number}" for number in range(1, counts.pop() + 1)]
 
 
 def collate(samples: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -255,56 +272,6 @@ def collate(samples: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Te
         sides = [max(value.shape[axis] for value in values) for axis in (-2, -1)] if dims == 3 else []
         batch[name] = torch.stack([_pad(value, sides) for value in values])
     return batch
-
-
-def measure_by_scene(dataset: datasets.Dataset, processor: SpectralGPTImageProcessor) -> dict[str, Any]:
-    """Measure the statistics of each scene, or of each pair of dates, as `predict_scene` does; by names of scenes."""
-    files = _references(dataset)
-    scenes = dict(zip(dataset["scene" if "scene" in dataset.features else "id"], files))
-    image = dataset.features["pixels"]
-    return {
-        scene: processor.measure_statistics(
-            [date["path"] for date in dates],
-            band_names=image.band_names,
-            offset=_of_files("offset", dates, image),
-            nodata=_of_files("nodata", dates, image),
-        )
-        for scene, dates in tqdm(scenes.items(), desc="Measuring scenes", disable=None)
-    }
-
-
-def measure_over(dataset: datasets.Dataset, processor: SpectralGPTImageProcessor) -> dict[str, Any]:
-    """Measure one radiometry over all pixels of a dataset: every stored window is read once.
-
-    Values are counted to the nearest digital number, or 0.0001 of reflectance, so that memory does not grow with the
-    dataset.
-
-    Raises:
-        ValueError: If no pixel of a band has data.
-    """
-    unique = {str(dates): row for row, dates in reversed(list(enumerate(_references(dataset))))}
-    notices: Notices = defaultdict(list)
-    histograms, unit = Histograms(LOWEST_MEASURED), 0.0
-    for row in tqdm(dataset.select(sorted(unique.values())), desc="Measuring the training set", disable=None):
-        for date in (np.asarray(row[name]) for name in ("pixels", "pixels_after") if name in row):
-            if not date.any():
-                continue
-            (chip,) = open_chips(date, processor.bands, dataset.features["pixels"].bands)
-            plan = plan_bands(chip.name, chip.bands, processor.bands, processor.missing_bands)
-            part = stack_chips([chip], plan, notices)
-            pixels = part.pixels[0].numpy()
-            unit = unit or (1e-4 if np.abs(pixels).max() <= LARGEST_REFLECTANCE else 1.0)
-            counted = np.ones(pixels.shape[1:], bool) if part.measured is None else part.measured[0].numpy()
-            histograms.add(processor.bands, pixels if unit == 1 else pixels / unit, counted)
-    warn_once(notices)
-    found = histograms.statistics()
-    empty = [band for band in processor.bands if band not in found["bands"]]
-    if empty:
-        raise ValueError(f"Expected pixels with data in the training set, found none of {', '.join(empty)}.")
-    order = [found["bands"].index(band) for band in processor.bands]
-    keys = ("minimum", "maximum", "percentile_1", "percentile_99", "mean", "std")
-    per_band = {key: [found[key][i] * unit for i in order] for key in keys}
-    return {"bands": list(processor.bands), "pixels": max(found["pixels"]), **per_band}
 
 
 def class_weights(kind: str, samples: Samples) -> list[float] | None:
@@ -321,8 +288,8 @@ def class_weights(kind: str, samples: Samples) -> list[float] | None:
     if kind == "none":
         return None
     number = len(samples.class_names)
-    if samples.multi_label:
-        raise ValueError("`class_weights` need images with one class each, but these have several: leave them out.")
+    if samples.problem_type in ("multi_label_classification", "regression"):
+        raise ValueError(f"`class_weights` need samples with one class each, not {samples.problem_type}: leave it out.")
     if kind not in ("balanced", "change"):
         weights = [float(weight) for weight in kind.split(",")]
     elif kind == "change":
@@ -387,23 +354,6 @@ def _maps(options: FineTuningOptions, classes: Mapping[int, str] | None, stride:
         "stride": stride,
         "holdout": options.holdout,
     }
-
-
-def _references(dataset: datasets.Dataset) -> list[list[Reference]]:
-    """Return where each row's dates lie, without reading any."""
-    columns = [name for name in ("pixels", "pixels_after") if name in dataset.features]
-    if not isinstance(dataset.features["pixels"], MultispectralImage):
-        raise ValueError("Statistics are measured once on files only: for shards set `statistics_scope` to image.")
-    references = dataset.select_columns(columns)
-    for name in columns:
-        references = references.cast_column(name, replace(dataset.features[name], decode=False))
-    return [[cast(Reference, row[name]) for name in columns] for row in references]
-
-
-def _of_files(name: Literal["offset", "nodata"], dates: Sequence[Reference], image: MultispectralImage) -> Any:
-    """Return the offset or nodata value of each date, its own or that of the column; one where they are the same."""
-    values = [getattr(image, name) if date[name] is None else date[name] for date in dates]
-    return values[0] if len(set(values)) == 1 else values
 
 
 def _has_token(pixels: np.ndarray, patch_size: int) -> bool:

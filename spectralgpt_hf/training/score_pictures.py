@@ -94,6 +94,8 @@ def _panels(
 
 def _caption(samples: Samples, logits: torch.Tensor, labels: torch.Tensor) -> str:
     names = samples.class_names
+    if samples.problem_type == "regression":
+        return "\n".join(f"{n}: {t:.4g}, predicted {p:.4g}" for n, t, p in zip(names, labels.tolist(), logits.tolist()))
     if not samples.multi_label:
         return f"truth: {names[int(labels)]}\npredicted: {names[int(logits.argmax())]}"
     truth, predicted = labels > 0, logits > 0

@@ -80,8 +80,11 @@ class StageOptions:
             _check(name, getattr(self, name), 0)
         for name in ("warmup_ratio", "crop_scale"):
             _check(name, getattr(self, name), 0, 1)
-        if self.schedule_epochs is not None:
-            _check("schedule_epochs", self.schedule_epochs, 0)
+        if self.schedule_epochs is not None and not self.schedule_epochs > 0:
+            raise ValueError(f"`schedule_epochs` must be above 0, or left out, got {self.schedule_epochs}.")
+        decided = sorted(set(self.config_overrides) & {"image_size", "bands", "mask_ratio", "masking", "num_channels"})
+        if decided:
+            raise ValueError(f"`config_overrides` must not hold {', '.join(decided)}: the options decide it.")
         if not self.steps and not self.epochs:
             raise ValueError("`epochs` or `steps` must be above 0.")
         if self.normalization == "minmax" and self.atmosphere:
@@ -184,6 +187,10 @@ def split_stages(options: PretrainingOptions) -> list[PretrainingOptions]:
             stages.append(replace(options, **settings))
         except ValueError as error:
             raise ValueError(f"stage {number}: {error}") from error
+    default = next(entry.default for entry in fields(StageOptions) if entry.name == "contrast_temperature")
+    changed = any(stage.contrast_temperature != default for stage in stages)
+    if changed and not any(stage.contrast_weight for stage in stages):
+        raise ValueError("`contrast_temperature` has no effect without a `contrast_weight` above 0. Leave it out.")
     return stages
 
 

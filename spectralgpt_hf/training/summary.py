@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .measuring import value_statistics
 from .samples import Samples, label_shares
 
 
@@ -30,7 +31,11 @@ def describe_data(samples: Mapping[str, Samples]) -> str:
         lines.append(f"{name}: {'as each file or the table states' if given is None else f'{given:g} for all files'}")
     scope = "of each image" if processor.statistics_scope == "image" else "measured once for a scene or given"
     lines.append(f"normalisation: {processor.normalization}, limits {scope}")
-    if not train.multi_label and len(train) <= COUNTED:
+    if train.problem_type == "regression":
+        mean, std = value_statistics(train.dataset)
+        pairs = zip(train.class_names, mean.tolist(), std.tolist())
+        lines.append("mean and deviation of the training split: " + ", ".join(f"{n} {m:g}, {s:g}" for n, m, s in pairs))
+    elif not train.multi_label and len(train) <= COUNTED:
         shares = zip(train.class_names, label_shares(train))
         lines.append("classes of the training split: " + ", ".join(f"{name} {share:.1%}" for name, share in shares))
     return "\n".join(lines)

@@ -41,6 +41,19 @@ def write_classes(folder: Path, corners: list[tuple[int, int]], size: int) -> No
         write_crop(target / f"{left}_{top}.tif", raster, raster.pixels)
 
 
+def write_values(folder: Path, corners: list[tuple[int, int]], size: int) -> dict[str, float]:
+    """Write crops and `table.csv` with the mean reflectance of B8 in percent as the value of each; return these."""
+    values = {}
+    for left, top in corners:
+        raster = read_raster(SAMPLE, window=(left, top, size, size))
+        name = f"images/{left}_{top}.tif"
+        values[name] = float(raster.pixels[list(raster.bands).index("B8")].mean()) / 100
+        write_crop(folder / name, raster, raster.pixels)
+    rows = "".join(f"{name},{value}\n" for name, value in values.items())
+    (folder / "table.csv").write_text(f"path,value\n{rows}")
+    return values
+
+
 def write_pair(folder: Path, corner: tuple[int, int], size: int) -> None:
     """Write a pair of dates: in the second, a square of the crop looks like water; `masks` tells where."""
     left, top = corner

@@ -25,7 +25,7 @@ from spectralgpt_hf.training.arguments import parse_options
 from spectralgpt_hf.training.finetuning import FineTuner
 from spectralgpt_hf.training.models import SPECTRALGPT
 from spectralgpt_hf.training.options import FineTuningOptions
-from tests.commands.labelled import CLASSES, write_classes, write_maps, write_pair
+from tests.commands.labelled import CLASSES, write_classes, write_maps, write_pair, write_values
 from tests.hub.test_publish import hub  # noqa: F401
 
 
@@ -201,6 +201,35 @@ def test_the_pipeline_with_the_saved_classifier_gives_the_scores_of_metrics_json
     for path in sorted(classes.glob("*/*.tif")):
         found[names.index(path.parent.name), names.index(classify(str(path))[0]["label"])] += 1
     assert found.tolist() == metrics["test"]["confusion_matrix"]
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_table_of_values_trains_a_regression_that_the_pipeline_gives_in_their_unit(lora, tmp_path):
+    values = write_values(tmp_path / "data", CORNERS, 32)
+    zscore = {
+        "normalization": "zscore",
+        "mean": [1500] * 12,
+        "std": [700] * 12,
+    }  # keeps reflectance
+    options = {"num_train_epochs": 12, "learning_rate": 3e-3, "config_overrides": f"{TOY},classifier_dropout=0.0"}
+    if lora:
+        pretrained = {"model_name_or_path": str(CHECKPOINT), "config_name": None, "config_overrides": None}
+        options, zscore = options | pretrained | {"lora_rank": 2, "num_train_epochs": 8}, {}
+    metrics = run("classification", tmp_path, tmp_path / "data", **options, **zscore)
+    test = metrics["test"]
+    assert set(test["scores"]) == {"mae", "rmse", "r2"}
+    assert 0.3 < test["scores"]["r2"] <= 1
+    folder = tmp_path / "model"
+    assert json.loads((folder / "config.json").read_text())["problem_type"] == "regression"
+    predict = pipeline("multispectral-image-classification", model=str(folder))
+    found = {name: predict(str(tmp_path / "data" / name)) for name in values}
+    assert {entry["label"] for entries in found.values() for entry in entries} == {"value"}
+    errors = [found[name][0]["score"] - value for name, value in values.items()]
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(test["scores"]["rmse"], rel=1e-3)
+    assert np.mean(np.abs(errors)) == pytest.approx(test["scores"]["mae"], rel=1e-3)
+    results = ModelCard.load(folder / "README.md").data.eval_results
+    assert {result.metric_type for result in results} == {"mae", "rmse", "r2"}
+    assert metrics["settings"]["learning_rate"] == 3e-3
 
 
 def test_change_is_detected_on_one_radiometry_and_scored_on_the_whole_scene(pair, tmp_path):

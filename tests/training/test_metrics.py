@@ -13,6 +13,7 @@ from spectralgpt_hf.training.metrics import (
     ClassificationScores,
     DenseScores,
     MultiLabelScores,
+    RegressionScores,
     bootstrap_intervals,
 )
 
@@ -27,6 +28,25 @@ def feed(scores, logits, labels, batch_size=8, order=None):
     for ids in order.split(batch_size):
         scores.update(logits[ids], labels[ids], ids)
     return scores
+
+
+def test_scores_of_values_agree_with_scikit_learn():
+    generator = torch.Generator().manual_seed(0)
+    labels = 300 + 40 * torch.randn(37, 2, generator=generator)
+    predictions = labels + 10 * torch.randn(37, 2, generator=generator)
+    scores = feed(RegressionScores(37, ["height", "biomass"]), predictions, labels)
+    found, pair = scores.compute(), (labels.numpy(), predictions.numpy())
+    assert found["mae"] == pytest.approx(sklearn_metrics.mean_absolute_error(*pair), rel=1e-5)
+    assert found["rmse"] == pytest.approx(sklearn_metrics.root_mean_squared_error(*pair), rel=1e-5)
+    assert found["r2"] == pytest.approx(sklearn_metrics.r2_score(*pair), rel=1e-5)
+    by_value = sklearn_metrics.r2_score(*pair, multioutput="raw_values")
+    assert scores.details()["r2_by_value"] == pytest.approx(dict(zip(["height", "biomass"], by_value)), rel=1e-5)
+    assert not scores.greater_is_better
+    low, high = bootstrap_intervals(scores)["rmse"]
+    assert low < found["rmse"] < high
+    constant = feed(RegressionScores(9, ["x"]), torch.rand(9, 1), torch.ones(9, 1))
+    assert np.isnan(constant.compute()["r2"])
+    assert constant.details()["r2_by_value"] == {"x": None}
 
 
 def test_single_label_scores_agree_with_scikit_learn():

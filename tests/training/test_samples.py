@@ -9,6 +9,7 @@ from spectralgpt_hf.data.readers.folders import load_change_pairs, load_image_ma
 from spectralgpt_hf.data.shards.format import ShardRow, write_shards
 from spectralgpt_hf.modeling.bands import L2A_BANDS
 from spectralgpt_hf.training.augmentation import Augmentation
+from spectralgpt_hf.training.measuring import measure_by_scene
 from spectralgpt_hf.training.models import build_processor
 from spectralgpt_hf.training.options import FineTuningOptions
 from spectralgpt_hf.training.samples import (
@@ -18,8 +19,6 @@ from spectralgpt_hf.training.samples import (
     collate,
     load_dataset,
     load_samples,
-    measure_by_scene,
-    measure_over,
     with_radiometry,
 )
 from tests.data.files import write_image
@@ -156,15 +155,6 @@ def test_an_unknown_dataset_is_refused_with_the_known_ones(tmp_path):
         load_dataset("segmentation", options(tmp_path, dataset="oscd"), "train")
 
 
-def test_scenes_of_single_images_are_measured_one_by_one(tmp_path):
-    for number in (1, 2):
-        write_image(tmp_path / "images" / f"{number}.tif", np.full((12, 16, 16), 1000 * number, np.uint16))
-        write_image(tmp_path / "masks" / f"{number}.png", np.zeros((16, 16), np.uint8))
-    rows = load_image_masks(tmp_path, "all", classes=["a"], band_names=BANDS)
-    found = measure_by_scene(rows, SpectralGPTImageProcessor())
-    assert {scene: values["mean"][0] for scene, values in found.items()} == {"1": 1000, "2": 2000}
-
-
 def test_what_the_saved_processor_makes_of_a_file_is_what_was_scored(tmp_path):
     write_classes(tmp_path)
     settings = options(
@@ -255,27 +245,3 @@ def test_a_site_in_two_splits_is_refused(tmp_path):
         check_disjoint(both, {"train": "train", "test": "test"})
     check_disjoint(both, {"train": "all", "test": "all"})
     check_disjoint({"train": rows.select([0]), "test": rows.select([1])}, {"train": "train", "test": "test"})
-
-
-@pytest.mark.parametrize("unit", [1, 1e-4])  # digital numbers, reflectance
-@pytest.mark.filterwarnings("ignore")
-def test_statistics_of_a_training_set_are_those_of_all_pixels_of_every_window_once(tmp_path, unit):
-    rng = np.random.default_rng(0)
-    pixels = rng.gamma(2, 500, (12, 256, 256)).astype(np.uint16) + np.uint16(1)
-    pixels[:, :, :20] = 0  # no data
-    pixels[3, 50, 60:70] = 65535  # saturated, which is no measurement
-    stored = pixels if unit == 1 else np.where(pixels == 65535, 9999, pixels).astype(np.float32) * np.float32(unit)
-    write_image(tmp_path / "images" / "a.tif", stored)
-    write_image(tmp_path / "masks" / "a.png", np.zeros((256, 256), np.uint8))
-    rows = load_image_masks(tmp_path, "all", classes=["x"], band_names=BANDS, size=128)
-    twice = datasets.concatenate_datasets([rows, rows])
-    found = measure_over(twice, SpectralGPTImageProcessor())
-    assert found["pixels"] == 256 * 236
-    for i in range(12):
-        values = stored[i, :, 20:].astype(float)
-        values = values[values != 65535]
-        assert found["minimum"][i] == pytest.approx(values.min())
-        assert found["maximum"][i] == pytest.approx(values.max())
-        assert found["mean"][i] == pytest.approx(values.mean())
-        assert found["std"][i] == pytest.approx(values.std())
-        assert found["percentile_99"][i] == pytest.approx(np.percentile(values, 99))

@@ -107,6 +107,7 @@ class SegmentationMap(_Reference):
         codes: Values that the files store. Defaults to the numbers of the classes, and 255. The nodata value that a
             file declares means no class unless it is one of `codes`.
         labels: Class number of each of `codes`, 255 for none.
+        band: Which band of a file of several holds the codes, from 1; None where there is one.
         ignore_unknown: Whether a value that is not among `codes` means no class; otherwise it is an error.
         decode: As in `MultispectralImage`.
     """
@@ -115,6 +116,7 @@ class SegmentationMap(_Reference):
     codes: list[int] | None = None
     labels: list[int] | None = None
     ignore_unknown: bool = False
+    band: int | None = None
     decode: bool = True
     _type: str = field(default="SegmentationMap", init=False, repr=False)
 
@@ -137,9 +139,7 @@ class SegmentationMap(_Reference):
             ValueError: If it is damaged, or holds a value that is not among `codes`. The message names it.
         """
         raster, padding = _read(value)
-        if (raster.pixels != raster.pixels[0]).any():
-            raise ValueError(f"{value['path']}: expected one band of class codes, found {len(raster.pixels)} bands.")
-        stored = raster.pixels[0]
+        stored = map_band(raster.pixels, self.band, value["path"])
         codes, places = np.unique(stored, return_inverse=True)
         known = dict(zip(self.codes or (), self.labels or ()))
         declared = declared_nodata(value["path"])
@@ -150,6 +150,19 @@ class SegmentationMap(_Reference):
             raise ValueError(f"{value['path']}: unknown class codes {unknown}; expected {', '.join(map(str, known))}.")
         labels = np.array([known.get(code, IGNORE_INDEX) for code in codes.tolist()], np.uint8)
         return np.pad(labels[places].reshape(stored.shape), padding, constant_values=IGNORE_INDEX)
+
+
+def map_band(pixels: np.ndarray, band: int | None, path: str) -> np.ndarray:
+    """Return the codes (H, W) of a map (C, H, W): its band of this number, or the one that all of its bands repeat.
+
+    Raises:
+        ValueError: If there is no such band, or bands differ and none is chosen.
+    """
+    if band is None and (pixels != pixels[0]).any():
+        raise ValueError(f"{path}: expected one band of class codes, found {len(pixels)} bands.")
+    if band is not None and not 1 <= band <= len(pixels):
+        raise ValueError(f"{path}: expected class codes in band {band}, found {len(pixels)} bands.")
+    return pixels[(band or 1) - 1]
 
 
 def declared_nodata(path: str) -> float | None:

@@ -8,20 +8,21 @@ are held out, or all files of one `site` of the table, so that crops of one scen
 touch blocks of two splits.
 """
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
-from datasets import ClassLabel, Dataset
+from datasets import ClassLabel, Dataset, Value
 
 from ...modeling.bands import resolve_bands
 from ...modeling.geometry import IGNORE_INDEX
 from ...modeling.rasters import open_raster, read_raster
-from .columns import MultispectralImage, SegmentationMap, declared_nodata
-from .common import SPLITS, PathLike, build_dataset, class_number, hold_out, split_name
-from .layouts import SUFFIXES, TableRow, find_base, list_images, match_roles, name_of, read_table
+from .columns import MultispectralImage, Reference, SegmentationMap, declared_nodata, map_band
+from .common import SPLITS, FeatureType, PathLike, build_dataset, class_number, hold_out, split_name
+from .layouts import SUFFIXES, TableRow, find_base, list_images, match_roles, name_of, read_table, scene_of
 from .scene_crops import Scene, build_scene_dataset
 
 
@@ -29,7 +30,7 @@ HELD_OUT_SHARE = 0.1
 
 Holdout: TypeAlias = Literal["file", "spatial"]
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Sequence[Any])
 
 
 def load_image_folder(
@@ -40,9 +41,10 @@ def load_image_folder(
     class_names: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Dataset:
-    """List images in one folder per class: `<root>/[<split>/]<class>/**/<image>.tif`, or another format.
+    """List images in one folder per class, `<root>/[<split>/]<class>/**/<image>.tif`, or with one number per image.
 
-    Rows hold `id`, `pixels` (C, H, W) of any size, `bands` and `label`.
+    Rows hold `id`, `pixels` (C, H, W) of any size, `bands` and `label`: a class number, or a float where `table.csv`
+    has a column `value` (for regression). The images of the table may then lie in any folders below `root`.
 
     Args:
         root: Parent of the folders of the classes, or of the folders of the splits.
@@ -53,25 +55,29 @@ def load_image_folder(
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If a folder is not among `class_names`, if there is no image, or if its bands have no names.
+        ValueError: If a folder is not among `class_names`, if there is no image, if its bands have no names, or if an
+            image has no value and others have one.
     """
     base = Path(root)
     if not base.is_dir():
         raise FileNotFoundError(f"{base}: no such folder; expected the parent of one folder per class.")
-    parts = _split_folders(base)
+    parts, table = _split_folders(base), read_table(base)
+    if any(row.value is not None for row in table.values()):
+        if class_names is not None:
+            raise ValueError(f"{base / 'table.csv'}: the column `value` is for regression, without `class_names`.")
+        images = _select(base, parts, split, seed, lambda folder: _list_values(base, folder, table), table)
+        return _build_images(base, images, table, band_names, Value("float32"))
     classes = sorted({child.name for part in parts.values() or [base] for child in part.iterdir() if child.is_dir()})
     names = list(class_names or classes)
     numbers = {name: number for number, name in enumerate(names)}
 
-    def list_samples(folder: Path) -> dict[str, tuple[str, int]]:
+    def list_samples(folder: Path) -> dict[str, tuple[Path, int]]:
         children = (child for child in sorted(folder.iterdir()) if child.is_dir())
         files = ((child.name, file) for child in children for file in list_images(child))
-        return {name_of(file, folder): (str(file), class_number(name, numbers, file)) for name, file in files}
+        return {name_of(file, folder): (file, class_number(name, numbers, file)) for name, file in files}
 
-    samples = _select(base, parts, split, seed, list_samples)
-    paths, labels = [path for path, _ in samples.values()], [label for _, label in samples.values()]
-    image = _image_type(base, paths, band_names)
-    return build_dataset(base, list(samples), image, paths, label=(ClassLabel(names=names), labels))
+    samples = _select(base, parts, split, seed, list_samples, table)
+    return _build_images(base, samples, table, band_names, ClassLabel(names=names))
 
 
 def load_image_masks(
@@ -89,6 +95,9 @@ def load_image_masks(
     seed: int = 0,
 ) -> Dataset:
     """List images and maps of classes of the same name: `<root>/[<split>/]images/<name>.tif`, `masks/<name>.png`.
+
+    The pairs of SEN12MS (`s2_<n>/ROIs..._s2_<n>_p<m>.tif` and `lc_<n>/..._lc_...`, of which the first scheme, that of
+    the IGBP, is taken) and of DFC2020 (`dfc_<n>`) are found too.
 
     Rows hold what `build_scene_dataset` says, for one date.
 
@@ -138,6 +147,37 @@ def load_change_pairs(
     return _load_scenes(root, split, roles, band_names, classes, ignore, size, stride, holdout, seed)
 
 
+def _list_values(base: Path, folder: Path, table: Mapping[str, TableRow]) -> dict[str, tuple[Path, float]]:
+    """Return the images of a folder that the table lists, with the value of each."""
+    found = {}
+    for file in list_images(folder):
+        row = table.get(file.relative_to(base).as_posix())
+        if row is not None and row.value is None:
+            raise ValueError(f"{base / 'table.csv'}: expected a `value` for every image, found none for {file}.")
+        if row is not None and row.value is not None:
+            found[name_of(file, folder)] = (file, row.value)
+    return found
+
+
+def _build_images(
+    base: Path,
+    samples: Mapping[str, tuple[Path, float]],
+    table: Mapping[str, TableRow],
+    band_names: Sequence[str] | None,
+    label: ClassLabel | Value,
+) -> Dataset:
+    paths, labels = [str(path) for path, _ in samples.values()], [value for _, value in samples.values()]
+    rows = [table.get(path.relative_to(base).as_posix(), TableRow()) for path, _ in samples.values()]
+    references = [
+        Reference(path=path, window=None, extent=None, offset=row.offset, nodata=row.nodata)
+        for path, row in zip(paths, rows)
+    ]
+    columns: dict[str, tuple[FeatureType, list[Any]]] = {"label": (label, labels)}
+    if any(row.site for row in rows):
+        columns["site"] = (Value("string"), [row.site or name for name, row in zip(samples, rows)])
+    return build_dataset(base, list(samples), _image_type(base, paths, band_names), references, **columns)
+
+
 def _load_scenes(
     root: PathLike,
     split: str,
@@ -157,16 +197,19 @@ def _load_scenes(
     by_block = holdout == "spatial" and split_name(split) in SPLITS
     files = "all" if by_block else split
     samples = _select(base, parts, files, seed, lambda folder: match_roles(folder, roles), table)
+    # Of the four schemes of SEN12MS, the first is that of the IGBP.
+    band = 1 if any(re.match(r"ROIs.*_lc_", files[-1].name) for files in samples.values()) else None
     if classes is None:
         every = samples if files == "all" else _select(base, parts, "all", seed, lambda f: match_roles(f, roles), table)
-        classes = {code: str(code) for code in _codes(tuple(str(files[-1]) for files in every.values()), tuple(ignore))}
+        found = _codes(tuple(str(files[-1]) for files in every.values()), tuple(ignore), band)
+        classes = {code: str(code) for code in found}
     rows = {name: table.get(str(files[0].relative_to(base)), TableRow()) for name, files in samples.items()}
     scenes = [
-        Scene(name, tuple(map(str, files[:-1])), str(files[-1]), row.site, row.offset, row.nodata)
+        Scene(name, tuple(map(str, files[:-1])), str(files[-1]), row.site or scene_of(name), row.offset, row.nodata)
         for (name, files), row in zip(samples.items(), rows.values())
     ]
     image = _image_type(base, [scene.images[0] for scene in scenes], band_names)
-    rows = build_scene_dataset(base, scenes, image, _map_type(classes, ignore), size, stride)
+    rows = build_scene_dataset(base, scenes, image, _map_type(classes, ignore, band), size, stride)
     return _select_blocks(rows, str(split_name(split)), seed) if by_block else rows
 
 
@@ -203,11 +246,13 @@ def _hold_out_splits(names: Sequence[str], seed: int) -> dict[str, set[str]]:
 
 
 @lru_cache(maxsize=8)
-def _codes(maps: tuple[str, ...], ignore: tuple[int, ...]) -> list[int]:
+def _codes(maps: tuple[str, ...], ignore: tuple[int, ...], band: int | None) -> list[int]:
     """Return the values that maps store, without those that mean no class."""
     found: set[int] = set()
     for path in maps:
-        found |= set(np.unique(read_raster(path, resolution=None).pixels).tolist()) - {declared_nodata(path)}
+        pixels = read_raster(path, resolution=None).pixels
+        stored = pixels if band is None else map_band(pixels, band, path)
+        found |= set(np.unique(stored).tolist()) - {declared_nodata(path)}
     codes = sorted(int(code) for code in found - set(ignore))
     if len(codes) >= IGNORE_INDEX:
         raise ValueError(f"{maps[0]}: expected maps of fewer than {IGNORE_INDEX} classes, found {len(codes)} values.")
@@ -253,15 +298,15 @@ def _select(
     return {name: sample for name, sample in pool.items() if sites[name] in held_out}
 
 
-def _stated_split(base: Path, name: str, sample: object, table: Mapping[str, TableRow]) -> str | None:
+def _stated_split(base: Path, name: str, sample: Sequence[Any], table: Mapping[str, TableRow]) -> str | None:
     """Return the split that the table states, or a folder of the sample's name such as `images/train/a.tif`."""
-    row = table.get(str(sample[0].relative_to(base))) if isinstance(sample, list) else None
+    row = table.get(sample[0].relative_to(base).as_posix())
     return row.split if row and row.split else split_name(name.split("/")[0]) if "/" in name else None
 
 
-def _site(base: Path, name: str, sample: object, table: Mapping[str, TableRow]) -> str:
-    row = table.get(str(sample[0].relative_to(base))) if isinstance(sample, list) else None
-    return row.site if row and row.site else name
+def _site(base: Path, name: str, sample: Sequence[Any], table: Mapping[str, TableRow]) -> str:
+    row = table.get(sample[0].relative_to(base).as_posix())
+    return (row and row.site) or scene_of(name) or name
 
 
 def _image_type(base: Path, paths: Sequence[str], band_names: Sequence[str] | None) -> MultispectralImage:
@@ -277,10 +322,10 @@ def _image_type(base: Path, paths: Sequence[str], band_names: Sequence[str] | No
         return MultispectralImage(list(reader.bands))
 
 
-def _map_type(classes: Sequence[str] | Mapping[int, str], ignore: Collection[int]) -> SegmentationMap:
+def _map_type(classes: Sequence[str] | Mapping[int, str], ignore: Collection[int], band: int | None) -> SegmentationMap:
     stored = dict(classes) if isinstance(classes, Mapping) else dict(enumerate(classes))
     twice = sorted(set(stored) & set(ignore))
     if twice:
         raise ValueError(f"Expected each value to be in `classes` or in `ignore`, found {twice} in both.")
     labels = [*range(len(stored)), *[IGNORE_INDEX] * len(ignore)]
-    return SegmentationMap(list(stored.values()), codes=[*stored, *ignore], labels=labels)
+    return SegmentationMap(list(stored.values()), codes=[*stored, *ignore], labels=labels, band=band)

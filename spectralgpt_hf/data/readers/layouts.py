@@ -2,11 +2,12 @@
 
 The folder of a file gives its role (`images/`, `masks/`), or else a word at the start or the end of its name does
 (`a_mask.tif`, `pre_2019.tif`). The files of one sample share the rest of their name. A `table.csv` beside them may
-give `split`, `site`, `offset` and `nodata` of each image, which its column `path` names.
+give `split`, `site`, `offset`, `nodata` and `value` of each image, which its column `path` names.
 """
 
 import csv
 import itertools
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +26,11 @@ ROLE_WORDS = {
 }
 """Words for each role in names of folders and files, in lower case."""
 
-_COLUMNS = ("path", "split", "site", "offset", "nodata")
+# SEN12MS and DFC2020: images and maps of a patch lie in different folders, and differ by a word within their names.
+_SEN12MS = re.compile(r"(ROIs\w+?)_(s2|lc|dfc)_(\d+_p\d+)")
+_SEN12MS_KINDS = {"images": ("s2",), "masks": ("lc", "dfc")}
+
+_COLUMNS = ("path", "split", "site", "offset", "nodata", "value")
 
 
 @dataclass(frozen=True)
@@ -37,12 +42,14 @@ class TableRow:
         site: Location on Earth, which must not be in two splits.
         offset: Added to the digital numbers in place of what the file states.
         nodata: Stored value that means no data.
+        value: Measured for the whole image, to be predicted by regression.
     """
 
     split: str | None = None
     site: str | None = None
     offset: float | None = None
     nodata: float | None = None
+    value: float | None = None
 
 
 def read_table(base: Path) -> dict[str, TableRow]:
@@ -66,12 +73,14 @@ def read_table(base: Path) -> dict[str, TableRow]:
     for line, row in enumerate(rows, start=2):
         split = split_name(row["split"]) if row.get("split") else None
         try:
-            offset, nodata = (float(row[name]) if row.get(name) else None for name in ("offset", "nodata"))
+            numbers = [float(row[name]) if row.get(name) else None for name in ("offset", "nodata", "value")]
         except ValueError as error:
-            raise ValueError(f"{path}, line {line}: expected numbers for offset and nodata ({error}).") from error
+            raise ValueError(f"{path}, line {line}: expected numbers for offset, nodata, value ({error}).") from error
+        if any(number is not None and not math.isfinite(number) for number in numbers[::2]):
+            raise ValueError(f"{path}, line {line}: expected a finite offset and value, found {numbers[::2]}.")
         if row.get("split") and split in (None, "all"):
             raise ValueError(f"{path}, line {line}: expected a split of {', '.join(SPLITS)}, found {row['split']!r}.")
-        table[row["path"]] = TableRow(split, row.get("site") or None, offset, nodata)
+        table[row["path"]] = TableRow(split, row.get("site") or None, *numbers)
     return table
 
 
@@ -97,6 +106,7 @@ def find_base(root: PathLike, roles: Mapping[str, str | None]) -> Path:
     ]
     if role == "images":  # names of images need no word if those of the maps beside them have one
         patterns += [f"*[_-]{word}.*" for word in ROLE_WORDS["masks"]]
+        patterns += ["s2_*/ROIs*_s2_*_p*.*", "ROIs*/s2_*/ROIs*_s2_*_p*.*"]
     return find_folder(root, *patterns, *(f"{alias}/{pattern}" for alias in aliases for pattern in patterns))
 
 
@@ -151,9 +161,21 @@ def _files(folder: Path, role: str, pattern: str | None, roles: Mapping[str, str
             others = [other for other in roles if other != role]
             plain = (file for file in rasters if all(_without_word(file.stem, other) is None for other in others))
             files = files or {file.stem: file for file in plain}
+        files = files or _sen12ms_files(folder, role)
     if not files:
         raise FileNotFoundError(f"{folder / (pattern or role)}: no such folder, and no file that matches.")
     return files
+
+
+def _sen12ms_files(folder: Path, role: str) -> dict[str, Path]:
+    found = ((file, _SEN12MS.fullmatch(file.stem)) for file in list_images(folder) if role in _SEN12MS_KINDS)
+    return {f"{name[1]}_{name[3]}": file for file, name in found if name and name[2] in _SEN12MS_KINDS[role]}
+
+
+def scene_of(name: str) -> str | None:
+    """Return the scene that a patch of SEN12MS overlaps others of, which is its site; None for other names."""
+    found = re.fullmatch(r"(?:.*/)?(ROIs\w+_\d+)_p\d+", name)
+    return found and found[1]
 
 
 def _without_word(stem: str, role: str) -> str | None:

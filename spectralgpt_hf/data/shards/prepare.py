@@ -64,8 +64,9 @@ def prepare_shards(
         output: Folder to write.
         dataset: "fmow", "bigearthnet-v1", "bigearthnet-v2", "eurosat"; "folder": each image below the folders is a
             sample; "scenes": images are cut into chips on their 10 m grid. An image is a GeoTIFF, a SAFE product, a
-            folder of one file per band (SSL4EO-S12, SeCo, Major TOM) or, with `band_names`, an `.npy` array. Of SEN12MS
-            only the optical images are taken.
+            folder of one file per band (SSL4EO-S12, SeCo, Major TOM) or resolution (SeasoNet), a row of a Parquet file
+            with one GeoTIFF per band (Major TOM on the Hub) or, with `band_names`, an `.npy` array. Of SEN12MS only the
+            optical images are taken.
         splits: Of a dataset: "train", "validation", "test"; "all" is stored as "train".
         bands: Names of the bands to keep, in order; all by default, in the order of the files.
         band_names: What the files of folders and scenes hold, in order, where they do not say it.

@@ -5,7 +5,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import groupby
@@ -16,12 +16,13 @@ import numpy as np
 from affine import Affine
 
 from ...modeling.bands import find_band, resolve_bands
-from ...modeling.products import read_folder
+from ...modeling.products import holds_band_groups, read_folder
 from ...modeling.radiometry import LARGEST_REFLECTANCE
 from ...modeling.rasters import Raster, RasterReader, open_raster
 from ..chip_grid import chip_corners
 from ..readers.common import PathLike, hold_out, rank, split_name
 from ..readers.registry import READERS
+from .band_tables import ROW, SUFFIX, list_rows, unpacked
 from .format import SPLIT_NAMES, ShardRow
 
 
@@ -222,13 +223,11 @@ def read_rows(samples: Sequence[Sample], reading: Reading, report: Report) -> It
     """
     for path, of_path in groupby(samples, key=lambda sample: sample.path):
         beside = [list(group) for _, group in groupby(of_path, key=lambda sample: sample.window and sample.window[1])]
-        reader = None
-        with report.watch(path, [sample.id for group in beside for sample in group]):
-            reader = reading.open(path)
-        if reader is None:
-            continue
-        with reader:
-            for group in beside:
+        with ExitStack() as stack:
+            reader = None
+            with report.watch(path, [sample.id for group in beside for sample in group]):
+                reader = stack.enter_context(reading.open(stack.enter_context(unpacked(path))))
+            for group in beside if reader is not None else ():
                 rows: list[ShardRow] = []
                 with report.watch(path, [sample.id for sample in group]):
                     rows = _read_beside(group, reader, reading, report)
@@ -245,7 +244,8 @@ def _list_sources(root: str, are_folders: bool, with_arrays: bool) -> list[str]:
     """Return the images of a folder and those below it; or `root` itself, where it is a scene.
 
     A SAFE product is an image, and so is a folder whose rasters are each named after a band of their own (SSL4EO-S12,
-    SeCo, Major TOM). NumPy arrays are images where the caller names their bands.
+    SeCo, Major TOM) or its group of bands (SeasoNet). NumPy arrays are images where the caller names their bands, and
+    rows of Parquet files where their columns are bands (Major TOM).
 
     Raises:
         FileNotFoundError: If there is none.
@@ -254,7 +254,9 @@ def _list_sources(root: str, are_folders: bool, with_arrays: bool) -> list[str]:
     if not are_folders and not os.path.isdir(root):
         if Path(root).suffix.lower() in _HDF5:
             raise ValueError(_REFUSED_HDF5.format(path=root))
-        return [root]
+        if root.endswith(SUFFIX) and not list_rows(root):
+            raise ValueError(_REFUSED_TABLE.format(path=root))
+        return list_rows(root) if root.endswith(SUFFIX) else [root]
     if not are_folders and _is_product(root):
         return [root]
     suffixes = _IMAGES + _ARRAYS if with_arrays else _IMAGES
@@ -265,11 +267,13 @@ def _list_sources(root: str, are_folders: bool, with_arrays: bool) -> list[str]:
         images = [name for name in names if Path(name).suffix.lower() in suffixes]
         images = [name for name in images if not _AUXILIARY.fullmatch(Path(name).stem)]
         bands = [find_band(Path(name).stem) for name in images]
-        if folder.upper().endswith(".SAFE") or (len(images) > 1 and None not in bands and _all_differ(bands)):
+        is_sample = len(images) > 1 and None not in bands and _all_differ(bands)
+        if folder.upper().endswith(".SAFE") or is_sample or holds_band_groups(images):
             found.append(folder)
             children.clear()
         else:
             found += [os.path.join(folder, name) for name in images]
+            found += [row for name in names if name.endswith(SUFFIX) for row in list_rows(os.path.join(folder, name))]
             others += [os.path.join(folder, name) for name in names if Path(name).suffix.lower() in _HDF5 + _ARRAYS]
     if found:
         return found
@@ -289,6 +293,12 @@ _REFUSED_HDF5 = (
 )
 
 
+_REFUSED_TABLE = (
+    "{path}: expected a Parquet file whose columns are named after bands and hold GeoTIFFs (Major TOM), found no such "
+    "column. Shards are read by `load_shards`."
+)
+
+
 def _is_product(folder: str) -> bool:
     try:
         read_folder(folder)
@@ -302,10 +312,10 @@ def _all_differ(values: Sequence[object]) -> bool:
 
 
 def _cut(name: str, path: str, plan: Plan, size: int | None, stride: int | None) -> list[Sample]:
-    stem, samples = _SUFFIX.sub("", name), []
+    stem, samples = _SUFFIX.sub("", name.replace(ROW, "_")), []
     if size is None:
         return [Sample(stem, path)]
-    with plan.report.watch(path), plan.reading.open(path) as reader:
+    with plan.report.watch(path), unpacked(path) as source, plan.reading.open(source) as reader:
         width, height = min(size, reader.width), min(size, reader.height)
         for left, top in chip_corners(reader.height, reader.width, size, stride):
             samples.append(Sample(f"{stem}_{top}_{left}", path, (left, top, width, height)))

@@ -3,6 +3,7 @@ import pytest
 import rasterio
 
 from spectralgpt_hf.data import load_change_pairs, load_image_folder, load_image_masks
+from spectralgpt_hf.modeling.bands import L1C_BANDS
 
 from ..files import UTM, numbered_bands, write_image
 
@@ -38,6 +39,58 @@ def test_a_folder_is_a_class_and_the_rest_is_held_out(tmp_path):
     assert splits["all"].features["label"].int2str(row["label"]) == "water"
     assert row["bands"] == RGB
     np.testing.assert_array_equal(row["pixels"], numbered_bands(3, 16))
+
+
+def test_a_table_gives_each_image_a_value_a_split_a_site_and_its_radiometry(tmp_path):
+    write_images(tmp_path / "2020", ["a", "b", "left_out"])
+    write_images(tmp_path / "2021", ["c"])
+    table = "path,value,split,site,offset,nodata\n2020/a.tif,1.5,train,x,-1000,\n2020/b.tif,2,test,y,,1000\n"
+    (tmp_path / "table.csv").write_text(table + "2021/c.tif,-3,train,x,,\n")
+    train, test = (load_image_folder(tmp_path, name, band_names=RGB) for name in ("train", "test"))
+    assert train.features["label"].dtype == "float32"
+    assert dict(zip(train["id"], train["label"])) == {"2020/a": 1.5, "2021/c": -3}
+    assert train["site"][:] == ["x", "x"]
+    np.testing.assert_array_equal(train[0]["pixels"], numbered_bands(3, 16) - 1000.0)
+    assert test["label"][:] == [2]
+    assert not test[0]["pixels"][:, 0, 0].any()  # the value that the table declares
+    with pytest.raises(ValueError, match="without `class_names`"):
+        load_image_folder(tmp_path, band_names=RGB, class_names=["a"])
+    (tmp_path / "table.csv").write_text("path,value\n2020/a.tif,1\n2020/b.tif,\n")
+    with pytest.raises(ValueError, match="expected a `value` for every image, found none for"):
+        load_image_folder(tmp_path, band_names=RGB)
+
+
+def test_a_table_also_rules_the_folders_of_classes(tmp_path):
+    write_images(tmp_path / "water", ["a", "b", "c"])
+    write_images(tmp_path / "land", ["d"])
+    (tmp_path / "table.csv").write_text("path,split,offset\nwater/a.tif,test,5\nwater/b.tif,train,\n")
+    test = load_image_folder(tmp_path, "test", band_names=RGB)
+    assert (test["id"][:], test["label"][:]) == (["water/a"], [1])
+    np.testing.assert_array_equal(test[0]["pixels"], numbered_bands(3, 16) + 5)
+    assert load_image_folder(tmp_path, "train", band_names=RGB)["id"][:] == ["water/b"]
+
+
+@pytest.mark.parametrize("kind", ["lc", "dfc"])
+def test_pairs_of_sen12ms_and_dfc2020_are_found_by_the_word_within_their_names(kind, tmp_path):
+    data = tmp_path / "parent" / "data"
+    for season, number in (("ROIs1158_spring", 1), ("ROIs1158_spring", 44), ("ROIs1868_summer", 1)):
+        for patch in (30, 31):
+            name = "{0}/{2}_{1}/{0}_{2}_{1}_p{3}.tif"
+            write_image(data / name.format(season, number, "s2", patch), numbered_bands(13, 16), **UTM)
+            write_image(data / name.format(season, number, "s1", patch), numbered_bands(2, 16), **UTM)
+            codes = np.stack([np.full((16, 16), 10 * (scheme + 1) + patch, np.uint8) for scheme in range(4)])
+            write_image(data / name.format(season, number, kind, patch), codes[: 4 if kind == "lc" else 1], **UTM)
+    for root in (data, data.parent):
+        rows = load_image_masks(root, "all", band_names=L1C_BANDS)
+        assert len(rows) == 6
+        assert rows.features["segmentation_map"].names == ["40", "41"]
+        for row in rows:
+            assert row["pixels"].shape == (13, 16, 16)
+            assert set(row["segmentation_map"].ravel()) == {int(row["id"][-2:]) - 30}
+    splits = [load_image_masks(data, name, band_names=L1C_BANDS) for name in ("train", "validation", "test")]
+    assert sum(map(len, splits)) == 6
+    sites = [set(split["site"]) for split in splits]  # patches of a scene overlap
+    assert sorted(map(sorted, sites)) == [["ROIs1158_spring_1"], ["ROIs1158_spring_44"], ["ROIs1868_summer_1"]]
 
 
 def test_folders_of_splits_count_and_share_their_classes(tmp_path):

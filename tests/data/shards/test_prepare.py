@@ -12,12 +12,13 @@ from multiprocessing import get_context
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 
 from spectralgpt_hf.assets import SAMPLE
 from spectralgpt_hf.data import load_shards, prepare_shards
 from spectralgpt_hf.data.readers.bigearthnet import BIGEARTHNET_19_CLASSES
 from spectralgpt_hf.data.shards import prepare
-from spectralgpt_hf.modeling.bands import BIGEARTHNET_BANDS, EUROSAT_FILE_BANDS, L1C_BANDS
+from spectralgpt_hf.modeling.bands import BANDS, BIGEARTHNET_BANDS, EUROSAT_FILE_BANDS, L1C_BANDS, L2A_BANDS
 from spectralgpt_hf.modeling.rasters import read_raster
 
 from ..files import UTM, numbered_bands, write_image
@@ -376,6 +377,45 @@ def test_of_sen12ms_the_optical_images_are_taken(tmp_path):
     folder = prepare_shards(tmp_path / "sen12ms", tmp_path / "shards", "folder", band_names=L1C_BANDS, num_workers=1)
     assert list(pixels_of(folder)) == ["ROIs1158_spring/s2_1/ROIs1158_spring_s2_1_p30"]
     assert report_of(folder)["unreadable"] == []
+
+
+def test_patches_of_seasonet_are_read_by_their_groups_of_bands(tmp_path):
+    groups = {"10m_RGB": "B4 B3 B2", "10m_IR": "B8", "20m": "B5 B6 B7 B8A B11 B12", "60m": "B1 B9"}
+    sides = {"10m_RGB": 120, "10m_IR": 120, "20m": 60, "60m": 20}
+    for number in range(2):
+        name = f"32UND_20180505T103021_52_996058_9_08023{number}"
+        folder = tmp_path / "SeasoNet" / "spring" / "grid1" / name
+        for group, bands in groups.items():
+            values = [1000 + 10 * L1C_BANDS.index(band) + number for band in bands.split()]
+            pixels = np.broadcast_to(np.array(values, np.uint16)[:, None, None], (len(values), *[sides[group]] * 2))
+            step = 1200 / sides[group]
+            write_image(folder / f"{name}_{group}.tif", pixels, **UTM | {"transform": Affine(step, 0, 0, 0, -step, 0)})
+        for extra in ("labels", "clouds", "snow"):
+            write_image(folder / f"{name}_{extra}.tif", np.full((120, 120), 23, np.uint8), **UTM)
+    shards = prepare_shards(tmp_path / "SeasoNet", tmp_path / "shards", "folder", num_workers=1)
+    found = pixels_of(shards)
+    assert len(found) == 2
+    for name, pixels in found.items():
+        expected = [1000 + 10 * L1C_BANDS.index(band) + int(name[-1]) for band in L2A_BANDS]
+        assert pixels.shape == (12, 120, 120)
+        assert pixels[:, 60, 60].tolist() == expected
+    assert report_of(shards)["unreadable"] == []
+
+
+def test_samples_of_major_tom_are_folders_without_their_cloud_mask(tmp_path):
+    product = tmp_path / "Core-S2L2A" / "L2A" / "922D" / "922D_249R" / "S2B_MSIL2A_20200223T033739_R061_T48TXR"
+    for band in L2A_BANDS:
+        step = BANDS[band].resolution
+        side = 2640 // step
+        pixels = np.full((1, side, side), 1000 + L2A_BANDS.index(band), np.uint16)
+        name = f"B{band[1:]:0>2}"
+        write_image(product / f"{name}.tif", pixels, **UTM | {"transform": Affine(step, 0, 0, 0, -step, 0)})
+    write_image(product / "cloud_mask.tif", np.ones((264, 264), np.uint8), **UTM)
+    write_image(product / "thumbnail.png", np.ones((20, 20), np.uint8))
+    shards = prepare_shards(tmp_path / "Core-S2L2A", tmp_path / "shards", "folder", num_workers=1)
+    ((name, pixels),) = pixels_of(shards).items()
+    assert name.endswith("922D_249R/S2B_MSIL2A_20200223T033739_R061_T48TXR")
+    assert pixels[:, 100, 100].tolist() == [1000 + number for number in range(12)]
 
 
 @pytest.mark.parametrize("dataset", ["folder", "scenes"])
