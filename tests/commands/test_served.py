@@ -66,7 +66,8 @@ def test_a_classifier_is_served_as_it_was_scored(tmp_path):
         for path in sorted(data.glob("*/*.tif")):
             found[names.index(path.parent.name), surface(path)] += 1
         assert found.tolist() == scored, name
-    assert np.count_nonzero(np.sum(scored, 0)) == 2  # otherwise a constant would do
+    certainty = {classify(str(path))[0]["score"] for path in data.glob("*/*.tif")}
+    assert len(certainty) > 8  # the model sees the images
 
 
 @pytest.mark.parametrize("options", [{}, {"normalization": "zscore", "mean": [1500] * 12, "std": [700] * 12}])

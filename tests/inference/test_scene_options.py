@@ -81,8 +81,8 @@ def files(tmp_path_factory):
         "(after)": write_scene(folder / "after.tif", width=64, height=64, change=darken),
         "(other after)": write_scene(folder / "other.tif", width=64, height=64, change=brighten),
         "(area)": (left, bottom, *middle),
-        # A neighbouring definition of the same zone, 80 m away at most, moves the area by some pixels.
-        "(crs)": f"+proj=utm +zone={zone % 100} +datum=WGS84 +x_0=500160 +units=m",
+        # The same zone with another false easting moves the area by 16 pixels.
+        "(crs)": f"+proj=tmerc +lon_0={zone % 100 * 6 - 183} +k=0.9996 +x_0=500160 +datum=WGS84 +units=m",
         "(nodata)": value,
         "(mask)": folder / "mask.tif",
     }
@@ -105,10 +105,14 @@ def test_every_option_is_listed():
     assert set(PREDICT) >= EVIDENT
 
 
+# Both functions share the reading of scenes: what is tested of one is tested of the other with the slow tests.
+CASES = [(predict_scene, name) for name in PREDICT] + [
+    pytest.param(embed_scene, name, marks=[] if name in ("stride", "overlap") else pytest.mark.slow) for name in EMBED
+]
+
+
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(
-    ("function", "name"), [(predict_scene, name) for name in PREDICT] + [(embed_scene, name) for name in EMBED]
-)
+@pytest.mark.parametrize(("function", "name"), CASES)
 def test_an_option_changes_the_result_and_is_recorded(function, name, files, tmp_path):
     settings, base, value = (PREDICT if function is predict_scene else EMBED)[name]
     before, tags_before = run(function, files, tmp_path / "before", settings, base)
