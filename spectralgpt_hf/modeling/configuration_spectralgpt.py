@@ -233,7 +233,7 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
         """
         if name not in PRESETS:
             raise ValueError(f"Unknown preset {name!r}: expected one of {', '.join(PRESETS)}.")
-        known = cls(**PRESETS[name])
+        known = cls()
         unknown = [override for override in overrides if not hasattr(known, override)]
         if unknown:
             raise ValueError(f"The configuration has no attribute {', '.join(unknown)}.")
@@ -287,7 +287,9 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
         expect(self.decode_hidden_size % 16 == 0, "decode_hidden_size", "a multiple of 16 (groups of its GroupNorms)")
         if self.class_weights is not None:
             expect(
-                len(self.class_weights) == self.num_labels > 1 and min(self.class_weights) >= 0,
+                len(self.class_weights) == self.num_labels
+                and len(self.class_weights) > 1
+                and min(self.class_weights) >= 0,
                 "class_weights",
                 f"a list of {self.num_labels} weights (`num_labels`, 2 or more), zero or more, or None",
             )

@@ -951,7 +951,9 @@ class SpectralGPTDecodeHead(nn.Module):
 
     def __init__(self, config: SpectralGPTConfig):
         super().__init__()
-        if config.semantic_loss_ignore_index in range(max(2, config.num_labels)):  # one class has the labels 0 and 1
+        if config.semantic_loss_ignore_index in range(
+            max(2, config.num_labels or 0)
+        ):  # one class has the labels 0 and 1
             raise ValueError(
                 "`semantic_loss_ignore_index` must not be the number of a class (0 to `num_labels` - 1), got "
                 f"{config.semantic_loss_ignore_index} with {config.num_labels} classes: pass another, such as -100."
