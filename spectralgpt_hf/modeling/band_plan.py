@@ -43,12 +43,17 @@ class BandPlan:
         ]
         return f"missing bands were replaced: {', '.join(pairs)} (`missing_bands`)" if pairs else ""
 
+    @property
+    def has_mean(self) -> bool:
+        """Whether an expected band is the mean of the kept ones."""
+        return len(self.kept) in self.order
+
     def apply(self, kept: torch.Tensor) -> torch.Tensor:
         """Return the expected bands (B, C, H, W) from the kept ones."""
         number = kept.shape[1]
         if self.order == list(range(number)):
             return kept
-        if number in self.order:
+        if self.has_mean:
             kept = torch.cat([kept.float(), kept.float().mean(1, keepdim=True)], 1)
         return kept[:, self.order]
 

@@ -358,7 +358,7 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
         valid, share = stack.valid, None
         if valid is not None:
             mean = valid_mean(values, valid)[..., None, None]
-            values.copy_(torch.where(valid.unsqueeze(1), values, mean))
+            torch.where(valid.unsqueeze(1), values, mean, out=values)
             share = valid.float()
         if not direct:
             share = target.new_ones(len(chips), *sizes.original) if share is None else share

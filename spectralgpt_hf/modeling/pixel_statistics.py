@@ -55,12 +55,16 @@ def with_extremes(pixels: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tenso
 
 def minimum_maximum(pixels: torch.Tensor, valid: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the smallest and the largest value of each band; NaN in a band without `valid` gives NaN."""
-    low = high = pixels.flatten(2)
-    if valid is not None:
-        outside = ~_per_band(valid).flatten(2)
-        low = low.float().masked_fill(outside, torch.inf)
-        high = high.float().masked_fill(outside, -torch.inf)
-    return low.amin(2).float(), high.amax(2).float()
+    values = pixels.flatten(2)
+    if valid is None:
+        return values.amin(2).float(), values.amax(2).float()
+    outside = ~_per_band(valid).flatten(2)
+    smallest, largest = -torch.inf, torch.inf
+    if not values.is_floating_point():
+        smallest, largest = torch.iinfo(values.dtype).min, torch.iinfo(values.dtype).max
+    inside = values.masked_fill(outside, largest)
+    low = inside.amin(2).float()
+    return low, inside.masked_fill_(outside, smallest).amax(2).float()
 
 
 def percentiles(pixels: torch.Tensor, valid: torch.Tensor | None, shares: tuple[float, ...]) -> list[torch.Tensor]:

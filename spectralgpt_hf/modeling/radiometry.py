@@ -28,7 +28,7 @@ from .band_plan import BandPlan, plan_bands
 from .bands import L2A_BANDS, resolve_bands
 from .chips import BandNames, Chip, ImageInput, Mask, Offset, open_chips
 from .notices import warn
-from .pixel_statistics import mean_std, minimum_maximum, percentiles, stack, valid_mean, with_extremes
+from .pixel_statistics import mean_std, minimum_maximum, percentiles, stack, with_extremes
 from .rasters import Raster
 
 
@@ -98,18 +98,22 @@ def measure_statistics(
     """
     bands = resolve_bands(bands, allow_mean=True)
     notices: Notices = defaultdict(list)
-    samples, masks = [], []
+    samples: list[torch.Tensor] = []
+    masks: list[torch.Tensor | None] = []
     for chip in open_chips(images, bands, band_names, nodata, offset, mask, STATISTICS_SIDE):
         plan = plan_bands(chip.name, chip.bands, bands, missing_bands)
         part = stack_chips([chip], plan, notices)
-        pixels = part.pixels[0].float()
-        inside = torch.ones_like(pixels[0], dtype=torch.bool) if part.valid is None else part.valid[0]
-        counted = inside.expand_as(pixels) if part.measured is None or part.measured is part.valid else part.measured[0]
-        samples.append(pixels[:, inside])
-        masks.append(counted[:, inside])
+        inside = slice(None) if part.valid is None else part.valid[0].flatten()
+        samples.append(part.pixels[0].float().flatten(1)[:, inside])
+        masks.append(None if part.measured is part.valid else part.measured[0].flatten(1)[:, inside])
     warn_once(notices)
-    pixels, mask = (torch.cat(parts, 1)[None, :, None] for parts in (samples, masks))  # (1, C, 1, pixels)
-    valid = None if mask.all() else mask
+    pixels = torch.cat(samples, 1)[None, :, None]  # (1, C, 1, pixels)
+    valid = None
+    if any(mask is not None for mask in masks):
+        counted = [
+            torch.ones_like(sample, dtype=torch.bool) if mask is None else mask for sample, mask in zip(samples, masks)
+        ]
+        valid = torch.cat(counted, 1)[None, :, None]
     results = (*minimum_maximum(pixels, valid), *percentiles(pixels, valid, PERCENTILES), *mean_std(pixels, valid))
     keys = ("minimum", "maximum", "percentile_1", "percentile_99", "mean", "std")
     per_band = {key: result[0].tolist() for key, result in zip(keys, results)}
@@ -150,7 +154,8 @@ def stack_chips(chips: Sequence[Chip], plan: BandPlan, notices: Notices) -> Stac
             if notice:
                 notices[notice].append(chip.name)
     raw, extremes = with_extremes(stack([chip.pixels for chip in chips]))
-    kept = raw if plan.kept == list(range(raw.shape[1])) else raw[:, plan.kept]
+    is_whole = plan.kept == list(range(raw.shape[1]))
+    kept = raw if is_whole else raw[:, plan.kept]
     masks = [chip.valid for chip in chips if chip.valid is not None]
     valid = torch.stack(masks) if masks else None
     if not first.settled:
@@ -160,16 +165,21 @@ def stack_chips(chips: Sequence[Chip], plan: BandPlan, notices: Notices) -> Stac
             if not any_valid:
                 raise ValueError(f"{chip.name}: no pixel of this image has data. Leave it out.")
         extremes = minimum_maximum(raw, valid)
-    kept_extremes = [extreme[:, plan.kept] for extreme in extremes]
+    kept_extremes = list(extremes) if is_whole else [extreme[:, plan.kept] for extreme in extremes]
     _check_radiometry(chips, raw, valid, kept_extremes, notices)
     measured = _leave_out_saturated(chips, plan, kept, valid, kept_extremes[1], notices)
 
     offsets = [chip.offset[plan.kept] for chip in chips if chip.offset is not None]
     if offsets:
-        kept = kept.float() + torch.stack(offsets)[..., None, None]
-        _check_offsets(chips, kept, valid, notices)
+        added = torch.stack(offsets)
+        kept = kept.float() + added[..., None, None]
+        kept_extremes = [extreme + added for extreme in kept_extremes]  # rounding keeps the order of values
+        _check_offsets(chips, kept, valid, kept_extremes[0], notices)
     pixels = plan.apply(kept)
-    return Stack(pixels, valid, measured, extremes if pixels is raw and measured is valid else None)
+    if measured is not valid or plan.has_mean:
+        return Stack(pixels, valid, measured, None)
+    low, high = kept_extremes if pixels is kept else [extreme[:, plan.order] for extreme in kept_extremes]
+    return Stack(pixels, valid, measured, (low, high))
 
 
 def settle(chip: Chip, bands: Sequence[str], missing_bands: str, notify: bool = True) -> Raster:
@@ -250,12 +260,19 @@ def _check_radiometry(
                 notices[UNSTATED_OFFSET].append(chip.name)
 
 
-def _check_offsets(chips: Sequence[Chip], kept: torch.Tensor, valid: torch.Tensor | None, notices: Notices) -> None:
-    """Notice offsets, added to `kept` here, that make a large share of the valid values negative."""
-    shares = valid_mean((kept < 0).float(), valid).mean(1)
-    for chip, share in zip(chips, shares.tolist()):
-        if share >= MANY_NEGATIVE and chip.offsets is not None and min(chip.offsets) < 0:
-            notices[NEGATIVE].append(f"{chip.name} ({share:.0%})")
+def _check_offsets(
+    chips: Sequence[Chip], kept: torch.Tensor, valid: torch.Tensor | None, low: torch.Tensor, notices: Notices
+) -> None:
+    """Notice offsets that make a large share of the valid values negative: `kept` has them, `low` (B, C) are minima."""
+    for number, any_negative in enumerate((low < 0).any(1).tolist()):
+        chip = chips[number]
+        if any_negative and chip.offsets is not None and min(chip.offsets) < 0:
+            negative = kept[number] < 0
+            inside = negative[0].numel() if valid is None else int(torch.count_nonzero(valid[number]))
+            negative = negative if valid is None else negative & valid[number]
+            share = int(torch.count_nonzero(negative)) / (len(negative) * inside)
+            if share >= MANY_NEGATIVE:
+                notices[NEGATIVE].append(f"{chip.name} ({share:.0%})")
 
 
 def _leave_out_saturated(

@@ -3,6 +3,7 @@
 import json
 import re
 import warnings
+from collections import defaultdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,10 +15,13 @@ from rasterio.transform import from_origin
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from spectralgpt_hf import SpectralGPTConfig, SpectralGPTImageProcessor, SpectralGPTModel
-from spectralgpt_hf.modeling.band_plan import require_same_bands
+from spectralgpt_hf.modeling.band_plan import plan_bands, require_same_bands
 from spectralgpt_hf.modeling.bands import EUROSAT_FILE_BANDS, L1C_BANDS, L2A_BANDS, SEGMUNICH_BANDS
+from spectralgpt_hf.modeling.chips import open_chips
 from spectralgpt_hf.modeling.geometry import token_validity
 from spectralgpt_hf.modeling.image_processing_spectralgpt import measure_statistics
+from spectralgpt_hf.modeling.pixel_statistics import minimum_maximum
+from spectralgpt_hf.modeling.radiometry import stack_chips
 from spectralgpt_hf.modeling.rasters import Raster
 
 
@@ -408,6 +412,22 @@ def test_an_offset_that_makes_many_values_negative_is_doubted_once_with_their_sh
     with pytest.warns(UserWarning, match=r"image 0 \(62%\), image 2 \(62%\): the offset makes") as record:
         SpectralGPTImageProcessor()([dark, bright, dark], band_names=L2A_BANDS, offset=-1000)
     assert len(record) == 1
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+@pytest.mark.parametrize("has_hole", [False, True])
+def test_the_first_look_at_pixels_tells_the_limits_and_that_none_is_negative(dtype, has_hole, monkeypatch):
+    pixels = (image() % 5000 + 1000).astype(dtype)
+    pixels[:, :2] = 0 if has_hole else pixels[:, :2]
+    bands = [*L2A_BANDS[:5:-1], *L2A_BANDS[:5]]  # another order, and one is missing
+    (chip,) = open_chips(np.delete(pixels, 5, 0), L2A_BANDS, [b for b in L2A_BANDS if b != "B6"], offset=-1000)
+    calls = []
+    monkeypatch.setattr(torch, "count_nonzero", lambda *_: calls.append(1))
+    stack = stack_chips([chip], plan_bands("a", chip.bands, [*bands, "B6"], "nearest"), defaultdict(list))
+    assert not calls
+    assert stack.extremes is not None
+    for found, expected in zip(stack.extremes, minimum_maximum(stack.pixels, stack.valid)):
+        assert torch.equal(found, expected)
 
 
 def test_statistics_of_a_pair_are_those_of_all_their_valid_pixels():
