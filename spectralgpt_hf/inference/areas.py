@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.crs import CRS
+from rasterio.errors import RasterioError
 from rasterio.features import geometry_mask, is_valid_geom
 from rasterio.warp import transform_bounds, transform_geom
 
@@ -81,7 +84,7 @@ def locate_area(area: Area | None, area_crs: Any, reader: RasterReader) -> Scene
         return SceneArea(Box(0, 0, reader.width, reader.height))
     bounds = None if isinstance(area, str | os.PathLike | Mapping) else tuple(area)
     crs, shapes = (reader.crs, []) if bounds else _read_geojson(area)
-    crs = crs if area_crs is None else CRS.from_user_input(area_crs)
+    crs = crs if area_crs is None else _parse_crs(area_crs, "`area_crs`")
     if (crs is None) != (reader.crs is None):
         raise ValueError(f"{reader.name}: expected an area in pixels, since the scene has no reference system.")
     if bounds and (len(bounds) != 4 or not (bounds[0] < bounds[2] and bounds[1] < bounds[3])):
@@ -89,15 +92,22 @@ def locate_area(area: Area | None, area_crs: Any, reader: RasterReader) -> Scene
             f"Expected an area as (left, bottom, right, top), found {bounds}. Across the antimeridian, add 360 to the "
             "longitude on the right."
         )
+    _check_points(_corners_of(bounds, shapes), crs)
     if crs != reader.crs:
         # Straight edges are curves in another reference system: their points between the corners must move too.
-        bounds = bounds and transform_bounds(crs, reader.crs, *bounds, densify_pts=STEPS)
-        shapes = [
-            transform_geom(crs, reader.crs, {**shape, "coordinates": _densified(shape["coordinates"])})
-            for shape in shapes
-        ]
-    corners = _corners(bounds) if bounds else np.concatenate([_points(shape["coordinates"]) for shape in shapes])
-    x, y = _to_grid(corners, reader.transform)
+        try:
+            bounds = bounds and transform_bounds(crs, reader.crs, *bounds, densify_pts=STEPS)
+            shapes = [
+                transform_geom(crs, reader.crs, {**shape, "coordinates": _densified(shape["coordinates"])})
+                for shape in shapes
+            ]
+        except (RasterioError, CPLE_BaseError) as error:
+            raise ValueError(
+                f"{reader.name}: the area cannot be transformed from {crs} to {reader.crs}: {error}"
+            ) from error
+    x, y = _to_grid(_corners_of(bounds, shapes), reader.transform)
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        raise ValueError(f"{reader.name}: the area reaches where the scene's reference system, {reader.crs}, ends.")
     # Borders are stated with rounding errors, which must not take in another row of pixels.
     left, top = (max(0, math.floor(values.min() + 1e-3)) for values in (x, y))
     right, bottom = (
@@ -121,14 +131,39 @@ def _read_geojson(area: Any) -> tuple[Any, list[Any]]:
             raise FileNotFoundError(f"{name}: no such GeoJSON file.")
         try:
             area = json.loads(Path(name).read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{name}: expected GeoJSON, but this is not JSON ({error}).") from error
     shapes = list(_geometries(area))
     if not shapes or not all(shape["coordinates"] and is_valid_geom(shape) for shape in shapes):
         raise ValueError(f"{name}: expected GeoJSON with at least one Polygon or MultiPolygon that has coordinates.")
     # The member of the standard of 2008, which QGIS and GDAL still write.
-    stated = area.get("crs") or {}
-    return CRS.from_user_input(stated.get("properties", {}).get("name") or "OGC:CRS84"), shapes
+    stated = area.get("crs")
+    properties = stated.get("properties") if isinstance(stated, Mapping) else None
+    found = properties.get("name") if isinstance(properties, Mapping) else stated
+    return _parse_crs(found or "OGC:CRS84", f"{name}: `crs`"), shapes
+
+
+def _parse_crs(value: Any, name: str) -> CRS:
+    """Return a coordinate reference system."""
+    try:
+        with rasterio.Env():  # which keeps GDAL from printing the error
+            return CRS.from_user_input(value)
+    except (RasterioError, ValueError) as error:
+        raise ValueError(
+            f"{name}: expected a coordinate reference system such as EPSG:4326, found {value!r:.100}."
+        ) from error
+
+
+def _check_points(points: np.ndarray, crs: CRS | None) -> None:
+    """Refuse points (n, 2) that lie nowhere."""
+    if not np.isfinite(points).all():
+        raise ValueError("Expected an area with finite coordinates, found NaN or infinity.")
+    if crs is not None and crs.is_geographic and abs(points[:, 1]).max() > 90:
+        latitude = points[abs(points[:, 1]).argmax(), 1]
+        raise ValueError(
+            f"Expected an area as longitude and latitude ({crs}), found the latitude {latitude:g}: pass longitudes "
+            "first, or the reference system of the coordinates (`area_crs`)."
+        )
 
 
 def _geometries(value: Any) -> Any:
@@ -139,7 +174,8 @@ def _geometries(value: Any) -> Any:
     elif kind == "Feature":
         yield from _geometries(value.get("geometry"))
     elif kind in ("FeatureCollection", "GeometryCollection"):
-        for member in value.get("features" if kind == "FeatureCollection" else "geometries", ()):
+        members = value.get("features" if kind == "FeatureCollection" else "geometries")
+        for member in members if isinstance(members, Sequence) else ():
             yield from _geometries(member)
 
 
@@ -181,6 +217,9 @@ def _to_grid(points: np.ndarray, transform: Any) -> tuple[np.ndarray, np.ndarray
     return a * points[:, 0] + b * points[:, 1] + c, d * points[:, 0] + e * points[:, 1] + f
 
 
-def _corners(bounds: Sequence[float]) -> np.ndarray:
+def _corners_of(bounds: Sequence[float] | None, shapes: Sequence[Any]) -> np.ndarray:
+    """Return the corners (n, 2) of bounds, else those of geometries."""
+    if not bounds:
+        return np.concatenate([_points(shape["coordinates"]) for shape in shapes])
     left, bottom, right, top = bounds
     return np.array([(left, bottom), (left, top), (right, bottom), (right, top)], float)

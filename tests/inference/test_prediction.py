@@ -1,4 +1,5 @@
 import json
+import math
 import warnings
 
 import numpy as np
@@ -185,17 +186,36 @@ def test_an_area_may_be_geojson_in_any_reference_system(scene, predict):
     assert read(boxed).shape[1] >= 40
 
 
+def polygon(points):
+    return {"type": "Polygon", "coordinates": [[*points, points[0]]]}
+
+
 @pytest.mark.parametrize(
     ("area", "expected"),
     [
         ((0, 0, 10, 10), "does not touch the scene"),
         ((10, 0, 0, 10), "left, bottom, right, top"),
         ({"type": "Point", "coordinates": [0, 0]}, "at least one Polygon"),
+        ({"type": "Polygon"}, "that has coordinates"),
+        ({"type": "FeatureCollection", "features": None}, "at least one Polygon"),
+        (polygon([[1, math.nan], [2, 3], [3, 4]]), "found NaN or infinity"),
+        (polygon([[1, 2], [math.inf, 3], [3, 4]]), "found NaN or infinity"),
+        (polygon([[1, 100], [2, 201], [3, 100]]), "found the latitude 201: pass longitudes first"),
+        (polygon([[1, 2], [2, 2], [2, 3]]) | {"crs": "EPSG:99999"}, "`crs`: expected a coordinate reference system"),
+        (polygon([[1, 2], [2, 2], [2, 3]]) | {"crs": {"properties": None}}, "`crs`: expected a coordinate reference"),
     ],
 )
 def test_areas_that_are_none_are_refused(scene, predict, area, expected):
     with pytest.raises(ValueError, match=expected):
         predict(scene, area=area)
+
+
+def test_geojson_that_is_nested_too_deep_or_in_an_unknown_reference_system_is_refused(tmp_path, scene, predict):
+    (tmp_path / "deep.json").write_text("[" * 9000 + "]" * 9000)
+    with pytest.raises(ValueError, match=r"deep\.json: expected GeoJSON"):
+        predict(scene, area=tmp_path / "deep.json")
+    with pytest.raises(ValueError, match=r"`area_crs`: expected a coordinate reference system .* found 'EPSG:foo'"):
+        predict(scene, area=(1, 2, 3, 4), area_crs="EPSG:foo")
 
 
 def test_nodata_is_that_of_the_source_to_the_pixel(tmp_path, predict):
