@@ -247,6 +247,30 @@ def test_a_second_run_in_the_folder_of_the_first_is_refused(pretrain, shards, tm
     pretrain(*run)
 
 
+@pytest.mark.slow  # new processes import everything
+def test_of_two_processes_in_one_folder_the_second_says_who_writes_and_the_first_ends_as_if_alone(
+    pretrain, shards, tmp_path
+):
+    run = ("--data", shards, "--steps", 30, "--output_dir")
+    pretrain(*run, tmp_path / "alone")
+    first = start(1, *run, tmp_path / "run")
+    while first.poll() is None and not (tmp_path / "run" / "log.jsonl").exists():
+        time.sleep(0.01)
+    first.send_signal(signal.SIGSTOP)  # works on it until the others have come and gone
+    for resume in ("no", "auto"):
+        second = start(1, *run, tmp_path / "run", "--resume", resume)
+        output, _ = second.communicate()
+        assert second.returncode != 0
+        assert re.search(rf"run: process {first.pid} on .* writes it already\. Wait for that to end, or choose", output)
+    first.send_signal(signal.SIGCONT)
+    output, _ = first.communicate()
+    assert first.returncode == 0, output
+    assert losses(tmp_path / "run") == losses(tmp_path / "alone")
+    weights = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("run", "alone")]
+    assert weights[0] == weights[1]
+    assert not list(tmp_path.glob(".run*"))
+
+
 # Run in the child: its files cannot grow beyond 100 kB, as on a full disk.
 FULL = (
     "import resource, runpy, signal, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "
