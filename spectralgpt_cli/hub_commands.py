@@ -6,7 +6,22 @@ from typing import Annotated
 import typer
 
 from .app import app
-from .options import NAMES, Change, Classification, DryRun, Force, Private, Segmentation, Yes, confirmation
+from .options import (
+    NAMES,
+    Change,
+    ChangeRevision,
+    Classification,
+    ClassificationRevision,
+    DryRun,
+    Force,
+    Private,
+    Revision,
+    Segmentation,
+    SegmentationRevision,
+    Yes,
+    confirmation,
+    revisions_of,
+)
 
 
 @app.command("publish")
@@ -58,6 +73,10 @@ def publish_demo(
     classification: Classification = None,
     segmentation: Segmentation = None,
     change: Change = None,
+    revision: Revision = "main",
+    classification_revision: ClassificationRevision = None,
+    segmentation_revision: SegmentationRevision = None,
+    change_revision: ChangeRevision = None,
     private: Private = False,
     force: Force = False,
     yes: Yes = False,
@@ -75,6 +94,7 @@ def publish_demo(
         classification=classification,
         segmentation=segmentation,
         change=change,
+        revisions=revisions_of(revision, classification_revision, segmentation_revision, change_revision),
         private=private,
         force=force,
         confirm=confirmation(yes),
@@ -90,6 +110,10 @@ def demo(
     classification: Classification = None,
     segmentation: Segmentation = None,
     change: Change = None,
+    revision: Revision = "main",
+    classification_revision: ClassificationRevision = None,
+    segmentation_revision: SegmentationRevision = None,
+    change_revision: ChangeRevision = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on. Default: 127.0.0.1.")] = None,
     port: Annotated[
         int | None, typer.Option(help="Port to listen on. Default: 7860, or the next one that is free.")
@@ -105,6 +129,7 @@ def demo(
         classification=classification and find_checkpoint(classification),
         segmentation=segmentation and find_checkpoint(segmentation),
         change=change and find_checkpoint(change),
+        revisions=revisions_of(revision, classification_revision, segmentation_revision, change_revision),
         host=host,
         port=port,
         in_browser=open_browser,

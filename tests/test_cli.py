@@ -190,3 +190,20 @@ def test_missing_bands_are_filled_in_on_request(tmp_path):
         assert "missing: B1 B9" in run(*arguments, expect=1)
         assert str(tmp_path / name) in run(*arguments, "--missing-bands", "nearest").replace("\n", "")
         assert (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("command", ["demo", "publish-space", "predict", "embed", "info", "convert", "export onnx"])
+def test_commands_that_name_a_checkpoint_take_its_revision(command):
+    options = CliRunner().invoke(app, [*command.split(), "--help"], env={"COLUMNS": "200"}).output
+    others = ("classification", "segmentation", "change") if command in ("demo", "publish-space") else ()
+    assert all(f"--{name}revision" in options for name in ("", *(f"{other}-" for other in others)))
+
+
+def test_the_demo_and_the_space_pass_revisions_on(monkeypatch):
+    calls = []
+    monkeypatch.setattr("spectralgpt_hf.serving.app.run", lambda *_, **options: calls.append(options))
+    monkeypatch.setattr("spectralgpt_hf.hub.space.publish_space", lambda *_, **options: calls.append(options) or "url")
+    given = ["--revision", "v1", "--segmentation", "org/b", "--segmentation-revision", "v2"]
+    run("demo", "org/a", *given)
+    run("publish-space", "org/a", "org/space", *given)
+    assert [call["revisions"] for call in calls] == [{"checkpoint": "v1", "segmentation": "v2"}] * 2

@@ -54,11 +54,17 @@ change and similarity. Upload a GeoTIFF with the bands of Sentinel-2, or use the
 The sample contains modified Copernicus Sentinel data 2015-2016. The code is Apache-2.0; checkpoints have licences of
 their own.
 """
+# Only the Hub's proxies reach a Space, and they do so from private addresses.
+PROXIES = "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16"
 APP = '''"""The demo of spectralgpt-hf; the package lies beside this file."""
+
+import os
 
 from spectralgpt_hf.serving.app import run
 
 
+# A visitor is the last address in X-Forwarded-For that is none of the Hub's proxies.
+os.environ.setdefault("FORWARDED_ALLOW_IPS", "{proxies}")
 run({arguments}, report=print)
 '''
 
@@ -70,6 +76,7 @@ def publish_space(
     classification: str | PathLike[str] | None = None,
     segmentation: str | PathLike[str] | None = None,
     change: str | PathLike[str] | None = None,
+    revisions: Mapping[str, str] | None = None,
     title: str = "SpectralGPT",
     private: bool = False,
     token: str | None = None,
@@ -85,6 +92,8 @@ def publish_space(
         checkpoint: A pretrained checkpoint. The weights and settings of a folder go into the Space; a name on the Hub
             is loaded by it. `assets.find_checkpoint` says which names are known.
         classification, segmentation, change: Checkpoints that were fine-tuned to these tasks, in the same way.
+        revisions: By the name of one of these arguments, the branch, tag or commit of a checkpoint on the Hub that the
+            Space loads. Default: `main`.
         title: The title of the page on the Hub.
         private: Whether a new Space is private. An existing public one is refused.
         token: A token with the right to write; by default `HF_TOKEN`, or what `hf auth login` saved.
@@ -111,7 +120,7 @@ def publish_space(
         "segmentation": segmentation,
         "change": change,
     }
-    files = space_files({name: source for name, source in given.items() if source is not None}, title)
+    files = space_files({name: source for name, source in given.items() if source is not None}, title, revisions)
     upload = Upload.of(files)
     target = Target(HfApi(token=token), repo_id, "main", "space")
     seen = target.look()
@@ -121,12 +130,17 @@ def publish_space(
     return target.commit(upload, seen, private, create_pr=False)[1]
 
 
-def space_files(checkpoints: Mapping[str, str | PathLike[str]], title: str = "SpectralGPT") -> dict[str, Path | bytes]:
+def space_files(
+    checkpoints: Mapping[str, str | PathLike[str]],
+    title: str = "SpectralGPT",
+    revisions: Mapping[str, str] | None = None,
+) -> dict[str, Path | bytes]:
     """Return the files of a Space, by name.
 
     Args:
         checkpoints: By argument of `serving.app.run`: folders, which go into the Space, or names on the Hub.
         title: The title of the page on the Hub.
+        revisions: As in `publish_space`.
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
@@ -146,8 +160,11 @@ def space_files(checkpoints: Mapping[str, str | PathLike[str]], title: str = "Sp
     listed = "".join(["models:\n", *(f"- {model}\n" for model in models)]) if models else ""
     packages = "".join(f"{package}=={version(package).partition('+')[0]}\n" for package in REQUIREMENTS)
     arguments = ", ".join(f"{name}={json.dumps(source)}" for name, source in sources.items())
+    pinned = {name: chosen for name, chosen in (revisions or {}).items() if sources.get(name) in models}
+    pinned = {name: chosen for name, chosen in pinned.items() if chosen != "main"}
+    arguments += f", revisions={json.dumps(pinned)}" if pinned else ""
     return files | {
-        "app.py": APP.format(arguments=arguments).encode(),
+        "app.py": APP.format(arguments=arguments, proxies=PROXIES).encode(),
         "requirements.txt": f"{CPU_BUILDS}{packages}".encode(),
         "README.md": CARD.format(title=json.dumps(title), gradio=version("gradio"), models=listed).encode(),
     }

@@ -4,7 +4,7 @@ import functools
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,8 @@ try:
     import gradio as gr
 except ImportError as error:
     raise ImportError("The demo needs gradio: `pip install spectralgpt-hf[serve]`.") from error
-from gradio import processing_utils
+from gradio import processing_utils, route_utils
+from starlette.formparsers import MultiPartException
 from starlette.middleware import Middleware
 
 from . import page
@@ -55,7 +56,10 @@ def serve(models: Models, host: str | None = None, port: int | None = None, in_b
     """
     with tempfile.TemporaryDirectory(prefix="spectralgpt-demo-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
+        # uvicorn trusts proxies on this machine by default, but not every one of them removes what visitors forge.
+        os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
         _forbid_downloads()
+        _take_one_file()
         demo = build(models)
         try:
             _, url, _ = demo.launch(
@@ -88,6 +92,7 @@ def run(
     classification: str | Path | None = None,
     segmentation: str | Path | None = None,
     change: str | Path | None = None,
+    revisions: Mapping[str, str] | None = None,
     host: str | None = None,
     port: int | None = None,
     in_browser: bool = False,
@@ -98,6 +103,7 @@ def run(
     Args:
         checkpoint: Pretrained, for reconstruction and embeddings: folder, or name on the Hub.
         classification, segmentation, change: Fine-tuned to these tasks; without one its tab does not appear.
+        revisions: As in `Models`.
         host, port, in_browser: As in `serve`.
         report: Called with the URL.
 
@@ -107,7 +113,7 @@ def run(
         RuntimeError: If this process has used GDAL before.
     """
     restrict_gdal()
-    models = Models(checkpoint, classification, segmentation, change)
+    models = Models(checkpoint, classification, segmentation, change, revisions=revisions)
     with serve(models, host, port, in_browser) as url:
         report(url)
         try:
@@ -354,6 +360,27 @@ def _forbid_downloads() -> None:
         raise ValueError(f"Expected an uploaded file, found the URL {url!r:.100}.")
 
     processing_utils.async_ssrf_protected_download = refuse  # type: ignore[assignment]
+
+
+class _OneFile(route_utils.GradioMultiPartParser):
+    """Parser of uploads that takes one file: Gradio holds other fields in memory, and forgets files of other names."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.max_files, self.max_fields = 1, 0
+
+    def on_headers_finished(self) -> None:
+        """Refuse a part that is not the file."""
+        super().on_headers_finished()
+        if self._current_part.field_name != "files":
+            raise MultiPartException(
+                f"Expected a file in the field 'files', found {self._current_part.field_name!r:.100}."
+            )
+
+
+def _take_one_file() -> None:
+    """Let Gradio take one file per upload, and nothing else."""
+    route_utils.GradioMultiPartParser = _OneFile  # type: ignore[misc]
 
 
 def _theme() -> gr.Theme:

@@ -4,10 +4,13 @@ import re
 import time
 from collections import defaultdict, deque
 from contextlib import suppress
+from ipaddress import IPv4Address, ip_address, ip_network
 from pathlib import Path
 
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .uploads import MAX_BYTES
 
 
 # What the page and the client for programs ask for. Gradio has more, which reach for the Hub, proxy other servers, or
@@ -19,8 +22,12 @@ ALLOWED = re.compile(
     re.IGNORECASE,
 )
 MAX_BODY = 2**20  # of all requests but uploads
+MAX_UPLOAD = MAX_BYTES + 2**16  # of an upload: a file, and the form around it
 ALLOWANCE, PERIOD = 256 * 2**20, 3600  # bytes that one address may upload in so many seconds
+LEAST_CHARGE = 2**16  # bytes that an upload counts at least, so that the number of files has a limit too
+MAX_DISCARDED = 80 * 2**20  # bytes of a refused body that are read
 DISK_QUOTA = 4 * 2**30  # bytes that the page's temporary files may take
+KEPT = 5400  # seconds for which temporary files are kept: longer than Gradio keeps those that it knows
 
 # The page asks nothing of other servers, and the browser holds it to that.
 HEADERS = [
@@ -33,8 +40,9 @@ HEADERS = [
 class Gate:
     """ASGI middleware: refuses requests before Gradio sees them, and adds headers to every answer.
 
-    A visitor is an address. Behind a reverse proxy, uvicorn takes it from `X-Forwarded-For` where the environment
-    variable `FORWARDED_ALLOW_IPS` names the proxy.
+    A visitor is an IPv4 address, or the first half of an IPv6 address, since the second half is the visitor's own
+    choice. Behind a reverse proxy, uvicorn takes the address from `X-Forwarded-For` where the environment variable
+    `FORWARDED_ALLOW_IPS` names the proxy.
 
     Args:
         app: What answers the other requests.
@@ -63,6 +71,7 @@ class Gate:
         is_upload = bool(re.fullmatch("/gradio_api/upload/?", scope["path"])) and scope["method"] == "POST"
         refusal = self._refusal(scope, length, is_upload)
         if refusal:
+            await _discard(receive, length)
             await PlainTextResponse(refusal[1], refusal[0])(scope, receive, send_with_headers)
             return
         held = length or 0 if is_upload else 0
@@ -80,27 +89,55 @@ class Gate:
             return None
         if length is None:
             return 411, "Expected a body with a stated length (Content-Length)."
+        most = MAX_UPLOAD if is_upload else MAX_BODY
+        if length > most:
+            return 413, f"Expected a body of at most {most} bytes, found {length}."
         if not is_upload:
-            return (413, f"Expected a body of at most {MAX_BODY} bytes, found {length}.") if length > MAX_BODY else None
-        address, now = scope["client"][0] if scope.get("client") else "", time.monotonic()
+            return None
+        address, now = visitor_of(scope), time.monotonic()
         for known in list(self._uploads):
             recent = self._uploads[known]
             while recent and recent[0][0] < now - PERIOD:
                 recent.popleft()
             if not recent:
                 del self._uploads[known]
-        if sum(size for _, size in self._uploads[address]) + length > ALLOWANCE:
+        charge = max(length, LEAST_CHARGE)
+        if sum(size for _, size in self._uploads[address]) + charge > ALLOWANCE:
             return 429, f"Uploads from one address are limited to {ALLOWANCE // 2**20} MiB an hour: try again later."
         if _bytes_in(self._folder) + self._under_way + length > DISK_QUOTA:
             return 507, "The disk space for uploads is in use: try again later."
-        self._uploads[address].append((now, length))
+        self._uploads[address].append((now, charge))
         return None
 
 
+def visitor_of(scope: Scope) -> str:
+    """Return who sends a request; all senders without an address that can be read count as one."""
+    try:
+        address = ip_address((scope.get("client") or ("",))[0])
+    except ValueError:
+        return ""
+    if isinstance(address, IPv4Address):
+        return str(address)
+    mapped = address.ipv4_mapped
+    return str(mapped) if mapped is not None else str(ip_network((int(address) >> 64 << 64, 64)))
+
+
+async def _discard(receive: Receive, length: int | None) -> None:
+    """Read what a refused visitor still sends: a connection that closes before would lose the answer."""
+    unread = length is not None and 0 < length <= MAX_DISCARDED
+    while unread:
+        message = await receive()
+        unread = message["type"] == "http.request" and message.get("more_body", False)
+
+
 def _bytes_in(folder: Path) -> int:
-    """Return the size of all files in a folder, some of which others delete meanwhile."""
-    total = 0
+    """Return the size of all files in a folder, and delete those that uploads left which were broken off."""
+    total, oldest = 0, time.time() - KEPT
     for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):
-            total += path.stat().st_size
+        with suppress(FileNotFoundError):  # Gradio deletes files meanwhile
+            state = path.lstat()
+            if state.st_mtime < oldest and path.is_file():
+                path.unlink()
+            else:
+                total += state.st_size
     return total

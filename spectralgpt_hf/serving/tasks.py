@@ -1,6 +1,7 @@
 """What the demo computes: from an upload to results, with models that everybody shares and nobody changes."""
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,7 @@ class Models:
     Args:
         checkpoint: Pretrained, for reconstruction and embeddings: folder, or name on the Hub.
         classification, segmentation, change: Fine-tuned to these tasks, or None.
+        revisions: By the name of one of these arguments, the branch, tag or commit on the Hub. Default: `main`.
 
     Attributes:
         name: Of the pretrained checkpoint.
@@ -83,12 +85,15 @@ class Models:
         classification: str | Path | None = None,
         segmentation: str | Path | None = None,
         change: str | Path | None = None,
+        *,
+        revisions: Mapping[str, str] | None = None,
     ) -> None:
+        chosen = defaultdict(lambda: "main", revisions or {})
         self.name = Path(checkpoint).name
         self.card_url = "" if Path(checkpoint).is_dir() else f"https://huggingface.co/{checkpoint}"
         # dtype: weights may be stored in half precision, and a CPU computes in single.
         loaded: Any = SpectralGPTForPreTraining.from_pretrained(
-            checkpoint, dtype=torch.float32, output_loading_info=True
+            checkpoint, revision=chosen["checkpoint"], dtype=torch.float32, output_loading_info=True
         )
         self._model: SpectralGPTForPreTraining = loaded[0]
         if loaded[1]["missing_keys"]:
@@ -96,12 +101,14 @@ class Models:
         self._model.eval()
         # Whole images at their own resolution; what stands in for a missing band is said in the page.
         options: dict[str, Any] = {"do_resize": False, "missing_bands": "nearest"}
-        self._processor = SpectralGPTImageProcessor.from_pretrained(checkpoint, **options)
+        self._processor = SpectralGPTImageProcessor.from_pretrained(
+            checkpoint, revision=chosen["checkpoint"], **options
+        )
         self._extract: Any = MultispectralFeatureExtractionPipeline(
             model=self._model.spectralgpt, image_processor=self._processor, device=torch.device("cpu")
         )
         given = {CLASSIFICATION: classification, SEGMENTATION: segmentation, CHANGE: change}
-        self.pipelines = {task: _load(task, source) for task, source in given.items() if source}
+        self.pipelines = {task: _load(task, source, chosen[task]) for task, source in given.items() if source}
 
     @property
     def tile_size(self) -> int:
@@ -203,9 +210,9 @@ class Models:
         return inputs, report
 
 
-def _load(task: str, source: str | Path) -> Any:
+def _load(task: str, source: str | Path, revision: str) -> Any:
     load: Any = pipeline  # its signature lists the tasks of transformers only
-    loaded = load(PIPELINES[task], model=str(source), dtype=torch.float32, device="cpu")
+    loaded = load(PIPELINES[task], model=str(source), revision=revision, dtype=torch.float32, device="cpu")
     architectures = loaded.model.config.architectures
     if architectures != [ARCHITECTURES[task]]:
         raise ValueError(f"{source} is no checkpoint for {task}: it holds a {', '.join(architectures or ['?'])}.")

@@ -69,7 +69,9 @@ def build_processor(options: FineTuningOptions, task: Task = "classification") -
     if options.model_name_or_path is None or not is_spectralgpt(_load_config(options)):
         processor = SpectralGPTImageProcessor(**changes)
     else:
-        processor = SpectralGPTImageProcessor.from_pretrained(options.model_name_or_path, **changes)
+        processor = SpectralGPTImageProcessor.from_pretrained(
+            options.model_name_or_path, revision=options.revision, **changes
+        )
     if options.mean is not None and processor.normalization not in ("zscore", "sigma_clip"):
         raise ValueError(
             f"`mean` and `std` are for zscore and sigma_clip, not {processor.normalization}: set `normalization`, or "
@@ -152,7 +154,7 @@ def _load_config(options: FineTuningOptions) -> PreTrainedConfig:
     if decided:
         raise ValueError(f"`config_overrides` must not hold {', '.join(decided)}: options or data decide it.")
     if options.model_name_or_path is not None:
-        config = AutoConfig.from_pretrained(options.model_name_or_path, **overrides)
+        config = AutoConfig.from_pretrained(options.model_name_or_path, revision=options.revision, **overrides)
         unknown = [name for name in overrides if not hasattr(config, name)]
         if unknown:
             raise ValueError(
@@ -187,7 +189,11 @@ def _build_spectralgpt(
         return model_class(config)
     # A head for another number of classes is replaced by a new one.
     model = model_class.from_pretrained(
-        options.model_name_or_path, config=config, dtype="float32", ignore_mismatched_sizes=True
+        options.model_name_or_path,
+        revision=options.revision,
+        config=config,
+        dtype="float32",
+        ignore_mismatched_sizes=True,
     )
     if model.config.image_size != options.image_size:
         model.resize_positions(options.image_size)
@@ -203,7 +209,11 @@ def _build_baseline(task: str, config: Any, options: FineTuningOptions) -> PreTr
         return BASELINES[task].from_config(config)
     # The first layer has another number of channels than in pretraining, so a new one replaces it, as for the head.
     return BASELINES[task].from_pretrained(
-        options.model_name_or_path, config=config, dtype="float32", ignore_mismatched_sizes=True
+        options.model_name_or_path,
+        revision=options.revision,
+        config=config,
+        dtype="float32",
+        ignore_mismatched_sizes=True,
     )
 
 

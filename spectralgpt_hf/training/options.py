@@ -158,6 +158,7 @@ class FineTuningOptions(TrainingArguments):
         "Pretrained SpectralGPT, or another image model as a baseline: a folder, a name on the Hub, or `tiny`, which "
         "comes with the package.",
     )
+    revision: str = option("main", "Branch, tag or commit of the pretrained model on the Hub.")
     config_name: str | None = option(
         None, "Architecture for random weights: tiny, base, large, huge, or a model type of transformers."
     )

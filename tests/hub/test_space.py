@@ -79,6 +79,14 @@ def test_a_dry_run_shows_the_files_and_a_private_space_is_private(hub, monkeypat
     assert TOKEN.encode() not in b"".join(repo.files.values())
 
 
+def test_a_space_loads_checkpoints_of_the_hub_at_their_revisions():
+    sources = {"checkpoint": CHECKPOINT, "classification": "org/a", "segmentation": "org/b"}
+    revisions = {"checkpoint": "v1", "classification": "v2", "segmentation": "main", "change": "v3"}
+    app = space_files(sources, revisions=revisions)["app.py"].decode()
+    assert """segmentation="org/b", revisions={"classification": "v2"}, report=print)""" in app
+    compile(app, "app.py", "exec")
+
+
 def test_what_is_no_checkpoint_and_what_gives_something_away_is_not_published(hub, tmp_path):  # noqa: F811
     with pytest.raises(FileNotFoundError, match=r"There is no checkpoint .*nowhere"):
         publish_space(NAME, tmp_path / "nowhere")

@@ -3,6 +3,7 @@
 import re
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 from spectralgpt_hf import SpectralGPTForImageClassification
+from spectralgpt_hf.serving import tasks
 from spectralgpt_hf.serving.tasks import Models
 from spectralgpt_hf.serving.uploads import geotiff, read_upload
 from tests.serving.checkpoints import LABELS, save_checkpoint
@@ -157,8 +159,11 @@ def test_a_task_without_a_checkpoint_has_no_tab(tmp_path):
     from spectralgpt_hf.serving.app import build
 
     folder = save_checkpoint("features", tmp_path / "features")
-    for tasks, expected in (({}, []), ({"segmentation": save_checkpoint("segmentation", tmp_path / "s")}, ["Segment"])):
-        page = build(Models(folder, **tasks)).get_config_file()
+    for others, expected in (
+        ({}, []),
+        ({"segmentation": save_checkpoint("segmentation", tmp_path / "s")}, ["Segment"]),
+    ):
+        page = build(Models(folder, **others)).get_config_file()
         tabs = [component["props"]["label"] for component in page["components"] if component["type"] == "tabitem"]
         assert tabs == ["Reconstruct", *expected, "Embeddings"]
         offered = {dependency["api_name"] for dependency in page["dependencies"]}
@@ -174,3 +179,24 @@ def test_warnings_of_the_reader_and_the_processor_are_shown(person, crops, tmp_p
     facts = load(person, tmp_path / "unnamed.tif")
     assert "B10" in facts.split("notice")[1]  # whose values look as if an offset was left out
     assert "notice" not in load(person, crops[0])
+
+
+def test_each_checkpoint_is_loaded_at_its_revision(monkeypatch):
+    asked = {}
+    config = SimpleNamespace(architectures=["SpectralGPTForChangeDetection"])
+    model = SimpleNamespace(eval=lambda: None, spectralgpt=None)
+
+    def load(name, result):
+        def note(*_, revision, **__):
+            asked[name] = revision
+            return result
+
+        return note
+
+    pretrained = (model, {"missing_keys": []})
+    monkeypatch.setattr(tasks.SpectralGPTForPreTraining, "from_pretrained", load("model", pretrained))
+    monkeypatch.setattr(tasks.SpectralGPTImageProcessor, "from_pretrained", load("processor", None))
+    monkeypatch.setattr(tasks, "MultispectralFeatureExtractionPipeline", lambda **_: None)
+    monkeypatch.setattr(tasks, "pipeline", load("change", SimpleNamespace(model=SimpleNamespace(config=config))))
+    Models("org/a", change="org/b", revisions={"checkpoint": "v1"})
+    assert asked == {"model": "v1", "processor": "v1", "change": "main"}

@@ -1,11 +1,13 @@
 """What hostile visitors of the demo may try: files that lead elsewhere or cost much, forged requests, many bytes."""
 
 import json
+import os
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,8 +15,10 @@ import pytest
 import rasterio
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from spectralgpt_hf.assets import CHECKPOINT, SAMPLE
+from spectralgpt_hf.hub.space import PROXIES
 from spectralgpt_hf.serving import gate
 from spectralgpt_hf.serving.actions import Actions
 from spectralgpt_hf.serving.tasks import Models
@@ -213,25 +217,43 @@ def test_the_tiny_checkpoint_answers_a_nodata_corner_in_tiles(tmp_path):
     assert np.isfinite(reconstructed.reconstructed[:, upload.raster.valid]).all()
 
 
-class Answers:
-    """A Gate before a server that answers everything."""
+def test_a_forged_forwarding_header_gives_no_allowance_of_its_own(demo_url, monkeypatch):
+    monkeypatch.setattr(gate, "ALLOWANCE", 2**20)
+    kind = {"Content-Type": "multipart/form-data; boundary=b"}
+    body = (
+        b'--b\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n' + bytes(2**18) + b"\r\n--b--\r\n"
+    )
+    statuses = [ask(demo_url, "/gradio_api/upload", body, kind)[0] for _ in range(5)]
+    assert statuses[-1] == 429
+    for forged in ("1.2.3.4", "1.2.3.4, 127.0.0.1", "10.0.0.9"):
+        status, text = ask(demo_url, "/gradio_api/upload", body, kind | {"X-Forwarded-For": forged})
+        assert status == 429
+        assert "try again later" in text
 
-    def __init__(self, folder):
+
+class Answers:
+    """A Gate before a server that answers everything, behind `proxies`."""
+
+    def __init__(self, folder, proxies=""):
         async def app(scope, receive, send):
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b""})
 
-        self._gate = gate.Gate(app, folder)
+        self._gate = ProxyHeadersMiddleware(gate.Gate(app, folder), trusted_hosts=proxies)
 
-    def ask(self, path="/gradio_api/upload", length="10", method="POST", address="10.0.0.1"):
+    def ask(self, path="/gradio_api/upload", length="10", method="POST", address="10.0.0.1", forwarded=None):
         headers = [] if length is None else [(b"content-length", length.encode())]
+        headers += [] if forwarded is None else [(b"x-forwarded-for", forwarded.encode())]
         scope = {"type": "http", "path": path, "method": method, "headers": headers, "client": (address, 1)}
         sent = []
 
         async def send(message):
             sent.append(message)
 
-        coroutine = self._gate(scope, None, send)
+        async def receive():
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        coroutine = self._gate(scope, receive, send)
         with pytest.raises(StopIteration):
             coroutine.send(None)
         return sent[0]["status"]
@@ -239,6 +261,7 @@ class Answers:
 
 def test_an_address_may_upload_so_many_bytes_an_hour(tmp_path, monkeypatch):
     monkeypatch.setattr(gate, "ALLOWANCE", 1000)
+    monkeypatch.setattr(gate, "LEAST_CHARGE", 1)
     now = [0.0]
     monkeypatch.setattr(gate, "time", SimpleNamespace(monotonic=lambda: now[0]))
     server = Answers(tmp_path)
@@ -247,6 +270,30 @@ def test_an_address_may_upload_so_many_bytes_an_hour(tmp_path, monkeypatch):
     now[0] = gate.PERIOD + 1
     assert server.ask(length="1000") == 200
     assert server.ask(length="1001", address="10.0.0.3") == 429
+
+
+def test_behind_the_proxies_of_a_space_each_visitor_has_an_allowance(tmp_path, monkeypatch):
+    monkeypatch.setattr(gate, "ALLOWANCE", 100)
+    monkeypatch.setattr(gate, "LEAST_CHARGE", 1)
+    server = Answers(tmp_path, PROXIES)
+
+    def upload(forwarded):
+        return server.ask(length="60", address="10.16.3.4", forwarded=forwarded)
+
+    assert [upload("203.0.113.5, 10.1.1.1"), upload("203.0.113.6, 10.1.1.1")] == [200, 200]
+    for forged in ("203.0.113.5", "198.51.100.1, 203.0.113.5, 10.1.1.1", "nobody, 203.0.113.5"):
+        assert upload(forged) == 429
+
+
+def test_the_half_of_an_address_that_a_visitor_chooses_does_not_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(gate, "ALLOWANCE", 100)
+    monkeypatch.setattr(gate, "LEAST_CHARGE", 1)
+    server = Answers(tmp_path)
+    assert server.ask(length="60", address="2001:db8::1") == 200
+    assert server.ask(length="60", address="2001:db8::ffff:2") == 429
+    assert server.ask(length="60", address="2001:db8:0:1::1") == 200
+    assert [server.ask(length="60", address=a) for a in ("::ffff:192.0.2.1", "192.0.2.1")] == [200, 429]
+    assert [server.ask(length="60", address=a) for a in ("testclient", "another")] == [200, 429]
 
 
 def test_uploads_end_where_the_disk_space_does(tmp_path, monkeypatch):
@@ -258,17 +305,57 @@ def test_uploads_end_where_the_disk_space_does(tmp_path, monkeypatch):
     assert server.ask(length="500") == 200
 
 
+def test_many_small_uploads_use_up_the_allowance_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(gate, "ALLOWANCE", 3 * gate.LEAST_CHARGE)
+    server = Answers(tmp_path)
+    assert [server.ask(length="1") for _ in range(4)] == [200, 200, 200, 429]
+
+
+def test_what_broken_uploads_leave_is_deleted_in_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(gate, "DISK_QUOTA", 1000)
+    server = Answers(tmp_path)
+    for name in ("tmp1", "tmp2"):
+        (tmp_path / name).write_bytes(bytes(600))
+    assert server.ask(length="500") == 507
+    old = time.time() - gate.KEPT - 1
+    os.utime(tmp_path / "tmp1", (old, old))
+    assert server.ask(length="300") == 200
+    assert [path.name for path in tmp_path.iterdir()] == ["tmp2"]
+
+
+def test_an_upload_is_one_file_and_leaves_nothing_when_refused(demo_url):
+    def part(disposition, content):
+        return f"--b\r\nContent-Disposition: form-data; {disposition}\r\n\r\n{content}\r\n".encode()
+
+    file = part('name="files"; filename="a.tif"', "abc")
+    folder, kind = Path(os.environ["GRADIO_TEMP_DIR"]), {"Content-Type": "multipart/form-data; boundary=b"}
+    before = sorted(folder.rglob("*"))
+    for parts, message in (
+        (file + file, "Too many files"),
+        (part('name="x"', "held in memory" * 1000) + file, "Too many fields"),
+        (part('name="other"; filename="a.tif"', "abc"), "field 'files', found 'other'"),
+        (part('filename="a.tif"', "abc"), "must be provided"),
+    ):
+        for query in ("", "?upload_id=1"):
+            status, text = ask(demo_url, f"/gradio_api/upload{query}", parts + b"--b--\r\n", kind)
+            assert (status, message in text) == (400, True), text
+    assert sorted(folder.rglob("*")) == before
+    assert ask(demo_url, "/gradio_api/upload", file + b"--b--\r\n", kind)[0] == 200
+
+
 def test_bodies_state_a_length_and_are_small(tmp_path):
     server = Answers(tmp_path)
     for length in (None, "-1", "1e3", "9" * 20):
         assert server.ask(length=length) == 411
         assert server.ask("/gradio_api/queue/join", length) == 411
     assert server.ask("/gradio_api/queue/join", str(gate.MAX_BODY + 1)) == 413
+    assert server.ask(length=str(gate.MAX_UPLOAD + 1)) == 413
     assert server.ask("/gradio_api/queue/join", "100") == 200
 
 
 RUN = """
 import contextlib
+from pathlib import Path
 from types import SimpleNamespace
 import rasterio
 from spectralgpt_hf.serving import app
