@@ -105,7 +105,9 @@ def measure_statistics(
         part = stack_chips([chip], plan, notices)
         inside = slice(None) if part.valid is None else part.valid[0].flatten()
         samples.append(part.pixels[0].float().flatten(1)[:, inside])
-        masks.append(None if part.measured is part.valid else part.measured[0].flatten(1)[:, inside])
+        masks.append(
+            None if part.measured is None or part.measured is part.valid else part.measured[0].flatten(1)[:, inside]
+        )
     warn_once(notices)
     pixels = torch.cat(samples, 1)[None, :, None]  # (1, C, 1, pixels)
     valid = None

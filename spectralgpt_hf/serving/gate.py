@@ -1,5 +1,6 @@
 """Which requests the page's server answers: those that the page makes, of limited size, and so many bytes a visitor."""
 
+import logging
 import re
 import time
 from collections import defaultdict, deque
@@ -29,12 +30,17 @@ MAX_DISCARDED = 80 * 2**20  # bytes of a refused body that are read
 DISK_QUOTA = 4 * 2**30  # bytes that the page's temporary files may take
 KEPT = 5400  # seconds for which temporary files are kept: longer than Gradio keeps those that it knows
 
+UNREADABLE = "This request cannot be read: expected one that the page or the client for programs makes."
+
 # The page asks nothing of other servers, and the browser holds it to that.
 HEADERS = [
     (b"content-security-policy", b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 ]
+
+
+logger = logging.getLogger(__name__)
 
 
 class Gate:
@@ -60,7 +66,11 @@ class Gate:
             await self._app(scope, receive, send)
             return
 
+        has_begun = False
+
         async def send_with_headers(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], *HEADERS]
             await send(message)
@@ -78,6 +88,11 @@ class Gate:
         self._under_way += held
         try:
             await self._app(scope, receive, send_with_headers)
+        except Exception:  # whatever Gradio makes of a forged request; actions report their own errors
+            logger.exception("A request to %s could not be read.", scope["path"])
+            if has_begun:
+                raise
+            await PlainTextResponse(UNREADABLE, 400)(scope, receive, send_with_headers)
         finally:
             self._under_way -= held
 

@@ -19,6 +19,8 @@ SOUND |= {"compare": [0.5, "True colour"]}
 PATHS = ("upload", "queue/join", "queue/data", "call/load", "run/load", "api/load", "cancel", "reset", "file=", "x")
 # What no answer may show: it was meant for the author of the program, not for a visitor.
 UNCLEAR = re.compile(r"Traceback|object has no attribute|NoneType|KeyError|IndexError|TypeError|site-packages")
+# Gradio, to programs that send other types or numbers of values than it has described: it says which it expected.
+CLEAR = ("Expected a `", "didn't receive enough input values")
 
 
 @dataclass
@@ -64,8 +66,9 @@ class Page:
 
     def check(self, status: int, text: str) -> None:
         """Note an answer that helps nobody."""
-        is_unclear = UNCLEAR.search(text) and "Expected a `" not in text  # Gradio, of a program's wrong types
-        if (status >= 500 and status != 507) or len(text) < 5 or is_unclear:
+        if any(clear in text for clear in CLEAR):
+            return
+        if (status >= 500 and status != 507) or len(text) < 5 or UNCLEAR.search(text):
             self.unclear.append(f"{status} {text[-300:]}")
 
     def try_case(self, number: int, sources: list[bytes]) -> None:

@@ -343,6 +343,12 @@ def test_an_upload_is_one_file_and_leaves_nothing_when_refused(demo_url):
     assert ask(demo_url, "/gradio_api/upload", file + b"--b--\r\n", kind)[0] == 200
 
 
+def test_requests_that_gradio_stumbles_over_are_refused_in_words(demo_url):
+    body = json.dumps({"data": ["True colour"], "fn_index": -1}).encode()
+    status, text = ask(demo_url, "/gradio_api/api/load", body, {"Content-Type": "application/json"})
+    assert (status, text) == (400, gate.UNREADABLE)
+
+
 def test_bodies_state_a_length_and_are_small(tmp_path):
     server = Answers(tmp_path)
     for length in (None, "-1", "1e3", "9" * 20):
