@@ -94,7 +94,13 @@ def evaluate(options: EvaluationOptions) -> dict[str, Any]:
         scores["eurosat"] = score_eurosat(options, options.eurosat)
     if options.chips is not None:
         folders = [find_checkpoint(checkpoint) for checkpoint in options.checkpoints]
-        scores |= score_chips(folders, options.chips, with_offset=options.with_offset, seeds=options.seeds)
+        scores |= score_chips(
+            folders,
+            options.chips,
+            with_offset=options.with_offset,
+            seeds=options.seeds,
+            revision=options.revision,
+        )
     if options.output:
         write_json(options.output, scores)
     return scores

@@ -45,7 +45,12 @@ ALONE = ", tiles alone"
 
 
 def score_chips(
-    checkpoints: Sequence[str], folder: Path, *, with_offset: Sequence[str] = (), seeds: int = 5
+    checkpoints: Sequence[str],
+    folder: Path,
+    *,
+    with_offset: Sequence[str] = (),
+    seeds: int = 5,
+    revision: str = "main",
 ) -> dict[str, Any]:
     """Score reconstruction and land use on chips, and print tables.
 
@@ -54,6 +59,7 @@ def score_chips(
         folder: Of the chips.
         with_offset: Names of the chips that carry an offset of +1000, which nothing in their files says.
         seeds: Number of masks for each crop, and of untrained networks.
+        revision: Branch, tag or commit of checkpoints on the Hub.
 
     Returns:
         `reconstruction`, errors by checkpoint, chip and way; `land_use`, balanced accuracies by classifier and
@@ -65,8 +71,8 @@ def score_chips(
     contestants = {}
     scores: dict[str, Any] = {"reconstruction": {}, "land_use": {}}
     for checkpoint in checkpoints:
-        model = SpectralGPTForPreTraining.from_pretrained(checkpoint, dtype=torch.float32).eval()
-        processor = SpectralGPTImageProcessor.from_pretrained(checkpoint)
+        model = SpectralGPTForPreTraining.from_pretrained(checkpoint, revision=revision, dtype=torch.float32).eval()
+        processor = SpectralGPTImageProcessor.from_pretrained(checkpoint, revision=revision)
         require_same_bands(model.config.bands, processor.bands)
         chips = read_chips(folder, processor, with_offset)
         contestants[checkpoint] = (model, chips)

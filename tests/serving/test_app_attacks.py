@@ -263,7 +263,7 @@ def test_an_address_may_upload_so_many_bytes_an_hour(tmp_path, monkeypatch):
     monkeypatch.setattr(gate, "ALLOWANCE", 1000)
     monkeypatch.setattr(gate, "LEAST_CHARGE", 1)
     now = [0.0]
-    monkeypatch.setattr(gate, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(gate, "time", SimpleNamespace(monotonic=lambda: now[0], time=time.time))
     server = Answers(tmp_path)
     assert [server.ask(length="400") for _ in range(3)] == [200, 200, 429]
     assert server.ask(length="400", address="10.0.0.2") == 200
