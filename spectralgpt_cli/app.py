@@ -42,7 +42,10 @@ class Command(TyperCommand):
             raise typer.Exit(1) from error
 
     def _describe(self, error: Exception, given: dict[str, Any]) -> str:
-        message = self._with_options(str(error))
+        message = str(error)
+        if isinstance(error, OSError) and error.strerror:  # without the number that Python puts before it
+            message = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+        message = self._with_options(message)
         if isinstance(error, OSError) and "couldn't connect to" in message and "checkpoint" in given:
             return f"there is no folder {given['checkpoint']}, and the Hub cannot be reached to look for it there"
         if isinstance(error, EXPECTED):

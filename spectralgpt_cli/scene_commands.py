@@ -54,7 +54,7 @@ BatchSize = Annotated[
     typer.Option(help="Number of tiles that go through the model at once. Default: 32, and one per core on a CPU."),
 ]
 Workers = Annotated[int, typer.Option(help="Number of threads that read and prepare tiles.")]
-MemoryLimit = Annotated[int, typer.Option(help="Memory for pixels, results and GDAL's cache, in MiB.")]
+MemoryLimit = Annotated[int, typer.Option(min=1, help="Memory for pixels, results and GDAL's cache, in MiB.")]
 MissingBands = Annotated[
     str | None,
     typer.Option(

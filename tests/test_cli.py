@@ -89,7 +89,7 @@ def edit(folder, **entries):
         (["info", "CHECKPOINT"], "num_hidden_layers` must be at most 512"),
         (["info", "missing/checkpoint/folder"], "There is no checkpoint missing/checkpoint/folder"),
         (["info", "org/missing"], "there is no folder org/missing, and the Hub cannot be reached"),
-        (["embed", "tiny", SAMPLE, "x.tif", "--device", "foo"], "Unknown `--device` 'foo'"),
+        (["embed", "tiny", SAMPLE, "x.tif", "--device", "foo"], "`--device` 'foo' cannot be used here"),
         (["embed", "tiny", SAMPLE, "x.tif", "--dtype", "int8"], "float32, bfloat16 or float16"),
         (["embed", "tiny", SAMPLE, "x.tif", "--area", "empty.geojson"], "coordinates"),
         (["embed", "tiny", SAMPLE, "x.tif", "--area", "0,95,1,96", "--area-crs", "EPSG:4326"], "spectralgpt: "),
@@ -207,3 +207,48 @@ def test_the_demo_and_the_space_pass_revisions_on(monkeypatch):
     run("demo", "org/a", *given)
     run("publish-space", "org/a", "org/space", *given)
     assert [call["revisions"] for call in calls] == [{"checkpoint": "v1", "segmentation": "v2"}] * 2
+
+
+def change_json(file, change):
+    values = json.loads(file.read_text())
+    change(values)
+    file.write_text(json.dumps(values))
+
+
+DAMAGE = {
+    "weights cut short": lambda folder: os.truncate(folder / "model.safetensors", 5000),
+    "weights of another size": lambda folder: change_json(
+        folder / "config.json", lambda config: config.update(intermediate_size=64)
+    ),
+    "a size without a number": lambda folder: change_json(
+        folder / "config.json", lambda config: config.update(hidden_size=None)
+    ),
+    "a configuration that is a list": lambda folder: (folder / "config.json").write_text("[]"),
+    "a processor that is a text": lambda folder: (folder / "preprocessor_config.json").write_text('"zscore"'),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_checkpoint_is_named_in_one_line(toy, tmp_path, damage):
+    folder = shutil.copytree(toy, tmp_path / "damaged")
+    DAMAGE[damage](folder)
+    message = run("embed", folder, SAMPLE, tmp_path / "features.tif", expect=1)
+    assert str(folder) in message
+    assert "Error" not in message.split(str(folder))[0]
+    assert "--debug" not in message
+    assert not (tmp_path / "features.tif").exists()
+
+
+def test_a_device_that_is_not_there_is_named(toy, tmp_path):
+    for device in ("xla", "gpu"):
+        message = run("embed", toy, SAMPLE, tmp_path / "features.tif", "--device", device, expect=1)
+        assert f"`--device` '{device}' cannot be used here: " in message
+
+
+def test_sizes_without_sense_are_refused_and_existing_files_named(toy, tmp_path):
+    destination = tmp_path / "features.tif"
+    assert "multiple of 8 px" in run("embed", toy, SAMPLE, destination, "--tile-size", 0, expect=1)
+    assert "--memory-limit" in run("embed", toy, SAMPLE, destination, "--memory-limit", -5, expect=2)
+    destination.write_bytes(b"older")
+    message = run("embed", toy, SAMPLE, destination, expect=1)
+    assert f"spectralgpt: {destination}: exists. Choose another name, or replace it with `--overwrite`.\n" in message

@@ -14,6 +14,7 @@ from torch import nn
 
 from ..assets import find_checkpoint
 from ..files import atomic_path, locked
+from ..inference.checkpoints import reading
 from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 from ..modeling.modeling_spectralgpt import SpectralGPTForImageClassification, SpectralGPTModel
 
@@ -73,13 +74,15 @@ def export_onnx(
     if output_file.suffix != ".onnx":
         raise ValueError(f"Expected a file ending with .onnx, got {output_file}.")
     checkpoint = find_checkpoint(checkpoint)
-    config = SpectralGPTConfig.from_pretrained(checkpoint, revision=revision)
+    with reading(checkpoint):
+        config = SpectralGPTConfig.from_pretrained(checkpoint, revision=revision)
     size = config.image_size if image_size is None else image_size
     if size <= 0 or size % config.patch_size:
         raise ValueError(f"`image_size` must be a multiple of {config.patch_size} px (`patch_size`), got {size}.")
     is_classifier = config.architectures == [SpectralGPTForImageClassification.__name__]
     architecture = SpectralGPTForImageClassification if is_classifier else SpectralGPTModel
-    model: Any = architecture.from_pretrained(checkpoint, revision=revision, dtype=torch.float32).eval()
+    with reading(checkpoint):
+        model: Any = architecture.from_pretrained(checkpoint, revision=revision, dtype=torch.float32).eval()
     if 4 * model.num_parameters() > LARGEST_FILE:
         raise ValueError(f"{checkpoint}: an ONNX file holds 2 GiB, and these are {model.num_parameters():,} weights.")
     graph = _Graph(model, CLASSIFIER if is_classifier else ENCODER).eval()

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from transformers.initialization import no_init_weights
 
 from ..assets import find_checkpoint
+from ..inference.checkpoints import reading
 from ..modeling import modeling_spectralgpt
 from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
@@ -57,8 +58,9 @@ def describe_checkpoint(checkpoint: str | PathLike[str], revision: str = "main")
         OSError: If there is no such checkpoint.
     """
     checkpoint = find_checkpoint(checkpoint)
-    config = SpectralGPTConfig.from_pretrained(checkpoint, revision=revision)
-    processor = SpectralGPTImageProcessor.from_pretrained(checkpoint, revision=revision)
+    with reading(checkpoint):
+        config = SpectralGPTConfig.from_pretrained(checkpoint, revision=revision)
+        processor = SpectralGPTImageProcessor.from_pretrained(checkpoint, revision=revision)
     name = (config.architectures or ["SpectralGPTModel"])[0]
     architecture = getattr(modeling_spectralgpt, name, None)
     if name not in modeling_spectralgpt.__all__ or architecture is None:

@@ -1,8 +1,12 @@
 """Checkpoints as the commands and examples load them: the model of their task, its processor, on the right device."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers.models.auto.configuration_auto import AutoConfig
 
 from ..assets import find_checkpoint
@@ -25,11 +29,13 @@ def load_model(
         **options: Of the processor, in place of what it was saved with; None leaves one as it is.
 
     Raises:
-        ValueError: If the checkpoint does not say what it is, or `device` or `dtype` is unknown.
+        ValueError: If the checkpoint is damaged or does not say what it is, `device` is not available, or `dtype` is
+            unknown.
         FileNotFoundError: If there is no such checkpoint.
     """
     checkpoint = find_checkpoint(checkpoint)
-    names = AutoConfig.from_pretrained(checkpoint, revision=revision).architectures or ["none"]
+    with reading(checkpoint):
+        names = AutoConfig.from_pretrained(checkpoint, revision=revision).architectures or ["none"]
     if names[0] not in modeling_spectralgpt.__all__:
         raise ValueError(f"{checkpoint}: expected a SpectralGPT model in `architectures`, found {names[0]}.")
     return _load(getattr(modeling_spectralgpt, names[0]), checkpoint, device, dtype, revision, options)
@@ -40,6 +46,24 @@ def load_encoder(
 ) -> tuple[Any, SpectralGPTImageProcessor]:
     """Load the encoder of any checkpoint, in evaluation mode, and the processor; arguments as in `load_model`."""
     return _load(modeling_spectralgpt.SpectralGPTModel, find_checkpoint(checkpoint), device, dtype, revision, options)
+
+
+@contextmanager
+def reading(checkpoint: str) -> Iterator[None]:
+    """Turn what libraries raise over a damaged checkpoint into a `ValueError` that names it."""
+    try:
+        yield
+    except (SafetensorError, StrictDataclassError, RuntimeError, TypeError, AttributeError, KeyError) as error:
+        # transformers first prints a report of the tensors whose shapes differ.
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"{checkpoint}: the files of this checkpoint are damaged or do not belong together ({reason}). Copy or "
+            "download it again."
+        ) from error
+    except ValueError as error:
+        if checkpoint in str(error):
+            raise
+        raise ValueError(f"{checkpoint}: {error}") from error
 
 
 def check_model(model: Any, processor: SpectralGPTImageProcessor) -> None:
@@ -65,10 +89,12 @@ def _load(
         raise ValueError(f"Expected a dtype of float32, bfloat16 or float16, got {dtype}.")
     try:
         target = torch.device(device or Processes().device)
-    except RuntimeError as error:
-        raise ValueError(f"Unknown `device` {device!r}: {error}") from error
-    model = model_class.from_pretrained(checkpoint, revision=revision, dtype=getattr(torch, dtype))
+        torch.empty(0, device=target)
+    except (RuntimeError, AssertionError) as error:  # the latter where torch is built without that kind of device
+        raise ValueError(f"`device` {device!r} cannot be used here: {error}") from error
     chosen = {name: value for name, value in options.items() if value is not None}
-    processor = SpectralGPTImageProcessor.from_pretrained(checkpoint, revision=revision, **chosen)
+    with reading(checkpoint):
+        model = model_class.from_pretrained(checkpoint, revision=revision, dtype=getattr(torch, dtype))
+        processor = SpectralGPTImageProcessor.from_pretrained(checkpoint, revision=revision, **chosen)
     require_same_bands(model.config.bands, processor.bands)
     return model.to(target).eval(), processor

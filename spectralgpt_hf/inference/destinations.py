@@ -41,6 +41,4 @@ def check_outputs(paths: Sequence[Path], inputs: Sequence[str], overwrite: bool)
         if any(os.path.exists(name) and path.samefile(name) for name in inputs):
             raise ValueError(f"{path}: is an input, and writing would destroy it. Choose another destination.")
         if not overwrite:
-            raise FileExistsError(
-                errno.EEXIST, f"{path}: exists. Choose another name, or replace it with `overwrite` (--overwrite)."
-            )
+            raise FileExistsError(errno.EEXIST, f"{path}: exists. Choose another name, or replace it with `overwrite`.")

@@ -102,14 +102,14 @@ def embed_scene(
         statistics_scope=statistics_scope,
         resize=per_chip,
     ) as scene:
-        size = tile_size or encoder.config.image_size
+        size = encoder.config.image_size if tile_size is None else tile_size
         if per_chip:
             shape = (scene.reader.height, scene.reader.width)
             grid = TileGrid.cover(*shape, size, max(0.0, 1 - (stride or size) / size), None, 1)
         else:
             cell = stride or patch_size
             unit = math.lcm(cell, patch_size)
-            size = tile_size or max(unit, round(size / unit) * unit)
+            size = max(unit, round(size / unit) * unit) if tile_size is None else tile_size
             grid = TileGrid.cover(
                 scene.reader.height, scene.reader.width, size, 0.5 if overlap is None else overlap, cell, patch_size
             )

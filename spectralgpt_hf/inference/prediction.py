@@ -137,7 +137,7 @@ def predict_scene(
         grid = TileGrid.cover(
             scene.reader.height,
             scene.reader.width,
-            tile_size or model.config.image_size,
+            model.config.image_size if tile_size is None else tile_size,
             (0.0 if per_chip else 0.5) if overlap is None else overlap,
             cell=None if per_chip else 1,
             step=1 if per_chip else processor.patch_size,
