@@ -11,6 +11,19 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 CHECKPOINT = FOLDER / "spectralgpt-tiny"
 SAMPLE = FOLDER / "sample.tif"
+GALLERY = FOLDER / "gallery"
+
+
+TASK_CHECKPOINTS = {
+    "classification": FOLDER / "spectralgpt-tiny-eurosat",
+    "segmentation": FOLDER / "spectralgpt-tiny-landcover",
+    "change": FOLDER / "spectralgpt-tiny-change",
+}
+
+
+def find_task_checkpoints() -> dict[str, Path]:
+    """Return the embedded checkpoints that are fine-tuned to a task, by task; only those that this package holds."""
+    return {task: folder for task, folder in TASK_CHECKPOINTS.items() if folder.is_dir()}
 
 
 def find_checkpoint(checkpoint: str | PathLike[str]) -> str:

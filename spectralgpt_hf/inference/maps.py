@@ -57,10 +57,13 @@ class ClassArea:
 
     @property
     def text(self) -> str:
-        """The area as people write it: in hectares, from 100 of them in square kilometres, else in pixels."""
+        """The area in m² below a hectare, in km² from 100 hectares, else in hectares; px if not georeferenced."""
         if self.hectares is None:
-            return f"{self.pixels} px"
-        return f"{self.hectares:.4g} ha" if self.hectares < 100 else f"{self.hectares / 100:.4g} sq km"
+            return f"{self.pixels:,} px"
+        if self.hectares < 1:
+            return f"{10_000 * self.hectares:,.0f} m²"
+        value, unit = (self.hectares, "ha") if self.hectares < 100 else (self.hectares / 100, "km²")
+        return f"{value:,.{max(0, 2 - int(np.log10(value)))}f} {unit}"
 
 
 def class_colours(names: Sequence[str]) -> np.ndarray:

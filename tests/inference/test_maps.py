@@ -8,6 +8,7 @@ from rasterio.transform import from_origin
 from spectralgpt_hf.inference.maps import (
     CHANGE_COLOUR,
     COMPARISON_COLOURS,
+    ClassArea,
     change_overlay,
     class_areas,
     class_colours,
@@ -77,13 +78,21 @@ def test_areas_across_the_date_line_are_not_those_of_the_whole_earth():
 def test_without_georeference_only_pixels_are_counted(labels):
     areas = class_areas(labels, NAMES)
     assert [area.hectares for area in areas] == [None, None, None]
-    assert areas[0].text == "1450 px"
+    assert areas[0].text == "1,450 px"
+
+
+@pytest.mark.parametrize(
+    ("hectares", "text"),
+    [(0, "0 m²"), (0.0123, "123 m²"), (1, "1.00 ha"), (23.456, "23.5 ha"), (123, "1.23 km²"), (1.2e7, "120,000 km²")],
+)
+def test_areas_have_the_unit_that_gives_them_a_few_digits(hectares, text):
+    assert ClassArea("water", 1, 1.0, hectares).text == text
 
 
 def test_areas_are_written_in_hectares_and_from_a_hundred_of_them_in_square_kilometres(labels):
     transform = from_origin(500_000, 5_500_000, 10, 10)
-    assert class_areas(labels, NAMES, "EPSG:32633", transform)[1].text == "5.004 ha"
-    assert class_areas(labels, NAMES, "EPSG:32633", from_origin(5e5, 5.5e6, 100, 100))[1].text == "5.004 sq km"
+    assert class_areas(labels, NAMES, "EPSG:32633", transform)[1].text == "5.00 ha"
+    assert class_areas(labels, NAMES, "EPSG:32633", from_origin(5e5, 5.5e6, 100, 100))[1].text == "5.00 km²"
 
 
 def test_the_legend_lists_the_classes_that_occur_the_largest_first(labels):

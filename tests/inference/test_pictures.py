@@ -8,7 +8,6 @@ from spectralgpt_hf.inference.pictures import (
     composite,
     feature_colours,
     reconstruction_panel,
-    spectra_chart,
     to_image,
 )
 from spectralgpt_hf.inference.reconstruction import Reconstruction
@@ -86,18 +85,6 @@ def test_places_without_data_do_not_change_the_colours_of_the_features():
 def coloured(picture, colour, tolerance=40):
     """Return the pixels of a picture near a colour."""
     return (np.abs(np.asarray(picture.convert("RGB")).astype(int) - colour) < tolerance).all(axis=2)
-
-
-def test_a_spectrum_is_drawn_in_the_order_of_wavelengths_with_dots_where_it_was_visible():
-    pytest.importorskip("matplotlib")
-    order = np.random.default_rng(0).permutation(12)
-    values, blue = np.linspace(0.1, 0.4, 12), (31, 119, 180)
-    sorted_chart = spectra_chart({"field": values}, L2A_BANDS)
-    shuffled = spectra_chart({"field": values[order]}, [L2A_BANDS[index] for index in order])
-    assert shuffled.size == (1400, 800)
-    assert np.array_equal(np.asarray(shuffled), np.asarray(sorted_chart))
-    hidden = spectra_chart({"field": values}, L2A_BANDS, {"field": np.zeros(12, bool)})
-    assert coloured(hidden, blue).sum() < coloured(sorted_chart, blue).sum() - 12 * 10
 
 
 def test_the_reconstruction_panel_hides_what_the_model_did_not_see(tmp_path):

@@ -67,7 +67,7 @@ def test_one_class_is_mapped_alike_by_scene_pipeline_page_and_handler(tmp_path, 
     assert segment(path, threshold=0.0)["map"].pixels.all()
 
     page = Models(save_checkpoint("features", tmp_path / "pretrained"), segmentation=folder)
-    classes, areas = page.segment(read_upload(path, 32))
+    classes, areas = page.segment(read_upload(path))
     np.testing.assert_array_equal(classes, expected)
     assert [area.name for area in areas] == ["not class 0", "class 0"]
 

@@ -1,6 +1,7 @@
 """The demo's answers, asked for as a program does: results, files, wrong input, and several people at once."""
 
 import re
+import shutil
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -11,11 +12,13 @@ import rasterio
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
+from transformers import AutoConfig
 
 from spectralgpt_hf import SpectralGPTForImageClassification
 from spectralgpt_hf.serving import tasks
 from spectralgpt_hf.serving.tasks import Models
 from spectralgpt_hf.serving.uploads import geotiff, read_upload
+from spectralgpt_hf.training.models import LAYER_MAPS
 from tests.serving.checkpoints import LABELS, save_checkpoint
 from tests.serving.conftest import LIMIT
 
@@ -43,19 +46,18 @@ def refusal(client, path):
 
 def test_a_file_is_described_reconstructed_and_offered_as_a_geotiff(person, crops):
     facts = load(person, crops[2])
-    assert "<b>crop_2.tif</b> · 64 × 64 px · EPSG:32618 · 13 bands" in facts
-    assert "The file has 80 × 80 px. Its central 64 × 64 px are used" in facts
+    assert "<b>crop_2.tif</b> · 80 × 80 px · EPSG:32618 · 13 bands" in facts
     scores = person.predict(75, "Positions", 3, api_name="/reconstruct")
     rows = re.findall(r"<td>([^<]+)</td><td[^>]*>([\d.-]+)</td><td[^>]*>([\d.-]+)</td>", scores)
     assert rows[0][0] == "SpectralGPT"
     assert len(rows) == 4
     assert "75.0% of the tokens are masked" in scores
     with rasterio.open(saved(person, "reconstruction")) as reconstructed, rasterio.open(crops[2]) as source:
-        assert (reconstructed.count, reconstructed.shape, reconstructed.crs) == (12, (64, 64), source.crs)
-        assert reconstructed.transform.c == source.transform.c + 80
+        assert (reconstructed.count, reconstructed.shape, reconstructed.crs) == (12, (80, 80), source.crs)
+        assert reconstructed.transform == source.transform
         assert reconstructed.descriptions[8] == "B8A"
-        same = reconstructed.read(1) == source.read(1, window=((8, 72), (8, 72)))
-    assert same.reshape(8, 8, 8, 8).all(axis=(1, 3)).mean() == 0.25  # visible places are as they were
+        same = reconstructed.read(1) == source.read(1)
+    assert same.reshape(10, 8, 10, 8).all(axis=(1, 3)).mean() == 0.25  # visible positions are as they were
 
 
 def test_classes_scores_and_features_come_from_the_checkpoints(person, crops):
@@ -63,10 +65,10 @@ def test_classes_scores_and_features_come_from_the_checkpoints(person, crops):
     labels, chip = person.predict("True colour", api_name="/classify")
     assert {entry["label"] for entry in labels["confidences"]} == set(LABELS)
     assert Image.open(chip).size == (512, 512)  # enlarged
-    alone, _, legend = person.predict("True colour", api_name="/segment")
+    (shown, over), legend = person.predict("True colour", api_name="/segment")
     shares = re.findall(r"</i>(\w+)<span>([\d.]+)%", legend)
     assert sum(float(share) for _, share in shares) == pytest.approx(100, abs=0.3)
-    assert len(np.unique(np.asarray(Image.open(alone)).reshape(-1, 4), axis=0)) == len(shares)
+    assert Image.open(shown).size == Image.open(over).size == (512, 512)
     with rasterio.open(saved(person, "classes")) as classes:
         assert classes.tags()["class_0"] == "water"
         assert classes.read(1).max() < 4
@@ -87,8 +89,7 @@ def test_eight_people_at_once_get_their_own_results(demo_url, crops, tmp_path):
         results = list(people.map(visit, range(8)))
     for number, (facts, west, shape) in enumerate(results):
         with rasterio.open(crops[number]) as crop:
-            margin = (crop.width - shape[1]) // 2
-            assert west == crop.transform.c + 10 * margin
+            assert (west, shape) == (crop.transform.c, crop.shape)
         assert f"crop_{number}.tif" in facts
 
 
@@ -112,7 +113,7 @@ def test_an_upload_over_the_limit_is_refused(person, tmp_path):
 
 def test_results_need_a_file_first(person):
     for endpoint in ("/segment", "/classify"):
-        with pytest.raises(AppError, match="Upload a GeoTIFF, or take the sample, first"):
+        with pytest.raises(AppError, match="Upload a GeoTIFF, or take an example, first"):
             person.predict("True colour", api_name=endpoint)
 
 
@@ -123,25 +124,28 @@ def test_the_page_may_not_ask_other_servers(demo_url):
 
 def test_two_dates_are_compared_on_one_grid_only(tmp_path, crops):
     models = Models(save_checkpoint("features", tmp_path / "f"), change=save_checkpoint("change", tmp_path / "c"))
-    before, after = read_upload(crops[0], 32), read_upload(crops[0], 32)
+    before, after = read_upload(crops[0]), read_upload(crops[0])
     after.raster.pixels[:, :20, :] = 0
     after.raster.valid[:20] = False
-    changed, share = models.compare(before, after, 0.0)
+    changed, areas = models.compare(before, after, 0.0)
     assert (changed[:20] == 255).all()
     assert (changed[32:] == 1).all()
-    assert share == (changed[20:] == 1).mean()
+    assert areas[1].share == (changed[20:] == 1).mean()
+    assert areas[1].hectares == pytest.approx((changed == 1).sum() / 100, rel=0.01)
     with pytest.raises(ValueError, match="not on one grid"):
-        models.compare(before, read_upload(crops[1], 32), 0.5)
+        models.compare(before, read_upload(crops[1]), 0.5)
 
 
 def test_places_without_data_have_no_features_and_maps_keep_their_grid(tmp_path, crops):
     models = Models(save_checkpoint("features", tmp_path))
-    upload = read_upload(crops[0], 32)
+    upload = read_upload(crops[0])
     upload.raster.valid[:16, :24] = False
     features = models.embed(upload)
     assert np.isnan(features[:, :2, :3]).all()
     assert np.isfinite(features[:, 2:]).all()
-    (tmp_path / "map.tif").write_bytes(geotiff(features, upload.raster, [f"f{i}" for i in range(48)], nodata=np.nan))
+    (tmp_path / "map.tif").write_bytes(
+        geotiff(features, upload.raster, [f"f{i}" for i in range(48)], nodata=np.nan, cell=8)
+    )
     with rasterio.open(tmp_path / "map.tif") as file, rasterio.open(crops[0]) as source:
         assert file.bounds == source.bounds
 
@@ -155,7 +159,29 @@ def test_a_checkpoint_of_another_task_is_refused(tmp_path):
         Models(tmp_path / "classifier")
 
 
+def test_an_adapter_over_a_checkpoint_opens_its_tab_as_the_merged_model_does(tmp_path, crops):
+    peft = pytest.importorskip("peft")
+    pretrained = save_checkpoint("features", tmp_path / "pretrained")
+    config = AutoConfig.from_pretrained(save_checkpoint("classification", tmp_path / "settings"))
+    model = SpectralGPTForImageClassification.from_pretrained(pretrained, config=config)
+    lora = peft.LoraConfig(r=2, target_modules=LAYER_MAPS, modules_to_save=["classifier"], init_lora_weights=False)
+    adapted = peft.get_peft_model(model, lora)
+    adapted.save_pretrained(tmp_path / "adapter")
+    for name in ("config.json", "preprocessor_config.json"):
+        shutil.copy(tmp_path / "settings" / name, tmp_path / "adapter")
+    merged = adapted.merge_and_unload()
+    merged.save_pretrained(tmp_path / "merged")
+    shutil.copy(tmp_path / "settings" / "preprocessor_config.json", tmp_path / "merged")
+    scores = []
+    for folder in ("adapter", "merged"):
+        models = Models(pretrained, classification=tmp_path / folder)
+        scores.append(models.classify(read_upload(crops[0]), 30, 30)[0])
+    assert scores[0] == pytest.approx(scores[1], abs=1e-5)
+    assert set(scores[0]) == set(LABELS)
+
+
 def test_a_task_without_a_checkpoint_has_no_tab(tmp_path):
+    from spectralgpt_hf.serving.actions import Actions
     from spectralgpt_hf.serving.app import build
 
     folder = save_checkpoint("features", tmp_path / "features")
@@ -163,12 +189,32 @@ def test_a_task_without_a_checkpoint_has_no_tab(tmp_path):
         ({}, []),
         ({"segmentation": save_checkpoint("segmentation", tmp_path / "s")}, ["Segment"]),
     ):
-        page = build(Models(folder, **others)).get_config_file()
+        models = Models(folder, **others)
+        page = build(models, Actions(models)).get_config_file()
         tabs = [component["props"]["label"] for component in page["components"] if component["type"] == "tabitem"]
         assert tabs == ["Reconstruct", *expected, "Embeddings"]
         offered = {dependency["api_name"] for dependency in page["dependencies"]}
         assert "reconstruct" in offered
         assert offered & {"classify", "segment", "compare"} == ({"segment"} if expected else set())
+
+
+def test_the_checkpoints_of_this_package_open_their_tabs(tmp_path, monkeypatch):
+    from spectralgpt_hf.serving import app
+
+    folders = {task: tmp_path / task for task in ("classification", "segmentation", "change")}
+    monkeypatch.setattr("spectralgpt_hf.assets.TASK_CHECKPOINTS", folders)
+    monkeypatch.setattr(app, "restrict_gdal", lambda: None)
+    monkeypatch.setattr(app, "serve", lambda models, *_: served.append(set(models.pipelines)) or 1 / 0)
+    served = []
+    pretrained = save_checkpoint("features", tmp_path / "features")
+    given = save_checkpoint("classification", tmp_path / "given")
+    for task in ("segmentation", "change"):
+        save_checkpoint(task, folders[task])
+        with pytest.raises(ZeroDivisionError):
+            app.run(pretrained)
+    with pytest.raises(ZeroDivisionError):
+        app.run(pretrained, classification=given)
+    assert served == [{"segmentation"}, {"segmentation", "change"}, {"classification", "segmentation", "change"}]
 
 
 def test_warnings_of_the_reader_and_the_processor_are_shown(person, crops, tmp_path):
@@ -183,7 +229,7 @@ def test_warnings_of_the_reader_and_the_processor_are_shown(person, crops, tmp_p
 
 def test_each_checkpoint_is_loaded_at_its_revision(monkeypatch):
     asked = {}
-    config = SimpleNamespace(architectures=["SpectralGPTForChangeDetection"])
+    detector = type("SpectralGPTForChangeDetection", (), {})()
     model = SimpleNamespace(eval=lambda: None, spectralgpt=None)
 
     def load(name, result):
@@ -197,6 +243,7 @@ def test_each_checkpoint_is_loaded_at_its_revision(monkeypatch):
     monkeypatch.setattr(tasks.SpectralGPTForPreTraining, "from_pretrained", load("model", pretrained))
     monkeypatch.setattr(tasks.SpectralGPTImageProcessor, "from_pretrained", load("processor", None))
     monkeypatch.setattr(tasks, "MultispectralFeatureExtractionPipeline", lambda **_: None)
-    monkeypatch.setattr(tasks, "pipeline", load("change", SimpleNamespace(model=SimpleNamespace(config=config))))
+    monkeypatch.setattr(tasks, "load_model", load("change", (detector, None)))
+    monkeypatch.setattr(tasks, "pipeline", lambda *_, **__: None)
     Models("org/a", change="org/b", revisions={"checkpoint": "v1"})
     assert asked == {"model": "v1", "processor": "v1", "change": "main"}

@@ -170,7 +170,8 @@ def test_infinity_is_no_share(demo_url):
 def test_clicks_and_states_cannot_be_forged(demo_url, crops, tmp_path):
     client = Client(demo_url, verbose=False, download_files=tmp_path)
     client.predict(handle_file(crops[0]), api_name="/load")
-    choose = next(d["id"] for d in client.config["dependencies"] if any(t[1] == "select" for t in d["targets"]))
+    image = next(part["id"] for part in client.config["components"] if part["props"].get("elem_id") == "image")
+    choose = next(d["id"] for d in client.config["dependencies"] if [image, "select"] in map(list, d["targets"]))
     for index in (None, [1], "ab", [-1, 0], [10**9, 0], [0.5, 0], {"a": 1}):
         event = {"index": index, "value": None}
         message = press(demo_url, client.session_hash, choose, [None, None], event)
@@ -189,7 +190,7 @@ def test_every_action_ends_at_its_deadline(tmp_path, crops, monkeypatch, name):
     models = Models(
         *[save_checkpoint(t, tmp_path / t) for t in ("features", "classification", "segmentation", "change")]
     )
-    act, upload = Actions(models), read_upload(crops[0], 32)
+    act, upload = Actions(models), read_upload(crops[0])
     monkeypatch.setattr("spectralgpt_hf.serving.uploads.MAX_SECONDS", -1.0)
     calls = {
         "reconstruct": (upload, 50, "Tokens", 0),
@@ -206,7 +207,7 @@ def test_the_tiny_checkpoint_answers_a_nodata_corner_in_tiles(tmp_path):
     with rasterio.open(SAMPLE) as sample:
         pixels, names = sample.read(), sample.descriptions
     pixels[:, :100, :100] = 0
-    upload = read_upload(write_geotiff(tmp_path / "corner.tif", pixels, names=names, nodata=0), 128)
+    upload = read_upload(write_geotiff(tmp_path / "corner.tif", pixels, names=names, nodata=0))
     assert upload.shape == (512, 512)
     act = Actions(Models(CHECKPOINT))
     start = time.monotonic()

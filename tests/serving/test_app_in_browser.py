@@ -9,6 +9,9 @@ import pytest
 import rasterio
 from PIL import Image
 
+from spectralgpt_hf.assets import GALLERY
+from spectralgpt_hf.serving.gallery import EXAMPLES, FIRST
+
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the path")]
@@ -26,14 +29,15 @@ def browser():
 
 @pytest.fixture
 def page(browser, demo_url):
-    """The page with the sample loaded; it may ask no other server, and must not fail in any script."""
+    """The page with the first example loaded; it may ask no other server, and must be silent in the console."""
     page = browser.new_page(viewport={"width": 1440, "height": 1100}, accept_downloads=True)
     page.set_default_timeout(TIMEOUT)
     asked, errors = [], []
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: errors.append(f"{message.type}: {message.text}"))
     page.goto(demo_url)
-    page.get_by_text("sample.tif").first.wait_for()
+    page.locator("#facts").get_by_text(FIRST.path.name).wait_for()
     page.locator("#save-reconstruction:not([disabled])").wait_for()
     yield page
     page.close()
@@ -42,12 +46,12 @@ def page(browser, demo_url):
 
 
 def changed(page, name, action):
-    """Do something, and wait until a picture is another one; return it."""
-    picture = page.locator(f"#{name} img")
+    """Do something, and wait until a picture, the second one of a slider, is another one; return it."""
+    picture = page.locator(f"#{name} img").last
     before = picture.get_attribute("src") if picture.count() else ""
     action()
     page.wait_for_function(
-        "([name, before]) => { const image = document.querySelector(`#${name} img`);"
+        "([name, before]) => { const image = [...document.querySelectorAll(`#${name} img`)].at(-1);"
         " return image && image.complete && image.getAttribute('src') !== before }",
         arg=[name, before],
     )
@@ -93,9 +97,16 @@ def test_a_person_uploads_slides_clicks_and_downloads(page, crops, tmp_path):
 
     changed(page, "reconstructed", lambda: click(page.locator("#masked input[type=range]"), 0.5, 0.5))
     page.locator("#scores").get_by_text(re.compile(r"^5\d\.\d% of the tokens are masked")).wait_for()
+    for masking, share in (("Positions", "5"), ("Bands", "50.0")):
+        page.locator("#masking").get_by_text(masking).click()
+        page.locator("#scores").get_by_text(re.compile(rf"^{share}.*% of the tokens are masked")).wait_for()
 
     page.locator("#save-reconstruction:not([disabled])").wait_for()
-    changed(page, "spectra", lambda: click(page.locator("#image img"), 0.75, 0.25))
+    click(page.locator("#image img"), 0.75, 0.25)
+    page.locator("#spectrum svg[aria-label*='row 16, column 48']").wait_for()
+    page.locator("#pixel input").first.fill("5")
+    page.locator("#pixel input").first.press("Enter")
+    page.locator("#spectrum svg[aria-label*='row 5, column 48']").wait_for()
 
     file = download(page, "save-reconstruction", tmp_path)
     assert file.name == "crop_0_reconstructed.tif"
@@ -104,12 +115,11 @@ def test_a_person_uploads_slides_clicks_and_downloads(page, crops, tmp_path):
         assert np.isfinite(reconstructed.read()).all()
 
     page.get_by_role("tab", name="Classify").click()
-    changed(page, "chip", page.locator("#classify").click)
     page.locator("#labels").get_by_text("%").first.wait_for()
+    changed(page, "chip", lambda: click(page.locator("#image img"), 0.2, 0.2))
 
     page.get_by_role("tab", name="Segment").click()
-    changed(page, "classes", page.locator("#segment").click)
-    assert page.locator("#legend").get_by_text(re.compile("ha$")).count()
+    page.locator("#legend").get_by_text(re.compile("ha$")).first.wait_for()
     with rasterio.open(download(page, "save-classes", tmp_path)) as classes:
         assert classes.count == 1
 
@@ -119,16 +129,51 @@ def test_a_person_uploads_slides_clicks_and_downloads(page, crops, tmp_path):
         "change",
         lambda: page.locator("#second-file input[type=file]").set_input_files(second_date(crops[0], tmp_path)),
     )
-    changed(page, "change", page.locator("#compare").click)
     page.locator("#change-summary").get_by_text("%").first.wait_for()
     with rasterio.open(download(page, "save-change", tmp_path)) as change, rasterio.open(crops[0]) as source:
         assert (change.count, change.shape, change.bounds) == (1, source.shape, source.bounds)
 
     page.get_by_role("tab", name="Embeddings").click()
+    page.locator("#components img").wait_for()
     changed(page, "similar", lambda: click(page.locator("#image img"), 0.5, 0.5))
     changed(page, "similar", lambda: click(page.locator("#components img"), 0.1, 0.9))
     with rasterio.open(download(page, "save-features", tmp_path)) as features:
         assert (features.count, features.shape) == (48, (8, 8))
+
+
+def test_every_example_opens_and_the_pair_of_dates_is_compared(page):
+    for example in EXAMPLES[1:]:
+        page.locator(f"#example-{example.name}").click()
+        page.locator("#save-reconstruction[disabled]").wait_for()  # until there is a result of this image
+        page.locator("#facts").get_by_text(example.path.name).wait_for()
+        page.locator("#save-reconstruction:not([disabled])").wait_for()
+        if example.path == GALLERY / "fields.tif":
+            page.locator("#facts").get_by_text("offset -1000 stated in the file, applied").wait_for()
+        if example.path == GALLERY / "edge.tif":
+            page.locator("#facts").get_by_text("% with data").wait_for()
+        if example.after:
+            page.get_by_role("tab", name="Change").click()
+            page.locator("#second-facts").get_by_text(example.after.name).wait_for()
+            page.locator("#change-summary").get_by_text("%").first.wait_for()
+            page.get_by_role("tab", name="Reconstruct").click()
+
+
+def test_a_slider_between_pictures_moves_by_keyboard_and_pictures_have_texts(page):
+    handle = page.locator("#reconstructed [role=slider]")
+    handle.wait_for()
+    place = "document.querySelector('#reconstructed [role=slider]').getBoundingClientRect().x"
+    before = page.evaluate(place)
+    handle.press("ArrowRight")
+    page.wait_for_function(f"{place} > {before} + 2")
+    texts = page.evaluate("[...document.querySelectorAll('.picture img')].map((image) => image.alt)")
+    assert len(texts) >= 4
+    assert all(texts)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_is_as_wide_as_the_screen(page, width):
+    page.set_viewport_size({"width": width, "height": 900})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_wrong_files_end_in_a_message_and_the_page_goes_on(page, crops, tmp_path):
@@ -145,4 +190,4 @@ def test_wrong_files_end_in_a_message_and_the_page_goes_on(page, crops, tmp_path
         for close in page.locator(".toast-close").all():
             close.click()
             time.sleep(0.1)
-    changed(page, "reconstructed", lambda: page.locator("#sample").click())
+    changed(page, "reconstructed", page.locator("#example-town").click)

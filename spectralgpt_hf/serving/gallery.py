@@ -1,0 +1,69 @@
+"""The example gallery: the sample and the crops of `assets/gallery`, and their thumbnails."""
+
+import base64
+import functools
+import io
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from PIL import ImageOps
+
+from ..assets import GALLERY, SAMPLE
+from ..inference.pictures import composite, to_image
+from ..modeling.rasters import read_raster
+
+
+THUMBNAIL = (176, 104)
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image of the gallery.
+
+    Attributes:
+        name: Of its button, as the page's code calls it.
+        label: What the button says: the title, and a line on what it shows.
+        path: The file.
+        after: Of a pair of dates, the second.
+    """
+
+    name: str
+    label: str
+    path: Path
+    after: Path | None = None
+
+
+EXAMPLES = (
+    Example("hills", "Hills and fields\nTunisia", GALLERY / "hills.tif"),
+    Example("river", "River in flood\nIndia", GALLERY / "river.tif"),
+    Example("town", "Town\nSpain", GALLERY / "town.tif"),
+    Example("forest", "Two dates\nforest, Slovenia", GALLERY / "forest-before.tif", GALLERY / "forest-after.tif"),
+    Example("fields", "Stated offset\nfields, Brazil", GALLERY / "fields.tif"),
+    Example("edge", "Edge of the data\nlake, Germany", GALLERY / "edge.tif"),
+    Example("coast", "Coast, 512 px\nVirginia", SAMPLE),
+)
+FIRST = EXAMPLES[0]
+"""What the page begins with: small, so that a visitor does not wait."""
+
+
+@functools.cache
+def examples_by_digest() -> dict[str, Example]:
+    """Return the examples by the SHA-256 of their files."""
+    return {sha256(example.path.read_bytes()).hexdigest(): example for example in EXAMPLES}
+
+
+@functools.cache
+def thumbnail_css() -> str:
+    """Return rules that show each example above the text of its button."""
+    rules = []
+    for example in EXAMPLES:
+        raster = read_raster(example.path)
+        picture = to_image(composite(raster.pixels, raster.bands or (), valid=raster.valid))
+        file = io.BytesIO()
+        ImageOps.fit(picture, THUMBNAIL).save(file, "webp", quality=80)
+        content = base64.b64encode(file.getvalue()).decode()
+        rules.append(
+            f'#example-{example.name}::before {{ background-image: url("data:image/webp;base64,{content}"); }}'
+        )
+    return "\n".join(rules)
