@@ -136,7 +136,9 @@ def main() -> None:
     parser.add_argument("--visitors", type=int, default=8, help="at once; 0 times nothing (default: %(default)s)")
     parser.add_argument("--pictures", type=Path, help="folder to draw the pictures of the page into")
     options = parser.parse_args()
-    with serve(Models(CHECKPOINT, **find_task_checkpoints())) as url:
+    tasks = find_task_checkpoints()
+    models = Models(CHECKPOINT, tasks.get("classification"), tasks.get("segmentation"), tasks.get("change"))
+    with serve(models) as url:
         asyncio.run(measure(url, options))
 
 

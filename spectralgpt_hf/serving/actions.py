@@ -20,6 +20,7 @@ from PIL import Image
 
 from ..inference.maps import CHANGE_COLOUR, change_overlay, class_colours, class_map
 from ..inference.pictures import composite, composite_limits, feature_colours, to_image
+from ..inference.similarity import similarity_map
 from ..modeling.band_plan import plan_bands
 from . import page
 from .gallery import EXAMPLES, FIRST, examples_by_digest
@@ -294,9 +295,7 @@ class Actions:
         if upload is None or features is None or pixel is None:
             return None, ""
         cell = self._models.cell
-        centred = features - np.nanmean(features, axis=(1, 2), keepdims=True)
-        centred = centred / np.maximum(np.linalg.norm(centred, axis=0), 1e-12)
-        similarity = np.einsum("dhw,d->hw", centred, centred[:, pixel[0] // cell, pixel[1] // cell])
+        similarity = similarity_map(features, pixel[0] // cell, pixel[1] // cell)
         if not np.isfinite(similarity).any():
             return None, "There is no data at this pixel: click elsewhere."
         picture, low = page.similarity_picture(similarity, cell, upload.shape)

@@ -51,13 +51,13 @@ def test_a_file_is_described_reconstructed_and_offered_as_a_geotiff(person, crop
     rows = re.findall(r"<td>([^<]+)</td><td[^>]*>([\d.-]+)</td><td[^>]*>([\d.-]+)</td>", scores)
     assert rows[0][0] == "SpectralGPT"
     assert len(rows) == 4
-    assert "75.0% of the tokens are masked" in scores
+    assert "76.0% of the tokens are masked" in scores  # 19 of the 25 positions in each of four tiles
     with rasterio.open(saved(person, "reconstruction")) as reconstructed, rasterio.open(crops[2]) as source:
         assert (reconstructed.count, reconstructed.shape, reconstructed.crs) == (12, (80, 80), source.crs)
         assert reconstructed.transform == source.transform
         assert reconstructed.descriptions[8] == "B8A"
         same = reconstructed.read(1) == source.read(1)
-    assert same.reshape(10, 8, 10, 8).all(axis=(1, 3)).mean() == 0.25  # visible positions are as they were
+    assert same.reshape(10, 8, 10, 8).all(axis=(1, 3)).mean() == 0.24  # visible positions are as they were
 
 
 def test_classes_scores_and_features_come_from_the_checkpoints(person, crops):
