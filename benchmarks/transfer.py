@@ -14,13 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import PrinterCallback, set_seed
+from transformers import set_seed
 from transformers.trainer_utils import IntervalStrategy
 from transformers.utils import logging
 
 from spectralgpt_hf.assets import CHECKPOINT
 from spectralgpt_hf.data.readers.folders import load_image_masks
 from spectralgpt_hf.modeling.bands import L2A_BANDS
+from spectralgpt_hf.training.console import ConsoleLog
 from spectralgpt_hf.training.finetuning import FineTuner
 from spectralgpt_hf.training.measuring import measure_by_scene
 from spectralgpt_hf.training.models import build_model, build_processor
@@ -75,7 +76,7 @@ def curve(options: argparse.Namespace, pretrained: bool, seed: int) -> dict[int,
         samples = [Samples(rows.select(range(i, len(rows), 2)), processor, statistics, in_memory=True) for i in (0, 1)]
         model = build_model("segmentation", settings, samples[0].class_names)
         tuner = FineTuner(model, settings, samples[0], samples[1])
-        tuner.remove_callback(PrinterCallback)
+        tuner.remove_callback(ConsoleLog)
         tuner.train()
         return {int(log["step"]): log["eval_oa"] for log in tuner.state.log_history if "eval_oa" in log}
 

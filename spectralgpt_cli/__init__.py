@@ -4,8 +4,23 @@ These files import Typer only. Importing anything of `spectralgpt_hf` registers 
 transformers; a command therefore imports the package when it runs, and `--help` does without.
 """
 
-from . import checkpoint_commands, evaluation_commands, hub_commands, scene_commands, shard_commands
+from . import (
+    checkpoint_commands,
+    evaluation_commands,
+    hub_commands,
+    scene_commands,
+    shard_commands,
+    train_commands,
+)
 from .app import app
 
 
-__all__ = ["app", "checkpoint_commands", "evaluation_commands", "hub_commands", "scene_commands", "shard_commands"]
+__all__ = [
+    "app",
+    "checkpoint_commands",
+    "evaluation_commands",
+    "hub_commands",
+    "scene_commands",
+    "shard_commands",
+    "train_commands",
+]

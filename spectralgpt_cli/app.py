@@ -23,8 +23,13 @@ class Command(TyperCommand):
     """A command whose errors are messages, not tracebacks, and speak of options rather than of Python's arguments."""
 
     def invoke(self, ctx: Any) -> Any:
+        shown: set[str] = set()
+
         def show(message: Warning | str, *_: Any, **__: Any) -> None:
-            typer.echo(f"spectralgpt: warning: {self._with_options(str(message))}", err=True)
+            text = self._with_options(str(message))
+            if text not in shown:  # Python itself forgets what it has shown when a library changes its filters
+                typer.echo(f"spectralgpt: warning: {text}", err=True)
+            shown.add(text)
 
         if ctx.find_root().params.get("debug"):
             return super().invoke(ctx)
@@ -52,9 +57,13 @@ class Command(TyperCommand):
             return message
         return f"{type(error).__name__}: {' '.join(message.split())} (`spectralgpt --debug ...` shows where)"
 
+    def option_names(self) -> dict[str, str]:
+        """Return the options of this command by the names of the arguments that they set."""
+        return {str(entry.name): entry.opts[0] for entry in self.params if entry.opts[0].startswith("--")}
+
     def _with_options(self, message: str) -> str:
         """Replace `argument` by `--option`, where this command has that option."""
-        options = {parameter.name: parameter.opts[0] for parameter in self.params if parameter.opts[0].startswith("--")}
+        options = self.option_names()
         return re.sub(
             r"`(\w+)(?:=([^`]*))?`",
             lambda found: (

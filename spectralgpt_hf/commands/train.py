@@ -1,31 +1,45 @@
 """Fine-tuning of SpectralGPT, or of a baseline: classification, segmentation and change detection.
 
-All three go the same way: options, samples, model, training, scores, card. `training/` holds what differs.
+All three go the same way: options, samples, a look at the data, model, training, scores, card. `training/` holds what
+differs.
 """
 
 import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from transformers import set_seed
 
+from ..data.readers.layouts import find_base
 from ..hub.finetuned_cards import finish
 from ..training.arguments import parse_options
 from ..training.finetuning import FineTuner
 from ..training.models import build_model, build_processor
 from ..training.options import FineTuningOptions, Task
-from ..training.samples import class_weights, load_samples
-from ..training.summary import describe_data, find_problems
+from ..training.samples import Samples, class_weights, load_samples
+from ..training.score_pictures import draw_samples
+from ..training.summary import describe_data, describe_scores, find_problems
+from ..training.survey import describe_unstated_offsets, find_unstated_offsets
 
 
-def main(task: Task) -> None:
-    """Fine-tune a model for a task with the options of the command line, and write it with its scores and card."""
-    options = parse_options(FineTuningOptions)
+def main(task: Task, argv: Sequence[str] | None = None) -> None:
+    """Fine-tune a model for a task with the options of the command line, and write it with its scores and card.
+
+    Args:
+        task: "classification", "segmentation" or "change-detection".
+        argv: Command line without the program's name; that of the process by default.
+
+    Raises:
+        ValueError, OSError: If options, data or checkpoint are not fit; before training.
+    """
+    options = parse_options(FineTuningOptions, argv)
     set_seed(options.seed)
 
     options.check_applies(task)
     samples = load_samples(task, options, build_processor(options, task))
     train = samples["train"]
     if options.process_index == 0:
-        print(describe_data(samples))
+        show_data(task, options, samples)
     if options.dry_run:
         return
     weights = class_weights(options.class_weights, train)
@@ -44,3 +58,24 @@ def main(task: Task) -> None:
     for problem in problems:
         warnings.warn(problem, stacklevel=2)
     finish(tuner, task, samples, scores, problems)
+    if options.process_index == 0:
+        print(describe_scores(scores))
+        print(f"The model, its card and pictures are in {options.model_dir}")
+
+
+def show_data(task: Task, options: FineTuningOptions, samples: Mapping[str, Samples]) -> None:
+    """Print a summary of the data, draw some samples, and refuse files whose offset seems unstated.
+
+    Raises:
+        ValueError: If files seem to carry an offset that nothing states.
+    """
+    output = Path(options.output_dir or ".")
+    print(describe_data(samples))
+    output.mkdir(parents=True, exist_ok=True)
+    draw_samples(samples["train"], output / "samples.png")
+    print(f"picture of some training samples: {output / 'samples.png'}")
+    found = find_unstated_offsets(samples) if options.dataset == "folder" else {}
+    if found:
+        roles = {"segmentation": {"images": options.images}, "change-detection": {"before": options.before}}
+        base = find_base(options.data_dir, roles[task]) if task in roles else Path(options.data_dir)
+        raise ValueError(describe_unstated_offsets(found, base, output))

@@ -218,7 +218,8 @@ def _open(image: Any, name: str, given: _Given, longest_side: int | None) -> Chi
     if hasattr(image, "getbands") and given.band_names is None:
         raise ValueError(
             f"{name}: a picture of mode {image.mode} holds colours for a display, not digital numbers. Pass the file "
-            "or the array that it was made from. If these are digital numbers, name them (`band_names`)."
+            "or the array that it was made from, in a pipeline to one of the tasks multispectral-feature-extraction, "
+            "multispectral-image-classification and so on. If these are digital numbers, name them (`band_names`)."
         )
     return _from_array(image, name, given)
 

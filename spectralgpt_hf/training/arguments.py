@@ -1,13 +1,15 @@
 """Options of a script, from a YAML file and the command line."""
 
 import json
+import re
 from argparse import Action, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import MISSING, field, fields
+from difflib import get_close_matches
 from inspect import isfunction
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import yaml
 from transformers import HfArgumentParser
@@ -126,9 +128,23 @@ def convert_options(found: object, dataclass_type: Any, source: str) -> dict[str
 _NOT_GIVEN = object()
 
 
+class _Parser(HfArgumentParser):
+    """A parser whose mistakes are exceptions, as those of files are."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = re.fullmatch("unrecognized arguments: (.*)", message)
+        if unknown is None:
+            raise ValueError(f"The command line: {message}.")
+        known = [name for name in self._option_string_actions if name.startswith("--")]
+        first = unknown[1].split()[0]
+        near = get_close_matches(first.split("=")[0], known, n=1)
+        hint = f" Do you mean {near[0]}?" if near else ""
+        raise ValueError(f"There is no option {first}.{hint}")
+
+
 def _parser(dataclass_type: Any) -> ArgumentParser:
     # Options may not be abbreviated: `--step` would otherwise set `steps` on the command line and fail in a file.
-    return HfArgumentParser(dataclass_type, allow_abbrev=False)
+    return _Parser(dataclass_type, allow_abbrev=False)
 
 
 def _convert(value: Any, action: Action) -> Any:

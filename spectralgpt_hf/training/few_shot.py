@@ -14,7 +14,7 @@ from transformers import ResNetConfig, ResNetForImageClassification
 from ..modeling.modeling_spectralgpt import SpectralGPTForImageClassification
 from .models import finished, with_lora
 from .optimization import parameter_groups
-from .probing import LinearProbe
+from .starting import start_from_probe
 from .transforms import flip_and_rotate
 
 
@@ -64,10 +64,7 @@ def finetune_few_shot(
     model.eval()
     with torch.no_grad():
         features = torch.cat([model.spectralgpt(part).pooler_output for part in images.split(32)])
-    probe = LinearProbe(features, labels, model.classifier.out_features, recipe.weight_decay)
-    with torch.no_grad():
-        model.classifier.weight.copy_(probe.linear.weight / probe.std)
-        model.classifier.bias.copy_(probe.linear.bias - model.classifier.weight @ probe.mean)
+    start_from_probe(model, features, labels, recipe.weight_decay)
     torch.manual_seed(seed)
     learner: Any = with_lora(model, recipe.lora_rank) if recipe.lora_rank else model
     groups = parameter_groups(

@@ -18,6 +18,7 @@ from ..modeling.band_plan import require_same_bands
 from ..modeling.geometry import IGNORE_INDEX
 from ..modeling.modeling_spectralgpt import labelled_pixels
 from .augmentation import Augmentation
+from .console import ConsoleLog
 from .measuring import value_statistics
 from .metrics import (
     ClassificationScores,
@@ -31,6 +32,7 @@ from .models import finished, is_spectralgpt, rescale_outputs
 from .optimization import exponential_schedule, parameter_groups
 from .options import FineTuningOptions
 from .samples import Samples, collate
+from .starting import FrozenStart, start_from_samples
 
 
 TINY = 1e-12  # divides the loss in place of 0 where no pixel has a label
@@ -82,6 +84,8 @@ class FineTuner(Trainer):
         self.is_regression = train.problem_type == "regression"
         # The model learns standardised values, because a head starts near 0 with outputs near 1, whatever the unit.
         self.mean, self.std = value_statistics(train.dataset) if self.is_regression else (torch.zeros(1), torch.ones(1))
+        if options.probe_first:
+            start_from_samples(model, train)
         patience = options.early_stopping_patience
         super().__init__(
             model=model,
@@ -93,6 +97,11 @@ class FineTuner(Trainer):
             compute_metrics=self._add_to_scores,  # type: ignore[arg-type]  # `batch_eval_metrics` adds an argument
             callbacks=[EarlyStoppingCallback(patience)] if patience else None,
         )
+        for replaced in ConsoleLog.replaces:
+            self.remove_callback(replaced)
+        self.add_callback(ConsoleLog(self.scores.main))
+        if options.frozen_share:
+            self.add_callback(FrozenStart(model, options.frozen_share))
         vars(self.model.config).pop("use_cache", None)  # the Trainer sets it, for language models
         single = train.problem_type == "single_label_classification"
         self.augmentation = Augmentation(options, len(train.class_names) if single else None)

@@ -24,7 +24,7 @@ LOWEST_MEASURED = -10000
 
 def measure_by_scene(dataset: datasets.Dataset, processor: SpectralGPTImageProcessor) -> dict[str, Any]:
     """Measure the statistics of each scene, or of each pair of dates, as `predict_scene` does; by names of scenes."""
-    files = _references(dataset)
+    files = references_of(dataset)
     scenes = dict(zip(dataset["scene" if "scene" in dataset.features else "id"], files))
     image = dataset.features["pixels"]
     return {
@@ -47,7 +47,7 @@ def measure_over(dataset: datasets.Dataset, processor: SpectralGPTImageProcessor
     Raises:
         ValueError: If no pixel of a band has data.
     """
-    unique = {str(dates): row for row, dates in reversed(list(enumerate(_references(dataset))))}
+    unique = {str(dates): row for row, dates in reversed(list(enumerate(references_of(dataset))))}
     notices: Notices = defaultdict(list)
     histograms, unit = Histograms(LOWEST_MEASURED), 0.0
     for row in tqdm(dataset.select(sorted(unique.values())), desc="Measuring the training set", disable=None):
@@ -82,7 +82,7 @@ def value_statistics(dataset: datasets.Dataset) -> tuple[torch.Tensor, torch.Ten
     return values.mean(0).float(), torch.where(std > 0, std, 1.0).float()
 
 
-def _references(dataset: datasets.Dataset) -> list[list[Reference]]:
+def references_of(dataset: datasets.Dataset) -> list[list[Reference]]:
     """Return where each row's dates lie, without reading any."""
     columns = [name for name in ("pixels", "pixels_after") if name in dataset.features]
     if not isinstance(dataset.features["pixels"], MultispectralImage):

@@ -1,11 +1,13 @@
 """Options of the fine-tuning scripts: those of `transformers.TrainingArguments` and ours."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import torch
 import yaml
 from transformers import TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
@@ -75,6 +77,7 @@ APPLIES: dict[str, tuple[Condition, str]] = {
     "crop_scale": (_images, "classification"),
     "random_erasing": (_images, "classification"),
     "eval_resize": (_images, "classification"),
+    "probe_first": (_single_label, "classification with one label per image"),
     "mixup": (_single_label, "classification with one label per image"),
     "cutmix": (_single_label, "classification with one label per image"),
     "label_smoothing": (_single_label, "classification with one label per image"),
@@ -140,7 +143,9 @@ class FineTuningOptions(TrainingArguments):
     after: str | None = option(None, "Folder of own images of the second date, or a pattern; found by default.")
     masks: str | None = option(None, "Folder of own maps, or a pattern; found by default.")
     holdout: str = option(
-        "file", "What is held out of own maps without splits: each `file`, or `spatial` blocks of scenes."
+        "file",
+        "What is held out of own maps without splits: each `file`, `spatial` blocks of scenes, or `auto`: blocks where "
+        "there are few files.",
     )
     dry_run: bool = option(False, "Whether to stop after the summary of the data, before training.")
     crop_stride: int | None = option(
@@ -204,8 +209,18 @@ class FineTuningOptions(TrainingArguments):
         None, "Learning rate of an epoch divided by that of the epoch before; replaces the schedule."
     )
     warmup_ratio: float | None = option(None, "Share of all steps in which the learning rate rises from 0.")
+    frozen_share: float = option(
+        0.0, "Share of the training, at its beginning, in which the encoder keeps its weights and only the head learns."
+    )
+    probe_first: bool = option(
+        False,
+        "Whether the classifier starts as the linear probe of the frozen features, which is solved exactly "
+        "(classification with one label per image; SpectralGPT only).",
+    )
     class_weights: str = option(
-        "none", "Weights of the classes in the loss: none, balanced, change (the authors' rule for OSCD), or `0.4,1.6`."
+        "none",
+        "Weights of the classes in the loss: none, root (inverse to the root of the share), balanced (inverse to the "
+        "share), change (the authors' rule for OSCD), or `0.4,1.6`.",
     )
     early_stopping_patience: int = option(
         0, "Number of evaluations without a better score after which training stops; 0 never stops it."
@@ -236,8 +251,13 @@ class FineTuningOptions(TrainingArguments):
 
     def __post_init__(self) -> None:
         self._refuse_without_effect()
+        self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
+        # Progress bars are for terminals.
+        self.disable_tqdm = self.disable_tqdm or not sys.stderr.isatty()
         # What the data, the collator and the scores rely on.
         self.remove_unused_columns, self.label_names, self.batch_eval_metrics = False, ["labels", "ids"], True
+        if self.frozen_share:
+            self.ddp_find_unused_parameters = True
         self.has_validation = self.validation_split != "none"
         if not self.has_validation:
             self.eval_strategy = "no"
@@ -262,8 +282,15 @@ class FineTuningOptions(TrainingArguments):
             raise ValueError(f"`statistics` must be 'scene' or 'dataset', got {self.statistics!r}.")
         if self.publish and not self.hub_model_id:
             raise ValueError("`push_to_hub` needs `hub_model_id`: namespace/name.")
-        if self.freeze_encoder and self.lora_rank:
-            raise ValueError("`freeze_encoder` and `lora_rank` exclude each other.")
+        if not self.learning_rate > 0:
+            raise ValueError(f"`learning_rate` must be above 0, got {self.learning_rate}.")
+        if not 0 <= self.frozen_share < 1:
+            raise ValueError(f"`frozen_share` must be 0 or more and below 1, got {self.frozen_share}.")
+        if self.freeze_encoder and (self.lora_rank or self.frozen_share):
+            other = "lora_rank" if self.lora_rank else "frozen_share"
+            raise ValueError(f"`freeze_encoder` and `{other}` exclude each other.")
+        if self.frozen_share and self.lora_rank:
+            raise ValueError("`frozen_share` and `lora_rank` exclude each other.")
         if self.early_stopping_patience and not self.has_validation:
             raise ValueError("Early stopping needs a `validation_split`.")
         if self.classes is not None and self.class_names is not None:

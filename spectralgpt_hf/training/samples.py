@@ -278,7 +278,8 @@ def class_weights(kind: str, samples: Samples) -> list[float] | None:
     """Return the weight of each class in the loss.
 
     Args:
-        kind: "none"; "balanced", inverse to the share of the class among the labels; "change", the authors' weights of
+        kind: "none"; "root", inverse to the square root of the share of the class among the labels, which helps rare
+            classes and leaves even shares alone; "balanced", inverse to the share; "change", the authors' weights of
             two classes with a share p of change, 20 p and 2 (1 - p); or numbers, separated by commas.
         samples: Training samples.
 
@@ -290,13 +291,14 @@ def class_weights(kind: str, samples: Samples) -> list[float] | None:
     number = len(samples.class_names)
     if samples.problem_type in ("multi_label_classification", "regression"):
         raise ValueError(f"`class_weights` need samples with one class each, not {samples.problem_type}: leave it out.")
-    if kind not in ("balanced", "change"):
+    if kind not in ("root", "balanced", "change"):
         weights = [float(weight) for weight in kind.split(",")]
     elif kind == "change":
         change = label_shares(samples)[-1]
         weights = [20 * change, 2 * (1 - change)]
     else:
-        inverse = [1 / share if share else 0.0 for share in label_shares(samples)]
+        power = 0.5 if kind == "root" else 1
+        inverse = [share**-power if share else 0.0 for share in label_shares(samples)]
         weights = [number * weight / sum(inverse) for weight in inverse]
     if len(weights) != number:
         raise ValueError(f"`class_weights` must be {number} numbers, one for each class, got {kind!r}.")

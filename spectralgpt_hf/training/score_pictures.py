@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -16,6 +16,10 @@ from .samples import Samples
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
+
+
+Panel: TypeAlias = tuple[str, np.ndarray, dict[str, Any]]
+"""Title, picture, and arguments of `imshow`."""
 
 
 def draw_confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence[str], path: Path) -> None:
@@ -50,50 +54,78 @@ def draw_predictions(tuner: FineTuner, samples: Samples, path: Path, count: int 
         path: File to write.
         count: Largest number of images.
     """
-    from matplotlib.figure import Figure
-
     chosen = np.unique(np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int)).tolist()
     batch = tuner.data_collator([samples[index] for index in chosen])
     batch = {name: value.to(tuner.args.device) for name, value in batch.items()}
     tuner.model.eval()
     _, outputs = tuner.compute_loss(tuner.model, batch, return_outputs=True)
     logits, labels = outputs["logits"].float().cpu(), batch["labels"].cpu()
-    rows = [_panels(samples, index, logits[i], labels[i]) for i, index in enumerate(chosen)]
-    if not samples.dense:  # each image has one panel, so three go into a row
-        rows = [[row[0] for row in rows[start : start + 3]] for start in range(0, len(rows), 3)]
-    figure = Figure(figsize=(3.2 * max(map(len, rows)), 3.4 * len(rows)), layout="constrained")
+    rows = [_panels(samples, index, labels[i], logits[i]) for i, index in enumerate(chosen)]
+    _draw_rows(samples, rows, path, "= found, - missed, + false alarm" if samples.multi_label else "")
+
+
+def draw_samples(samples: Samples, path: Path, count: int = 8) -> None:
+    """Draw images beside their labels, before anything is trained; arguments as of `draw_predictions`."""
+    chosen = np.unique(np.linspace(0, len(samples) - 1, min(count, len(samples))).round().astype(int)).tolist()
+    rows = [_panels(samples, index, _stored_labels(samples, index)) for index in chosen]
+    _draw_rows(samples, rows, path)
+
+
+def _stored_labels(samples: Samples, index: int) -> torch.Tensor:
+    row = samples.row(index)
+    if samples.multi_label:
+        return torch.zeros(len(samples.class_names)).index_fill(0, torch.tensor(row["labels"], dtype=torch.long), 1.0)
+    return torch.as_tensor(row["segmentation_map" if samples.dense else "label"])
+
+
+def _draw_rows(samples: Samples, rows: list[list[Panel]], path: Path, title: str = "") -> None:
+    from matplotlib.figure import Figure
+
+    if not samples.dense:  # each image has one panel, so several go into a row
+        rows = [[row[0] for row in rows[start : start + 4]] for start in range(0, len(rows), 4)]
+    columns = max(map(len, rows))
+    figure = Figure(figsize=(3.2 * columns, 3.4 * len(rows)), layout="constrained")
     for y, row in enumerate(rows):
-        for x, (title, image, limits) in enumerate(row):
-            axes = figure.add_subplot(len(rows), max(map(len, rows)), y * max(map(len, rows)) + x + 1)
+        for x, (caption, image, limits) in enumerate(row):
+            axes = figure.add_subplot(len(rows), columns, y * columns + x + 1)
             axes.imshow(image, interpolation="nearest", **limits)
-            axes.set_title(title, fontsize=8)
+            axes.set_title(caption, fontsize=8)
             axes.set_axis_off()
     if samples.dense:
         _add_legend(figure, samples.class_names)
-    elif samples.multi_label:
-        figure.suptitle("= found, - missed, + false alarm", fontsize=9)
+    if title:
+        figure.suptitle(title, fontsize=9)
     figure.savefig(path, dpi=100)
 
 
-def _panels(
-    samples: Samples, index: int, logits: torch.Tensor, labels: torch.Tensor
-) -> list[tuple[str, np.ndarray, dict[str, Any]]]:
+def _panels(samples: Samples, index: int, labels: torch.Tensor, logits: torch.Tensor | None = None) -> list[Panel]:
     row = samples.row(index)
     channels = TRUE_COLOUR if set(TRUE_COLOUR) <= set(row["bands"]) else tuple(row["bands"][:3])
     dates = [np.asarray(row[name]) for name in ("pixels", "pixels_after") if name in row]
     limits = composite_limits(np.concatenate(dates, axis=2), row["bands"], channels)  # one stretch for both dates
     images = [composite(date, row["bands"], channels, limits) for date in dates]
     if not samples.dense:
-        return [(_caption(samples, logits, labels), images[0], {})]
+        return [(_caption(samples, labels, logits), images[0], {})]
     names = ["before", "after"] if len(images) == 2 else [str(row["id"])]
-    colours = {"vmin": 0, "vmax": max(len(samples.class_names) - 1, 1), "cmap": _colours(len(samples.class_names))}
+    colours: dict[str, Any] = {
+        "vmin": 0,
+        "vmax": max(len(samples.class_names) - 1, 1),
+        "cmap": _colours(len(samples.class_names)),
+    }
     truth = np.ma.masked_equal(labels.numpy(), IGNORE_INDEX)
-    maps = [("truth", truth, colours), ("predicted", logits.argmax(0).numpy(), colours)]
-    return [(name, image, {}) for name, image in zip(names, images)] + maps
+    maps: list[Panel] = [("truth", truth, colours)]
+    if logits is not None:
+        maps.append(("predicted", logits.argmax(0).numpy(), colours))
+    return [*((name, image, {}) for name, image in zip(names, images)), *maps]
 
 
-def _caption(samples: Samples, logits: torch.Tensor, labels: torch.Tensor) -> str:
+def _caption(samples: Samples, labels: torch.Tensor, logits: torch.Tensor | None) -> str:
     names = samples.class_names
+    if logits is None:
+        if samples.problem_type == "regression":
+            return "\n".join(f"{n}: {t:.4g}" for n, t in zip(names, labels.flatten().tolist()))
+        numbers = labels.nonzero().flatten().tolist() if samples.multi_label else [int(labels)]
+        return "\n".join(names[number][:40] for number in numbers)
     if samples.problem_type == "regression":
         return "\n".join(f"{n}: {t:.4g}, predicted {p:.4g}" for n, t, p in zip(names, labels.tolist(), logits.tolist()))
     if not samples.multi_label:

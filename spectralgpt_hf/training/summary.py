@@ -11,6 +11,9 @@ from .samples import Samples, label_shares
 COUNTED = 5000
 """Largest training split whose classes are counted for the summary, because counting reads all maps."""
 
+COMPARED, LEAST_FALL = 4, 0.02
+"""The loss has to fall by this share between the first and the last of so many parts of the training."""
+
 
 def describe_data(samples: Mapping[str, Samples]) -> str:
     """Describe the samples of each split: number, bands, size, radiometry, and classes with their shares."""
@@ -51,6 +54,14 @@ def find_problems(scores: Mapping[str, Mapping[str, Any]], losses: Sequence[floa
     problems = []
     if not all(map(math.isfinite, [*losses, *(found["loss"] for found in scores.values())])):
         problems.append("A loss is not finite: lower the learning rate, and check the data for extreme values.")
+    elif len(losses) >= COMPARED:
+        part = max(1, len(losses) // COMPARED)
+        first, last = (sum(some) / part for some in (losses[:part], losses[-part:]))
+        if last > (1 - LEAST_FALL) * first:
+            problems.append(
+                f"The loss of the training did not fall: {first:.4g} at the beginning, {last:.4g} at the end. Train "
+                "longer, or try another learning rate."
+            )
     for split, found in scores.items():
         matrix = found.get("confusion_matrix", [])
         predicted = [name for name, column in zip(found.get("class_names", []), zip(*matrix)) if sum(column)]
@@ -61,3 +72,15 @@ def find_problems(scores: Mapping[str, Mapping[str, Any]], losses: Sequence[floa
                 "model has not learnt. Train longer, lower the learning rate, or set `class_weights` to balanced."
             )
     return problems
+
+
+def describe_scores(scores: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the scores of each split with their intervals, a line per score, then those of the classes."""
+    lines = []
+    for split, found in scores.items():
+        lines.append(f"{split}: {found['samples']} samples, {found['units']} images or scenes")
+        for name, value in found["scores"].items():
+            interval = found["intervals_95"].get(name)
+            between = "" if interval is None else "  (95 % interval {:.3f} to {:.3f})".format(*interval)
+            lines.append(f"  {name:28} {value:.3f}{between}")
+    return "\n".join(lines)

@@ -12,7 +12,7 @@ CONFIGS = [path for path in sorted(Path("examples/configs").glob("*.yaml")) if "
 
 
 def read(name: str, *arguments: str) -> FineTuningOptions:
-    start = [] if name.endswith("_small") else ["--config_name", "tiny"]
+    start = [] if name.endswith("_small") or name.startswith("default_") else ["--config_name", "tiny"]
     argv = ["--config", f"examples/configs/{name}.yaml", "--use_cpu", "True", "--bf16", "False", *start, *arguments]
     return parse_options(FineTuningOptions, argv)
 

@@ -67,6 +67,8 @@ EXAMPLES = {
     "layer_decay": (IMAGES, {}, 0.5),
     "epoch_decay": (IMAGES, {}, 0.5),
     "warmup_ratio": (IMAGES, {}, 0.5),
+    "frozen_share": (IMAGES, {}, 0.5),
+    "probe_first": (IMAGES, {}, True),
     "class_weights": (IMAGES, {}, "0.4,1.6"),
     "early_stopping_patience": (IMAGES, {}, 3),
     "crop_scale": (IMAGES, {}, 0.3),
@@ -170,7 +172,9 @@ def observe(task: str, options: FineTuningOptions) -> str:
     splits = {name: [list(part.dataset["id"]), part.class_names] for name, part in samples.items()}
     scores = {name: tuner.score(part) for name, part in samples.items() if name == "validation"}
     stopping = [
-        vars(callback) for callback in tuner.callback_handler.callbacks if "Stopping" in type(callback).__name__
+        vars(callback)
+        for callback in tuner.callback_handler.callbacks
+        if type(callback).__name__ in ("EarlyStoppingCallback", "FrozenStart")
     ]
     config = model.config.to_dict() | {"_name_or_path": ""}
     return repr([splits, train.processor.to_dict(), config, loss.item(), gradients, rates, scores, stopping])

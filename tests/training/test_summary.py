@@ -4,7 +4,7 @@ from spectralgpt_hf import SpectralGPTImageProcessor
 from spectralgpt_hf.data.readers.folders import load_image_masks
 from spectralgpt_hf.modeling.bands import L2A_BANDS
 from spectralgpt_hf.training.samples import Samples
-from spectralgpt_hf.training.summary import describe_data, find_problems
+from spectralgpt_hf.training.summary import describe_data, describe_scores, find_problems
 from tests.data.files import write_image
 
 
@@ -27,3 +27,18 @@ def test_predictions_of_one_class_and_losses_that_are_not_finite_are_said():
     assert find_problems({"test": scores | {"confusion_matrix": [[4, 0], [5, 1]]}}, [1.0]) == []
     assert find_problems({"test": scores | {"confusion_matrix": [[4, 0], [0, 0]]}}, [1.0]) == []
     assert "not finite" in find_problems({}, [float("nan")])[0]
+
+
+def test_a_loss_that_does_not_fall_is_said():
+    (problem,) = find_problems({}, [1.0, 1.1, 0.9, 1.0, 1.05, 1.0, 1.04, 1.06])
+    assert problem.startswith("The loss of the training did not fall: 1.05 at the beginning, 1.05 at the end")
+    assert find_problems({}, [1.0, 0.9, 0.8, 0.7]) == []
+    assert find_problems({}, [1.0, 1.0]) == []  # too few to tell
+
+
+def test_scores_are_printed_with_their_intervals():
+    scores = {"samples": 12, "units": 2, "scores": {"oa": 0.51234, "miou": 0.25}, "intervals_95": {"oa": (0.4, 0.6)}}
+    lines = describe_scores({"test": scores}).splitlines()
+    assert lines[0] == "test: 12 samples, 2 images or scenes"
+    assert lines[1].split() == ["oa", "0.512", "(95", "%", "interval", "0.400", "to", "0.600)"]
+    assert lines[2].split() == ["miou", "0.250"]

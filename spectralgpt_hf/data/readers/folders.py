@@ -5,14 +5,15 @@ held out, always in the same way for a seed. If there are no splits at all, 10 %
 out for validation and as many for test. If only validation is missing, 10 % of `train` are held out for it. Whole files
 are held out, or all files of one `site` of the table, so that crops of one scene never end up in two splits.
 `holdout="spatial"` is for a single large image: it holds out square blocks of the scenes, and leaves out crops that
-touch blocks of two splits.
+touch blocks of two splits. `holdout="auto"` spares the files where there are few: with fewer than 10, validation takes
+blocks of the training files, and with fewer than 3 the test does too.
 """
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 from datasets import ClassLabel, Dataset, Value
@@ -27,8 +28,11 @@ from .scene_crops import Scene, build_scene_dataset
 
 
 HELD_OUT_SHARE = 0.1
+FEW_FILES, FEW_BLOCKS = 10, 5
+BLOCK_SHARE = 0.2
+"""Share of the blocks of few files that validates: a tenth of them would be too few to choose a checkpoint by."""
 
-Holdout: TypeAlias = Literal["file", "spatial"]
+Holdout: TypeAlias = Literal["auto", "file", "spatial"]
 
 T = TypeVar("T", bound=Sequence[Any])
 
@@ -112,7 +116,8 @@ def load_image_masks(
         band_names: As in `load_image_folder`.
         ignore: Values of the maps that mean no class.
         size, stride: Size of the crops and distance between them in pixels, as in `build_scene_dataset`.
-        holdout: Whether whole files ("file") or blocks of each scene ("spatial", only with `size`) are held out.
+        holdout: Whether whole files ("file") or blocks of each scene ("spatial", only with `size`) are held out, or
+            which of the two is decided by the number of files ("auto", see the module).
         seed: Seed of the random choice of files or blocks to hold out.
 
     Raises:
@@ -190,18 +195,27 @@ def _load_scenes(
     holdout: Holdout,
     seed: int,
 ) -> Dataset:
-    if holdout not in ("file", "spatial") or (holdout == "spatial" and size is None):
-        raise ValueError(f"`holdout` must be 'file' or, for crops of a `size`, 'spatial', got {holdout!r}.")
+    if holdout not in get_args(Holdout) or (holdout == "spatial" and size is None):
+        raise ValueError(f"`holdout` must be 'auto', 'file' or, for crops of a `size`, 'spatial', got {holdout!r}.")
     base = find_base(root, roles)
     parts, table = _split_folders(base), read_table(base)
-    by_block = holdout == "spatial" and split_name(split) in SPLITS
-    files = "all" if by_block else split
-    samples = _select(base, parts, files, seed, lambda folder: match_roles(folder, roles), table)
+    wanted = str(split_name(split))
+
+    def list_samples(folder: Path) -> dict[str, list[Path]]:
+        return match_roles(folder, roles)
+
+    def select(split: str) -> dict[str, list[Path]]:
+        return _select(base, parts, split, seed, list_samples, table)
+
+    by_block = _splits_by_block(holdout, base, parts, list_samples, table) if wanted in SPLITS and size else ()
+    if wanted not in by_block:
+        samples = select(split)
+    else:
+        samples = select("all") if by_block == tuple(SPLITS) else select("train") | select("validation")
     # Of the four schemes of SEN12MS, the first is that of the IGBP.
     band = 1 if any(re.match(r"ROIs.*_lc_", files[-1].name) for files in samples.values()) else None
     if classes is None:
-        every = samples if files == "all" else _select(base, parts, "all", seed, lambda f: match_roles(f, roles), table)
-        found = _codes(tuple(str(files[-1]) for files in every.values()), tuple(ignore), band)
+        found = _codes(tuple(str(files[-1]) for files in select("all").values()), tuple(ignore), band)
         classes = {code: str(code) for code in found}
     rows = {name: table.get(str(files[0].relative_to(base)), TableRow()) for name, files in samples.items()}
     scenes = [
@@ -210,11 +224,44 @@ def _load_scenes(
     ]
     image = _image_type(base, [scene.images[0] for scene in scenes], band_names)
     rows = build_scene_dataset(base, scenes, image, _map_type(classes, ignore, band), size, stride)
-    return _select_blocks(rows, str(split_name(split)), seed) if by_block else rows
+    if wanted not in by_block:
+        return rows
+    touched, side = _touched_blocks(rows)
+    blocks = sorted(set().union(*touched))
+    if holdout == "auto" and len(blocks) < FEW_BLOCKS:
+        return _load_scenes(root, split, roles, band_names, classes, ignore, size, stride, "file", seed)
+    if len(blocks) < 3:
+        raise ValueError(f"Expected at least 3 blocks of {side} px to hold some out, found {len(blocks)}.")
+    share = HELD_OUT_SHARE if "test" in by_block else BLOCK_SHARE
+    held_out = _hold_out_splits(blocks, seed, by_block, share)[wanted]
+    kept = [row for row, crop in enumerate(touched) if crop <= held_out]
+    if not kept:
+        raise ValueError(f"No crop lies in blocks of {side} px of the split {wanted!r} only: choose a smaller `size`.")
+    sites = [min(touched[row]) for row in kept]
+    return rows.select(kept).remove_columns("site").add_column("site", sites)
 
 
-def _select_blocks(rows: Dataset, split: str, seed: int) -> Dataset:
-    """Return the crops that lie in blocks of one split only. A scene has about eight blocks along its longer side."""
+def _splits_by_block(
+    holdout: Holdout,
+    base: Path,
+    parts: Mapping[str, Path],
+    list_samples: Callable[[Path], dict[str, list[Path]]],
+    table: Mapping[str, TableRow],
+) -> tuple[str, ...]:
+    """Return the splits that share files, of which each takes other blocks."""
+    if holdout == "spatial":
+        return tuple(SPLITS)
+    if holdout == "file" or "validation" in parts or (parts and "train" not in parts):
+        return ()
+    pool = list_samples(parts.get("train", base))
+    stated = {_stated_split(base, name, files, table) for name, files in pool.items()}
+    if len(pool) >= FEW_FILES or "validation" in stated:
+        return ()
+    return tuple(SPLITS) if not parts and stated == {None} and len(pool) < 3 else ("train", "validation")
+
+
+def _touched_blocks(rows: Dataset) -> tuple[list[set[str]], int]:
+    """Return the blocks that each crop touches and their side. A scene has about eight along its longer side."""
     windows, scenes = list(rows["window"]), list(rows["scene"])
     size, longest = windows[0][2], max(left + width for left, _, width, _ in windows)
     longest = max(longest, *(top + height for _, top, _, height in windows))
@@ -226,22 +273,16 @@ def _select_blocks(rows: Dataset, split: str, seed: int) -> Dataset:
             range(left // side, (left + width - 1) // side + 1),
         )
         touched.append({f"{scene}, block {row} {column}" for row in down for column in across})
-    blocks = sorted(set().union(*touched))
-    if len(blocks) < 3:
-        raise ValueError(f"Expected at least 3 blocks of {side} px to hold some out, found {len(blocks)}.")
-    held_out = _hold_out_splits(blocks, seed)[split]
-    kept = [row for row, found in enumerate(touched) if found <= held_out]
-    if not kept:
-        raise ValueError(f"No crop lies in blocks of {side} px of the split {split!r} only: choose a smaller `size`.")
-    sites = [min(touched[row]) for row in kept]
-    return rows.select(kept).remove_columns("site").add_column("site", sites)
+    return touched, side
 
 
-def _hold_out_splits(names: Sequence[str], seed: int) -> dict[str, set[str]]:
+def _hold_out_splits(
+    names: Sequence[str], seed: int, splits: Collection[str] = tuple(SPLITS), share: float = HELD_OUT_SHARE
+) -> dict[str, set[str]]:
     """Distribute names over the splits; with three names or more, each split gets at least one."""
-    share = max(HELD_OUT_SHARE, 1 / len(names)) if len(names) > 2 else HELD_OUT_SHARE
-    test = hold_out(names, share, seed)
-    validation = hold_out(names, 2 * share, seed) - test
+    share = max(share, 1 / len(names)) if len(names) > 2 else share
+    test = hold_out(names, share, seed) if "test" in splits else set()
+    validation = hold_out(names, (2 if "test" in splits else 1) * share, seed) - test
     return {"train": set(names) - validation - test, "validation": validation, "test": test}
 
 

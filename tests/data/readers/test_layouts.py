@@ -126,5 +126,43 @@ def test_blocks_of_one_large_image_are_held_out(tmp_path):
     assert 0.05 < covered[1].mean() < 0.2
     with pytest.raises(ValueError, match="at least 3 blocks of 96 px"):
         load_image_masks(tmp_path, "train", **options | {"size": 96})
-    with pytest.raises(ValueError, match="`holdout` must be 'file' or, for crops"):
+    with pytest.raises(ValueError, match="`holdout` must be 'auto', 'file' or, for crops"):
         load_image_masks(tmp_path, "train", band_names=RGB, holdout="spatial")
+
+
+def test_with_few_files_validation_takes_blocks_of_the_training_files_and_the_test_whole_ones(tmp_path):
+    for name in "abcd":
+        write_image(tmp_path / "images" / f"{name}.tif", numbered_bands(3, 32), **UTM)
+        write_image(tmp_path / "masks" / f"{name}.png", np.ones((32, 32), np.uint8))
+    options = {"band_names": RGB, "size": 8, "holdout": "auto"}
+    rows = {split: load_image_masks(tmp_path, split, **options) for split in ("train", "validation", "test")}
+    scenes = {split: set(found["scene"]) for split, found in rows.items()}
+    assert len(scenes["test"]) == 1
+    assert scenes["train"] == set("abcd") - scenes["test"] >= scenes["validation"]
+    windows = {split: set(zip(found["scene"], map(tuple, found["window"]))) for split, found in rows.items()}
+    assert not windows["train"] & windows["validation"]
+    assert len(windows["train"]) + len(windows["validation"]) == 3 * 16
+    assert len(rows["test"]) == 16
+
+
+def test_with_folders_of_splits_few_files_keep_their_test_and_many_are_held_out_whole(tmp_path):
+    for split, names in (("train", "abc"), ("test", "d")):
+        for name in names:
+            write_image(tmp_path / split / "images" / f"{name}.tif", numbered_bands(3, 32), **UTM)
+            write_image(tmp_path / split / "masks" / f"{name}.png", np.ones((32, 32), np.uint8))
+    options = {"band_names": RGB, "size": 8, "holdout": "auto"}
+    rows = {split: load_image_masks(tmp_path, split, **options) for split in ("train", "validation", "test")}
+    assert set(rows["train"]["scene"]) == set("abc") >= set(rows["validation"]["scene"])
+    assert set(rows["test"]["scene"]) == {"d"}
+    write_pairs(tmp_path / "many", "images/{}.tif", "masks/{}.png", "abcdefghij")
+    found = {split: load_image_masks(tmp_path / "many", split, **options)["scene"] for split in rows}
+    assert not set(found["train"]) & set(found["validation"])
+
+
+def test_one_or_two_images_are_divided_into_blocks_for_all_splits(tmp_path):
+    write_image(tmp_path / "images" / "a.tif", numbered_bands(3, 64), **UTM)
+    write_image(tmp_path / "masks" / "a.png", np.ones((64, 64), np.uint8))
+    options = {"band_names": RGB, "size": 8, "holdout": "auto"}
+    rows = [load_image_masks(tmp_path, split, **options) for split in ("train", "validation", "test")]
+    assert sum(map(len, rows)) == 64
+    assert all(map(len, rows))

@@ -1,0 +1,252 @@
+"""What the defaults of `spectralgpt train` make of small data, beside a forest, a regression and the majority class.
+
+    python benchmarks/first_hour.py chips CHIPS --work outputs/first_hour
+    python benchmarks/first_hour.py eurosat EUROSAT --work outputs/first_hour --seeds 0 1 2
+    python benchmarks/first_hour.py beetle BARKBEETLE --work outputs/first_hour --images 30
+
+Options after `--` go to `spectralgpt train`, such as `-- --checkpoint folder --epochs 5`. The command line is called as
+a user would call it; where it stops at files whose offset looks unstated, the table that it proposes is copied, as it
+says.
+
+chips: `L1C/*.tif` (13 unnamed bands) and `LULC/*.tif` of the same names. Each chip in turn is left out, mapped with
+`spectralgpt predict`, and compared; a chip whose classes occur in no other one is left out of the table, because
+nothing can learn them. eurosat: class folders and `index.csv`; 10 images of each class of its part "choice" are learnt
+from, its part "report" is scored. beetle: `2020-09/sentinel_2/geojson_<id>.tif` and `masks/{train,test}/mask_<id>.tif`;
+the IoU of damage in the test part.
+
+The forest and the regression see the reflectance of each pixel (chips, beetle) or the mean, deviation and percentiles
+of each band (eurosat), of the same training images. Printed: a line per fold or seed, and the means.
+"""
+
+import argparse
+import csv
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from spectralgpt_hf.modeling.bands import EUROSAT_FILE_BANDS
+from spectralgpt_hf.modeling.rasters import read_raster
+
+
+SHOTS = 10
+PIXELS = 20_000  # of all training images together, that the forest and the regression see
+OFFSET_STOP = "look as if their digital numbers carried an offset"
+
+
+def spectralgpt(*arguments: object) -> str:
+    """Run the command line in a process of its own; return what it printed, or raise with its errors."""
+    command = [sys.executable, "-c", "from spectralgpt_cli import app; app()", *map(str, arguments)]
+    process = subprocess.run(command, capture_output=True, text=True)
+    if process.returncode:
+        raise RuntimeError(process.stderr.strip())
+    return process.stdout
+
+
+def train(task: str, data: Path, output: Path, options: Sequence[str]) -> float:
+    """Train with defaults; return the minutes that it took."""
+    shutil.rmtree(output, ignore_errors=True)
+    start = time.monotonic()
+    try:
+        spectralgpt("train", task, data, "--output", output, *options)
+    except RuntimeError as error:
+        if OFFSET_STOP not in str(error):
+            raise
+        shutil.copy(output / "table.csv", data / "table.csv")
+        spectralgpt("train", task, data, "--output", output, *options)
+    return (time.monotonic() - start) / 60
+
+
+def link(source: Path, target: Path) -> None:
+    """Make a file appear in a folder of training data."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    target.symlink_to(source.resolve())
+
+
+def simple_models(features: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, Any]:
+    """Fit the two simple classifiers, and the majority, to at most `PIXELS` rows (N, F) with labels (N,)."""
+    chosen = np.random.default_rng(seed).permutation(len(labels))[:PIXELS]
+    features, labels = features[chosen], labels[chosen]
+    values, counts = np.unique(labels, return_counts=True)
+    forest = RandomForestClassifier(200, min_samples_leaf=3, random_state=seed).fit(features, labels)
+    regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)).fit(features, labels)
+    return {
+        "forest": forest.predict,
+        "regression": regression.predict,
+        "majority": lambda rows: np.full(len(rows), values[counts.argmax()]),
+    }
+
+
+def mean_iou(truth: np.ndarray, found: np.ndarray) -> float:
+    """Return the mean IoU of the classes that the truth holds."""
+    classes = np.unique(truth)
+    return float(np.mean([np.sum((truth == k) & (found == k)) / np.sum((truth == k) | (found == k)) for k in classes]))
+
+
+def chips(options: argparse.Namespace) -> dict[str, list[tuple[float, ...]]]:
+    """Leave one chip out at a time; scores are overall accuracy and mean IoU."""
+    files = {path.stem: path for path in sorted((options.data / "L1C").glob("*.tif"))}
+    maps = {name: read_raster(options.data / "LULC" / f"{name}.tif").pixels[0] for name in files}
+    pixels = {name: read_pixels(path) for name, path in files.items()}
+    scores: dict[str, list[tuple[float, ...]]] = {}
+    for held_out in files:
+        others = [name for name in files if name != held_out]
+        if not set(np.unique(maps[held_out])) & set(np.unique(np.stack([maps[name] for name in others]))):
+            print(f"{held_out}: no other chip holds its classes")
+            continue
+        data, output = options.work / "chips" / held_out, options.work / "chips" / f"{held_out}_run"
+        for name in files:
+            split = "test" if name == held_out else "train"
+            link(files[name], data / split / "images" / f"{name}.tif")
+            link(options.data / "LULC" / f"{name}.tif", data / split / "masks" / f"{name}.tif")
+        minutes = train("segment", data, output, options.rest)
+        offset = ["--offset", "-1000"] if raised(data, held_out) else []
+        result = output / "map.tif"
+        spectralgpt("predict", output / "model", files[held_out], result, "--overwrite", *offset)
+        found = {"model": read_raster(result).pixels[0].ravel()}
+        table = {name: pixels[name] - (1000 if raised(data, name) else 0) for name in files}
+        features = np.concatenate([table[name] for name in others])
+        labels = np.concatenate([maps[name].ravel() for name in others])
+        for kind, predict in simple_models(features, labels, options.seeds[0]).items():
+            found[kind] = predict(table[held_out])
+        truth = maps[held_out].ravel()
+        names = json.loads((output / "model" / "config.json").read_text())["id2label"]
+        found["model"] = np.array([int(names[str(number)]) for number in range(len(names))])[found["model"]]
+        row = {kind: (float(np.mean(truth == values)), mean_iou(truth, values)) for kind, values in found.items()}
+        report(f"{held_out} ({minutes:.1f} min)", row, scores)
+    return scores
+
+
+def eurosat(options: argparse.Namespace) -> dict[str, list[tuple[float, ...]]]:
+    """Learn from a few images per class of one part; the score is the accuracy on the other part."""
+    with open(options.data / "index.csv", newline="", encoding="utf-8") as file:
+        part = {row["file"]: row["part"] for row in csv.DictReader(file)}
+    images = sorted(options.data.glob("*/*.tif"))
+    part_of = {path: part.get(path.name) or part[f"{path.parent.name}/{path.name}"] for path in images}
+    statistics = {path: band_statistics(path) for path in images}
+    scores: dict[str, list[tuple[float, ...]]] = {}
+    for seed in options.seeds:
+        random = np.random.default_rng(seed)
+        chosen: list[Path] = []
+        for name in sorted({path.parent.name for path in images}):
+            candidates = [path for path in images if path.parent.name == name and part_of[path] == "choice"]
+            chosen += [candidates[i] for i in random.permutation(len(candidates))[:SHOTS]]
+        test = [path for path in images if part_of[path] == "report"]
+        data, output = options.work / "eurosat" / str(seed), options.work / "eurosat" / f"{seed}_run"
+        shutil.rmtree(data, ignore_errors=True)
+        for split, paths in (("train", chosen), ("test", test)):
+            for path in paths:
+                link(path, data / split / path.parent.name / path.name)
+        bands = ["--band-names", ",".join(EUROSAT_FILE_BANDS)]
+        minutes = train("classify", data, output, [*bands, "--seed", str(seed), *options.rest])
+        metrics = json.loads((output / "model" / "metrics.json").read_text())
+        row = {"model": (metrics["test"]["scores"]["accuracy"],)}
+        labels = np.array([path.parent.name for path in chosen])
+        models = simple_models(np.stack([statistics[path] for path in chosen]), labels, seed)
+        truth = np.array([path.parent.name for path in test])
+        for kind, predict in models.items():
+            row[kind] = (float(np.mean(predict(np.stack([statistics[path] for path in test])) == truth)),)
+        report(f"seed {seed} ({minutes:.1f} min)", row, scores)
+    return scores
+
+
+def beetle(options: argparse.Namespace) -> dict[str, list[tuple[float, ...]]]:
+    """Learn bark-beetle damage from some sites; the score is its IoU on the test sites."""
+    scores: dict[str, list[tuple[float, ...]]] = {}
+    for seed in options.seeds:
+        data, output = options.work / "beetle" / str(seed), options.work / "beetle" / f"{seed}_run"
+        shutil.rmtree(data, ignore_errors=True)
+        pairs: dict[str, list[tuple[Path, Path]]] = {}
+        for split in ("train", "test"):
+            masks = sorted((options.data / "masks" / split).glob("mask_*.tif"))
+            count = options.images if split == "train" else len(masks)
+            chosen = [masks[i] for i in np.random.default_rng(seed).permutation(len(masks))[:count]]
+            for mask in chosen:
+                name = mask.stem.removeprefix("mask_")
+                image = options.data / "2020-09" / "sentinel_2" / f"geojson_{name}.tif"
+                link(image, data / split / "images" / f"{name}.tif")
+                link(mask, data / split / "masks" / f"{name}.tif")
+                pairs.setdefault(split, []).append((image, mask))
+        classes = ["--classes", "0=none,1=damage"]
+        minutes = train("segment", data, output, [*classes, "--seed", str(seed), *options.rest])
+        metrics = json.loads((output / "model" / "metrics.json").read_text())
+        matrix = np.array(metrics["test"]["confusion_matrix"])
+        row = {"model": (float(matrix[1, 1] / (matrix[1].sum() + matrix[:, 1].sum() - matrix[1, 1])),)}
+        rows = {split: [read_labelled(*pair) for pair in found] for split, found in pairs.items()}
+        features, labels = (np.concatenate(values) for values in zip(*rows["train"]))
+        truth = np.concatenate([values for _, values in rows["test"]])
+        tested = np.concatenate([values for values, _ in rows["test"]])
+        for kind, predict in simple_models(features, labels, seed).items():
+            found = predict(tested)
+            row[kind] = (float(np.sum((truth == 1) & (found == 1)) / np.sum((truth == 1) | (found == 1))),)
+        report(f"seed {seed} ({minutes:.1f} min)", row, scores)
+    return scores
+
+
+def read_pixels(path: Path) -> np.ndarray:
+    """Return the digital numbers (pixels, bands) of a file."""
+    pixels = read_raster(path).pixels.astype(np.float32)
+    return pixels.reshape(len(pixels), -1).T
+
+
+def read_labelled(image: Path, mask: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return the digital numbers (N, bands) of the pixels with data, and their labels (N,)."""
+    pixels, labels = read_pixels(image), read_raster(mask).pixels[0].ravel()
+    counted = pixels.any(1) & (labels <= 1)
+    return pixels[counted], labels[counted]
+
+
+def raised(data: Path, name: str) -> bool:
+    """Return whether the table of a folder says that a chip carries an offset."""
+    table = data / "table.csv"
+    return table.is_file() and any(name in line for line in table.read_text().splitlines())
+
+
+def band_statistics(path: Path) -> np.ndarray:
+    """Return mean, deviation and percentiles of each band."""
+    pixels = read_pixels(path)
+    return np.concatenate([pixels.mean(0), pixels.std(0), *np.percentile(pixels, (5, 25, 50, 75, 95), axis=0)])
+
+
+def report(name: str, row: Mapping[str, tuple[float, ...]], scores: dict[str, list[tuple[float, ...]]]) -> None:
+    """Print the scores of a fold or seed, and add them to the others."""
+    for kind, values in row.items():
+        scores.setdefault(kind, []).append(values)
+    print(f"{name:28}" + "".join(f"  {kind} {describe(values)}" for kind, values in row.items()), flush=True)
+
+
+def describe(values: Sequence[float]) -> str:
+    return " / ".join(f"{value:.3f}" for value in values)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=["chips", "eurosat", "beetle"])
+    parser.add_argument("data", type=Path, help="Folder of the data.")
+    parser.add_argument("--work", type=Path, default=Path("outputs/first_hour"), help="Folder to write to.")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="Seeds of eurosat and beetle.")
+    parser.add_argument("--images", type=int, default=160, help="Number of training images of beetle.")
+    argv = sys.argv[1:]
+    cut = argv.index("--") if "--" in argv else len(argv)
+    options = parser.parse_args(argv[:cut])
+    options.rest = argv[cut + 1 :]
+    scores = {"chips": chips, "eurosat": eurosat, "beetle": beetle}[options.task](options)
+    names = {"chips": "accuracy / mean IoU", "eurosat": "accuracy", "beetle": "IoU of damage"}
+    print(f"\n{options.task}: {names[options.task]}, mean of {len(scores['model'])}")
+    for kind, rows in scores.items():
+        print(f"  {kind:12} {describe(np.mean(rows, axis=0).tolist())}")
+
+
+if __name__ == "__main__":
+    main()

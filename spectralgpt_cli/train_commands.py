@@ -1,0 +1,273 @@
+"""Commands for training: train classify, segment, change, pretrain."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .app import App, Command, app
+
+
+DATA, MODEL, OPTIMISATION, OUTPUT = "Data", "Model", "Optimisation", "Output"
+
+# Any other option of the training code may follow; it is checked there.
+PASS_ON = {
+    "allow_extra_args": True,
+    "ignore_unknown_options": True,
+    "token_normalize_func": lambda name: name.replace("_", "-"),
+}
+
+
+class TrainCommand(Command):
+    """A command that passes options on that it does not list itself."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        rest = super().parse_args(ctx, args)
+        data = ctx.params.get("data_dir", ctx.params.get("data"))
+        if data is not None and str(data).startswith("-"):
+            raise typer.BadParameter(f"Name the folder of the data before options such as {data}.", ctx)
+        return rest
+
+    def option_names(self) -> dict[str, str]:
+        from spectralgpt_hf.commands.training_commands import option_names
+
+        every = option_names(self.name or "")
+        return {name: f"--{name.replace('_', '-')}" for name in every} | super().option_names()
+
+
+train = App(no_args_is_help=True, help="Train a model on your own data, or on a public dataset.")
+app.add_typer(train, name="train")
+
+
+def _show_all(context: typer.Context, wanted: bool) -> None:
+    if wanted:
+        from spectralgpt_hf.commands.training_commands import describe_options
+
+        typer.echo(describe_options(context.info_name or ""))
+        raise typer.Exit
+
+
+Data = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DATA",
+        help="Folder of the data. Images and maps, class folders or pairs of dates are found by their names, with or "
+        "without folders train, val and test.",
+    ),
+]
+Shards = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DATA", help="Folder of shards from `spectralgpt prepare`, or of images, which are prepared first."
+    ),
+]
+Output = Annotated[
+    Path,
+    typer.Option("--output", rich_help_panel=OUTPUT, help="Folder to write to; the finished model lies in its model/."),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        rich_help_panel=OUTPUT, help="YAML file of options, in place of a recipe. The command line wins over it."
+    ),
+]
+Recipe = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=OUTPUT, help="Name of a recipe that comes with the package. Default: one for few images."
+    ),
+]
+HelpAll = Annotated[
+    bool,
+    typer.Option(
+        "--help-all", is_eager=True, callback=_show_all, rich_help_panel=OUTPUT, help="List every option, then exit."
+    ),
+]
+BandNames = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=DATA, help="Bands that the files hold, in order, with commas. Default: what the files say."
+    ),
+]
+Offset = Annotated[
+    float | None,
+    typer.Option(
+        rich_help_panel=DATA,
+        help="Number added to all digital numbers, such as -1000; 0 for none. Default: what files or table.csv say.",
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", rich_help_panel=DATA, help="Stop after the summary of the data and a picture of samples."
+    ),
+]
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--checkpoint",
+        rich_help_panel=MODEL,
+        help="Model to start from: a folder, a name on the Hub (namespace/name), or one that comes with the package. "
+        "Default: the recipe's, tiny-zscore.",
+    ),
+]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(rich_help_panel=MODEL, help="Height and width of the model's input in pixels. Default: the recipe's."),
+]
+Epochs = Annotated[
+    float | None,
+    typer.Option(
+        "--epochs", rich_help_panel=OPTIMISATION, help="Passes over the training data. Default: the recipe's."
+    ),
+]
+LearningRate = Annotated[
+    float | None,
+    typer.Option(rich_help_panel=OPTIMISATION, help="Largest learning rate, that of the head. Default: the recipe's."),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option("--batch-size", rich_help_panel=OPTIMISATION, help="Images of a step. Default: the recipe's."),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        rich_help_panel=OPTIMISATION, help="Seed of new weights, order and augmentation. Default: the recipe's."
+    ),
+]
+Classes = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=DATA,
+        help="Codes and names of the classes: 1=water,2=trees or a YAML file. Default: the codes found in the maps.",
+    ),
+]
+Holdout = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=DATA,
+        help="What is held out where there are no folders of splits: each file, spatial blocks of the images, or auto: "
+        "blocks where there are few files. Default: auto.",
+    ),
+]
+
+
+@train.command(cls=TrainCommand, context_settings=PASS_ON)
+def segment(
+    context: typer.Context,
+    data_dir: Data,
+    *,
+    classes: Classes = None,
+    band_names: BandNames = None,
+    offset: Offset = None,
+    holdout: Holdout = None,
+    dry_run: DryRun = False,
+    model_name_or_path: Checkpoint = None,
+    image_size: ImageSize = None,
+    num_train_epochs: Epochs = None,
+    learning_rate: LearningRate = None,
+    per_device_train_batch_size: BatchSize = None,
+    seed: Seed = None,
+    output_dir: Output,
+    recipe: Recipe = None,
+    config: Config = None,
+    help_all: HelpAll = False,
+) -> None:
+    """Train a model that gives every pixel a class, from images and maps of equal names.
+
+    Further options follow those below; --help-all lists them.
+    """
+    _run("segment", context)
+
+
+@train.command(cls=TrainCommand, context_settings=PASS_ON)
+def classify(
+    context: typer.Context,
+    data_dir: Data,
+    *,
+    band_names: BandNames = None,
+    offset: Offset = None,
+    dry_run: DryRun = False,
+    model_name_or_path: Checkpoint = None,
+    image_size: ImageSize = None,
+    num_train_epochs: Epochs = None,
+    learning_rate: LearningRate = None,
+    per_device_train_batch_size: BatchSize = None,
+    seed: Seed = None,
+    output_dir: Output,
+    recipe: Recipe = None,
+    config: Config = None,
+    help_all: HelpAll = False,
+) -> None:
+    """Train a model that gives every image a class, from one folder of images per class.
+
+    Further options follow those below; --help-all lists them.
+    """
+    _run("classify", context)
+
+
+@train.command(cls=TrainCommand, context_settings=PASS_ON)
+def change(
+    context: typer.Context,
+    data_dir: Data,
+    *,
+    classes: Classes = None,
+    band_names: BandNames = None,
+    offset: Offset = None,
+    holdout: Holdout = None,
+    dry_run: DryRun = False,
+    model_name_or_path: Checkpoint = None,
+    image_size: ImageSize = None,
+    num_train_epochs: Epochs = None,
+    learning_rate: LearningRate = None,
+    per_device_train_batch_size: BatchSize = None,
+    seed: Seed = None,
+    output_dir: Output,
+    recipe: Recipe = None,
+    config: Config = None,
+    help_all: HelpAll = False,
+) -> None:
+    """Train a model that finds what changed, from images before and after and maps of the change.
+
+    Further options follow those below; --help-all lists them.
+    """
+    _run("change", context)
+
+
+@train.command(cls=TrainCommand, context_settings=PASS_ON)
+def pretrain(
+    context: typer.Context,
+    data: Shards,
+    *,
+    model_name_or_path: Checkpoint = None,
+    image_size: ImageSize = None,
+    epochs: Epochs = None,
+    base_learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            "--learning-rate",
+            rich_help_panel=OPTIMISATION,
+            help="Largest learning rate for a batch of 256, scaled with the batch. Default: the recipe's.",
+        ),
+    ] = None,
+    batch_size: BatchSize = None,
+    seed: Seed = None,
+    output_dir: Output,
+    recipe: Recipe = None,
+    config: Config = None,
+    help_all: HelpAll = False,
+) -> None:
+    """Pretrain a model without labels, by masking and reconstructing images.
+
+    Further options follow those below; --help-all lists them.
+    """
+    _run("pretrain", context)
+
+
+def _run(command: str, context: typer.Context) -> None:
+    from spectralgpt_hf.commands.training_commands import run
+
+    params = context.params
+    own = ("recipe", "config", "help_all")
+    given = {name: value for name, value in params.items() if name not in own and value not in (None, False)}
+    run(command, given, context.args, recipe=params["recipe"], config=params["config"])
