@@ -62,6 +62,17 @@ MissingBands = Annotated[
         "checkpoint's processor says."
     ),
 ]
+SensorName = Annotated[
+    str | None,
+    typer.Option("--sensor", help="Sensor that took the scene, such as landsat-8. Default: what its files say."),
+]
+Match = Annotated[
+    str | None,
+    typer.Option(
+        help="Set to wavelength to let the bands of another sensor serve those that the model expects, by wavelength. "
+        "Default: such scenes are refused."
+    ),
+]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that exist. Files that are read are never replaced.")
 ]
@@ -122,6 +133,8 @@ def predict(
     dtype: Dtype = "float32",
     overwrite: Overwrite = False,
     revision: Revision = "main",
+    sensor: SensorName = None,
+    match: Match = None,
 ) -> None:
     """Map classes, or change between two dates, over a scene of any size. Repeat a command to resume it."""
     from spectralgpt_hf.inference import predict_scene
@@ -153,6 +166,8 @@ def predict(
         memory_limit=memory_limit * 2**20,
         overwrite=overwrite,
         progress=shows_progress(),
+        sensor=sensor,
+        match=match,
     )
     typer.echo(written)
 
@@ -191,6 +206,8 @@ def embed(
     dtype: Dtype = "float32",
     overwrite: Overwrite = False,
     revision: Revision = "main",
+    sensor: SensorName = None,
+    match: Match = None,
 ) -> None:
     """Compute features of a scene of any size. Repeat an interrupted command to resume it."""
     from spectralgpt_hf.inference import embed_scene
@@ -217,6 +234,8 @@ def embed(
         memory_limit=memory_limit * 2**20,
         overwrite=overwrite,
         progress=shows_progress(),
+        sensor=sensor,
+        match=match,
     )
     typer.echo(written)
 

@@ -82,6 +82,9 @@ def prepare(
     private: Private = False,
     force: Force = False,
     yes: Yes = False,
+    sensor: Annotated[
+        str, typer.Option(help="Sensor that took the images of folders and scenes, such as landsat-8.")
+    ] = "sentinel-2",
 ) -> None:
     """Turn a dataset, folders of images, or scenes into Parquet shards. Repeat an interrupted command to resume it."""
     from spectralgpt_hf.data.shards.prepare import prepare_shards
@@ -105,6 +108,7 @@ def prepare(
         compression=compression,  # type: ignore[arg-type]
         license=license,
         num_workers=num_workers,
+        sensor=sensor,
         **{name: value for name, value in reader_options.items() if value is not None},
     )
     report = json.loads((output / "report.json").read_text())

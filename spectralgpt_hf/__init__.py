@@ -15,6 +15,7 @@ from transformers.models.auto.modeling_auto import (
     AutoModelForUniversalSegmentation,
 )
 
+from .modeling.bands import Band, Sensor
 from .modeling.configuration_spectralgpt import SpectralGPTConfig
 from .modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from .modeling.modeling_spectralgpt import (
@@ -46,6 +47,8 @@ AutoImageProcessor.register(
 register_pipelines()
 
 __all__ = [
+    "Band",
+    "Sensor",
     "SpectralGPTBackbone",
     "SpectralGPTConfig",
     "SpectralGPTForChangeDetection",

@@ -84,7 +84,7 @@ def train_stage(run: Run, stage: PretrainingOptions, previous: str | Path | None
     # Model and data
     model = build_model(stage, previous)
     config = model.config
-    processor = stage_processor(stage, list(config.bands or ()), previous)
+    processor = stage_processor(stage, list(config.bands or ()), previous, config)
     recipe = view_recipe(stage, processor)
     projection = build_projection(config.hidden_size) if stage.contrast_weight else None
     num_views = 1 if projection is None else 2

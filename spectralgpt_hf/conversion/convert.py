@@ -91,7 +91,7 @@ def convert_checkpoint(
     ours = to_ours(_without_aliases(tensors))
     model.load_state_dict({name.removeprefix(drop): tensor for name, tensor in ours.items()}, assign=True)
     processor = SpectralGPTImageProcessor(
-        bands=config.bands or (), patch_size=config.patch_size, spectral_patch_size=config.spectral_patch_size
+        **config.band_settings(), patch_size=config.patch_size, spectral_patch_size=config.spectral_patch_size
     )
 
     with locked(output_dir), atomic_path(output_dir) as folder:

@@ -112,7 +112,7 @@ class _Graph(nn.Module):
 def _example(config: SpectralGPTConfig, size: int, batch: int) -> dict[str, torch.Tensor]:
     """Return random inputs, some of whose tokens have no data."""
     noise = torch.Generator().manual_seed(batch)
-    tokens = math.prod((config.num_channels // config.spectral_patch_size, *[size // config.patch_size] * 2))
+    tokens = math.prod((config.num_groups, *[size // config.patch_size] * 2))
     mask = (torch.rand(batch, tokens, generator=noise) < 0.9).long()
     mask[:, 0] = 1
     return {

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
+from ..modeling.bands import SENTINEL_2
 from ..modeling.configuration_spectralgpt import PRESETS, SpectralGPTConfig
 
 
@@ -41,23 +42,25 @@ def card_for(config: SpectralGPTConfig, record: Mapping[str, Any] | None = None)
         return (FOLDER / f"{name}.md").read_text(encoding="utf-8")
     use = USES.get(architecture, FEATURES)
     has_classes = use is not FEATURES
-    return front_matter(use.pipeline_tag) + TEMPLATE.format(
+    return front_matter(use.pipeline_tag, config.sensor) + TEMPLATE.format(
         **use._asdict(),
         architecture=architecture,
         config=config,
         bands=" ".join(config.bands or ()),
+        sensor=config.expected_sensor,
         classes=f"Classes: {', '.join((config.id2label or {}).values())}.\n\n" if has_classes else "",
         provenance=CONVERTED.format(**source) if source else record.get("training", UNKNOWN),
     )
 
 
-def front_matter(pipeline_tag: str | None = None) -> str:
+def front_matter(pipeline_tag: str | None = None, sensor: str = SENTINEL_2.name) -> str:
     """Return the metadata that open the card of a checkpoint, as YAML between two rules.
 
     Args:
         pipeline_tag: The Hub's name of the model's task, if it has one.
+        sensor: Name of the sensor that the model takes.
     """
-    tags = ["remote-sensing", "sentinel-2", "multispectral"]
+    tags = ["remote-sensing", sensor, "multispectral"]
     data = ModelCardData(library_name="transformers", pipeline_tag=pipeline_tag, license="unknown", tags=tags)
     return f"---\n{data.to_yaml()}\n---\n\n"
 
@@ -122,7 +125,7 @@ USES = {
 
 TEMPLATE = """# SpectralGPT for {purpose}
 
-A `{architecture}` for Sentinel-2: {config.num_hidden_layers} layers, {config.hidden_size} wide, images of \
+A `{architecture}` for {sensor}: {config.num_hidden_layers} layers, {config.hidden_size} wide, images of \
 {config.image_size} × {config.image_size} px, tokens of {config.spectral_patch_size} bands × {config.patch_size} × \
 {config.patch_size} pixels.
 

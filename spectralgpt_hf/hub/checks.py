@@ -124,7 +124,7 @@ def _setting_problems(folder: Path) -> Iterator[str]:
     except Exception as error:  # the StrictDataclassError of huggingface_hub is no ValueError
         yield f"{name}: {error}"
         return
-    for name in ("bands", "patch_size", "spectral_patch_size"):
+    for name in ("sensor", "bands", "patch_size", "spectral_patch_size"):
         if getattr(config, name) != getattr(processor, name):
             yield (
                 f"`{name}` is {getattr(config, name)} in config.json, but {getattr(processor, name)} in "

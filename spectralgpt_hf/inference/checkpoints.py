@@ -106,7 +106,7 @@ def _load(
         else:
             model = model_class.from_pretrained(checkpoint, **settings)
         processor = SpectralGPTImageProcessor.from_pretrained(checkpoint, revision=revision, **chosen)
-    require_same_bands(model.config.bands, processor.bands)
+    require_same_bands(model.config.bands, processor.bands, (model.config.sensor, processor.sensor))
     return model.to(target).eval(), processor
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ..modeling.band_plan import require_same_bands
+from ..modeling.bands import Sensor
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.notices import warn
 from ..modeling.raster_files import Source
@@ -47,6 +48,8 @@ def embed_scene(
     workers: int = 2,
     memory_limit: int = 2**30,
     progress: bool = True,
+    sensor: Sensor | str | None = None,
+    match: str | None = None,
 ) -> Path:
     """Embed a scene of any size.
 
@@ -69,7 +72,7 @@ def embed_scene(
         tile_size: Pixels on a side of a tile or chip; by default the model's image size, or the nearest multiple of
             both patch size and stride.
         area, area_crs, band_names, offset, nodata, mask, statistics_scope, overwrite: As in `predict_scene`.
-        batch_size, workers, memory_limit, progress: As in `predict_scene`.
+        batch_size, workers, memory_limit, progress, sensor, match: As in `predict_scene`.
 
     Returns:
         `destination`. In a map, cells without data are NaN; chips without data have no row.
@@ -89,7 +92,7 @@ def embed_scene(
     if statistics_scope == "tile" and not per_chip:
         warn("statistics_scope='tile': every tile has limits of its own, which makes seams in maps.")
     resources = Resources(batch_size, workers, memory_limit, progress)
-    require_same_bands(model.config.bands, processor.bands)
+    require_same_bands(model.config.bands, processor.bands, (model.config.sensor, processor.sensor))
     with Scene(
         [source],
         processor,
@@ -101,6 +104,8 @@ def embed_scene(
         area_crs=area_crs,
         statistics_scope=statistics_scope,
         resize=per_chip,
+        sensor=sensor,
+        match=match,
     ) as scene:
         size = encoder.config.image_size if tile_size is None else tile_size
         if per_chip:

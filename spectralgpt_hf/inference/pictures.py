@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ..modeling.bands import BANDS
+from ..modeling.bands import SENTINEL_2, Sensor
+from ..modeling.matching import nearest_band
 
 
 if TYPE_CHECKING:
@@ -19,12 +20,24 @@ FALSE_COLOUR = ("B8", "B4", "B3")
 GAMMA = 1.4  # of true colour, whose reflectances are mostly dark
 
 
+def sensor_channels(
+    channels: Sequence[str], bands: Sequence[str], sensor: Sensor = SENTINEL_2
+) -> tuple[str, ...] | None:
+    """Return the bands of a sensor that show what these bands of Sentinel-2 show, or None where one is missing."""
+    if sensor.name == SENTINEL_2.name:
+        return tuple(channels) if set(channels) <= set(bands) else None
+    real = [band for band in bands if sensor.band(band).wavelength is not None]
+    found = [nearest_band(centre or 0, sensor, real) for centre in SENTINEL_2.wavelengths(channels)]
+    return None if None in found else tuple(map(str, found))
+
+
 def composite(
     pixels: np.ndarray,
     bands: Sequence[str],
     channels: Sequence[str] = TRUE_COLOUR,
     limits: np.ndarray | None = None,
     valid: np.ndarray | None = None,
+    sensor: Sensor = SENTINEL_2,
 ) -> np.ndarray:
     """Stretch three bands to a colour image.
 
@@ -34,6 +47,7 @@ def composite(
         channels: The bands to show as red, green and blue.
         limits: (3, 2), the values shown as black and full; by default `composite_limits` of the image itself.
         valid: (H, W), True where a pixel has data; others are black.
+        sensor: Whose bands these are.
 
     Returns:
         (H, W, 3) float in [0, 1].
@@ -42,17 +56,21 @@ def composite(
         ValueError: If a channel is not among the bands.
     """
     if limits is None:
-        limits = composite_limits(pixels, bands, channels, valid)
+        limits = composite_limits(pixels, bands, channels, valid, sensor)
     image = _select(pixels, bands, channels).astype(np.float32)
     low, high = limits[:, 0, None, None], limits[:, 1, None, None]
     image = np.clip((image - low) / np.maximum(high - low, 1e-6), 0, 1)
-    if set(channels) == set(TRUE_COLOUR):
+    if _is_true_colour(channels, bands, sensor):
         image **= 1 / GAMMA
     return (image if valid is None else np.where(valid, image, 0)).transpose(1, 2, 0)
 
 
 def composite_limits(
-    pixels: np.ndarray, bands: Sequence[str], channels: Sequence[str] = TRUE_COLOUR, valid: np.ndarray | None = None
+    pixels: np.ndarray,
+    bands: Sequence[str],
+    channels: Sequence[str] = TRUE_COLOUR,
+    valid: np.ndarray | None = None,
+    sensor: Sensor = SENTINEL_2,
 ) -> np.ndarray:
     """Return the 2nd and 98th percentiles (3, 2) of the bands of a composite, over the pixels with data.
 
@@ -66,7 +84,7 @@ def composite_limits(
     if valid is not None and valid.any():
         image = image[:, valid.ravel()]
     limits = np.percentile(image, (2, 98), axis=1).T
-    if set(channels) == set(TRUE_COLOUR):
+    if _is_true_colour(channels, bands, sensor):
         limits[:, 1] = limits[:, 0] + np.ptp(limits, axis=1).max()
     return limits
 
@@ -119,6 +137,7 @@ def reconstruction_panel(
     marks: Sequence[tuple[str, int, int]] = (),
     path: str | os.PathLike | None = None,
     title: str = "",
+    sensor: Sensor = SENTINEL_2,
 ) -> Image.Image:
     """Draw original, visible part and reconstruction in true and false colour, with the spectra of marked pixels.
 
@@ -129,14 +148,19 @@ def reconstruction_panel(
         marks: Name, row and column of the pixels whose spectra are drawn, at most three.
         path: File to write too.
         title: Above the picture.
+        sensor: Whose bands these are.
+
+    Raises:
+        ValueError: If the bands do not show both composites.
     """
     original, rebuilt = reflectance
     figure = _figure(15 if marks else 11.2, 8.2)
     figure.suptitle(title)
     grid = figure.add_gridspec(6, 4 if marks else 3, width_ratios=[1, 1, 1, 1.05][: 4 if marks else 3])
-    for row, (name, channels) in enumerate((("True colour", TRUE_COLOUR), ("False colour", FALSE_COLOUR))):
-        limits = composite_limits(original, bands, channels)
-        first, last = (composite(pixels, bands, channels, limits) for pixels in (original, rebuilt))
+    for row, (name, shown_bands) in enumerate((("True colour", TRUE_COLOUR), ("False colour", FALSE_COLOUR))):
+        channels = sensor_channels(shown_bands, bands, sensor) or shown_bands
+        limits = composite_limits(original, bands, channels, None, sensor)
+        first, last = (composite(pixels, bands, channels, limits, None, sensor) for pixels in (original, rebuilt))
         visible = np.where(_select(reconstruction.masked, bands, channels).transpose(1, 2, 0), 0.12, first)
         labels = (f"{name}: original", "visible to the model", "reconstructed")
         for column, (image, label) in enumerate(zip((first, visible, last), labels)):
@@ -149,9 +173,10 @@ def reconstruction_panel(
                     axes.plot(x, y, "o", color=f"C{number}", markersize=7, markeredgecolor="white")
     for number, (name, y, x) in enumerate(marks):
         axes = figure.add_subplot(grid[2 * number : 2 * number + 2, 3])
+        centres = sensor.wavelengths(bands)
         shown, none = ~reconstruction.masked[:, y, x], np.zeros(len(bands), bool)
-        _draw_spectrum(axes, rebuilt[:, y, x], bands, none, "reconstructed", color="0.35", linestyle="--")
-        _draw_spectrum(axes, original[:, y, x], bands, shown, "original; dots: visible", color=f"C{number}")
+        _draw_spectrum(axes, rebuilt[:, y, x], centres, none, "reconstructed", color="0.35", linestyle="--")
+        _draw_spectrum(axes, original[:, y, x], centres, shown, "original; dots: visible", color=f"C{number}")
         axes.set(title=f"{name} (row {y}, column {x})", ylabel="reflectance")
         axes.title.set_fontsize(10)
         axes.legend(fontsize=8, frameon=False)
@@ -163,6 +188,10 @@ def reconstruction_panel(
     return picture
 
 
+def _is_true_colour(channels: Sequence[str], bands: Sequence[str], sensor: Sensor) -> bool:
+    return set(channels) == set(sensor_channels(TRUE_COLOUR, bands, sensor) or TRUE_COLOUR)
+
+
 def _select(pixels: np.ndarray, bands: Sequence[str], channels: Sequence[str]) -> np.ndarray:
     missing = [name for name in channels if name not in bands]
     if missing:
@@ -171,11 +200,11 @@ def _select(pixels: np.ndarray, bands: Sequence[str], channels: Sequence[str]) -
 
 
 def _draw_spectrum(
-    axes: Any, values: np.ndarray, bands: Sequence[str], visible: np.ndarray, label: str, **style: Any
+    axes: Any, values: np.ndarray, centres: Sequence[float | None], visible: np.ndarray, label: str, **style: Any
 ) -> None:
     """Draw values (C,) over the bands' wavelengths, with dots where they were visible; pseudo-bands have none."""
-    real = sorted((i for i, band in enumerate(bands) if band in BANDS), key=lambda i: BANDS[bands[i]].wavelength_s2a)
-    wavelengths = np.array([BANDS[bands[index]].wavelength_s2a for index in real])
+    known = sorted((centre, index) for index, centre in enumerate(centres) if centre is not None)
+    wavelengths, real = np.array([centre for centre, _ in known]), [index for _, index in known]
     values, visible = np.asarray(values)[real], np.asarray(visible)[real]
     axes.plot(wavelengths, values, label=label, **style)
     axes.plot(wavelengths[visible], values[visible], "o", color=style["color"], markersize=5)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ..modeling.band_plan import require_same_bands
+from ..modeling.bands import Sensor
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.notices import warn
 from ..modeling.post_processing import THRESHOLD, choose_classes, map_class_names
@@ -59,6 +60,8 @@ def predict_scene(
     workers: int = 2,
     memory_limit: int = 2**30,
     progress: bool = True,
+    sensor: Sensor | str | None = None,
+    match: str | None = None,
 ) -> Path:
     """Map a scene of any size: a COG of class numbers on its grid, with colours and the names of the classes.
 
@@ -99,6 +102,9 @@ def predict_scene(
         workers: Threads that read and prepare.
         memory_limit: Bytes for pixels, results and GDAL's cache, whatever the scene's size. The model's come on top.
         progress: Whether to show a bar.
+        sensor: Which sensor took the scene, in place of what its files say: a name ("landsat-8") or a `Sensor`.
+        match: `"wavelength"` maps a scene of another sensor than the model's: the bands that are near in wavelength
+            serve, the rest is masked, and the tags `source_sensor` and `matched_bands` say so. None refuses it.
 
     Returns:
         `destination`. Pixels without data, masked, or outside of the area are 255 (NaN in the other layers).
@@ -119,7 +125,7 @@ def predict_scene(
     resources = Resources(batch_size, workers, memory_limit, progress)
     if statistics_scope == "tile" and not per_chip:
         warn("statistics_scope='tile': every tile has limits of its own, which makes seams in maps.")
-    require_same_bands(model.config.bands, processor.bands)
+    require_same_bands(model.config.bands, processor.bands, (model.config.sensor, processor.sensor))
     if mask_after is not None and after is None:
         raise ValueError("`mask_after` is the mask of a second date: pass `after` too, or leave it out.")
     with Scene(
@@ -133,6 +139,8 @@ def predict_scene(
         area_crs=area_crs,
         statistics_scope=statistics_scope,
         resize=per_chip,
+        sensor=sensor,
+        match=match,
     ) as scene:
         grid = TileGrid.cover(
             scene.reader.height,

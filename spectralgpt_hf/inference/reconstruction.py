@@ -69,7 +69,11 @@ def reconstruct_image(
     masked, reconstructed = torch.zeros_like(image, dtype=torch.bool), image.clone()
     for size, alike in windows.items():
         tiles = torch.stack([image[:, *window] for window in alike])
-        grid = (len(image) // config.spectral_patch_size, size[0] // config.patch_size, size[1] // config.patch_size)
+        grid = (
+            -(-len(image) // config.spectral_patch_size),
+            size[0] // config.patch_size,
+            size[1] // config.patch_size,
+        )
         _, num_units = mask_units(grid, config.masking)
         noise = torch.rand(len(tiles), num_units, generator=generator).to(image.device)
         mask = model.sample_mask(grid, noise)[1]

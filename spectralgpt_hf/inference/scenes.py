@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import rasterio
 
+from ..modeling.bands import SENTINEL_2, Sensor
 from ..modeling.chips import open_chips
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
+from ..modeling.matching import Matching
 from ..modeling.notices import collected_warnings, warn_of_new
 from ..modeling.radiometry import measure_statistics
 from ..modeling.raster_files import Source
@@ -43,6 +45,7 @@ class Scene:
         area, area_crs: As in `locate_area`.
         statistics_scope: `"scene"`: statistics measured once for all tiles and dates; `"tile"`: on each tile.
         resize: Whether tiles are resized as the processor says.
+        sensor, match: As in `SpectralGPTImageProcessor.preprocess`.
 
     Attributes:
         reader: The first date.
@@ -66,19 +69,25 @@ class Scene:
         area_crs: Any = None,
         statistics_scope: str = "scene",
         resize: bool = False,
+        sensor: Sensor | str | None = None,
+        match: str | None = None,
     ) -> None:
         if statistics_scope not in ("scene", "tile"):
             raise ValueError(f"`statistics_scope` must be 'scene' or 'tile', got {statistics_scope!r}.")
-        self.processor = copy.deepcopy(processor)
+        self.processor = copy.deepcopy(processor.for_match(match))
         self.processor.do_resize = processor.do_resize and resize
         self.processor.do_center_crop = processor.do_center_crop and resize
         self._local, self._lock, self._opened = local(), Lock(), ExitStack()
         self._open: list[partial[RasterReader]] = []
+        expected = processor.expected
+        reading: dict[str, Any] = {"offset": offset, "nodata": nodata, "band_names": band_names}
+        reading |= {"sensor": sensor, "match": match}
+        opening = {**reading, "expected": expected, "resolution": expected.resolution}
         with ExitStack() as stack:
             self.cores = stack.enter_context(restored_threads())
             told: set[str] = set()
             for source, mask in zip(sources, masks):
-                given = {"mask": mask, "offset": offset, "nodata": nodata, "band_names": band_names}
+                given = {"mask": mask, **opening}
                 with collected_warnings() as heard, open_raster(source, **given) as reader:
                     bands = [band for band in reader.bands or () if band in processor.bands] or None
                     if bands is None and reader.bands is not None:
@@ -97,13 +106,7 @@ class Scene:
                 self.processor.statistics_scope = "image"
                 self.processor.statistics = None
             elif self.processor.measures_pixels:
-                measure = partial(
-                    self.processor.measure_statistics,
-                    band_names=band_names,
-                    offset=offset,
-                    nodata=nodata,
-                    mask=[*masks][: len(sources)],
-                )
+                measure = partial(self.processor.measure_statistics, mask=[*masks][: len(sources)], **reading)
                 ((self.statistics, heard),) = ordered_map(_listening(measure), [list(sources)], 1, 1)
                 warn_of_new(heard, told)
             if self.statistics is None:
@@ -151,15 +154,18 @@ class Scene:
 
     def _look(self, _: int) -> None:
         """Look at the middle of each date for values that seem wrong, where no statistics are measured."""
+        matching = Matching(self.processor.expected)
+        cirrus = ["B10"] if matching.expected.name == SENTINEL_2.name else []
         for opener in self._open:
-            with opener(beside=["B10"] * (opener.args[1] is not None)) as reader:
+            with opener(beside=cirrus * (opener.args[1] is not None)) as reader:
                 sides = [min(LOOK_SIDE, side) for side in (reader.width, reader.height)]
                 corner = [(whole - side) // 2 for whole, side in zip((reader.width, reader.height), sides)]
                 raster = reader.read((*corner, *sides))
-            (chip,) = open_chips(raster, self.processor.bands)
+            (chip,) = open_chips(raster, self.processor.bands, matching=matching)
             chip.name = reader.name
             if raster.valid.any():  # otherwise there is nothing to look at
-                measure_statistics(chip, self.processor.bands, missing_bands=self.processor.missing_bands)
+                missing_bands = self.processor.missing_bands
+                measure_statistics(chip, self.processor.bands, missing_bands=missing_bands, matching=matching)
 
     def _open_all(self, stack: ExitStack) -> list[RasterReader]:
         """Open all dates; all come onto the grid of the first."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .bands import BANDS
+from .bands import SENTINEL_2, Sensor
 
 
 @dataclass(frozen=True)
@@ -58,16 +58,24 @@ class BandPlan:
         return kept[:, self.order]
 
 
-def require_same_bands(model_bands: Sequence[str], processor_bands: Sequence[str]) -> None:
+def require_same_bands(
+    model_bands: Sequence[str], processor_bands: Sequence[str], sensors: tuple[str, str] | None = None
+) -> None:
     """Refuse a processor that gives a model other bands than its weights expect, or in another order.
 
     Args:
         model_bands: `model.config.bands`.
         processor_bands: `processor.bands`.
+        sensors: `model.config.sensor` and `processor.sensor`, whose bands of one name have different wavelengths.
 
     Raises:
         ValueError: If they differ.
     """
+    if sensors is not None and sensors[0] != sensors[1]:
+        raise ValueError(
+            f"The model takes bands of the sensor {sensors[0]!r}, but the processor gives those of {sensors[1]!r}. "
+            "Load the processor with `**model.config.band_settings()`."
+        )
     if list(model_bands) != list(processor_bands):
         raise ValueError(
             f"The processor must give the bands that the model expects, in the same order: expected "
@@ -76,7 +84,9 @@ def require_same_bands(model_bands: Sequence[str], processor_bands: Sequence[str
         )
 
 
-def plan_bands(name: str, found: Sequence[str], expected: Sequence[str], missing_bands: str) -> BandPlan:
+def plan_bands(
+    name: str, found: Sequence[str], expected: Sequence[str], missing_bands: str, sensor: Sensor = SENTINEL_2
+) -> BandPlan:
     """Match the bands of an input to those that a model expects.
 
     Args:
@@ -85,6 +95,7 @@ def plan_bands(name: str, found: Sequence[str], expected: Sequence[str], missing
         expected: Bands of the model; `"mean"` is the mean of the others.
         missing_bands: `"error"`, `"nearest"` (in wavelength), `"mean"` (of the bands there are) or `"mask"` (filled
             like `"nearest"`; whoever calls this masks the groups that have no other band).
+        sensor: Whose bands these are, for their wavelengths.
 
     Raises:
         ValueError: If a band is missing and must not be, or if there is none at all.
@@ -95,11 +106,12 @@ def plan_bands(name: str, found: Sequence[str], expected: Sequence[str], missing
         raise ValueError(
             f"{name}: expected the bands {' '.join(expected)}, found {' '.join(found)}; missing: {' '.join(missing)}. "
             "Name the input's bands (`band_names`), or choose what stands in for missing ones (`missing_bands`): "
-            "nearest, mean or mask."
+            "nearest, mean or mask. Bands of another sensor may serve by wavelength (`match`)."
         )
+    centres = {band: sensor.band(band).wavelength or 0.0 for band in expected}
     filled = {}
     for band in missing:
-        nearest = min(kept, key=lambda other: abs(BANDS[other].wavelength_s2a - BANDS[band].wavelength_s2a))
+        nearest = min(kept, key=lambda other: abs(centres[other] - centres[band]))
         filled[band] = "mean" if missing_bands == "mean" else nearest
     sources = [filled.get(band, band) for band in expected]
     order = [kept.index(source) if source in kept else len(kept) for source in sources]

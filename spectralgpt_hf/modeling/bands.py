@@ -11,122 +11,267 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The 13 bands of Sentinel-2, the names that files and people give them, and the orders that files store them in."""
+"""Bands of sensors: names, aliases, wavelengths; and those of Sentinel-2, whose names are the default everywhere.
+
+A band goes by a name of its sensor ("B5", "nir"), or by its wavelength ("842nm"), which every sensor understands.
+"""
 
 import difflib
+import math
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
-
-@dataclass(frozen=True)
-class Band:
-    """One band of the MultiSpectral Instrument.
-
-    Attributes:
-        name: Canonical name, "B1" ... "B12" or "B8A".
-        aliases: Other names, without the variants in case, zeros and separators that `resolve_band` sees through.
-        wavelength_s2a: Central wavelength on Sentinel-2A, in nm.
-        wavelength_s2b: Central wavelength on Sentinel-2B, in nm.
-        resolution: Native ground sampling, in metres.
-    """
-
-    name: str
-    aliases: tuple[str, ...]
-    wavelength_s2a: float
-    wavelength_s2b: float
-    resolution: int
-
-
-# Wavelengths as the products state them (Spectral_Information, CENTRAL); the order is that of the products too.
-BANDS: dict[str, Band] = {
-    band.name: band
-    for band in (
-        Band("B1", ("coastal", "coastal_aerosol", "aerosol", "ultra_blue"), 442.7, 442.3, 60),
-        Band("B2", ("blue",), 492.7, 492.3, 10),
-        Band("B3", ("green",), 559.8, 558.9, 10),
-        Band("B4", ("red",), 664.6, 664.9, 10),
-        Band("B5", ("red_edge_1", "rededge071", "vegetation_red_edge_1"), 704.1, 703.8, 20),
-        Band("B6", ("red_edge_2", "rededge075", "vegetation_red_edge_2"), 740.5, 739.1, 20),
-        Band("B7", ("red_edge_3", "rededge078", "vegetation_red_edge_3"), 782.8, 779.7, 20),
-        Band("B8", ("nir", "nir_broad", "near_infrared"), 832.8, 832.9, 10),
-        Band("B8A", ("nir_narrow", "narrow_nir", "nir08"), 864.7, 864.0, 20),
-        Band("B9", ("water_vapour", "water_vapor", "nir09"), 945.1, 943.2, 60),
-        Band("B10", ("cirrus", "swir_cirrus"), 1373.5, 1376.9, 60),
-        Band("B11", ("swir_1", "swir16"), 1613.7, 1610.4, 20),
-        Band("B12", ("swir_2", "swir22"), 2202.4, 2185.7, 20),
-    )
-}
-
-L1C_BANDS = tuple(BANDS)
-L2A_BANDS = tuple(name for name in BANDS if name != "B10")
-BANDS_10M = ("B2", "B3", "B4", "B8")
-BANDS_10M_20M = tuple(name for name, band in BANDS.items() if band.resolution < 60)
-EUROSAT_FILE_BANDS = (*(name for name in L1C_BANDS if name != "B8A"), "B8A")
-BIGEARTHNET_BANDS = L2A_BANDS
-SEGMUNICH_BANDS = BANDS_10M_20M
 
 PSEUDO_BAND_MEAN = "mean"
 
 
-def resolve_band(name: str) -> str:
-    """Return the canonical name of a band.
+@dataclass(frozen=True)
+class Band:
+    """One spectral band of a sensor.
 
-    Args:
-        name: Any usual name: "B2", "b02", "Band 2", "blue", "B08A", "nir_narrow", "SWIR-1", ...
+    Attributes:
+        name: Canonical name, as in "B8A" or "nir".
+        wavelength: Central wavelength in nm; None where it is not known.
+        width: Full width at half maximum in nm; None where it is not known.
+        resolution: Native ground sampling in metres; None where it varies, as for a drone.
+        aliases: Other names, without the variants in case, zeros and separators that `Sensor.resolve` sees through.
+    """
+
+    name: str
+    wavelength: float | None = None
+    width: float | None = None
+    resolution: float | None = None
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """An instrument: its bands, and how its products store reflectance.
+
+    Users make their own and pass them wherever a `sensor` is taken:
+
+    ```python
+    drone = Sensor("drone", (Band("green", 560, 32), Band("red", 668, 14), Band("nir", 842, 57)))
+    inputs = processor("field.tif", sensor=drone, match="wavelength")
+    ```
+
+    Attributes:
+        name: As in `config.sensor`: "landsat-8".
+        bands: In the order of the product's files. Empty where wavelengths come from each file (imaging spectrometers).
+        title: What messages call it; the name by default.
+        scale: Reflectance = stored value x `scale` + `offset`, where a product file does not say it itself. None where
+            nothing is known: values are then taken as digital numbers (reflectance x 10000).
+        offset: See `scale`.
+        nodata: Stored value that means no data, where a file declares none.
 
     Raises:
-        ValueError: If no band is called so; the message suggests the nearest name.
+        ValueError: If two bands share a name, or a wavelength is not a positive number.
     """
-    found = _NAMES.get(_normalise(name)) if isinstance(name, str) else None
+
+    name: str
+    bands: tuple[Band, ...] = ()
+    title: str = ""
+    scale: float | None = None
+    offset: float = 0.0
+    nodata: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bands", tuple(self.bands))
+        names = [normalise(band.name) for band in self.bands]
+        twice = [band.name for band, name in zip(self.bands, names) if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"{self}: expected a name of its own for each band, found {', '.join(twice)}.")
+        for band in self.bands:
+            if band.wavelength is not None and not (band.wavelength > 0 and math.isfinite(band.wavelength)):
+                raise ValueError(f"{self}: expected a wavelength of {band.name} in nm, found {band.wavelength}.")
+
+    def __str__(self) -> str:
+        return self.title or self.name
+
+    @cached_property
+    def band_names(self) -> tuple[str, ...]:
+        """Names of the bands."""
+        return tuple(band.name for band in self.bands)
+
+    @cached_property
+    def resolution(self) -> float | None:
+        """Finest ground sampling of the bands in metres; None where it is not known."""
+        return min((band.resolution for band in self.bands if band.resolution is not None), default=None)
+
+    def band(self, name: str) -> Band:
+        """Return a band by its canonical name; a band that is but a wavelength has no more than that."""
+        found = self._bands.get(name)
+        return Band(name, parse_wavelength(name)) if found is None else found
+
+    def wavelengths(self, names: Iterable[str]) -> list[float | None]:
+        """Return the central wavelengths, in nm, of canonical names; None where one has none, such as "mean"."""
+        return [self.band(name).wavelength for name in names]
+
+    def only(self, names: Sequence[str], wavelengths: Sequence[float | None] | None = None) -> "Sensor":
+        """Return the sensor with these bands alone, in this order, at these wavelengths in nm, its own by default."""
+        kept = [self.band(name) for name in names if name != PSEUDO_BAND_MEAN]
+        if wavelengths is not None:
+            given = dict(zip(names, wavelengths))
+            kept = [replace(band, wavelength=given[band.name]) for band in kept]
+        return replace(self, bands=tuple(dict.fromkeys(kept)))
+
+    def resolve(self, name: str) -> str:
+        """Return the canonical name of a band.
+
+        Args:
+            name: Any usual name ("B2", "b02", "Band 2", "blue", "SWIR-1"), or a wavelength ("842nm").
+
+        Raises:
+            ValueError: If no band is called so; the message suggests the nearest name.
+        """
+        found = self._names.get(normalise(name)) if isinstance(name, str) else None
+        if found is None and isinstance(name, str) and parse_wavelength(name) is not None:
+            found = wavelength_name(parse_wavelength(name) or 0)
+        if found is None:
+            near = difflib.get_close_matches(normalise(str(name)), self._names, n=1)
+            suggestion = ""
+            if near:
+                band = self._bands[self._names[near[0]]]
+                suggestion = f" Did you mean {band.name!r}{f' ({band.aliases[0]})' if band.aliases else ''}?"
+            expected = f"one of {', '.join(self.band_names)} or a common name" if self.bands else "a wavelength (842nm)"
+            raise ValueError(f"Unknown band {name!r}.{suggestion} Expected {expected}.")
+        return found
+
+    def resolve_all(self, names: Iterable[str], allow_mean: bool = False) -> tuple[str, ...]:
+        """Return the canonical names of several bands, in the given order.
+
+        Args:
+            names: As in `resolve`.
+            allow_mean: Accept the pseudo-band "mean", the mean of the other bands, any number of times.
+
+        Raises:
+            ValueError: If a name is unknown, or a band occurs twice.
+        """
+        if isinstance(names, str):
+            raise ValueError(f"Expected a list of band names, got the string {names!r}.")
+        names = list(names)
+        means = [allow_mean and str(name).lower() == PSEUDO_BAND_MEAN for name in names]
+        bands = tuple(PSEUDO_BAND_MEAN if mean else self.resolve(name) for name, mean in zip(names, means))
+        twice = [band for band in dict.fromkeys(bands) if bands.count(band) > 1 and band != PSEUDO_BAND_MEAN]
+        if twice:
+            twice.sort(key=lambda band: self.band_names.index(band) if band in self.band_names else math.inf)
+            raise ValueError(
+                f"Each band may occur once, but {', '.join(twice)} occurs more often in {', '.join(bands)}."
+            )
+        return bands
+
+    def find(self, text: str) -> str | None:
+        """Return the band that a file name or a band description speaks of, or None.
+
+        A whole name counts ("red", "B8A"), then the last band number that stands alone ("T33UUU_20170216_B8A_20m" and
+        "B8A, narrow NIR" are B8A), then a wavelength with its unit ("0.842 um"). "Band 9" counts as none: much
+        software writes it for the ninth band, whatever that is.
+        """
+        whole = None if re.match(r"\s*band[\s_]*\d", text, re.IGNORECASE) else self._names.get(normalise(text))
+        inside = re.findall(r"(?<![a-z0-9])b0{0,2}([1-9]\d?a?)(?![a-z0-9])", text.lower().replace("_", " "))
+        known = [self._names[f"b{number}"] for number in inside if f"b{number}" in self._names]
+        wavelength = parse_wavelength(text)
+        return whole or (known[-1] if known else None if wavelength is None else wavelength_name(wavelength))
+
+    @cached_property
+    def _bands(self) -> dict[str, Band]:
+        return {band.name: band for band in self.bands}
+
+    @cached_property
+    def _names(self) -> dict[str, str]:
+        return {normalise(name): band.name for band in self.bands for name in (band.name, *band.aliases)}
+
+
+def parse_wavelength(text: str) -> float | None:
+    """Return the wavelength in nm that a text states with its unit ("842nm", "0.842 um"), or None."""
+    found = _WAVELENGTH.search(text.lower())
     if found is None:
-        near = difflib.get_close_matches(_normalise(str(name)), _NAMES, n=1)
-        suggestion = f" Did you mean {_NAMES[near[0]]!r} ({BANDS[_NAMES[near[0]]].aliases[0]})?" if near else ""
-        raise ValueError(f"Unknown band {name!r}.{suggestion} Expected one of {', '.join(BANDS)} or a common name.")
-    return found
+        return None
+    value = float(found[1]) * (1 if found[2].startswith("n") else 1000)
+    return value if value > 0 else None
 
 
-def resolve_bands(names: Iterable[str], allow_mean: bool = False) -> tuple[str, ...]:
-    """Return the canonical names of several bands, in the given order.
-
-    Args:
-        names: Usual names.
-        allow_mean: Accept the pseudo-band "mean", the mean of the other bands, any number of times.
-
-    Raises:
-        ValueError: If a name is unknown, or a band occurs twice.
-    """
-    if isinstance(names, str):
-        raise ValueError(f"Expected a list of band names, got the string {names!r}.")
-    names = list(names)
-    means = [allow_mean and str(name).lower() == PSEUDO_BAND_MEAN for name in names]
-    bands = tuple(PSEUDO_BAND_MEAN if mean else resolve_band(name) for name, mean in zip(names, means))
-    twice = [band for band in BANDS if bands.count(band) > 1]
-    if twice:
-        raise ValueError(f"Each band may occur once, but {', '.join(twice)} occurs more often in {', '.join(bands)}.")
-    return bands
+def wavelength_name(wavelength: float) -> str:
+    """Return the name of a band that has no other: its wavelength in nm."""
+    return f"{wavelength:.8g}nm"
 
 
-def find_band(text: str) -> str | None:
-    """Return the band that a file name or a band description speaks of, or None.
-
-    A whole name counts ("red", "B8A"), and else the last band number that stands alone: "T33UUU_20170216_B8A_20m" and
-    "B8A, narrow NIR" are B8A. "Band 9" counts as none: much software writes it for the ninth band, whatever that is.
-    """
-    whole = None if re.match(r"\s*band[\s_]*\d", text, re.IGNORECASE) else _NAMES.get(_normalise(text))
-    inside = re.findall(r"(?<![a-z0-9])b0?(8a|1[0-2]|[1-9])(?![a-z0-9])", text.lower().replace("_", " "))
-    return whole or (_NAMES[f"b{inside[-1]}"] if inside else None)
-
-
-def bands_from_count(count: int) -> tuple[str, ...] | None:
-    """Return the usual bands of `count` unnamed ones (13: L1C, 12: L2A, 10: those of 10 and 20 m), or None."""
-    return {len(layout): layout for layout in (L1C_BANDS, L2A_BANDS, BANDS_10M_20M)}.get(count)
-
-
-def _normalise(name: str) -> str:
+def normalise(name: str) -> str:
     """Drop case, separators, the word "band" and leading zeros, so that "Band_08a" and "B8A" are the same."""
     plain = re.sub(r"[\s_.\-]", "", name.lower())
     return re.sub(r"^(?:band|b)0?(?=[1-9])", "b", plain)
 
 
-_NAMES = {_normalise(name): band.name for band in BANDS.values() for name in (band.name, *band.aliases)}
+_WAVELENGTH = re.compile(
+    r"(?<![\w.])(\d+(?:\.\d+)?)[\s_]*(nm|nanomet(?:er|re)s?|[u\u00b5\u03bc]m|micromet(?:er|re)s?|microns?)(?![a-z0-9])"
+)
+
+
+@dataclass(frozen=True)
+class MsiBand(Band):
+    """One band of the MultiSpectral Instrument.
+
+    Attributes:
+        wavelength_s2b: Central wavelength on Sentinel-2B, in nm; `wavelength` is that on Sentinel-2A.
+    """
+
+    wavelength_s2b: float = 0.0
+
+    @property
+    def wavelength_s2a(self) -> float:
+        """Central wavelength on Sentinel-2A, in nm."""
+        return self.wavelength or 0.0
+
+
+# Wavelengths as the products state them (Spectral_Information, CENTRAL), widths as in the MSI's spectral responses
+# (COPE-GSEG-EOPG-TN-15-0007); the order is that of the products too.
+BANDS: dict[str, MsiBand] = {
+    name: MsiBand(name, s2a, width, resolution, aliases, s2b)
+    for name, aliases, s2a, s2b, width, resolution in (
+        ("B1", ("coastal", "coastal_aerosol", "aerosol", "ultra_blue"), 442.7, 442.3, 20, 60),
+        ("B2", ("blue",), 492.7, 492.3, 65, 10),
+        ("B3", ("green",), 559.8, 558.9, 35, 10),
+        ("B4", ("red",), 664.6, 664.9, 30, 10),
+        ("B5", ("red_edge_1", "rededge071", "vegetation_red_edge_1"), 704.1, 703.8, 14, 20),
+        ("B6", ("red_edge_2", "rededge075", "vegetation_red_edge_2"), 740.5, 739.1, 14, 20),
+        ("B7", ("red_edge_3", "rededge078", "vegetation_red_edge_3"), 782.8, 779.7, 19, 20),
+        ("B8", ("nir", "nir_broad", "near_infrared"), 832.8, 832.9, 105, 10),
+        ("B8A", ("nir_narrow", "narrow_nir", "nir08"), 864.7, 864.0, 21, 20),
+        ("B9", ("water_vapour", "water_vapor", "nir09"), 945.1, 943.2, 19, 60),
+        ("B10", ("cirrus", "swir_cirrus"), 1373.5, 1376.9, 29, 60),
+        ("B11", ("swir_1", "swir16"), 1613.7, 1610.4, 90, 20),
+        ("B12", ("swir_2", "swir22"), 2202.4, 2185.7, 174, 20),
+    )
+}
+
+SENTINEL_2 = Sensor("sentinel-2", tuple(BANDS.values()), "Sentinel-2")
+
+L1C_BANDS = tuple(BANDS)
+L2A_BANDS = tuple(name for name in BANDS if name != "B10")
+BANDS_10M = ("B2", "B3", "B4", "B8")
+BANDS_10M_20M = tuple(name for name, band in BANDS.items() if (band.resolution or 0) < 60)
+EUROSAT_FILE_BANDS = (*(name for name in L1C_BANDS if name != "B8A"), "B8A")
+BIGEARTHNET_BANDS = L2A_BANDS
+SEGMUNICH_BANDS = BANDS_10M_20M
+
+
+def resolve_band(name: str) -> str:
+    """Return the canonical name of a band of Sentinel-2, as `Sensor.resolve`."""
+    return SENTINEL_2.resolve(name)
+
+
+def resolve_bands(names: Iterable[str], allow_mean: bool = False) -> tuple[str, ...]:
+    """Return the canonical names of several bands of Sentinel-2, as `Sensor.resolve_all`."""
+    return SENTINEL_2.resolve_all(names, allow_mean)
+
+
+def find_band(text: str) -> str | None:
+    """Return the band of Sentinel-2 that a file name or a description speaks of, or None, as `Sensor.find`."""
+    return SENTINEL_2.find(text)
+
+
+def bands_from_count(count: int) -> tuple[str, ...] | None:
+    """Return the usual bands of `count` unnamed ones (13: L1C, 12: L2A, 10: those of 10 and 20 m), or None."""
+    return {len(layout): layout for layout in (L1C_BANDS, L2A_BANDS, BANDS_10M_20M)}.get(count)

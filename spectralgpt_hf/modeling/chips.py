@@ -23,10 +23,13 @@ from typing import Any, NamedTuple, TypeAlias, cast
 import numpy as np
 import torch
 
-from .bands import L1C_BANDS, PSEUDO_BAND_MEAN, find_band, resolve_bands
+from .bands import L1C_BANDS, PSEUDO_BAND_MEAN, SENTINEL_2, Sensor, wavelength_name
+from .identification import sensor_of_tags
+from .matching import OF_SENTINEL_2, Matching, match_tags
 from .products import Offset, linear, offsets_per_band
 from .raster_files import Source, is_stac_item
 from .rasters import Raster, open_raster
+from .sensors import SENSORS
 
 
 # Paths, URLs, bytes, mappings, arrays, tensors, `Raster`, and types of libraries that are not imported here.
@@ -90,6 +93,7 @@ def open_chips(
     offset: Offset | Sequence[Offset | None] | None = None,
     mask: Mask | Sequence[Mask] = None,
     longest_side: int | None = None,
+    matching: Matching = OF_SENTINEL_2,
 ) -> list[Chip]:
     """Bring images to a common form.
 
@@ -105,10 +109,11 @@ def open_chips(
         offset: Added to the digital numbers, in place of what the input says.
         mask: (H, W), non-zero where a pixel counts; for a file also what `open_raster` takes.
         longest_side: If given, files are read decimated, to at most this many pixels on a side.
+        matching: Which sensor is expected, and how another one serves.
 
     Raises:
         FileNotFoundError: If a path does not exist.
-        ValueError: If something is no image, or its bands cannot be known.
+        ValueError: If something is no image, is of another sensor, or its bands cannot be known.
     """
     if _is_sample(images):
         images = images["image"]
@@ -127,7 +132,7 @@ def open_chips(
     ambiguous = isinstance(offset, list | tuple) and count > 1 and _is_numbers(offset) and len(offset) == count
     shared = count if ambiguous else None
     return [
-        _open(image, f"image {i}", _Given(expected, *given, shared), longest_side)
+        _open(image, f"image {i}", _Given(expected, *given, shared, matching), longest_side)
         for i, (image, given) in enumerate(zip(images, per_image))
     ]
 
@@ -188,6 +193,7 @@ class _Given(NamedTuple):
     offset: Offset | None = None
     mask: Mask = None
     shared: int | None = None
+    matching: Matching = OF_SENTINEL_2
 
     def check_offset(self, name: str, count: int) -> None:
         """Refuse a list of offsets that may be one for each image or one for each of the `count` bands."""
@@ -208,11 +214,12 @@ def _open(image: Any, name: str, given: _Given, longest_side: int | None) -> Chi
         by_file = isinstance(given.mask, str | os.PathLike | bytes)
         image = _read(image, name, given if by_file else given._replace(mask=None), longest_side)
         rest = None if by_file else given.mask
-        given = given._replace(band_names=None, nodata=None, offset=None, shared=None, mask=rest)
+        matching = Matching(given.matching.expected)  # reading has settled the rest
+        given = given._replace(band_names=None, nodata=None, offset=None, shared=None, mask=rest, matching=matching)
     if hasattr(image, "pixels") and hasattr(image, "valid"):
         return _from_raster(image, name, given)
     if hasattr(image, "data_vars"):
-        image = _join_variables(image, name)
+        image = _join_variables(image, name, given.matching.sensor or given.matching.expected)
     if hasattr(image, "dims") and hasattr(image, "coords"):
         return _from_xarray(image, name, given)
     if hasattr(image, "getbands") and given.band_names is None:
@@ -238,16 +245,21 @@ def _is_numbers(value: Any) -> bool:
 
 
 def _read(source: Any, name: str, given: _Given, longest_side: int | None) -> Raster:
-    """Read the bands in use, and B10 beside them, as a `Raster`."""
+    """Read the bands in use, and B10 of Sentinel-2 beside them, as a `Raster`."""
+    matching = given.matching
     with open_raster(
         source,
         _own(given.expected),
+        resolution=matching.expected.resolution,
         mask=cast(Source | None, given.mask),
         offset=given.offset,
         band_names=given.band_names,
         nodata=given.nodata,
         skip_missing=True,
-        beside=("B10",),
+        beside=("B10",) if matching.expected.name == SENTINEL_2.name else (),
+        sensor=matching.sensor,
+        match=matching.match,
+        expected=matching.expected,
     ) as reader:
         given.check_offset(name, len(reader.bands or ()))
         shrink = max(1.0, max(reader.height, reader.width) / (longest_side or math.inf))
@@ -255,7 +267,9 @@ def _read(source: Any, name: str, given: _Given, longest_side: int | None) -> Ra
 
 
 def _from_raster(raster: Any, name: str, given: _Given) -> Chip:
-    chip = _from_array(raster.pixels, name, given._replace(band_names=given.band_names or raster.bands))
+    own = getattr(raster, "sensor", SENTINEL_2.name)
+    named = given._replace(band_names=given.band_names or raster.bands)
+    chip = _from_array(raster.pixels, name, named, None if given.band_names else SENSORS.get(own, Sensor(own)))
     valid = as_tensor(raster.valid, name).bool()
     if given.nodata is not None:
         added = torch.tensor(raster.offsets or (0.0,) * len(chip.bands))
@@ -267,13 +281,13 @@ def _from_raster(raster: Any, name: str, given: _Given) -> Chip:
     chip.saturated = None if saturated is None else as_tensor(saturated, name).bool()
     if raster.offsets is not None:
         chip.offsets = tuple(np.add(raster.offsets, chip.offsets or 0.0).tolist())
-    chip.crs, chip.transform, chip.tags = raster.crs, raster.transform, dict(raster.tags)
+    chip.crs, chip.transform, chip.tags = raster.crs, raster.transform, dict(raster.tags) | chip.tags
     return chip
 
 
-def _join_variables(dataset: Any, name: str) -> Any:
+def _join_variables(dataset: Any, name: str, sensor: Sensor) -> Any:
     """Return the variables of an `xarray.Dataset` that are named as bands as one `xarray.DataArray`."""
-    names = [variable for variable in dataset.data_vars if find_band(str(variable))]
+    names = [variable for variable in dataset.data_vars if sensor.find(str(variable))]
     if not names:
         found = ", ".join(map(str, dataset.data_vars)) or "none"
         raise ValueError(
@@ -290,13 +304,16 @@ def _join_variables(dataset: Any, name: str) -> Any:
         )
     array = dataset[names].to_array("band")
     array.attrs.update({key: value for key, value in radiometry[0].items() if value is not None})
-    return array.assign_coords(band=[find_band(str(variable)) for variable in names])
+    return array.assign_coords(band=[sensor.find(str(variable)) for variable in names])
 
 
 def _from_xarray(array: Any, name: str, given: _Given) -> Chip:
-    axis = next((dim for dim in array.dims if dim in ("band", "bands", "channel")), array.dims[0])
+    axis = next((dim for dim in array.dims if dim in ("band", "bands", "channel", "wavelength")), array.dims[0])
     array = array.transpose(axis, ...)
     labels = np.asarray(array.coords[axis].values if axis in array.coords else [])
+    found = sensor_of_tags(array.attrs) if given.band_names is None else None
+    if given.band_names is None and axis == "wavelength" and labels.dtype.kind in "iuf":
+        given = given._replace(band_names=[wavelength_name(float(label)) for label in labels])
     if given.band_names is None and labels.dtype.kind in "UO" and labels.size:
         given = given._replace(band_names=[str(label) for label in labels])
     if given.nodata is None:
@@ -310,41 +327,53 @@ def _from_xarray(array: Any, name: str, given: _Given) -> Chip:
         pixels = pixels.astype(np.float32) * np.float32(gain)
         if given.nodata is not None:
             given = given._replace(nodata=float(np.float32(given.nodata) * np.float32(gain)))
-    chip = _from_array(pixels, name, given)
+    chip = _from_array(pixels, name, given, found)
     if hasattr(array, "rio"):
         chip.crs, chip.transform = array.rio.crs, array.rio.transform()
     return chip
 
 
-def _from_array(image: Any, name: str, given: _Given) -> Chip:
+def _from_array(image: Any, name: str, given: _Given, found: Sensor | None = None) -> Chip:
     pixels = as_tensor(image, name)
     if pixels.ndim != 3 or 0 in pixels.shape:
         raise ValueError(
             f"{name}: expected an image of shape (bands, height, width), found {tuple(pixels.shape)}. Pass several "
             "images as a list."
         )
-    counts = {len(given.band_names)} if given.band_names else {len(_own(given.expected)), len(L1C_BANDS)}
+    matching = given.matching
+    counts = {len(given.band_names)} if given.band_names else {len(_own(given.expected))}
+    if not given.band_names and matching.expected.name == SENTINEL_2.name:
+        counts.add(len(L1C_BANDS))
     if len(pixels) not in counts and pixels.shape[2] in counts:
         pixels = pixels.permute(2, 0, 1).contiguous()  # stored as (height, width, bands)
     count = len(pixels)
+    sensor = matching.sensor_of(found, name)
     if given.band_names:
-        bands, assumed = resolve_bands(given.band_names), ""
+        bands, assumed = sensor.resolve_all(given.band_names), ""
+    elif matching.sensor is not None and count == len(sensor.bands):
+        bands, assumed = sensor.band_names, ""
     else:
-        bands, assumed = _assume_bands(name, count, given.expected)
+        bands, assumed = _assume_bands(name, count, given.expected, matching)
     if len(bands) != count:
         raise ValueError(
             f"{name}: expected a name for each of the {count} bands (`band_names`), found {len(bands)}: "
             f"{' '.join(bands)}."
         )
     given.check_offset(name, count)
-    chip = Chip(name, pixels, bands, assumed, nodata=given.nodata)
+    tags: dict[str, str] = {}
+    served = matching.serve(sensor, bands, name)
+    if served is not None:
+        tags = match_tags(sensor, bands, served)
+        pixels, bands = pixels[list(served.values())], tuple(served)
+        sensor = matching.expected
+    chip = Chip(name, pixels, bands, assumed, nodata=given.nodata, tags=tags)
     if given.mask is not None:
         mask = as_tensor(given.mask, f"{name}: mask")
         if mask.shape[-2:] != pixels.shape[1:] or mask.numel() != pixels[0].numel():
             raise ValueError(f"{name}: expected a mask of {tuple(pixels.shape[1:])} pixels, found {tuple(mask.shape)}.")
         chip.valid = mask.reshape(pixels.shape[1:]).to(pixels.device).bool()
     if given.offset is not None:
-        chip.offsets = offsets_per_band(name, given.offset, bands)
+        chip.offsets = offsets_per_band(name, given.offset, bands, sensor=sensor)
         if any(chip.offsets):
             chip.offset = torch.tensor(chip.offsets, dtype=torch.float32, device=pixels.device)
     return chip
@@ -355,18 +384,20 @@ def _own(expected: Sequence[str]) -> tuple[str, ...]:
     return tuple(band for band in expected if band != PSEUDO_BAND_MEAN)
 
 
-def _assume_bands(name: str, count: int, expected: Sequence[str]) -> tuple[tuple[str, ...], str]:
+def _assume_bands(name: str, count: int, expected: Sequence[str], matching: Matching) -> tuple[tuple[str, ...], str]:
     """Return the bands that unnamed ones must be, and the assumption that a user should know of."""
     own = _own(expected)
+    is_msi = matching.expected.name == SENTINEL_2.name
     advice = "Pass `band_names=` to confirm the order or to state another one"
     if count == len(own):
         return own, f"{count} unnamed bands were taken for {' '.join(own)}, in this order. {advice}"
-    if count == len(L1C_BANDS):
+    if is_msi and count == len(L1C_BANDS):
         return L1C_BANDS, (
             "13 unnamed bands were taken for those of an L1C product, B1 to B8, B8A, B9 to B12, in this order. "
             f"{advice} (EuroSAT files store B8A last)"
         )
     raise ValueError(
-        f"{name}: {count} unnamed bands may be any: expected {len(own)} ({' '.join(own)}) or the 13 of an L1C product. "
+        f"{name}: {count} unnamed bands may be any: expected {len(own)} ({' '.join(own)})"
+        f"{' or the 13 of an L1C product' if is_msi else ''}. "
         "Pass `band_names=` with the names of the input's bands, in their order."
     )

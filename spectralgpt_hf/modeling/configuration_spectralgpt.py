@@ -29,7 +29,8 @@ from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import auto_docstring
 
-from .bands import L2A_BANDS, resolve_bands
+from .bands import L2A_BANDS, PSEUDO_BAND_MEAN, SENTINEL_2, Sensor
+from .sensors import SENSORS, model_sensor
 
 
 # Label of pixels without a class, in every map of labels, unless `semantic_loss_ignore_index` says otherwise.
@@ -101,10 +102,17 @@ _IS_REMOTE_CODE = __name__.startswith("transformers_modules.")
 class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
     r"""
     spectral_patch_size (`int`, *optional*, defaults to 3):
-        Number of consecutive bands in one 3D token.
+        Number of consecutive bands in one 3D token. The last group of a sensor whose bands do not fill it is padded
+        with zeros, which are left out of the losses.
     bands (`list[str]`, *optional*):
         Names of the bands that the weights expect, in order (`"mean"` is the mean of the others). Defaults to the 12
-        bands of a Sentinel-2 L2A product, and must be given for any other `num_channels`.
+        bands of a Sentinel-2 L2A product, and must be given for any other `num_channels`. Those of another sensor
+        ascend by wavelength, and default to all in its table.
+    sensor (`str`, *optional*, defaults to `"sentinel-2"`):
+        Name of the sensor whose bands these are, as in `modeling/sensors.py`, or any other name for one's own.
+    wavelengths (`list[float]`, *optional*):
+        Central wavelengths of the bands in nm, None for `"mean"`. Defaults to the sensor's table, and to names such as
+        `"842nm"`.
     decoder_hidden_size (`int`, *optional*, defaults to 512):
         Width of the pretraining decoder.
     decoder_num_hidden_layers (`int`, *optional*, defaults to 4):
@@ -162,6 +170,8 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
     num_channels: int = 12
     spectral_patch_size: int = 3
     bands: list[str] | tuple[str, ...] | None = None
+    sensor: str = SENTINEL_2.name
+    wavelengths: list[float | int | None] | tuple[float | int | None, ...] | None = None
 
     hidden_size: int = 768
     num_hidden_layers: int = 12
@@ -209,10 +219,7 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
             value = kwargs.get(name, getattr(self, name, None))
             if isinstance(value, int) and value > largest:
                 raise ValueError(f"`{name}` must be at most {largest}, got {value}.")
-        if self.bands is None and self.num_channels == len(L2A_BANDS):
-            self.bands = L2A_BANDS
-        if self.bands is not None:
-            self.bands = list(resolve_bands(self.bands, allow_mean=True))
+        self._fill_bands()
         self.stage_names = ["stem"] + [f"stage{i}" for i in range(1, self.num_hidden_layers + 1)]
         self.set_output_features_output_indices(
             out_indices=kwargs.pop("out_indices", None), out_features=kwargs.pop("out_features", None)
@@ -239,6 +246,22 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
             raise ValueError(f"The configuration has no attribute {', '.join(unknown)}.")
         return cls(**{**PRESETS[name], **overrides})
 
+    @property
+    def num_groups(self) -> int:
+        """Number of spectral groups: tokens at each patch position."""
+        return -(-self.num_channels // self.spectral_patch_size)
+
+    @property
+    def expected_sensor(self) -> Sensor:
+        """The sensor that `sensor`, `bands` and `wavelengths` describe."""
+        return model_sensor(self.sensor, self.bands or (), self.wavelengths)
+
+    def band_settings(self) -> dict[str, Any]:
+        """Return what a processor is told of the bands: arguments of `SpectralGPTImageProcessor`."""
+        is_msi = self.sensor == SENTINEL_2.name
+        other = {} if is_msi else {"sensor": self.sensor, "wavelengths": list(self.wavelengths or ())}
+        return {"bands": list(self.bands or ()), **other}
+
     def decoder_config(self) -> "SpectralGPTConfig":
         """Return the configuration of the pretraining decoder's layers: its own sizes, no stochastic depth."""
         sizes = {
@@ -251,6 +274,25 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
         config = _DecoderConfig(**self.to_dict() | sizes | own)
         config._attn_implementation = self._attn_implementation
         return config
+
+    def _fill_bands(self) -> None:
+        """Bring the bands to their canonical names, and look up what was not given about them."""
+        is_msi = self.sensor == SENTINEL_2.name
+        if self.bands is None and is_msi:
+            self.bands = L2A_BANDS if self.num_channels == len(L2A_BANDS) else None
+        elif self.bands is None and self.sensor in SENSORS:
+            known = [band for band in SENSORS[self.sensor].bands if band.wavelength is not None]
+            self.bands = [band.name for band in sorted(known, key=lambda band: band.wavelength or 0)] or None
+        if self.bands is None:
+            return
+        if not is_msi and self.num_channels == type(self).num_channels:
+            self.num_channels = len(self.bands)
+        if is_msi:  # the table is the truth, whatever an earlier list of bands left here
+            self.wavelengths = None
+        sensor = model_sensor(self.sensor, self.bands, self.wavelengths)
+        self.bands = list(sensor.resolve_all(self.bands, allow_mean=True))
+        if self.wavelengths is None:
+            self.wavelengths = sensor.wavelengths(self.bands)
 
     def check(self) -> None:
         """Raise a `ValueError` that names the first attribute with an impossible value."""
@@ -274,8 +316,9 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
         expect(
             self.image_size % self.patch_size == 0, "image_size", f"a multiple of `patch_size` ({self.patch_size} px)"
         )
+        is_msi = self.sensor == SENTINEL_2.name
         expect(
-            self.num_channels % self.spectral_patch_size == 0,
+            not is_msi or self.num_channels % self.spectral_patch_size == 0,
             "num_channels",
             f"a multiple of `spectral_patch_size` ({self.spectral_patch_size} bands)",
         )
@@ -284,6 +327,12 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
             "bands",
             f"a list of {self.num_channels} names (`num_channels`)",
         )
+        if not is_msi:
+            pairs = list(zip(self.bands or (), self.wavelengths or ()))
+            centres = [centre or 0.0 for band, centre in pairs if band != PSEUDO_BAND_MEAN]
+            known = len(pairs) == self.num_channels and all(centre > 0 for centre in centres)
+            expect(known, "wavelengths", f"a wavelength in nm for each of the {self.num_channels} bands")
+            expect(centres == sorted(centres), "wavelengths", "in ascending order, and `bands` with them")
         expect(self.decode_hidden_size % 16 == 0, "decode_hidden_size", "a multiple of 16 (groups of its GroupNorms)")
         if self.class_weights is not None:
             expect(

@@ -17,7 +17,7 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -72,6 +72,7 @@ class PreprocessingReport:
         crs, transform: Georeference of the source; None without one.
         tags: Metadata of the source.
         units: Of `offsets`, `low` and `scale`.
+        matched: Band of another sensor, with its wavelength, that serves each of `bands` (`match="wavelength"`).
     """
 
     source: str
@@ -90,11 +91,28 @@ class PreprocessingReport:
     transform: Any
     tags: dict[str, str]
     units: str = "digital numbers (reflectance x 10000)"
+    matched: dict[str, str] = field(default_factory=dict)
 
     @property
     def valid_share(self) -> float:
         """Share of the source's pixels that have data."""
         return 1.0 if self.valid is None else self.valid.float().mean().item()
+
+
+def common_size(names: Sequence[str], sizes: Sequence[Sizes]) -> tuple[int, ...]:
+    """Return the (height, width) that all images of a batch have after padding.
+
+    Raises:
+        ValueError: If two differ; the message has their names.
+    """
+    for name, size in zip(names, sizes):
+        if size.padded != sizes[0].padded:
+            raise ValueError(
+                f"The images of a batch must share one size, but {names[0]} is {sizes[0].original[0]} x "
+                f"{sizes[0].original[1]} px and {name} {size.original[0]} x {size.original[1]} px. Set a `size` "
+                "to resize to, or call once for each size (the pipelines group images by size)."
+            )
+    return sizes[0].padded
 
 
 def plan_sizes(
@@ -206,6 +224,44 @@ def token_validity(share: torch.Tensor, patch_size: int) -> torch.Tensor:
     # Half of an interpolated mask is half up to rounding.
     tokens = nn.functional.avg_pool2d(pixels, patch_size) > 0.5 - 1e-4
     return tokens.reshape(*share.shape[:-2], *tokens.shape[-2:])
+
+
+def token_masks(
+    names: Sequence[str],
+    lacking: Sequence[bool],
+    share: torch.Tensor | None,
+    pixel_values: torch.Tensor,
+    patch_size: int,
+    spectral_patch_size: int,
+) -> list[torch.Tensor | None]:
+    """Return for each of B images which tokens (N,), int64, have data; None where all have.
+
+    Args:
+        names: Of the images, for messages.
+        lacking: Of each band, whether the images lack it. A group that lacks all of its bands has no data.
+        share: (B, H, W), what share of a pixel has data; None where all have.
+        pixel_values: (B, C, H, W).
+        patch_size: Pixels on a side of a token.
+        spectral_patch_size: Bands of a token.
+
+    Raises:
+        ValueError: If an image has no token with data.
+    """
+    if share is None and not any(lacking):
+        return [None] * len(names)
+    lacking = [*lacking, *[True] * (-len(lacking) % spectral_patch_size)]
+    groups = ~torch.tensor(lacking, device=pixel_values.device).view(-1, spectral_patch_size).all(1)
+    if share is None:
+        share = torch.ones_like(pixel_values[:, 0])
+    positions = token_validity(share, patch_size).flatten(1)
+    for name, any_position in zip(names, positions.any(1).tolist()):
+        if not any_position:
+            raise ValueError(
+                f"{name}: no token of {patch_size} x {patch_size} px has data in half of its pixels. Leave this image "
+                "out."
+            )
+    tokens = (groups[:, None] & positions[:, None]).flatten(1)
+    return [None if mask.all() else mask.long() for mask in tokens]
 
 
 def _read_labels(source: str | os.PathLike[str] | bytes, ignore_index: int) -> torch.Tensor:

@@ -23,23 +23,26 @@ import torch
 from transformers.image_processing_base import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor, get_size_dict
 
-from .band_plan import BandPlan, plan_bands
-from .bands import L2A_BANDS, resolve_bands
+from .band_plan import plan_bands
+from .bands import L2A_BANDS, SENTINEL_2, Sensor
 from .chips import BandNames, Chip, ImageInput, Mask, Offset, one_each, open_chips
 from .configuration_spectralgpt import AUTO_MAP, IGNORE_INDEX
 from .geometry import (
     Labels,
     PreprocessingReport,
     Sizes,
+    common_size,
     fit_labels,
     fit_pixels,
     plan_sizes,
-    token_validity,
+    token_masks,
 )
+from .matching import Matching, matched_bands
 from .normalization import NORMALIZATIONS, Statistics, by_band, check_statistics, given_limits, measured_limits
 from .pixel_statistics import allocate, quantise_, valid_mean
 from .post_processing import PostProcessing
 from .radiometry import Notices, measure_statistics, stack_chips, warn_once
+from .sensors import model_sensor
 
 
 STATISTICS_SCOPES = ("image", "given")
@@ -66,12 +69,14 @@ class SpectralGPTImageProcessorKwargs(TypedDict, total=False):
     missing_bands: str
     patch_size: int
     spectral_patch_size: int
+    sensor: str
+    wavelengths: Sequence[float | None] | None
 
 
 # The texts that `auto_docstring` would generate are about RGB photos.
 class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-ignore: TRF057
     r"""
-    Brings Sentinel-2 images of any source to the input of SpectralGPT: bands by name, without guesses on radiometry.
+    Brings images of any source to the input of SpectralGPT: bands by name, without guesses on sensor or radiometry.
 
     Args:
         bands: Names of the bands that the model expects, in order (`config.bands`). `"mean"` is the mean of the others.
@@ -94,6 +99,8 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
             mean of those there are; `"mask"` does as nearest, and leaves out the tokens of groups that have none.
         patch_size: Pixels on a side of a token.
         spectral_patch_size: Bands of a token.
+        sensor: Whose bands these are (`config.sensor`).
+        wavelengths: Of the bands in nm (`config.wavelengths`), where the sensor's table does not hold them.
 
     Raises:
         ValueError: If an argument is unknown or has an impossible value.
@@ -126,6 +133,8 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
         missing_bands: str = "error",
         patch_size: int = 8,
         spectral_patch_size: int = 3,
+        sensor: str = SENTINEL_2.name,
+        wavelengths: Sequence[float | None] | None = None,
         **kwargs: Any,
     ) -> None:
         # Processors saved by version 0.1 call it so.
@@ -136,11 +145,13 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
                 f"Unknown argument {', '.join(unknown)}: expected {', '.join(self.valid_kwargs.__annotations__)}."
             )
         super().__init__()
-        self.bands = list(resolve_bands(bands, allow_mean=True))
+        self.sensor = sensor
+        self.wavelengths = None if wavelengths is None else list(wavelengths)
+        self.bands = list(model_sensor(sensor, bands, wavelengths).resolve_all(bands, allow_mean=True))
         self.normalization = normalization
         self.statistics_scope = statistics_scope
-        self.mean = by_band("mean", mean, self.bands)
-        self.std = by_band("std", std, self.bands)
+        self.mean = by_band("mean", mean, self.bands, self.expected)
+        self.std = by_band("std", std, self.bands, self.expected)
         self.statistics = None if statistics is None else dict(statistics)
         self.size = None if size is None else get_size_dict(size)
         self.do_resize = do_resize
@@ -171,7 +182,8 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
             value = getattr(self, name)
             expect(isinstance(value, int) and value > 0, name, "a positive integer")
         multiple = f"a list whose length is a multiple of {self.spectral_patch_size} (`spectral_patch_size`)"
-        expect(len(self.bands) > 0 and len(self.bands) % self.spectral_patch_size == 0, "bands", multiple)
+        pads = self.sensor != SENTINEL_2.name  # a model of another sensor pads its last group
+        expect(len(self.bands) > 0 and (pads or len(self.bands) % self.spectral_patch_size == 0), "bands", multiple)
         expect(set(self.bands) != {"mean"}, "bands", "a list with at least one band beside 'mean'")
         for name in ("size", "crop_size"):
             if getattr(self, name) is not None:
@@ -182,11 +194,16 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
         for name in ("mean", "std"):
             if self.normalization in ("zscore", "sigma_clip") and self.statistics_scope == "image":
                 expect(getattr(self, name) is not None, name, f"given for normalization={self.normalization!r}")
-            by_band(name, getattr(self, name), self.bands)
+            by_band(name, getattr(self, name), self.bands, self.expected)
         expect(self.std is None or min(self.std.values()) > 0, "std", "positive")
         expect((self.mean is None) == (self.std is None), "mean", "given together with `std`")
         if self.statistics is not None:
             check_statistics(self.statistics, self.bands, self.normalization)
+
+    @property
+    def expected(self) -> Sensor:
+        """The sensor whose bands the model takes."""
+        return model_sensor(self.sensor, self.bands, self.wavelengths)
 
     @property
     def measures_pixels(self) -> bool:
@@ -197,9 +214,11 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
     def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs: Any) -> Any:
         """Build a processor from saved attributes; version 0.1 saved `mean` and `std` in the order of `bands`."""
         saved = dict(image_processor_dict)
+        bands = saved.get("bands", L2A_BANDS)
+        sensor = model_sensor(saved.get("sensor", SENTINEL_2.name), bands, saved.get("wavelengths"))
         for name in ("mean", "std"):
             if saved.get(name) is not None:
-                saved[name] = by_band(name, saved[name], resolve_bands(saved.get("bands", L2A_BANDS), allow_mean=True))
+                saved[name] = by_band(name, saved[name], sensor.resolve_all(bands, allow_mean=True), sensor)
         return super().from_dict(saved, **kwargs)
 
     def with_settings(self, **settings: Any) -> "SpectralGPTImageProcessor":
@@ -207,10 +226,13 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
         copied = copy(self)
         for name, value in settings.items():
             if value is not None:
-                is_size = name in ("size", "crop_size")
-                setattr(copied, name, get_size_dict(value, param_name=name) if is_size else value)
+                setattr(copied, name, get_size_dict(value, param_name=name) if name in ("size", "crop_size") else value)
         copied.check()
         return copied
+
+    def for_match(self, match: str | None) -> "SpectralGPTImageProcessor":
+        """Return itself, or a copy that masks bands which a matched sensor lacks, where these would be an error."""
+        return self.with_settings(missing_bands="mask") if match and self.missing_bands == "error" else self
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attributes, and where the code is that reads them."""
@@ -236,6 +258,8 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
         ignore_index: int = IGNORE_INDEX,
         device: torch.device | str | None = None,
         warn: bool = True,
+        sensor: Sensor | str | None = None,
+        match: str | None = None,
     ) -> Any:
         """Turn images into the input of the model.
 
@@ -262,6 +286,9 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
             ignore_index: Label of pixels without data, and of what a label file declares as nodata.
             device: Where to compute; by default where the images are.
             warn: Whether to raise warnings; False for tiles of a scene whose statistics have raised them already.
+            sensor: Which sensor took the images, in place of what they say: a name ("landsat-8") or a `Sensor`.
+            match: `"wavelength"`: images of another sensor than the model's serve it with the bands that are near in
+                wavelength; the rest is masked, unless `missing_bands` says otherwise. None: they are refused.
 
         Returns:
             `BatchFeature` with `pixel_values` (B, C, H, W), float32; `attention_mask` (B, N), int64, 0 where a token
@@ -270,21 +297,22 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
 
         Raises:
             FileNotFoundError: If a path does not exist.
-            ValueError: If an image cannot be read, lacks bands, has no data, or differs in size from the others.
+            ValueError: If an image cannot be read, lacks bands, is of another sensor or size, or has no data.
         """
-        own = self.with_settings(
+        own = self.for_match(match).with_settings(
             do_resize=do_resize,
             do_center_crop=do_center_crop,
             size=size,
             crop_size=crop_size,
             missing_bands=missing_bands,
         )
-        chips = open_chips(images, own.bands, band_names, nodata, offset, mask)
+        matching = Matching.of(own.expected, sensor, match)
+        chips = open_chips(images, own.bands, band_names, nodata, offset, mask, matching=matching)
         if device is not None:
             chips = [chip.to(device) for chip in chips]
         given = [own._statistics(entry) for entry in one_each(statistics, len(chips), "statistics")]
         sizes = [own._sizes(chip) for chip in chips]
-        height, width = _common_size(chips, sizes)
+        height, width = common_size([chip.name for chip in chips], sizes)
         pixel_values = allocate((len(chips), len(own.bands), height, width), torch.float32, chips[0].pixels.device)
         notices: Notices = defaultdict(list)
         reports: list[PreprocessingReport] = []
@@ -292,11 +320,10 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
             reports += own._normalize(chips[run], given[run], sizes[run.start], pixel_values[run], notices)
         if warn:
             warn_once(notices)
-
         data = {"pixel_values": pixel_values}
         masks = [report.tokens for report in reports]
         if any(mask is not None for mask in masks):
-            number = len(self.bands) // self.spectral_patch_size * (height * width) // self.patch_size**2
+            number = -(-len(self.bands) // self.spectral_patch_size) * (height * width) // self.patch_size**2
             everywhere = torch.ones(number, dtype=torch.int64, device=pixel_values.device)
             data["attention_mask"] = torch.stack([everywhere if mask is None else mask for mask in masks])
         if segmentation_maps is not None:
@@ -313,6 +340,8 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
         nodata: float | Sequence[float | None] | None = None,
         offset: Offset | Sequence[Offset | None] | None = None,
         mask: Mask | Sequence[Mask] = None,
+        sensor: Sensor | str | None = None,
+        match: str | None = None,
     ) -> dict[str, Any]:
         """Measure the `statistics` of one scene, or of several images together, for this processor's bands.
 
@@ -325,7 +354,8 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
             nodata=nodata,
             offset=offset,
             mask=mask,
-            missing_bands=self.missing_bands,
+            missing_bands=self.for_match(match).missing_bands,
+            matching=Matching.of(self.expected, sensor, match),
         )
 
     def _sizes(self, chip: Chip) -> Sizes:
@@ -342,7 +372,7 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
         notices: Notices,
     ) -> list[PreprocessingReport]:
         """Fill `target` (B, C, H, W) from chips that stack."""
-        plan = plan_bands(chips[0].name, chips[0].bands, self.bands, self.missing_bands)
+        plan = plan_bands(chips[0].name, chips[0].bands, self.bands, self.missing_bands, self.expected)
         stack = stack_chips(chips, plan, notices)
         known = [entry for entry in statistics if entry is not None]  # of all images of a run, or of none
         if known:
@@ -363,7 +393,9 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
         if not direct:
             share = target.new_ones(len(chips), *sizes.original) if share is None else share
             share = fit_pixels(values, share, sizes, target)
-        tokens = self._token_masks(chips, plan, share, target)
+        lacking = [self.missing_bands == "mask" and band in plan.filled for band in self.bands]
+        names, sides = [chip.name for chip in chips], (self.patch_size, self.spectral_patch_size)
+        tokens = token_masks(names, lacking, share, target, *sides)
         return [
             PreprocessingReport(
                 source=chip.name,
@@ -381,6 +413,7 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
                 crs=chip.crs,
                 transform=chip.transform,
                 tags=chip.tags,
+                matched=matched_bands(chip.tags),
             )
             for chip, chip_low, chip_scale, chip_valid, chip_tokens in zip(
                 chips, low.unbind(), scale.unbind(), [None] * len(chips) if valid is None else valid.unbind(), tokens
@@ -404,38 +437,6 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
                 "scene or the pair with `processor.measure_statistics(images)`."
             )
         return self._saved_statistics()
-
-    def _token_masks(
-        self, chips: list[Chip], plan: BandPlan, share: torch.Tensor | None, pixel_values: torch.Tensor
-    ) -> list[torch.Tensor | None]:
-        """Return for each chip which tokens (N,) have data; None where all have."""
-        filled = plan.filled if self.missing_bands == "mask" else {}
-        if share is None and not filled:
-            return [None] * len(chips)
-        present = torch.tensor([band not in filled for band in self.bands], device=pixel_values.device)
-        groups = present.view(-1, self.spectral_patch_size).any(1)
-        if share is None:
-            share = torch.ones_like(pixel_values[:, 0])
-        positions = token_validity(share, self.patch_size).flatten(1)
-        for chip, any_position in zip(chips, positions.any(1).tolist()):
-            if not any_position:
-                raise ValueError(
-                    f"{chip.name}: no token of {self.patch_size} x {self.patch_size} px has data in half of its "
-                    "pixels. Leave this image out."
-                )
-        tokens = (groups[:, None] & positions[:, None]).flatten(1)
-        return [None if mask.all() else mask.long() for mask in tokens]
-
-
-def _common_size(chips: list[Chip], sizes: list[Sizes]) -> tuple[int, ...]:
-    for chip, size in zip(chips, sizes):
-        if size.padded != sizes[0].padded:
-            raise ValueError(
-                f"The images of a batch must share one size, but {chips[0].name} is {sizes[0].original[0]} x "
-                f"{sizes[0].original[1]} px and {chip.name} {size.original[0]} x {size.original[1]} px. Set a `size` "
-                "to resize to, or call once for each size (the pipelines group images by size)."
-            )
-    return sizes[0].padded
 
 
 def _runs(chips: list[Chip], statistics: list[Statistics | None]) -> Iterator[slice]:

@@ -15,15 +15,16 @@
 
 Source: Hong et al., SpectralGPT: Spectral Remote Sensing Foundation Model, IEEE TPAMI 46(8), 2024 (arXiv 2311.07113).
 
-Shapes: B images, C bands, H x W pixels; G = C / spectral_patch_size spectral groups; h = H / patch_size and
+Shapes: B images, C bands, H x W pixels; G = C / spectral_patch_size spectral groups, rounded up; h = H / patch_size and
 w = W / patch_size rows and columns of patch positions; N = G * h * w tokens in spectral-major order
 (token = g * h * w + row * w + column); P = spectral_patch_size * patch_size ** 2 values in a token; K visible tokens;
 D hidden size of the encoder or, within the decoder, of the decoder.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -94,6 +95,9 @@ def patchify(pixel_values: torch.Tensor, config: SpectralGPTConfig) -> torch.Ten
     """Cut images (B, C, H, W) into 3D tokens (B, N, P), spectral-major; a token's values are (band, row, column)."""
     batch_size, num_channels, height, width = pixel_values.shape
     bands, size = config.spectral_patch_size, config.patch_size
+    if num_channels % bands:  # the last group is padded with bands of zeros
+        pixel_values = nn.functional.pad(pixel_values, (0, 0, 0, 0, 0, bands - num_channels % bands))
+        num_channels = pixel_values.shape[1]
     patches = pixel_values.reshape(batch_size, num_channels // bands, bands, height // size, size, width // size, size)
     return patches.permute(0, 1, 3, 5, 2, 4, 6).reshape(batch_size, -1, bands * size * size)
 
@@ -102,7 +106,52 @@ def unpatchify(patches: torch.Tensor, height: int, width: int, config: SpectralG
     """Join tokens (B, N, P) to images (B, C, `height`, `width`): the inverse of `patchify`."""
     bands, size = config.spectral_patch_size, config.patch_size
     patches = patches.reshape(patches.shape[0], -1, height // size, width // size, bands, size, size)
-    return patches.permute(0, 1, 4, 2, 5, 3, 6).reshape(patches.shape[0], -1, height, width)
+    pixel_values = patches.permute(0, 1, 4, 2, 5, 3, 6).reshape(patches.shape[0], -1, height, width)
+    # Only the configuration's own bands may leave a group unfilled.
+    is_padded = config.num_channels < pixel_values.shape[1] < config.num_channels + bands
+    return pixel_values[:, : config.num_channels] if is_padded else pixel_values
+
+
+def filled_values(num_channels: int, config: SpectralGPTConfig, device: torch.device) -> torch.Tensor | None:
+    """Return which values (G, P) of the tokens of each spectral group are of a band; None where no group is padded."""
+    bands = config.spectral_patch_size
+    if num_channels % bands == 0:
+        return None
+    channels = torch.arange(-(-num_channels // bands) * bands, device=device)
+    return (channels < num_channels).unflatten(0, (-1, bands)).repeat_interleave(config.patch_size**2, dim=1)
+
+
+def spectral_interpolation(old: Sequence[float | None], new: Sequence[float | None]) -> torch.Tensor:
+    """Return the matrix (groups of `new`, groups of `old`) that interpolates values of groups linearly by wavelength.
+
+    Beyond the outermost groups of `old` these count. A group without a wavelength takes the value of its own number.
+
+    Args:
+        old: Wavelength of each group that there is.
+        new: Wavelength of each group that there will be.
+    """
+    known = sorted((centre, group) for group, centre in enumerate(old) if centre is not None)
+    matrix = torch.zeros(len(new), len(old))
+    for group, centre in enumerate(new):
+        if centre is None or not known:
+            matrix[group, min(group, len(old) - 1)] = 1
+            continue
+        above = next((i for i, (other, _) in enumerate(known) if other >= centre), len(known) - 1)
+        (low, first), (high, second) = known[max(above - 1, 0)], known[above]
+        share = 1.0 if high <= low or centre >= high else max(0.0, (centre - low) / (high - low))
+        matrix[group, first] += 1 - share
+        matrix[group, second] += share
+    return matrix
+
+
+def group_wavelengths(config: SpectralGPTConfig) -> list[float | None]:
+    """Return the mean wavelength, in nm, of each spectral group of a configuration; None where no band has one."""
+    size, centres = config.spectral_patch_size, list(config.wavelengths or ())
+    groups = [
+        [centre for centre in centres[start : start + size] if centre is not None]
+        for start in range(0, config.num_channels, size)
+    ]
+    return [sum(group) / len(group) if group else None for group in groups]
 
 
 def gather_tokens(tokens: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
@@ -150,7 +199,7 @@ def token_grid(
             "`SpectralGPTImageProcessor` first."
         )
     _, num_channels, height, width = pixel_values.shape
-    if num_channels % config.spectral_patch_size:
+    if num_channels % config.spectral_patch_size and num_channels != config.num_channels:
         raise ValueError(
             f"The number of bands must be a multiple of {config.spectral_patch_size} (`spectral_patch_size`), got "
             f"{num_channels}."
@@ -160,7 +209,8 @@ def token_grid(
             f"Height and width must be multiples of {config.patch_size} px (`patch_size`), got {height} x {width}: let "
             "`SpectralGPTImageProcessor` pad or resize the image."
         )
-    grid = num_channels // config.spectral_patch_size, height // config.patch_size, width // config.patch_size
+    num_groups = -(-num_channels // config.spectral_patch_size)
+    grid = num_groups, height // config.patch_size, width // config.patch_size
     expected = (pixel_values.shape[0], math.prod(grid))
     if attention_mask is not None and attention_mask.shape != expected:
         raise ValueError(
@@ -193,9 +243,8 @@ class SpectralGPTPositionEmbeddings(nn.Module):
     def __init__(self, config: SpectralGPTConfig):
         super().__init__()
         self.grid_size = config.image_size // config.patch_size
-        num_groups = config.num_channels // config.spectral_patch_size
         self.spatial_position_embeddings = nn.Parameter(torch.zeros(1, self.grid_size**2, config.hidden_size))
-        self.spectral_position_embeddings = nn.Parameter(torch.zeros(1, num_groups, config.hidden_size))
+        self.spectral_position_embeddings = nn.Parameter(torch.zeros(1, config.num_groups, config.hidden_size))
 
     def forward(self, num_groups: int, rows: int, columns: int) -> torch.Tensor:
         """Return the positions (N, D) of a grid of tokens, interpolated where it differs from the pretrained one."""
@@ -428,11 +477,11 @@ class SpectralGPTPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: If `image_size` or the number of `bands` is not such a multiple, or a band is unknown.
         """
-        changes: dict[str, int | list[str]] = {"image_size": image_size}
+        changes: dict[str, Any] = {"image_size": image_size}
         if bands is not None:
-            changes |= {"bands": list(bands), "num_channels": len(bands)}
+            changes |= {"bands": list(bands), "num_channels": len(bands), "wavelengths": None}
         new = type(self.config)(**self.config.to_dict() | changes)  # raises before anything is changed
-        rows, num_groups = image_size // new.patch_size, new.num_channels // new.spectral_patch_size
+        rows, num_groups = image_size // new.patch_size, new.num_groups
         for module in self.modules():
             if isinstance(module, SpectralGPTPreTrainedModel):
                 for name in changes:
@@ -447,6 +496,49 @@ class SpectralGPTPreTrainedModel(PreTrainedModel):
                 module.grid_size = rows
             elif isinstance(module, SpectralGPTGroupFusion):
                 module.weight = like(module.weight, module.interpolate(num_groups))
+
+    @torch.no_grad()
+    def resize_bands(
+        self,
+        bands: Sequence[str],
+        wavelengths: Sequence[float | None] | None = None,
+        sensor: str | None = None,
+    ) -> None:
+        """Turn the model into one for other bands, also of another sensor.
+
+        The projection of the tokens is shared by all spectral groups, so that only the spectral positions and the
+        weights of group fusion change: they are interpolated linearly between the wavelengths of the groups. The same
+        bands give the same model, bit for bit. The parameters are replaced, so an optimizer must be made afterwards. A
+        refused call changes nothing.
+
+        Args:
+            bands: Names of the bands in order of wavelength.
+            wavelengths: Of the bands in nm; by default those of the sensor's table, or of names such as "842nm".
+            sensor: Name of the sensor, as `config.sensor`; the model's own by default.
+
+        Raises:
+            ValueError: If a band is unknown, a wavelength is missing, or they do not ascend.
+        """
+        changes: dict[str, Any] = {
+            "sensor": sensor or self.config.sensor,
+            "bands": list(bands),
+            "num_channels": len(bands),
+            "wavelengths": None if wavelengths is None else list(wavelengths),
+        }
+        new = type(self.config)(**self.config.to_dict() | changes)  # raises before anything is changed
+        matrix = spectral_interpolation(group_wavelengths(self.config), group_wavelengths(new))
+        for module in self.modules():
+            if isinstance(module, SpectralGPTPreTrainedModel):
+                for name in changes:
+                    setattr(module.config, name, getattr(new, name))
+            elif isinstance(module, SpectralGPTPositionEmbeddings):
+                old = module.spectral_position_embeddings
+                values = matrix.to(old.device) @ old[0].float()
+                module.spectral_position_embeddings = like(old, values[None].to(old.dtype))
+            elif isinstance(module, SpectralGPTGroupFusion):
+                old = module.weight
+                values = (matrix.to(old.device) @ old[0].float()) * (old.shape[1] / len(matrix))
+                module.weight = like(old, values[None].to(old.dtype))
 
 
 def like(parameter: nn.Parameter, values: torch.Tensor) -> nn.Parameter:
@@ -733,8 +825,13 @@ class SpectralGPTForPreTraining(SpectralGPTPreTrainedModel):
         # The decoder may be on another device than the input (`device_map="auto"`).
         target = patchify(pixel_values.to(logits.device).float(), self.config)  # (B, N, P)
         mask = mask.to(logits.device)
-        mean, scale = self.target_statistics(target)
+        filled = filled_values(pixel_values.shape[1], self.config, logits.device)
+        if filled is not None:
+            filled = filled.repeat_interleave(grid[1] * grid[2], dim=0)  # (N, P)
+        mean, scale = self.target_statistics(target, filled)
         error = logits.float() - (target - mean) / scale
+        if filled is not None:
+            error = error.masked_fill(~filled, 0.0)
         complete = None
         if attention_mask is not None:
             valid = attention_mask.to(logits.device) != 0
@@ -742,6 +839,8 @@ class SpectralGPTForPreTraining(SpectralGPTPreTrainedModel):
             mask = mask * valid
             complete = valid.unflatten(1, (grid[0], -1)).all(dim=1)  # patch positions where every group has data
         token_error = error.square().mean(dim=-1)  # (B, N)
+        if filled is not None:
+            token_error = token_error * (filled.shape[1] / filled.sum(dim=1))
         # The difference of the sums over the groups is the sum of the differences.
         spectral_error = error.unflatten(1, (grid[0], -1)).sum(dim=1).square().mean(dim=-1)  # (B, h * w)
         if weights is not None:
@@ -750,12 +849,22 @@ class SpectralGPTForPreTraining(SpectralGPTPreTrainedModel):
         spectral_loss = spectral_error if complete is None else masked_mean(spectral_error, complete)
         return masked_mean(token_error, mask).mean(), spectral_loss.mean()
 
-    def target_statistics(self, target: torch.Tensor) -> tuple[torch.Tensor | float, torch.Tensor | float]:
-        """Return the mean and standard deviation (B, N, 1) by which `norm_pix_loss` standardises a target (B, N, P)."""
+    def target_statistics(
+        self, target: torch.Tensor, filled: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor | float, torch.Tensor | float]:
+        """Return the mean and standard deviation (B, N, 1) by which `norm_pix_loss` standardises a target (B, N, P).
+
+        `filled` (N, P) tells which values are of a band; all by default.
+        """
         # CODEPATH: the released checkpoints predict plain values; `norm_pix_loss` is one of the paper's ablations.
         if not self.config.norm_pix_loss:
             return 0.0, 1.0
-        return target.mean(dim=-1, keepdim=True), (target.var(dim=-1, keepdim=True) + 1e-6).sqrt()
+        if filled is None:
+            return target.mean(dim=-1, keepdim=True), (target.var(dim=-1, keepdim=True) + 1e-6).sqrt()
+        count = filled.sum(dim=-1, keepdim=True)
+        mean = (target * filled).sum(dim=-1, keepdim=True) / count
+        variance = ((target - mean).square() * filled).sum(dim=-1, keepdim=True) / (count - 1)
+        return mean, (variance + 1e-6).sqrt()
 
     @torch.no_grad()
     def reconstruct(
@@ -778,7 +887,10 @@ class SpectralGPTForPreTraining(SpectralGPTPreTrainedModel):
         """
         outputs = self(pixel_values, attention_mask, noise=noise)
         target = patchify(pixel_values, self.config)
-        mean, scale = self.target_statistics(target)
+        filled = filled_values(pixel_values.shape[1], self.config, target.device)
+        if filled is not None:
+            filled = filled.repeat_interleave(target.shape[1] // len(filled), dim=0)  # (N, P)
+        mean, scale = self.target_statistics(target, filled)
         prediction = outputs.logits.to(target) * scale + mean
         reconstruction = torch.where(outputs.mask[..., None] == 1, prediction, target)
         return unpatchify(reconstruction, pixel_values.shape[2], pixel_values.shape[3], self.config)
@@ -876,7 +988,7 @@ class SpectralGPTGroupFusion(nn.Module):
 
     def __init__(self, config: SpectralGPTConfig):
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1, config.num_channels // config.spectral_patch_size))
+        self.weight = nn.Parameter(torch.zeros(1, config.num_groups))
         self.bias = nn.Parameter(torch.zeros(1))
 
     def forward(
@@ -1200,9 +1312,8 @@ class SpectralGPTBackbone(BackboneMixin, SpectralGPTPreTrainedModel):
 
     def __init__(self, config: SpectralGPTConfig):
         super().__init__(config)
-        num_groups = config.num_channels // config.spectral_patch_size
         # CODEPATH: no released checkpoint is a backbone; both poolings work with each.
-        width = config.hidden_size * (num_groups if config.group_pooling == "concat" else 1)
+        width = config.hidden_size * (config.num_groups if config.group_pooling == "concat" else 1)
         self.num_features = [width for _ in self.stage_names]
         self.spectralgpt = SpectralGPTModel(config)
         self.post_init()
@@ -1257,7 +1368,7 @@ class SpectralGPTBackbone(BackboneMixin, SpectralGPTPreTrainedModel):
         if self.config.group_pooling == "mean":
             height, width = grid[1] * self.patch_size, grid[2] * self.patch_size
             return self.spectralgpt.feature_map(hidden_states, height, width, attention_mask)
-        if grid[0] * self.config.spectral_patch_size != self.config.num_channels:
+        if grid[0] != self.config.num_groups:
             raise ValueError(
                 f'`group_pooling="concat"` needs the {self.config.num_channels} bands of the configuration '
                 f"(`num_channels`), got {grid[0] * self.config.spectral_patch_size}."

@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from .bands import PSEUDO_BAND_MEAN, resolve_band
+from .bands import PSEUDO_BAND_MEAN, SENTINEL_2, Sensor
 from .pixel_statistics import minimum_maximum, percentiles, span
 from .radiometry import PERCENTILES, Stack
 
@@ -42,7 +42,10 @@ ORDERED = (("minimum", "maximum"), ("percentile_1", "percentile_99"))
 
 
 def by_band(
-    name: str, values: Sequence[float] | Mapping[str, float] | None, bands: Sequence[str]
+    name: str,
+    values: Sequence[float] | Mapping[str, float] | None,
+    bands: Sequence[str],
+    sensor: Sensor = SENTINEL_2,
 ) -> dict[str, float] | None:
     """Return one value for each band, by its name.
 
@@ -50,6 +53,7 @@ def by_band(
         name: Name of the values, for messages.
         values: In the order of the bands, or by band name; None gives None.
         bands: Canonical names.
+        sensor: Whose bands these are.
 
     Raises:
         ValueError: If a band has no value or two different ones, or a value is not finite.
@@ -57,7 +61,7 @@ def by_band(
     if values is None:
         return None
     if isinstance(values, Mapping):
-        known = {key if key == PSEUDO_BAND_MEAN else resolve_band(key): value for key, value in values.items()}
+        known = {key if key == PSEUDO_BAND_MEAN else sensor.resolve(key): value for key, value in values.items()}
         missing = [band for band in bands if band not in known]
         if missing:
             raise ValueError(f"`{name}` must have a value for each band, and has none for {', '.join(missing)}.")

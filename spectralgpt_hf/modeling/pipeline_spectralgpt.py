@@ -39,6 +39,7 @@ from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 from .band_plan import require_same_bands
 from .chips import Chip, open_chips
 from .geometry import PreprocessingReport
+from .matching import Matching
 from .notices import collected_warnings, warn_of_new
 from .post_processing import THRESHOLD, map_class_names
 from .radiometry import settle
@@ -46,7 +47,7 @@ from .tiled import LargeImage, check_deadline, keeps_pixels, pixels_with_data, p
 
 
 # Arguments of the pipelines that say how an image is read, and those that override attributes of the processor.
-READING = ("band_names", "nodata", "offset", "mask")
+READING = ("band_names", "nodata", "offset", "mask", "sensor", "match")
 SETTINGS = ("do_resize", "do_center_crop", "size", "crop_size", "missing_bands")
 
 # How many batches of inputs are read ahead, to find images of one size.
@@ -57,8 +58,9 @@ class MultispectralPipeline(Pipeline):
     """What the pipelines share: inputs of any kind and any number, in batches of images of one size.
 
     Inputs are what `SpectralGPTImageProcessor` takes as an image (path, URL, TIFF bytes, STAC item, array, tensor):
-    one of them, a list, a generator, or a dataset. `band_names`, `nodata`, `offset`, `mask` and `statistics` are passed
-    to the processor. If it wants `statistics` and there are none, they are measured on each image.
+    one of them, a list, a generator, or a dataset. `band_names`, `nodata`, `offset`, `mask`, `sensor`,
+    `match` and `statistics` are passed to the processor. If it wants `statistics` and there are none, they are measured
+    on each image.
 
     Maps and features of an image that is larger than the model's own size (`config.image_size`), and that the processor
     does not resize, are computed tile by tile as in `predict_scene` and `embed_scene`, with the same result: statistics
@@ -81,7 +83,8 @@ class MultispectralPipeline(Pipeline):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        require_same_bands(self.model.config.bands, self.image_processor.bands)
+        config, processor = self.model.config, self.image_processor
+        require_same_bands(config.bands, processor.bands, (config.sensor, processor.sensor))
 
     def __call__(self, inputs: Any, **kwargs: Any) -> Any:
         """Run the pipeline.
@@ -149,8 +152,10 @@ class MultispectralPipeline(Pipeline):
         settings = {name: options[name] for name in SETTINGS if name in options}
         others = {name: value for name, value in options.items() if name not in (*READING, *SETTINGS, "statistics")}
         statistics = options.get("statistics")
-        processor = self.image_processor.with_settings(**settings)
-        chips = open_chips(images, processor.bands, **reading)
+        processor = self.image_processor.for_match(reading.get("match")).with_settings(**settings)
+        given = {name: value for name, value in reading.items() if name not in ("sensor", "match")}
+        matching = Matching.of(processor.expected, reading.get("sensor"), reading.get("match"))
+        chips = open_chips(images, processor.bands, **given, matching=matching)
         _check_one_grid(chips)
         is_larger = max(chips[0].pixels.shape[1:]) > self.model.config.image_size
         is_large = is_larger and in_tiles and self.tiles_large_images and keeps_pixels(processor)
@@ -162,7 +167,8 @@ class MultispectralPipeline(Pipeline):
             processing = {"return_tensors": "pt", "report": True, "warn": warn, **others}
             batch, reports = processor(chips, statistics=statistics, **processing)
             return {**batch, "reports": reports}
-        dates = [settle(chip, processor.bands, processor.missing_bands, warn) for chip in chips]
+        settled = (processor.bands, processor.missing_bands, warn, processor.expected)
+        dates = [settle(chip, *settled) for chip in chips]
         return {"large": LargeImage(chips[0].name, dates, processor, statistics, others)}
 
     def _as_inputs(self, inputs: Any) -> Any:

@@ -29,8 +29,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from .bands import L1C_BANDS, find_band, resolve_band, resolve_bands
-from .sensors import refuse_sensor, sensor_of_files, sensor_of_statements
+from .bands import L1C_BANDS, SENTINEL_2, Sensor
+from .identification import sensor_of_files, sensor_of_statements
+from .matching import OF_SENTINEL_2, Matching
 
 
 Offset: TypeAlias = float | Sequence[float] | Mapping[str, float]
@@ -85,6 +86,7 @@ class Product:
         scene_classification: Path of the SCL layer, or None.
         tags: What the metadata state: "date", "product", "processing_baseline".
         is_harmonised: Whether the metadata state that the offset is in the pixels already.
+        sensor: In whose names the bands are given.
     """
 
     name: str
@@ -92,6 +94,7 @@ class Product:
     scene_classification: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
     is_harmonised: bool = False
+    sensor: Sensor = SENTINEL_2
 
 
 def by_path(layers: Iterable[tuple[int, Layer]]) -> dict[str, list[tuple[int, Layer]]]:
@@ -102,18 +105,22 @@ def by_path(layers: Iterable[tuple[int, Layer]]) -> dict[str, list[tuple[int, La
     return groups
 
 
-def read_folder(path: str) -> Product:
+def read_folder(path: str, matching: Matching = OF_SENTINEL_2) -> Product:
     """Resolve a SAFE product or a folder with one file per band, either of them also zipped.
 
     A folder inside a SAFE, such as `IMG_DATA`, is read with the metadata of the product around it. The folders of
     SeasoNet, with one file for the bands of one resolution, are read too.
+
+    Args:
+        path: Folder or zip archive.
+        matching: Which sensor is expected.
 
     Raises:
         ValueError: If no band is found, a band is found twice, the files are of another sensor, or the metadata of a
             SAFE are missing or damaged.
     """
     files, metadata = _list_zip(path) if os.path.isfile(path) else _list_folder(path)
-    refuse_sensor(sensor_of_files([path, *files]), path)
+    sensor = matching.sensor_of(SENTINEL_2 if metadata else sensor_of_files([path, *files]), path)
     if metadata is None and holds_band_groups(files):
         groups = {found[1]: file for file in files if (found := _BAND_GROUP.search(file))}
         grouped = {band: (groups[name], i) for name in groups for i, band in enumerate(_GROUPS[name], 1)}
@@ -122,8 +129,8 @@ def read_folder(path: str) -> Product:
     bands: dict[str, dict[int, list[str]]] = {}
     for file in files:
         found = _BAND_FILE.search(os.path.basename(file))
-        if found:
-            layer = "SCL" if found["band"].upper() == "SCL" else resolve_band(found["band"])
+        layer = "SCL" if found and found["band"].upper() == "SCL" else sensor.find(found["band"]) if found else None
+        if found and layer:  # panchromatic and thermal bands are files too
             bands.setdefault(layer, {}).setdefault(int(found["resolution"] or 0), []).append(file)
     finest = {}
     for band, resolutions in bands.items():
@@ -139,9 +146,9 @@ def read_folder(path: str) -> Product:
         raise ValueError(
             f"{path}: no band found. Expected a SAFE product, or files named after their band (..._B02.tif, B8A.jp2)."
         )
-    names = [band for band in L1C_BANDS if band in finest]
+    names = [band for band in sensor.band_names if band in finest]
     if metadata is None:
-        return Product(path, [Layer(finest[band], band=band) for band in names], scene_classification)
+        return Product(path, [Layer(finest[band], band=band) for band in names], scene_classification, sensor=sensor)
     quantification, offsets, tags = _parse_safe_metadata(path, metadata)
     unstated = [name for name in names if offsets and name not in offsets]
     if unstated:
@@ -151,8 +158,8 @@ def read_folder(path: str) -> Product:
     return Product(path, layers, scene_classification, tags)
 
 
-def read_stac_item(item: Mapping[str, Any], name: str, folder: str = "") -> Product:
-    """Resolve a STAC item; its assets are matched by key, else by the band that they describe.
+def read_stac_item(item: Mapping[str, Any], name: str, folder: str = "", matching: Matching = OF_SENTINEL_2) -> Product:
+    """Resolve a STAC item; its assets are matched by key, else by the band that they describe, else one holds all.
 
     Scales and offsets of the raster extension are used, but not an offset that the item declares to be in the pixels
     already (`earthsearch:boa_offset_applied`).
@@ -161,9 +168,10 @@ def read_stac_item(item: Mapping[str, Any], name: str, folder: str = "") -> Prod
         item: The parsed JSON.
         name: For messages.
         folder: What relative links are relative to.
+        matching: Which sensor is expected.
 
     Raises:
-        ValueError: If the item has no asset of a Sentinel-2 band.
+        ValueError: If the item has no asset of a band of its sensor, or is of another sensor than expected.
     """
     assets, properties = item.get("assets"), item.get("properties") or {}
     if item.get("type") != "Feature" or not isinstance(assets, Mapping) or not isinstance(properties, Mapping):
@@ -172,7 +180,8 @@ def read_stac_item(item: Mapping[str, Any], name: str, folder: str = "") -> Prod
     scene_classification = None
     links = [str(asset.get("href")) for asset in assets.values() if isinstance(asset, Mapping)]
     stated = [properties.get("platform"), properties.get("constellation"), *_strings(properties.get("instruments"))]
-    refuse_sensor(sensor_of_statements(stated) or sensor_of_files([str(item.get("id")), *links]), name)
+    found = sensor_of_files([str(item.get("id")), *links]) or sensor_of_statements(stated)
+    sensor = matching.sensor_of(found, name)
     harmonised = any(value is True for key, value in properties.items() if key.endswith("boa_offset_applied"))
     # Keys first: catalogues repeat a band as another asset (COG and JPEG 2000), described alike but named differently.
     by_resolution = sorted(assets.items(), key=lambda pair: _resolution(pair[0]))
@@ -182,24 +191,24 @@ def read_stac_item(item: Mapping[str, Any], name: str, folder: str = "") -> Prod
         href = _join(folder, asset["href"])
         described = [*_mappings(asset.get("eo:bands")), *_mappings(asset.get("bands"))]
         label = key if by_key else str(described[0].get("name")) if len(described) == 1 else ""
-        band = find_band(label)
+        band = sensor.find(label)
         if by_key and re.match(r"scl(_\d0m)?$", key, re.IGNORECASE):
             scene_classification = scene_classification or href
         elif band is not None and band not in layers:
             statements = [asset, *_mappings(asset.get("raster:bands")), *described]
             gain, offset = _stated_radiometry(statements, f"{name}: {key}")
             layers[band] = Layer(href, 1, band, gain, 0.0 if harmonised else offset)
+    layers = layers or _layers_of_one_asset(assets, sensor, name, folder)
     if not layers:
-        raise ValueError(
-            f"{name}: no asset of this STAC item is a Sentinel-2 band; found {', '.join(assets) or 'none'}."
-        )
+        raise ValueError(f"{name}: no asset of this STAC item is a {sensor} band; found {', '.join(assets) or 'none'}.")
     named = {"date": "datetime", "processing_baseline": "s2:processing_baseline"}
     tags = {tag: str(properties[key]) for tag, key in named.items() if properties.get(key)}
-    ordered = [layers[band] for band in L1C_BANDS if band in layers]
-    return Product(name, ordered, scene_classification, tags | {"product": str(item.get("id", ""))}, harmonised)
+    ordered = [layers.pop(band) for band in sensor.band_names if band in layers] + [*layers.values()]
+    tags |= {"product": str(item.get("id", ""))}
+    return Product(name, ordered, scene_classification, tags, harmonised, sensor)
 
 
-def read_stac_file(path: str) -> Product:
+def read_stac_file(path: str, matching: Matching = OF_SENTINEL_2) -> Product:
     """Resolve a STAC item in a JSON file."""
     try:
         item = json.loads(Path(path).read_bytes())
@@ -207,11 +216,15 @@ def read_stac_file(path: str) -> Product:
         raise ValueError(f"{path}: expected a STAC item, but this is not JSON ({error}).") from error
     if not isinstance(item, Mapping):
         raise ValueError(f"{path}: expected a STAC item (a GeoJSON Feature with assets).")
-    return read_stac_item(item, path, os.path.dirname(path))
+    return read_stac_item(item, path, os.path.dirname(path), matching)
 
 
 def offsets_per_band(
-    name: str, offset: Offset, bands: Sequence[str | None], stated: Sequence[float | None] | None = None
+    name: str,
+    offset: Offset,
+    bands: Sequence[str | None],
+    stated: Sequence[float | None] | None = None,
+    sensor: Sensor = SENTINEL_2,
 ) -> tuple[float, ...]:
     """Return what a caller's `offset` adds to each band of a source, in digital numbers.
 
@@ -220,13 +233,14 @@ def offsets_per_band(
         offset: A number, one for each of `bands`, or one for each band name.
         bands: All bands of the source, in its order.
         stated: What the metadata state for each of them, which stays where `offset` names other bands only.
+        sensor: In whose names the bands are given.
 
     Raises:
         ValueError: If a number is missing or not finite, or a band is unknown or named twice.
     """
     values: Any = offset
     if isinstance(offset, Mapping):
-        by_name = dict(zip(resolve_bands(offset), offset.values()))
+        by_name = dict(zip(sensor.resolve_all(offset), offset.values()))
         default = [value or 0.0 for value in stated] if stated is not None else [0.0] * len(bands)
         values = [by_name.get(str(band), value) for band, value in zip(bands, default)]
     try:
@@ -247,7 +261,13 @@ def unstated_offset(product: Product, layers: Iterable[Layer]) -> str | None:
     Since baseline 04.00 (25 January 2022) products store reflectance x 10000 + 1000 (Sentinel-2 Products Specification
     Document). Baseline 99.99 marks reprocessed collections that may have it removed.
     """
-    if product.is_harmonised or "offset" in product.tags or any(layer.offset is not None for layer in layers):
+    is_other = product.sensor.name != SENTINEL_2.name
+    if (
+        is_other
+        or product.is_harmonised
+        or "offset" in product.tags
+        or any(layer.offset is not None for layer in layers)
+    ):
         return None
     in_name = re.search(r"_N(\d\d)(\d\d)_", f"{product.name} {product.tags.get('product', '')}")
     baseline = product.tags.get("processing_baseline") or (f"{in_name[1]}.{in_name[2]}" if in_name else "")
@@ -292,9 +312,32 @@ def holds_band_groups(files: Iterable[str]) -> bool:
     return {found[1] for file in files if (found := _BAND_GROUP.search(file))} >= {"10m_RGB", "10m_IR", "20m"}
 
 
-# "..._B02.tif", "B8A.jp2", "..._B05_20m.jp2", "..._SCL_20m.jp2", "..._B02_(Raw).tiff": the band all but ends the name.
+def _layers_of_one_asset(assets: Mapping[str, Any], sensor: Sensor, name: str, folder: str) -> dict[str, Layer]:
+    """Return the bands of the first asset that describes several, by name or by wavelength (in micrometres)."""
+    for key, asset in assets.items():
+        described = asset.get("eo:bands") or asset.get("bands") if isinstance(asset, Mapping) else None
+        entries = _mappings(described)
+        if len(entries) < 2 or not isinstance(asset.get("href"), str):
+            continue
+        gain, offset = _stated_radiometry([asset, *_mappings(asset.get("raster:bands")), *entries], f"{name}: {key}")
+        found = {}
+        for number, entry in enumerate(entries, 1):
+            centre = entry.get("center_wavelength", entry.get("eo:center_wavelength"))
+            labels = [str(entry.get(label)) for label in ("name", "common_name", "eo:common_name") if entry.get(label)]
+            band = next(filter(None, map(sensor.find, labels)), None) if sensor.bands else None
+            if band is None and isinstance(centre, int | float):
+                band = sensor.find(f"{centre} um")
+            if band is not None and band not in found:
+                found[band] = Layer(_join(folder, asset["href"]), number, band, gain, offset)
+        if found:
+            return found
+    return {}
+
+
+# "..._B02.tif", "B8A.jp2", "..._B05_20m.jp2", "..._SCL_20m.jp2", "..._B02_(Raw).tiff", "..._SR_B5.TIF": the band all
+# but ends the name.
 _BAND_FILE = re.compile(
-    r"(?:^|[_\-. ])(?P<band>B0?[1-9]|B1[0-2]|B0?8A|SCL)(?:_(?P<resolution>[1-6]0)m)?(?:_\(raw\))?"
+    r"(?:^|(?<!ST)[_\-. ])(?P<band>B0?[1-9]|B1[0-2]|B0?8A|SCL)(?:_(?P<resolution>[1-6]0)m)?(?:_\(raw\))?"
     r"\.(?:tiff?|jp2|img|vrt)$",
     re.IGNORECASE,
 )

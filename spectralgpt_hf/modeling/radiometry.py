@@ -25,8 +25,9 @@ import numpy as np
 import torch
 
 from .band_plan import BandPlan, plan_bands
-from .bands import L2A_BANDS, resolve_bands
+from .bands import L2A_BANDS, SENTINEL_2, Sensor
 from .chips import BandNames, Chip, ImageInput, Mask, Offset, open_chips
+from .matching import OF_SENTINEL_2, Matching
 from .notices import warn
 from .pixel_statistics import mean_std, minimum_maximum, percentiles, stack, with_extremes
 from .rasters import Raster
@@ -79,6 +80,7 @@ def measure_statistics(
     offset: Offset | Sequence[Offset | None] | None = None,
     mask: Mask | Sequence[Mask] = None,
     missing_bands: str = "error",
+    matching: Matching = OF_SENTINEL_2,
 ) -> dict[str, Any]:
     """Measure one radiometry for a scene, or for images that are to be compared, such as a pair of dates.
 
@@ -88,6 +90,7 @@ def measure_statistics(
         bands: Bands to measure; `"mean"` is the mean of the others.
         band_names, nodata, offset, mask: As in `SpectralGPTImageProcessor.preprocess`.
         missing_bands: As the processor's attribute.
+        matching: Whose bands these are, and how images of another sensor serve.
 
     Returns:
         A JSON-able dict: `bands`, and over the valid pixels of all images for each of them `minimum`, `maximum`,
@@ -96,12 +99,12 @@ def measure_statistics(
     Raises:
         FileNotFoundError, ValueError: As `SpectralGPTImageProcessor.preprocess`.
     """
-    bands = resolve_bands(bands, allow_mean=True)
+    bands = matching.expected.resolve_all(bands, allow_mean=True)
     notices: Notices = defaultdict(list)
     samples: list[torch.Tensor] = []
     masks: list[torch.Tensor | None] = []
-    for chip in open_chips(images, bands, band_names, nodata, offset, mask, STATISTICS_SIDE):
-        plan = plan_bands(chip.name, chip.bands, bands, missing_bands)
+    for chip in open_chips(images, bands, band_names, nodata, offset, mask, STATISTICS_SIDE, matching):
+        plan = plan_bands(chip.name, chip.bands, bands, missing_bands, matching.expected)
         part = stack_chips([chip], plan, notices)
         inside = slice(None) if part.valid is None else part.valid[0].flatten()
         samples.append(part.pixels[0].float().flatten(1)[:, inside])
@@ -184,7 +187,9 @@ def stack_chips(chips: Sequence[Chip], plan: BandPlan, notices: Notices) -> Stac
     return Stack(pixels, valid, measured, (low, high))
 
 
-def settle(chip: Chip, bands: Sequence[str], missing_bands: str, notify: bool = True) -> Raster:
+def settle(
+    chip: Chip, bands: Sequence[str], missing_bands: str, notify: bool = True, sensor: Sensor = SENTINEL_2
+) -> Raster:
     """Return an image in digital numbers, with all offsets added and its valid mask decided, to cut tiles from.
 
     Args:
@@ -192,19 +197,21 @@ def settle(chip: Chip, bands: Sequence[str], missing_bands: str, notify: bool = 
         bands: Bands that will be used; `"mean"` is the mean of the others.
         missing_bands: As the processor's attribute.
         notify: Whether to raise warnings; False where measuring statistics has raised them.
+        sensor: Whose bands these are.
 
     Raises:
         ValueError: If a band is missing and must not be, or no pixel has data.
     """
     notices: Notices = defaultdict(list)
-    stack = stack_chips([chip], plan_bands(chip.name, chip.bands, bands, missing_bands), notices)
+    stack = stack_chips([chip], plan_bands(chip.name, chip.bands, bands, missing_bands, sensor), notices)
     if notify:
         warn_once(notices)
     pixels = chip.pixels.float() if chip.pixels.dtype == torch.bfloat16 else chip.pixels  # which NumPy lacks
     if chip.offset is not None:
         pixels = pixels.float() + chip.offset[:, None, None]
     valid = np.ones(pixels.shape[1:], bool) if stack.valid is None else stack.valid[0].cpu().numpy()
-    return Raster(pixels.cpu().numpy(), chip.bands, valid, chip.crs, chip.transform, chip.tags, chip.offsets)
+    georeference = (chip.crs, chip.transform, chip.tags, chip.offsets)
+    return Raster(pixels.cpu().numpy(), chip.bands, valid, *georeference, sensor=sensor.name)
 
 
 def warn_once(notices: Notices) -> None:

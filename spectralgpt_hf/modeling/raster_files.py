@@ -27,7 +27,10 @@ from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 
-from .bands import BANDS, bands_from_count, find_band, resolve_bands
+from .bands import SENTINEL_2, Sensor, find_band
+from .file_bands import name_bands, table_radiometry
+from .identification import sensor_of_files, sensor_of_tags
+from .matching import OF_SENTINEL_2, Matching, match_tags
 from .notices import warn
 from .products import (
     SAFE_METADATA,
@@ -42,7 +45,6 @@ from .products import (
     read_stac_item,
     unstated_offset,
 )
-from .sensors import refuse_sensor, sensor_of_files, sensor_of_tags
 from .untrusted import Budget, driver_of, refuse_references
 
 
@@ -121,14 +123,25 @@ class Files:
         source: As in `open_raster`.
         band_names: What a file or array holds, in its order, in place of what it says itself.
         budget: What reading may cost; None for no limit.
+        matching: Which sensor is expected, and how another one serves.
 
     Attributes:
         name: The source, as messages call it.
-        product: Its layers.
+        product: Its layers, whose bands have the names of `sensor`.
+        sensor: That of the source, or the expected one where its bands serve that one's by wavelength.
+        notes: Tags that say where the radiometry comes from, once `describe` has been called.
     """
 
-    def __init__(self, source: Source, band_names: Sequence[str] | None, budget: Budget | None = None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        band_names: Sequence[str] | None,
+        budget: Budget | None = None,
+        matching: Matching = OF_SENTINEL_2,
+    ) -> None:
         self.name = _name(source)
+        self.matching = matching
+        self.notes: dict[str, str] = {}
         # Bytes come from strangers: their budget holds even if the caller sets none.
         self.budget = Budget() if budget is None and isinstance(source, bytes | bytearray | memoryview) else budget
         self._are_named = band_names is not None
@@ -136,7 +149,7 @@ class Files:
         self._held: dict[str, bytes] = {}
         self._decoded = 0
         with ExitStack() as self._stack, named_errors(self.name):
-            self.product = self._resolve(source, band_names)
+            self.product, self.sensor = self._match(self._resolve(source, band_names))
             # From here on the files stay open until `close`.
             self._stack = self._stack.pop_all()
 
@@ -209,24 +222,55 @@ class Files:
             if warning is not None:
                 warn(warning)
             return described
-        stated = {(layer.path, layer.index): layer.offset for layer in (*source, *described)}
-        added = offsets_per_band(self.name, offset, [layer.band for layer in source], list(stated.values()))
+        stated = {(layer.path, layer.index, layer.band): layer.offset for layer in (*source, *described)}
+        bands = [layer.band for layer in source]
+        added = offsets_per_band(self.name, offset, bands, list(stated.values()), self.sensor)
         by_layer = dict(zip(stated, added))
-        return [replace(layer, offset=by_layer[layer.path, layer.index]) for layer in described]
+        return [replace(layer, offset=by_layer[layer.path, layer.index, layer.band]) for layer in described]
 
     def _describe(self, layer: Layer, nodata: float | None) -> Layer:
         file, position = self.open(layer.path), layer.index - 1
         if layer.band is not None and not self._are_named:
-            refuse_sensor(sensor_of_tags(file.tags), self.name)
+            self._check_tags(file.tags, layer.path)
         gain, offset = layer.gain, layer.offset
         scale, added = file.scales[position], file.offsets[position]
+        sensor = self.product.sensor
+        by_table = None
         if gain is None and (scale, added) != (1, 0):
             gain, stated = linear(scale, added, self.name)
             offset = stated if offset is None else offset
+        elif gain is None and layer.band is not None and not file.dataset.dtypes[position].startswith("float"):
+            by_table = table_radiometry(sensor, layer.path, self.matching.sensor is not None)
+        if by_table is not None:
+            gain, stated = by_table
+            offset = stated if offset is None else offset
+            self.notes["radiometry"] = f"{sensor}: reflectance = stored x {sensor.scale:g} + {sensor.offset:g}"
         if nodata is None:
             # A nodata of 0 in a file says nothing about one band alone: there it may be a measurement.
             nodata = layer.nodata if layer.nodata is not None else file.nodata[position] or None
+            nodata = sensor.nodata if nodata is None and layer.band is not None else nodata
         return replace(layer, gain=gain, offset=offset, nodata=nodata)
+
+    def _check_tags(self, tags: Mapping[str, str], path: str) -> None:
+        """Refuse a file whose tags state another sensor than the product's, unless names have settled it."""
+        stated = sensor_of_tags(tags)
+        if stated is None or self.matching.sensor is not None or sensor_of_files([self.name, path]) is not None:
+            return
+        if stated.name.partition("-")[0] != self.product.sensor.name.partition("-")[0]:
+            if self.matching.match:
+                raise ValueError(f"{self.name}: the tags state {stated}: pass `sensor='{stated.name}'`.")
+            Matching(self.product.sensor).sensor_of(stated, self.name)
+
+    def _match(self, product: Product) -> tuple[Product, Sensor]:
+        """Let the bands of another sensor serve the expected ones, and return in whose names they are then."""
+        bands = [layer.band or "unnamed" for layer in product.layers]
+        served = self.matching.serve(product.sensor, bands, self.name)
+        if served is None:
+            own = {} if product.sensor.name == SENTINEL_2.name else {"sensor": str(product.sensor)}
+            return replace(product, tags=product.tags | own), product.sensor
+        layers = [replace(product.layers[number], band=band) for band, number in served.items()]
+        tags = product.tags | match_tags(product.sensor, bands, served)
+        return replace(product, layers=layers, tags=tags), self.matching.expected
 
     def identity(self) -> list[tuple[str, str]]:
         """Return each file behind the open ones, and what changes when its content does: see `RasterReader.identity`.
@@ -284,7 +328,8 @@ class Files:
     def _resolve(self, source: Source, band_names: Sequence[str] | None) -> Product:
         """Find out what the source is, by content, and list its layers."""
         if is_stac_item(source):
-            return read_stac_item(source if isinstance(source, Mapping) else source.to_dict(), self.name)
+            item = source if isinstance(source, Mapping) else source.to_dict()
+            return read_stac_item(item, self.name, "", self.matching)
         if isinstance(source, bytes | bytearray | memoryview):
             return self._resolve_raster(self.hold(bytes(source)), band_names)
         if not isinstance(source, str | os.PathLike):
@@ -295,7 +340,7 @@ class Files:
         if not os.path.exists(path):
             raise FileNotFoundError(f"{path}: no such file or folder.")
         if os.path.isdir(path):
-            return read_folder(path)
+            return read_folder(path, self.matching)
         if not os.path.isfile(path):
             raise ValueError(f"{path}: expected a file or a folder.")
         with open(path, "rb") as file:
@@ -305,11 +350,11 @@ class Files:
                 raise ValueError(f"{path}: an .npy array names no bands: pass `band_names`, in the array's order.")
             return self._resolve_raster(self._hold_array(path), band_names)
         if zipfile.is_zipfile(path):
-            return read_folder(path)
+            return read_folder(path, self.matching)
         if start.lstrip().startswith(b"{"):
-            return read_stac_file(path)
+            return read_stac_file(path, self.matching)
         if SAFE_METADATA.search(path):
-            return read_folder(os.path.dirname(path) or ".")
+            return read_folder(os.path.dirname(path) or ".", self.matching)
         return self._resolve_raster(path, band_names)
 
     def _resolve_raster(self, path: str, band_names: Sequence[str] | None) -> Product:
@@ -320,32 +365,19 @@ class Files:
             inner = file.dataset.subdatasets
             parts = f"; pass one of its parts: {', '.join(inner)}" if inner else ""
             raise ValueError(f"{self.name}: expected a raster, found no bands{parts}.")
-        found: Sequence[str | None] = [find_band(file.descriptions[index - 1] or "") for index in indexes]
-        if band_names is not None:
-            found = resolve_bands(band_names)
-            if len(found) != len(indexes):
-                raise ValueError(f"{self.name}: got {len(found)} band names for {len(indexes)} bands.")
-        elif not any(found):
-            assumed = bands_from_count(len(indexes))
-            if assumed is not None:
-                refuse_sensor(sensor_of_files([self.name]) or sensor_of_tags(file.tags), self.name)
-                warn(
-                    f"A file of {len(indexes)} bands without names: taken as {', '.join(assumed)}, in this order. If "
-                    "that is wrong (EuroSAT stores B8A last), pass `band_names`."
-                )
-                found = assumed
-        twice = [band for band in BANDS if found.count(band) > 1]
+        sensor, found = name_bands(
+            self.name, file.dataset, file.descriptions, file.tags, indexes, band_names, self.matching
+        )
+        twice = [band for band in dict.fromkeys(found) if band and found.count(band) > 1]
         if twice:
             raise ValueError(
                 f"{self.name}: {', '.join(twice)} occurs more than once: pass the `names` of one date's bands."
             )
         # Beside named bands, others are quality layers.
         layers = [Layer(path, index, band) for index, band in zip(indexes, found) if band or not any(found)]
-        if any(found) and band_names is None:
-            refuse_sensor(sensor_of_files([self.name]), self.name)
         tags = {key: value for key, value in file.dataset.tags().items() if key != "AREA_OR_POINT"}
         harmonised = tags.get("boa_offset_applied", "").lower() == "true"
-        return Product(self.name, layers, tags=tags, is_harmonised=harmonised)
+        return Product(self.name, layers, tags=tags, is_harmonised=harmonised, sensor=sensor)
 
     def _stored_bytes(self, path: str) -> float:
         """Return the size of the file behind a path, or infinity where only reading would tell."""

@@ -26,8 +26,9 @@ from typing import Any
 
 import numpy as np
 
-from .bands import BANDS, BANDS_10M, resolve_bands
+from .bands import SENTINEL_2, Sensor
 from .grids import Grid, Part, choose_grid, read_part
+from .matching import OF_SENTINEL_2, Matching
 from .notices import warn
 from .products import SATURATED, Layer, Offset, by_path
 from .raster_files import Files, Source, is_remote, named_errors
@@ -74,6 +75,7 @@ class Raster:
         offsets: What was added to each channel, in digital numbers, or None where nothing states an offset.
         saturated: (C, H, W), bool, where the stored value is 65535: data, but no measure of how bright the pixel is,
             so that limits leave it out. None where no pixel is.
+        sensor: Name of the sensor in whose names the bands are given.
     """
 
     pixels: np.ndarray
@@ -84,6 +86,7 @@ class Raster:
     tags: dict[str, str]
     offsets: tuple[float, ...] | None
     saturated: np.ndarray | None = None
+    sensor: str = SENTINEL_2.name
 
 
 def read_raster(
@@ -123,6 +126,9 @@ def open_raster(
     skip_missing: bool = False,
     budget: Budget | None = None,
     beside: Sequence[str] = (),
+    sensor: Sensor | str | None = None,
+    match: str | None = None,
+    expected: Sensor | str | None = None,
 ) -> "RasterReader":
     """Open a source for reading by windows.
 
@@ -148,6 +154,11 @@ def open_raster(
             bands where it holds or names none of them.
         budget: What reading may cost. Bytes have the default `Budget`, and everything else no limit.
         beside: Bands to read beside `bands` where the source holds them. They do not decide which pixels are valid.
+        sensor: Which sensor took it, in place of what it says itself: a name ("landsat-8") or a `Sensor`.
+        match: `"wavelength"` reads a source of another sensor than expected: its bands serve those of the expected one
+            to which they are near in wavelength, and the tags say which served which. None refuses it.
+        expected: The sensor whose bands are asked for. Defaults to `sensor` where nothing is to be matched, else to
+            Sentinel-2.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -155,21 +166,9 @@ def open_raster(
             budget. The message names the source.
     """
     _require_rasterio()
-    return RasterReader(
-        source,
-        bands,
-        resolution,
-        mask,
-        offset,
-        band_names,
-        mask_classes,
-        max_bytes,
-        like,
-        nodata,
-        skip_missing,
-        budget,
-        beside,
-    )
+    matching = Matching.of(expected, sensor, match)
+    reading = (band_names, mask_classes, max_bytes, like, nodata, skip_missing, budget, beside, matching)
+    return RasterReader(source, bands, resolution, mask, offset, *reading)
 
 
 class RasterReader:
@@ -197,8 +196,9 @@ class RasterReader:
         skip_missing: bool = False,
         budget: Budget | None = None,
         beside: Sequence[str] = (),
+        matching: Matching = OF_SENTINEL_2,
     ) -> None:
-        self._files = Files(source, band_names, budget)
+        self._files = Files(source, band_names, budget, matching)
         self.name = self._files.name
         self._budget = self._files.budget
         self._max_bytes = max_bytes if self._budget is None else min(max_bytes, self._budget.decoded_bytes)
@@ -206,8 +206,8 @@ class RasterReader:
         try:
             with named_errors(self.name):
                 self._layers = self._files.describe(self._select(bands, skip_missing, beside), offset, nodata)
-                used = () if bands is None else resolve_bands(bands)
-                self._beside = {band for band in resolve_bands(beside) if band not in used}
+                used = () if bands is None else self._files.sensor.resolve_all(bands)
+                self._beside = {band for band in self._files.sensor.resolve_all(beside) if band not in used}
                 self._grid: Grid = like._grid if like is not None else self._choose_grid(resolution)
                 self._mask = None if mask is None else self._open_mask(mask, mask_classes)
                 self._dtype = self._output_type()
@@ -265,7 +265,8 @@ class RasterReader:
                     flags = np.zeros(pixels.shape, bool) if flags is None else flags
                     flags[:, rows] = saturated
         self._warn_of_negative(pixels, valid)
-        return Raster(pixels, self.bands, valid, self.crs, part.grid.transform, dict(self.tags), self.offsets, flags)
+        known = (self.crs, part.grid.transform, dict(self.tags), self.offsets, flags, self._files.sensor.name)
+        return Raster(pixels, self.bands, valid, *known)
 
     def identity(self) -> list[tuple[str, str]]:
         """Return each file that the layers and the mask come from, and what changes when its content does.
@@ -318,7 +319,8 @@ class RasterReader:
         layers = self._files.product.layers
         if bands is None:
             return layers
-        wanted, extra = resolve_bands(bands), resolve_bands(beside)
+        resolve = self._files.sensor.resolve_all
+        wanted, extra = resolve(bands), resolve(beside)
         if skip_missing:
             return [layer for layer in layers if layer.band in (*wanted, *extra)] or layers
         if not wanted:
@@ -338,7 +340,8 @@ class RasterReader:
     def _warn_of_negative(self, pixels: np.ndarray, valid: np.ndarray) -> None:
         """Warn, once, where an offset makes many visible pixels negative: the values had been harmonised already."""
         added = [number for number, layer in enumerate(self._layers) if (layer.offset or 0.0) < 0]
-        visible = [number for number in added if self._layers[number].band in BANDS_10M[:3]] or added
+        centres = self._files.sensor.wavelengths(layer.band or "" for layer in self._layers)
+        visible = [number for number in added if 450 < (centres[number] or 0) < 700] or added
         if self._warned or not visible or not valid.any():
             return
         share = float(np.mean([(pixels[number] < 0).mean(where=valid) for number in visible]))
@@ -356,7 +359,8 @@ class RasterReader:
 
     def _choose_grid(self, resolution: float | None) -> Grid:
         """Take the finest grid of the source, so that it does not depend on which bands are asked for."""
-        finest = min(self._files.product.layers, key=lambda layer: BANDS[layer.band].resolution if layer.band else 0)
+        product = self._files.product
+        finest = min(product.layers, key=lambda layer: product.sensor.band(layer.band or "").resolution or 0)
         paths = dict.fromkeys([finest.path, *(layer.path for layer in self._layers)])
         datasets = [self._files.open(path).dataset for path in paths]
         reference = min(datasets, key=lambda dataset: abs(dataset.transform.determinant))
@@ -380,7 +384,7 @@ class RasterReader:
         return Layer(path), tuple(classes if classes is not None else SCL_EXCLUDED if is_scl else (0,))
 
     def _describe(self) -> dict[str, str]:
-        tags = dict(self._files.product.tags)
+        tags = self._files.product.tags | self._files.notes
         dates = [value for key, value in tags.items() if key.lower() in ("date", "datetime", "acquisition_date")]
         name = os.path.basename(self.name.rstrip("/"))
         in_name = re.search(r"(?<!\d)(20\d\d)-?([01]\d)-?([0-3]\d)(?!\d)", name)

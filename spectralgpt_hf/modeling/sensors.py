@@ -11,93 +11,169 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Which sensor took an image: read from what files and catalogues state, never assumed.
+"""The sensors that are known: their bands, and how their products store reflectance.
 
-Band names mean other wavelengths on other sensors: B5 is the near infrared of Landsat 8 and the red edge of Sentinel-2.
+Sources: Landsat 4-5 TM, 7 ETM+ and 8-9 OLI from the USGS data format control books (LSDS-1618, LSDS-1619: Collection 2
+Level-2 surface reflectance = stored x 0.0000275 - 0.2, 0 is fill); HLS from the LP DAAC user guide 2.0 (x 0.0001,
+-9999 is fill); PlanetScope from Planet's imagery product specification (surface reflectance x 10000, 0 is fill); MODIS
+from the MOD09 user guide (x 0.0001, -28672 is fill); EnMAP from EN-PCV-ICD-2009 (L2A, x 0.0001, -32768 is fill).
+Imaging spectrometers have hundreds of bands whose wavelengths vary from file to file: these come from the file, or from
+the caller.
 """
 
-import os
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
+
+from .bands import BANDS, PSEUDO_BAND_MEAN, SENTINEL_2, Band, Sensor, parse_wavelength
 
 
-SENTINEL_2 = "Sentinel-2"
+_COLLECTION_2 = {"scale": 2.75e-5, "offset": -0.2, "nodata": 0.0}
+_HLS = {"scale": 1e-4, "nodata": -9999.0}
 
-# How each sensor's files are named, from the product specifications: USGS LSDS-1619 (Landsat Collection 2), LP DAAC HLS
-# user guide 2.0, Planet imagery product specification, EnMAP EN-PCV-ICD-2009, PRISMA product specification, LP DAAC
-# EMIT and MODIS user guides. HLS S30 is Sentinel-2 with its own band names.
-_FILE_NAMES = {
-    "Landsat": r"L[COTEM]0?[1-9]_L\w{3}_\d{6}_|L[COTEM][1-9]\d{13}",
-    "HLS L30 (Landsat)": r"HLS\.L30\.",
-    "PlanetScope": r"\d{8}_\d{6}_\w+_3[AB]_?(?:Analytic|Visual|basic|ortho|udm)",
-    "EnMAP": r"ENMAP\d\d-",
-    "PRISMA": r"PRS_L\d",
-    "EMIT": r"EMIT_L\d",
-    "MODIS": r"M[OYC]D\d\d\w*\.A\d{7}",
-    "Sentinel-1": r"S1[ABC]_(?:IW|EW|SM|WV)_",
-    "Sentinel-3": r"S3[AB]_(?:OL|SL)_",
-}
-# How metadata name them, in small letters without separators.
-_STATEMENTS = {
-    SENTINEL_2: r"sentinel2|^s2[abcd]?$|^msi$",
-    "Landsat": r"landsat|^oli|^etm|^tirs|^tm$|^lc0?[89]$",
-    "PlanetScope": r"planetscope|^psb|^ps2|^dove|skysat",
-    "EnMAP": r"enmap",
-    "PRISMA": r"prisma",
-    "EMIT": r"^emit",
-    "MODIS": r"modis|^terra$|^aqua$",
-    "VIIRS": r"viirs|^noaa2|^suominpp",
-    "AVIRIS": r"aviris",
-    "Sentinel-1": r"sentinel1",
-    "Sentinel-3": r"sentinel3|^olci$|^slstr$",
-    "WorldView": r"worldview|^wv0?\d$|geoeye|quickbird",
-    "Pleiades or SPOT": r"pl.?iades|^phr|^spot",
-    "RapidEye": r"rapideye",
-}
-# Where TIFF tags say it: GDAL's IMAGERY domain, ENVI headers, and the tags of HLS, Landsat and EnMAP products.
-_TAGS = re.compile(
-    r"satellite(?:_?id)?|spacecraft(?:_(?:id|name))?|platform|constellation|mission|sensor(?:_id)?|sensor_type|"
-    r"sensing_instrument|instruments?",
-    re.IGNORECASE,
+# Names of the catalogues' keys (STAC, earth-search, Planetary Computer) beside the products' own. Panchromatic and
+# thermal bands are left out: no model for reflectance takes them.
+_OLI = (
+    Band("B1", 443.0, 16, 30, ("coastal", "coastal_aerosol")),
+    Band("B2", 482.0, 60, 30, ("blue",)),
+    Band("B3", 561.4, 57, 30, ("green",)),
+    Band("B4", 654.6, 37, 30, ("red",)),
+    Band("B5", 864.7, 28, 30, ("nir", "nir08")),
+    Band("B6", 1608.9, 85, 30, ("swir_1", "swir16")),
+    Band("B7", 2200.7, 187, 30, ("swir_2", "swir22")),
+    Band("B9", 1373.4, 20, 30, ("cirrus",)),
 )
 
+LANDSAT_8 = Sensor("landsat-8", _OLI, "Landsat 8/9 OLI", **_COLLECTION_2)
+LANDSAT_7 = Sensor(
+    "landsat-7",
+    (
+        Band("B1", 478.7, 67, 30, ("blue",)),
+        Band("B2", 561.0, 78, 30, ("green",)),
+        Band("B3", 661.4, 60, 30, ("red",)),
+        Band("B4", 834.6, 120, 30, ("nir", "nir08")),
+        Band("B5", 1650.3, 190, 30, ("swir_1", "swir16")),
+        Band("B7", 2208.1, 251, 30, ("swir_2", "swir22")),
+    ),
+    "Landsat 7 ETM+",
+    **_COLLECTION_2,
+)
+LANDSAT_5 = Sensor(
+    "landsat-5",
+    (
+        Band("B1", 486.0, 66, 30, ("blue",)),
+        Band("B2", 569.0, 81, 30, ("green",)),
+        Band("B3", 660.0, 67, 30, ("red",)),
+        Band("B4", 840.0, 128, 30, ("nir", "nir08")),
+        Band("B5", 1676.0, 217, 30, ("swir_1", "swir16")),
+        Band("B7", 2223.0, 252, 30, ("swir_2", "swir22")),
+    ),
+    "Landsat 4/5 TM",
+    **_COLLECTION_2,
+)
+HLS_L30 = Sensor("hls-l30", _OLI, "HLS L30 (Landsat)", **_HLS)
+HLS_S30 = Sensor(
+    "hls-s30",
+    tuple(Band(band.name, band.wavelength, band.width, 30, band.aliases) for band in BANDS.values()),
+    "HLS S30 (Sentinel-2)",
+    **_HLS,
+)
+PLANETSCOPE_4 = Sensor(
+    "planetscope-4",
+    (Band("blue", 490, 50, 3), Band("green", 565, 36, 3), Band("red", 665, 31, 3), Band("nir", 865, 40, 3)),
+    "PlanetScope, 4 bands",
+    scale=1e-4,
+    nodata=0.0,
+)
+PLANETSCOPE_8 = Sensor(
+    "planetscope-8",
+    (
+        Band("coastal_blue", 443, 20, 3, ("coastal",)),
+        Band("blue", 490, 50, 3),
+        Band("green_i", 531, 36, 3, ("green1",)),
+        Band("green", 565, 36, 3, ("green_ii",)),
+        Band("yellow", 610, 20, 3),
+        Band("red", 665, 31, 3),
+        Band("rededge", 705, 15, 3),
+        Band("nir", 865, 40, 3),
+    ),
+    "PlanetScope, 8 bands",
+    scale=1e-4,
+    nodata=0.0,
+)
+MODIS = Sensor(
+    "modis",
+    (
+        Band("B1", 645.0, 50, 250, ("red",)),
+        Band("B2", 858.5, 35, 250, ("nir",)),
+        Band("B3", 469.0, 20, 500, ("blue",)),
+        Band("B4", 555.0, 20, 500, ("green",)),
+        Band("B5", 1240.0, 20, 500, ("nir_2",)),
+        Band("B6", 1640.0, 24, 500, ("swir_1",)),
+        Band("B7", 2130.0, 50, 500, ("swir_2",)),
+    ),
+    "MODIS",
+    scale=1e-4,
+    nodata=-28672.0,
+)
+ENMAP = Sensor("enmap", (), "EnMAP", scale=1e-4, nodata=-32768.0)
 
-def sensor_of_files(names: Iterable[str]) -> str | None:
-    """Return the first other sensor that a file's name gives away, or None: Sentinel-2, or not known."""
-    for name in names:
-        base = os.path.basename(name.rstrip("/"))
-        for sensor, pattern in _FILE_NAMES.items():
-            if re.match(pattern, base, re.IGNORECASE):
-                return sensor
-    return None
+SENSORS: dict[str, Sensor] = {
+    sensor.name: sensor
+    for sensor in (
+        SENTINEL_2,
+        LANDSAT_8,
+        LANDSAT_7,
+        LANDSAT_5,
+        HLS_L30,
+        HLS_S30,
+        PLANETSCOPE_4,
+        PLANETSCOPE_8,
+        MODIS,
+        ENMAP,
+        Sensor("prisma", title="PRISMA"),
+        Sensor("emit", title="EMIT", scale=1.0),
+        Sensor("aviris", title="AVIRIS"),
+    )
+}
+"""The sensors that are known, by name."""
 
 
-def sensor_of_statements(statements: Iterable[object]) -> str | None:
-    """Return the other sensor that metadata state, or None: Sentinel-2, or not known.
-
-    Args:
-        statements: Names of a platform, a constellation or an instrument. One of Sentinel-2 settles it: harmonised
-            products name several.
-    """
-    plain = [re.sub(r"[^a-z0-9]", "", str(statement).lower()) for statement in statements if statement]
-    found = [sensor for sensor, pattern in _STATEMENTS.items() if any(re.search(pattern, text) for text in plain)]
-    return None if not found or SENTINEL_2 in found else found[0]
-
-
-def sensor_of_tags(tags: Mapping[str, str]) -> str | None:
-    """Return the other sensor that the tags of a file state, or None: Sentinel-2, or not known."""
-    return sensor_of_statements(value for key, value in tags.items() if _TAGS.fullmatch(key))
-
-
-def refuse_sensor(sensor: str | None, name: str) -> None:
-    """Refuse an image of another sensor.
+def get_sensor(sensor: Sensor | str) -> Sensor:
+    """Return a sensor by its name ("landsat-8", "Landsat 9", "HLS S30"); one of the user's own stays as it is.
 
     Raises:
-        ValueError: If `sensor` is not None. The message says what to pass.
+        ValueError: If there is none of this name.
     """
-    if sensor is not None:
+    if not isinstance(sensor, str):
+        return sensor
+    plain = sensor.strip().lower().replace(" ", "-").replace("_", "-")
+    found = SENSORS.get({"landsat-9": "landsat-8", "landsat-4": "landsat-5"}.get(plain, plain))
+    if found is None:
         raise ValueError(
-            f"{name}: an image of {sensor}, whose bands have other wavelengths than those of the same name on "
-            "Sentinel-2. To use it all the same, put its bands in one file and pass `band_names`, the Sentinel-2 band "
-            "that each of them is to stand for."
+            f"Unknown sensor {sensor!r}: expected one of {', '.join(SENSORS)}, or a `Sensor` with bands of your own."
         )
+    return found
+
+
+def model_sensor(name: str, bands: Sequence[str], wavelengths: Sequence[float | None] | None = None) -> Sensor:
+    """Return the sensor of a model, as its configuration or its processor saves it.
+
+    Args:
+        name: `config.sensor`. A name that is not in `SENSORS` is a sensor of the user's own.
+        bands: Names, with "mean" for the mean of the others.
+        wavelengths: Of the bands in nm; those of the table by default.
+
+    Returns:
+        Sentinel-2 whole, because B10 shows what offset a file has; any other with these bands alone.
+
+    Raises:
+        ValueError: If a band is not known, or the number of wavelengths differs from that of the bands.
+    """
+    known = SENSORS.get(name)
+    if wavelengths is not None and len(wavelengths) != len(bands):
+        raise ValueError(f"Expected a wavelength for each of the {len(bands)} bands, found {len(wavelengths)}.")
+    if known is None:
+        values = wavelengths or [parse_wavelength(band) for band in bands]
+        known = Sensor(name, tuple(Band(b, value) for b, value in zip(bands, values) if b != PSEUDO_BAND_MEAN))
+    if known.name == SENTINEL_2.name:
+        return known
+    return known.only(known.resolve_all(bands, allow_mean=True), wavelengths)

@@ -82,6 +82,10 @@ class EndpointHandler:
         self._open_chips: Any = get_class_from_dynamic_module("chips.open_chips", path)
         self._keeps_pixels: Any = get_class_from_dynamic_module("tiled.keeps_pixels", path)
         self._budget: Any = get_class_from_dynamic_module("untrusted.Budget", path)
+        processor = self.pipeline.image_processor
+        self._matching: Any = None  # the code beside older weights knows Sentinel-2 alone
+        if getattr(processor, "sensor", "sentinel-2") != "sentinel-2":
+            self._matching = get_class_from_dynamic_module("matching.Matching", path)(processor.expected)
         # One request at a time: that bounds the memory, and warnings are recorded for a whole process.
         self._lock = Lock()
 
@@ -176,10 +180,12 @@ class EndpointHandler:
             budget = self._budget(
                 pixels=MAX_PIXELS, bands=MAX_BANDS, decoded_bytes=MAX_DECODED_BYTES, deadline=deadline
             )
-            # B10 shows an offset that nothing states.
-            with self._open_raster(
-                bytes(image), bands=bands, beside=["B10"], skip_missing=True, budget=budget, **reading
-            ) as reader:
+            if self._matching is None:
+                reading |= {"bands": bands, "beside": ["B10"]}  # which shows an offset that nothing states
+            else:
+                expected = self._matching.expected
+                reading |= {"bands": bands, "expected": expected, "resolution": expected.resolution}
+            with self._open_raster(bytes(image), skip_missing=True, budget=budget, **reading) as reader:
                 _check_size(reader.height, reader.width)
                 image, reading = reader.read(), {}
         elif isinstance(image, list):
@@ -190,6 +196,8 @@ class EndpointHandler:
                 f"{type(image).__name__}. (A body sent as image/tiff is decoded before it arrives, which keeps no "
                 "bands.)"
             )
+        if self._matching is not None:
+            reading["matching"] = self._matching
         (chip,) = self._open_chips([image], bands, **reading)
         return chip
 

@@ -22,6 +22,7 @@ from ..inference.reconstruction import (
     regression,
     spectral_angle,
 )
+from ..modeling.bands import Sensor
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.modeling_spectralgpt import SpectralGPTForPreTraining
 from ..modeling.pipeline_spectralgpt import MultispectralFeatureExtractionPipeline
@@ -139,6 +140,11 @@ class Models:
         """Names of the numbers in the maps of the segmentation model."""
         config = self.pipelines[SEGMENTATION].model.config
         return map_class_names(config.id2label, config.num_labels)
+
+    @property
+    def sensor(self) -> Sensor:
+        """The sensor whose bands the pretrained model expects."""
+        return self._processor.expected
 
     @property
     def num_parameters(self) -> int:

@@ -30,7 +30,7 @@ def tile_features(
         (H / tile_size, W / tile_size, D).
     """
     size, tokens = model.config.image_size, tile_size // model.config.patch_size
-    groups = len(image) // model.config.spectral_patch_size
+    groups = -(-len(image) // model.config.spectral_patch_size)
     high, wide = (min(size, side) // tile_size for side in image.shape[1:])  # tiles of a crop
     shape = (image.shape[1] // tile_size, image.shape[2] // tile_size)
     total, count = torch.zeros(*shape, model.config.hidden_size), torch.zeros(*shape, 1)

@@ -15,6 +15,7 @@ from ..data.shards.histograms import Histograms
 from ..modeling.band_plan import plan_bands
 from ..modeling.chips import open_chips
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
+from ..modeling.matching import Matching
 from ..modeling.radiometry import LARGEST_REFLECTANCE, Notices, stack_chips, warn_once
 
 
@@ -54,8 +55,9 @@ def measure_over(dataset: datasets.Dataset, processor: SpectralGPTImageProcessor
         for date in (np.asarray(row[name]) for name in ("pixels", "pixels_after") if name in row):
             if not date.any():
                 continue
-            (chip,) = open_chips(date, processor.bands, dataset.features["pixels"].bands)
-            plan = plan_bands(chip.name, chip.bands, processor.bands, processor.missing_bands)
+            names = dataset.features["pixels"].bands
+            (chip,) = open_chips(date, processor.bands, names, matching=Matching(processor.expected))
+            plan = plan_bands(chip.name, chip.bands, processor.bands, processor.missing_bands, processor.expected)
             part = stack_chips([chip], plan, notices)
             pixels = part.pixels[0].numpy()
             unit = unit or (1e-4 if np.abs(pixels).max() <= LARGEST_REFLECTANCE else 1.0)

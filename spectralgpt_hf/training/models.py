@@ -46,6 +46,7 @@ DECIDED = {"bands", "class_weights", "drop_path_rate", "id2label", "image_size",
 }
 # Heads start from random weights, so they are trained whole also with LoRA.
 HEADS = ("classifier", "decode_head")
+BAND_OPTIONS = ("bands", "sensor", "wavelengths")
 LAYER_MAPS = r".*\blayers\.\d+\..*(q_proj|k_proj|v_proj|o_proj|fc1|fc2)"
 
 
@@ -59,14 +60,17 @@ def build_processor(options: FineTuningOptions, task: Task = "classification") -
     """
     changes: dict[str, Any] = {
         name: getattr(options, name)
-        for name in ("bands", "normalization", "statistics_scope", "mean", "std", "missing_bands")
+        for name in (*BAND_OPTIONS, "normalization", "statistics_scope", "mean", "std", "missing_bands")
         if getattr(options, name) is not None
     }
     changes |= {"size": options.eval_resize or options.image_size, "do_resize": task == "classification"}
     changes |= {"do_center_crop": options.eval_resize is not None, "crop_size": options.image_size}
     if task != "classification":
         changes["statistics_scope"] = options.statistics_scope or "given"
-    if options.model_name_or_path is None or not is_spectralgpt(_load_config(options)):
+    config = _load_config(options)
+    if options.model_name_or_path is None and is_spectralgpt(config):
+        changes |= config.band_settings()
+    if options.model_name_or_path is None or not is_spectralgpt(config):
         processor = SpectralGPTImageProcessor(**changes)
     else:
         processor = SpectralGPTImageProcessor.from_pretrained(
@@ -154,6 +158,11 @@ def _load_config(options: FineTuningOptions) -> PreTrainedConfig:
     if decided:
         raise ValueError(f"`config_overrides` must not hold {', '.join(decided)}: options or data decide it.")
     if options.model_name_or_path is not None:
+        if options.sensor is not None or options.wavelengths is not None:
+            raise ValueError(
+                "`sensor` and `wavelengths` describe a new model (`config_name`), but a checkpoint has its own: leave "
+                "them out, or pretrain it for another sensor first (`pretrain.py --sensor`)."
+            )
         config = AutoConfig.from_pretrained(options.model_name_or_path, revision=options.revision, **overrides)
         unknown = [name for name in overrides if not hasattr(config, name)]
         if unknown:
@@ -163,8 +172,12 @@ def _load_config(options: FineTuningOptions) -> PreTrainedConfig:
         return config
     name = options.config_name or ""
     if name in PRESETS:
-        bands = options.bands or list(L2A_BANDS)
-        own = {"image_size": options.image_size, "bands": bands, "num_channels": len(bands)}
+        own: dict[str, Any] = {"image_size": options.image_size}
+        if options.sensor is not None:
+            own |= {"sensor": options.sensor, "wavelengths": options.wavelengths}
+        if options.bands is not None or options.sensor is None:
+            bands = options.bands or list(L2A_BANDS)
+            own |= {"bands": bands, "num_channels": len(bands)}
         return SpectralGPTConfig.from_preset(name, **own | overrides)
     known = AutoConfig.for_model(name)
     unknown = [entry for entry in overrides if not hasattr(known, entry)]
@@ -184,7 +197,8 @@ def _build_spectralgpt(
                 f"`bands` must be {config.num_channels} bands, as many as the model has channels, got "
                 f"{len(options.bands)}: {' '.join(options.bands)}. `mean` may stand for others."
             )
-        config.bands = list(SpectralGPTImageProcessor(bands=options.bands).bands)
+        config.bands = list(config.expected_sensor.resolve_all(options.bands, allow_mean=True))
+        config.wavelengths = config.expected_sensor.wavelengths(config.bands)
     if options.model_name_or_path is None:
         return model_class(config)
     # A head for another number of classes is replaced by a new one.

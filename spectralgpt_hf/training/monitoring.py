@@ -11,7 +11,7 @@ from typing import Any, TextIO
 import torch
 
 from ..files import write_text
-from ..inference.pictures import reconstruction_panel
+from ..inference.pictures import reconstruction_panel, sensor_channels
 from ..inference.reconstruction import Reconstruction
 from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 from ..modeling.modeling_spectralgpt import unpatchify
@@ -101,7 +101,8 @@ def draw_reconstruction(
         config: Configuration of the model.
         path: File to write.
     """
-    if config.norm_pix_loss or not {"B2", "B3", "B4", "B8"} <= set(config.bands or ()):
+    sensor, bands = config.expected_sensor, config.bands or ()
+    if config.norm_pix_loss or sensor_channels(("B2", "B3", "B4", "B8"), bands, sensor) is None:
         return
     size = image.shape[-1]
     masked, reconstructed = (
@@ -112,7 +113,8 @@ def draw_reconstruction(
     reconstructed = torch.where(masked == 1, reconstructed, original)
     shown = Reconstruction(original.numpy(), masked.numpy() == 1, reconstructed.numpy())
     path.parent.mkdir(parents=True, exist_ok=True)
-    reconstruction_panel(shown, (shown.original, shown.reconstructed), config.bands or (), path=path, title=path.stem)
+    images = (shown.original, shown.reconstructed)
+    reconstruction_panel(shown, images, bands, path=path, title=path.stem, sensor=sensor)
 
 
 def step_flops(config: SpectralGPTConfig) -> float:
@@ -120,7 +122,7 @@ def step_flops(config: SpectralGPTConfig) -> float:
 
     Matrix products are counted, and the backward pass takes twice as many as the forward pass.
     """
-    tokens = config.num_channels // config.spectral_patch_size * (config.image_size // config.patch_size) ** 2
+    tokens = config.num_groups * (config.image_size // config.patch_size) ** 2
     visible = int(tokens * (1 - config.mask_ratio))
     values = config.spectral_patch_size * config.patch_size**2
 

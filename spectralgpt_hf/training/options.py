@@ -172,6 +172,10 @@ class FineTuningOptions(TrainingArguments):
     )
     image_size: int = option(128, "Height and width of the model's input in pixels.")
     bands: list[str] | None = option(None, "Bands of the model's input; those of the checkpoint by default.")
+    sensor: str | None = option(None, "Sensor of a new model's bands, such as landsat-8; sentinel-2 by default.")
+    wavelengths: list[float] | None = option(
+        None, "Central wavelengths of a new model's bands in nm, where neither the sensor's table nor names say them."
+    )
     normalization: str | None = option(None, "minmax, percentile, zscore or sigma_clip; the checkpoint's by default.")
     statistics_scope: str | None = option(
         None, "What limits are measured on: `image`, or `given`, once as `statistics` says (default for maps)."

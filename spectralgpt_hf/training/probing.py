@@ -137,7 +137,7 @@ def read_out(model: SpectralGPTModel, pixel_values: torch.Tensor, name: str) -> 
         return outputs.pooler_output
     if layer is not None:
         return outputs.hidden_states[layer].mean(1)
-    groups = pixel_values.shape[1] // model.config.spectral_patch_size
+    groups = -(-pixel_values.shape[1] // model.config.spectral_patch_size)
     tokens = outputs.last_hidden_state.unflatten(1, (groups, -1))  # (B, G, h * w, D)
     if name == "groups":
         return tokens.mean(2).flatten(1)

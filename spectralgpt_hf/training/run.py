@@ -206,7 +206,7 @@ def check_stages(stages: list[PretrainingOptions], run: Run) -> None:
         try:
             config = check_model(stage, config)
             if number >= run.stage:
-                stage_processor(stage, list(config.bands or ()), source)
+                stage_processor(stage, list(config.bands or ()), source, config)
                 run.check_shards(number, open_stream(stage, config, run.accelerator, "train", stage.batch_size))
                 open_validation(stage, config, run.accelerator)
         except (ValueError, OSError) as error:
@@ -229,6 +229,7 @@ def open_stream(
         process_index=accelerator.process_index,
         num_workers=stage.num_workers,
         pin_memory=accelerator.device.type == "cuda",
+        sensor=config.expected_sensor,
     )
 
 

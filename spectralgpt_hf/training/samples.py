@@ -17,6 +17,7 @@ from ..data.readers.folders import load_change_pairs, load_image_folder, load_im
 from ..data.readers.oscd import OSCD_CLASSES
 from ..data.readers.registry import READERS
 from ..data.shards.dataset import load_shards
+from ..modeling.bands import SENTINEL_2, Sensor
 from ..modeling.geometry import IGNORE_INDEX, token_validity
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.tiling import TileGrid
@@ -32,7 +33,9 @@ DATASETS: dict[Task, tuple[str, ...]] = {
 """The values of the option `dataset`, by task. Public datasets are called as in the registry of the readers."""
 
 
-def load_dataset(task: Task, options: FineTuningOptions, split: str, stride: int | None = None) -> datasets.Dataset:
+def load_dataset(
+    task: Task, options: FineTuningOptions, split: str, stride: int | None = None, sensor: Sensor = SENTINEL_2
+) -> datasets.Dataset:
     """Return the rows of a split for a task.
 
     Args:
@@ -40,12 +43,13 @@ def load_dataset(task: Task, options: FineTuningOptions, split: str, stride: int
         options: Options of the run.
         split: Name of the split.
         stride: Distance between the crops of a scene in pixels; `options.crop_stride` by default.
+        sensor: Whose images the folders hold.
 
     Raises:
         ValueError: If there is no such reader, or the reader refuses the data.
         FileNotFoundError: If data are missing.
     """
-    dataset = _read_rows(task, options, split, stride or options.crop_stride)
+    dataset = _read_rows(task, options, split, stride or options.crop_stride, sensor)
     if split == options.train_split and options.train_share < 1:
         chosen = hold_out(dataset["id"], options.train_share, options.data_seed or 0)
         dataset = dataset.select([row for row, name in enumerate(dataset["id"]) if name in chosen])
@@ -92,7 +96,8 @@ def load_samples(task: Task, options: FineTuningOptions, processor: SpectralGPTI
     splits = {name: split for name, split in splits.items() if split != "none"}
     tiles = None if task == "classification" else tile_stride(options.image_size, processor.patch_size)
     rows = {
-        name: load_dataset(task, options, split, None if name == "train" else tiles) for name, split in splits.items()
+        name: load_dataset(task, options, split, None if name == "train" else tiles, processor.expected)
+        for name, split in splits.items()
     }
     check_disjoint(rows, splits)
     processor.statistics = None  # those of what the checkpoint was trained on before
@@ -315,20 +320,24 @@ def label_shares(samples: Samples) -> list[float]:
     return (counts / counts.sum()).tolist()
 
 
-def _read_rows(task: Task, options: FineTuningOptions, split: str, stride: int | None) -> datasets.Dataset:
+def _read_rows(
+    task: Task, options: FineTuningOptions, split: str, stride: int | None, sensor: Sensor
+) -> datasets.Dataset:
     name, root = options.dataset, options.data_dir
     if name not in DATASETS[task]:
         raise ValueError(f"`dataset` must be one of {', '.join(DATASETS[task])} for {task}, got {name!r}.")
     if name == "shards":
         return _labelled_shards(root, split)
     if name == "folder" and task == "classification":
-        return load_image_folder(root, split, band_names=options.band_names, class_names=options.class_names)
+        return load_image_folder(
+            root, split, band_names=options.band_names, class_names=options.class_names, sensor=sensor
+        )
     if name == "folder" and task == "segmentation":
         maps = _maps(options, options.class_codes, stride)
-        return load_image_masks(root, split, images=options.images, **maps)
+        return load_image_masks(root, split, images=options.images, sensor=sensor, **maps)
     if name == "folder":
         maps = _maps(options, options.class_codes or dict(enumerate(OSCD_CLASSES)), stride)
-        return load_change_pairs(root, split, before=options.before, after=options.after, **maps)
+        return load_change_pairs(root, split, before=options.before, after=options.after, sensor=sensor, **maps)
     arguments: dict[str, Any] = {}
     if name == "oscd":
         arguments = {"size": options.image_size, "stride": stride}

@@ -32,6 +32,13 @@ class StageOptions:
         None,
         "Names of the bands, in order. Defaults to those of the checkpoint or stage before, else the 12 of L2A.",
     )
+    sensor: str | None = option(
+        None,
+        "Sensor of the bands, such as landsat-8. Defaults to that of the checkpoint or stage before, or sentinel-2.",
+    )
+    wavelengths: list[float] | None = option(
+        None, "Central wavelengths of the bands in nm, where neither the sensor's table nor the bands' names say them."
+    )
     mask_ratio: float = option(0.9, "Share of the tokens that are masked.")
     masking: Literal["random", "spatial", "spectral"] = option(
         "random", "Masks single tokens, all groups of a patch position (spatial), or whole spectral groups (spectral)."
@@ -225,13 +232,19 @@ def _new_config(stage: PretrainingOptions) -> SpectralGPTConfig:
     settings = {**_model_settings(stage), "image_size": stage.image_size}
     if stage.bands:
         settings |= {"bands": stage.bands, "num_channels": len(stage.bands)}
+    settings |= {name: getattr(stage, name) for name in ("sensor", "wavelengths") if getattr(stage, name)}
     return SpectralGPTConfig.from_preset(stage.preset or "tiny", **settings)
 
 
 def _fit_positions(model: SpectralGPTForPreTraining, stage: PretrainingOptions) -> None:
-    """Give a model the image size and the bands of a stage."""
+    """Give a model the image size and the bands of a stage, and their sensor."""
     resized = stage.image_size != model.config.image_size
-    model.resize_positions(stage.image_size, stage.bands)
+    if stage.sensor not in (None, model.config.sensor) or stage.wavelengths:
+        known = SpectralGPTConfig(sensor=stage.sensor or model.config.sensor, bands=stage.bands).bands
+        model.resize_bands(stage.bands or known or (), stage.wavelengths, stage.sensor)
+        model.resize_positions(stage.image_size)
+    else:
+        model.resize_positions(stage.image_size, stage.bands)
     if resized and stage.positions == "reinitialise":
         for module in model.modules():
             if isinstance(module, SpectralGPTPositionEmbeddings):
@@ -262,20 +275,26 @@ def _shapes(model: SpectralGPTForPreTraining) -> dict[str, tuple[int, ...]]:
 
 
 def stage_processor(
-    stage: PretrainingOptions, bands: list[str], previous: str | Path | None
+    stage: PretrainingOptions,
+    bands: list[str],
+    previous: str | Path | None,
+    config: SpectralGPTConfig | None = None,
 ) -> SpectralGPTImageProcessor:
     """Return the processor that does to images what the stage does to them.
 
     With zscore, mean and standard deviation are those of the checkpoint before, or else of the shards. The deviation
-    comes from percentiles, because a few clouds would double it.
+    comes from percentiles, because a few clouds would double it. `config` says whose `bands` these are: Sentinel-2's by
+    default.
 
     Raises:
         FileNotFoundError: If zscore needs the statistics of shards that have none.
     """
+    own: dict[str, Any] = {"bands": bands} if config is None else config.band_settings()
     if stage.normalization == "minmax":
-        return SpectralGPTImageProcessor(bands=bands)
+        return SpectralGPTImageProcessor(**own)
     before = SpectralGPTImageProcessor.from_pretrained(previous) if previous else None
-    if before is not None and before.normalization == "zscore" and before.bands == bands:
+    is_same = before is not None and (config is None or before.sensor == config.sensor)
+    if before is not None and before.normalization == "zscore" and before.bands == bands and is_same:
         return before
     file = Path(stage.data) / "statistics.json"
     if not file.is_file():
@@ -288,9 +307,7 @@ def stage_processor(
         return torch.tensor([measured[key][measured["bands"].index(band)] for band in bands])
 
     std = (of_bands("percentile_95") - of_bands("percentile_5")) / PERCENTILES_5_TO_95
-    return SpectralGPTImageProcessor(
-        bands=bands, normalization="zscore", mean=of_bands("mean").tolist(), std=std.tolist()
-    )
+    return SpectralGPTImageProcessor(**own, normalization="zscore", mean=of_bands("mean").tolist(), std=std.tolist())
 
 
 def view_recipe(stage: PretrainingOptions, processor: SpectralGPTImageProcessor) -> ViewRecipe:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from ..modeling.bands import BANDS
+from ..modeling.bands import SENTINEL_2, Sensor
 
 
 def flip_and_rotate(tensors: Sequence[torch.Tensor], uniform: torch.Tensor) -> list[torch.Tensor]:
@@ -128,23 +128,28 @@ def beta_quantile(uniform: torch.Tensor, alpha: float, steps: int = 4096) -> tor
 
 
 def vary_atmosphere(
-    images: torch.Tensor, bands: Sequence[str], uniform: torch.Tensor, strength: float = 1.0
+    images: torch.Tensor,
+    bands: Sequence[str],
+    uniform: torch.Tensor,
+    strength: float = 1.0,
+    sensor: Sensor = SENTINEL_2,
 ) -> torch.Tensor:
     """Vary path radiance, water vapour and calibration, as between the bottom and the top of the atmosphere.
 
     Rayleigh scattering adds between -200 and 1,100 digital numbers at 443 nm, which falls with the fourth power of the
-    wavelength: level 1C of Sentinel-2 differs from level 2A by about the upper end. B9 loses up to three quarters of
-    its signal. Calibration differs by up to 10 % for the image and by up to 5 % for each band.
+    wavelength: level 1C of Sentinel-2 differs from level 2A by about the upper end. Bands near 940 nm (B9) lose up to
+    three quarters of their signal. Calibration differs by up to 10 % for the image and by up to 5 % for each band.
 
     Args:
         images: Digital numbers (B, C, H, W), float, which are modified in place.
         bands: Names of the C bands.
         uniform: (B, 3 + C) in [0, 1): scattering, water vapour, calibration of the image, calibration of each band.
         strength: Factor of all these effects.
+        sensor: Whose bands these are.
     """
-    wavelengths = torch.tensor([BANDS[name].wavelength_s2a for name in bands], device=images.device)
+    wavelengths = torch.tensor(sensor.wavelengths(bands), device=images.device)
     path = strength * (1300 * uniform[:, :1] - 200) * (443 / wavelengths) ** 4
     gain = torch.exp(strength * (0.2 * (uniform[:, 2:3] - 0.5) + 0.1 * (uniform[:, 3:] - 0.5)))
-    wet = torch.tensor([name == "B9" for name in bands], device=images.device)
+    wet = (wavelengths - 943).abs() < 20
     gain = torch.where(wet, gain * (1 - 0.75 * strength * uniform[:, 1:2]), gain)
     return images.mul_(gain[..., None, None]).add_(path[..., None, None])

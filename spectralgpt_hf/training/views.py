@@ -99,7 +99,7 @@ def make_views(
     if recipe.limits is not None:
         if recipe.atmosphere:
             draws = uniform(3 + len(crops[0]), ATMOSPHERE_STREAM)
-            crops = vary_atmosphere(crops, config.bands or (), draws, recipe.atmosphere)
+            crops = vary_atmosphere(crops, config.bands or (), draws, recipe.atmosphere, config.expected_sensor)
         mean, std = (limit.to(device)[:, None, None] for limit in recipe.limits)
         crops.sub_(mean).div_(std).clamp_(-OUTLIERS, OUTLIERS)
     else:
@@ -118,10 +118,10 @@ def make_views(
             (reached,) = flip_and_rotate([reached], turns)
         crops = crops.masked_fill(reached, 0.0)
         lacking = torch.nn.functional.max_pool2d(reached.float(), config.patch_size)  # (B, 1, h, w)
-        groups = config.num_channels // config.spectral_patch_size
+        groups = config.num_groups
         attention_mask = (lacking == 0).expand(-1, groups, -1, -1).flatten(1).long()
     side = size // config.patch_size
-    _, units = mask_units((config.num_channels // config.spectral_patch_size, side, side), config.masking)
+    _, units = mask_units((config.num_groups, side, side), config.masking)
     noise = uniform(units, NOISE_STREAM)
     return Views(pixel_values=crops, noise=noise, attention_mask=attention_mask)
 

@@ -52,6 +52,7 @@ OPERATIONAL = {
     "memory_limit": "changes the memory only",
     "progress": "shows a bar",
 }
+ELSEWHERE = {name: "tested on Landsat scenes in modeling/test_other_sensors.py" for name in ("sensor", "match")}
 REQUIRED = {"model", "processor", "source", "destination"}
 # What the georeference and the files that are written tell by themselves.
 EVIDENT = {"after", "layers", "area", "area_crs", "statistics_scope", "tile_size", "overlap"}
@@ -101,7 +102,8 @@ def run(function, files, folder, settings: dict[str, Any], options: dict[str, An
 
 def test_every_option_is_listed():
     for function, examples in ((predict_scene, PREDICT), (embed_scene, EMBED)):
-        assert set(examples) | set(OPERATIONAL) == set(inspect.signature(function).parameters) - REQUIRED
+        listed = set(examples) | set(OPERATIONAL) | set(ELSEWHERE)
+        assert listed == set(inspect.signature(function).parameters) - REQUIRED
     assert set(PREDICT) >= EVIDENT
 
 
@@ -196,6 +198,8 @@ COMMON = {
     "workers": 4,
     "memory_limit": 512 * 2**20,
     "overwrite": True,
+    "sensor": "landsat-8",
+    "match": "wavelength",
 }
 
 
@@ -216,7 +220,7 @@ def test_the_command_passes_every_option_on(command, monkeypatch):
     monkeypatch.setattr(inference, function.__name__, spy)
     for name in ("load_model", "load_encoder"):
         monkeypatch.setattr(checkpoints, name, load)
-    loading = "--device cpu --dtype bfloat16 --revision v1 --missing-bands mean"
+    loading = "--device cpu --dtype bfloat16 --revision v1 --missing-bands mean --sensor landsat-8 --match wavelength"
     result = CliRunner().invoke(app, [command, "model", "a.tif", "out.tif", *arguments.split(), *loading.split()])
     assert result.exit_code == 0, result.output
     assert set(passed) == set(inspect.signature(function).parameters) - REQUIRED

@@ -50,6 +50,8 @@ ATTRIBUTES: dict[str, tuple[dict[str, Any], Any]] = {
     "missing_bands": ({"missing_bands": "nearest"}, "mean"),
     "patch_size": ({}, 4),
     "spectral_patch_size": ({}, 2),
+    "sensor": ({"bands": ["B2", "B3", "B4", "B5", "B6", "B7"]}, "landsat-8"),
+    "wavelengths": ({"sensor": "camera", "missing_bands": "nearest"}, [400.0 + 50 * band for band in range(12)]),
 }
 
 # The same for the arguments of a call.
@@ -68,6 +70,8 @@ CALL: dict[str, tuple[dict[str, Any], dict[str, Any], Any]] = {
     "crop_size": ({"crop_size": 16, "do_center_crop": True}, {}, 24),
     "missing_bands": ({"missing_bands": "nearest"}, {}, "mean"),
     "ignore_index": ({}, {"segmentation_maps": LABELS}, -100),
+    "sensor": ({}, {}, "landsat-8"),
+    "match": ({}, {"sensor": "hls-s30"}, "wavelength"),
 }
 OPERATIONAL = {
     "device": "says where to compute",
@@ -164,7 +168,11 @@ CONFIGURATION: dict[str, tuple[dict[str, Any], Any]] = {
     "_out_features": ({}, ["stage1"]),
     "_out_indices": ({}, [1]),
 }
-CHECKED = {"bands": "are compared with those of the processor wherever the two meet"}
+CHECKED = {
+    "bands": "are compared with those of the processor wherever the two meet",
+    "sensor": "is compared with that of the processor wherever the two meet",
+    "wavelengths": "decide the positions that `resize_bands` gives",
+}
 ARGUMENTS = {"_out_features": "out_features", "_out_indices": "out_indices"}
 
 

@@ -1,78 +1,68 @@
 import pytest
-import rasterio
 
-from spectralgpt_hf.modeling.rasters import read_raster
-from spectralgpt_hf.modeling.sensors import sensor_of_files, sensor_of_statements
-from tests.modeling.products import write_geotiff
-from tests.modeling.test_rasters import numbers, stac_item
+from spectralgpt_hf import Band, Sensor
+from spectralgpt_hf.modeling.bands import SENTINEL_2
+from spectralgpt_hf.modeling.sensors import SENSORS, get_sensor, model_sensor
+
+
+@pytest.mark.parametrize("sensor", SENSORS.values(), ids=str)
+def test_every_band_of_a_table_has_a_wavelength_and_a_width_in_nm_and_a_resolution_in_metres(sensor):
+    for band in sensor.bands:
+        assert 400 < band.wavelength < 2500
+        assert 5 < band.width < 300
+        assert 3 <= band.resolution <= 500
+
+
+@pytest.mark.parametrize("sensor", SENSORS.values(), ids=str)
+def test_no_two_bands_of_a_sensor_share_a_name(sensor):
+    for band in sensor.bands:
+        for name in (band.name, *band.aliases):
+            assert sensor.resolve(name) == band.name
+
+
+def test_the_same_name_is_another_wavelength_on_another_sensor():
+    centres = {name: SENSORS[name].band("B5").wavelength for name in ("sentinel-2", "landsat-8", "landsat-7", "modis")}
+    assert centres == {"sentinel-2": 704.1, "landsat-8": 864.7, "landsat-7": 1650.3, "modis": 1240.0}
+
+
+def test_landsat_collection_2_has_its_own_scale():
+    assert (SENSORS["landsat-8"].scale, SENSORS["landsat-8"].offset) == (2.75e-5, -0.2)
+
+
+@pytest.mark.parametrize(("name", "found"), [("Landsat 9", "landsat-8"), ("HLS_S30", "hls-s30"), ("modis", "modis")])
+def test_a_sensor_goes_by_its_usual_names(name, found):
+    assert get_sensor(name).name == found
+
+
+def test_an_unknown_sensor_is_refused_with_the_known_ones():
+    with pytest.raises(
+        ValueError, match=r"Unknown sensor 'landsat-10': expected one of sentinel-2, landsat-8, .*Sensor"
+    ):
+        get_sensor("landsat-10")
+
+
+def test_a_sensor_of_ones_own_takes_three_lines():
+    drone = Sensor("drone", (Band("green", 560, 32), Band("red", 668, 14), Band("nir", 842, 57)))
+    assert get_sensor(drone) is drone
+    assert drone.resolve_all(["NIR", "Green"]) == ("nir", "green")
+    assert drone.wavelengths(["nir", "mean"]) == [842, None]
 
 
 @pytest.mark.parametrize(
-    ("name", "sensor"),
+    ("bands", "message"),
     [
-        ("LC09_L2SP_193026_20220316_20220318_02_T1_SR_B5.TIF", "Landsat"),
-        ("LE07_L1TP_193026_20020316_20200916_02_T1_B4.TIF", "Landsat"),
-        ("LC81930262016075LGN00_B5.TIF", "Landsat"),
-        ("HLS.L30.T33UUU.2022075T100000.v2.0.B06.tif", "HLS L30 (Landsat)"),
-        ("20220316_101112_05_2445_3B_AnalyticMS_SR_8b.tif", "PlanetScope"),
-        ("ENMAP01-____L2A-DT0000001234_20220627T104548Z_001_V010303_SPECTRAL_IMAGE.TIF", "EnMAP"),
-        ("MOD09GA.A2022075.h18v03.061.B02.tif", "MODIS"),
-        ("S3A_OL_1_EFR____20220316T093000.B08.tif", "Sentinel-3"),
-        ("HLS.S30.T33UUU.2022075T102021.v2.0.B06.tif", None),
-        ("T33UUU_20220316T102021_B05_20m.jp2", None),
-        ("S2A_MSIL2A_20170613T101031_87_48_B8A.tif", None),
-        ("River_1.tif", None),
-        ("LC_2018.tif", None),
+        ((Band("red", 660), Band("Red", 665)), "a name of its own for each band, found red"),
+        ((Band("red", -1.0),), "a wavelength of red in nm, found -1.0"),
     ],
 )
-def test_file_names_tell_the_sensor(name, sensor):
-    assert sensor_of_files([f"/some/folder/{name}"]) == sensor
+def test_a_sensor_that_contradicts_itself_is_refused(bands, message):
+    with pytest.raises(ValueError, match=message):
+        Sensor("drone", bands)
 
 
-@pytest.mark.parametrize(
-    ("statements", "sensor"),
-    [
-        (["landsat-9", "landsat", "oli", "tirs"], "Landsat"),
-        (["planetscope"], "PlanetScope"),
-        (["Terra"], "MODIS"),
-        (["Sentinel-2A"], None),
-        (["sentinel-2b", "sentinel-2", "msi"], None),
-        (["landsat-8", "sentinel-2a"], None),
-        ([None, ""], None),
-    ],
-)
-def test_statements_tell_the_sensor(statements, sensor):
-    assert sensor_of_statements(statements) == sensor
-
-
-def test_a_folder_of_landsat_bands_is_refused_with_what_to_pass(tmp_path):
-    for band in ("B4", "B5", "B6"):
-        write_geotiff(tmp_path / f"LC09_L2SP_193026_20220316_20220318_02_T1_SR_{band}.TIF", numbers(1), driver="GTiff")
-    with pytest.raises(ValueError, match=r"an image of Landsat, .*pass `band_names`"):
-        read_raster(tmp_path)
-
-
-@pytest.mark.parametrize("stated", [{"platform": "landsat-9"}, {"instruments": ["oli", "tirs"]}, {}])
-def test_a_landsat_item_is_refused_although_its_keys_match(tmp_path, stated):
-    file = "LC09_L2SP_193026_20220316_20220318_02_T1_SR_B5.TIF"
-    item = stac_item(tmp_path, nir08=("a.tif" if stated else file, {}), swir16=("b.tif", {}))
-    item["properties"] |= stated
-    with pytest.raises(ValueError, match="STAC item 'S2A_33UUU_20220316': an image of Landsat"):
-        read_raster(item)
-
-
-@pytest.mark.parametrize("tags", [{"SATELLITE": "LANDSAT_8"}, {"SENSING_INSTRUMENT": "OLI"}, {"sensor": "EnMAP"}])
-def test_tags_tell_the_sensor_and_band_names_say_how_its_bands_serve(tmp_path, tags):
-    path = write_geotiff(tmp_path / "a.tif", numbers(2), names=["nir08", "swir16"])
-    assert read_raster(path).bands == ("B8A", "B11")
-    with rasterio.open(path, "r+") as dataset:
-        dataset.update_tags(**tags)
-    with pytest.raises(ValueError, match=r"a\.tif: an image of (Landsat|EnMAP)"):
-        read_raster(path)
-    assert read_raster(path, band_names=["B8A", "B11"]).bands == ("B8A", "B11")
-
-
-def test_a_single_file_of_another_sensor_with_band_names_is_refused(tmp_path):
-    path = write_geotiff(tmp_path / "20220316_101112_05_2445_3B_AnalyticMS_SR.tif", numbers(2), names=["blue", "nir"])
-    with pytest.raises(ValueError, match="an image of PlanetScope"):
-        read_raster(path)
+def test_the_sensor_of_a_model_comes_from_the_table_from_wavelengths_or_from_names():
+    assert model_sensor("sentinel-2", ["B4"]) is SENTINEL_2
+    assert model_sensor("landsat-8", ["B4", "mean"]).band_names == ("B4",)
+    assert model_sensor("landsat-8", ["B4"]).band("B4").wavelength == 654.6
+    assert model_sensor("drone", ["red", "nir"], [668, 842]).wavelengths(["nir", "red"]) == [842, 668]
+    assert model_sensor("aviris", ["450.5nm", "460nm"]).wavelengths(["450.5nm"]) == [450.5]

@@ -15,8 +15,10 @@ import pyarrow as pa
 import rasterio
 from datasets.features.features import register_feature
 
+from ...modeling.bands import SENTINEL_2
 from ...modeling.geometry import IGNORE_INDEX
 from ...modeling.rasters import Raster, open_raster
+from ...modeling.sensors import model_sensor
 
 
 _NUMBERS = pa.list_(pa.int32())
@@ -78,6 +80,8 @@ class MultispectralImage(_Reference):
             state.
         nodata: Stored value that means no data in each file whose reference states none.
         decode: Whether rows hold pixels, or a `Reference`.
+        sensor: Name of the sensor whose bands these are.
+        wavelengths: Of the bands in nm, where the sensor's table does not hold them.
     """
 
     bands: list[str]
@@ -85,6 +89,8 @@ class MultispectralImage(_Reference):
     offset: float | None = None
     nodata: float | None = None
     decode: bool = True
+    sensor: str = SENTINEL_2.name
+    wavelengths: list[float] | None = None
     _type: str = field(default="MultispectralImage", init=False, repr=False)
 
     def decode_example(self, value: Reference, token_per_repo_id: object = None) -> np.ndarray:
@@ -182,6 +188,7 @@ def _read(
     if image is not None:
         own = {name: getattr(image, name) if value[name] is None else value[name] for name in ("offset", "nodata")}
         options = {"bands": image.bands, "band_names": image.band_names}
+        options["expected"] = model_sensor(image.sensor, image.bands, image.wavelengths)
         options |= {name: number for name, number in own.items() if number is not None}
     with open_raster(value["path"], resolution=None, **options) as reader:
         window, extent = value["window"], value["extent"]

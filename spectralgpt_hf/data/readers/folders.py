@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, get_args
 import numpy as np
 from datasets import ClassLabel, Dataset, Value
 
-from ...modeling.bands import resolve_bands
+from ...modeling.bands import SENTINEL_2, Sensor
 from ...modeling.geometry import IGNORE_INDEX
 from ...modeling.rasters import open_raster, read_raster
 from .columns import MultispectralImage, Reference, SegmentationMap, declared_nodata, map_band
@@ -44,6 +44,7 @@ def load_image_folder(
     band_names: Sequence[str] | None = None,
     class_names: Sequence[str] | None = None,
     seed: int = 0,
+    sensor: Sensor = SENTINEL_2,
 ) -> Dataset:
     """List images in one folder per class, `<root>/[<split>/]<class>/**/<image>.tif`, or with one number per image.
 
@@ -56,6 +57,7 @@ def load_image_folder(
         band_names: Names of the files' bands, in order, if the files do not name them.
         class_names: The classes, in the order of their numbers. Defaults to the names of the folders, alphabetically.
         seed: Seed of the random choice of samples to hold out.
+        sensor: Whose images these are.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -70,7 +72,7 @@ def load_image_folder(
         if class_names is not None:
             raise ValueError(f"{base / 'table.csv'}: the column `value` is for regression, without `class_names`.")
         images = _select(base, parts, split, seed, lambda folder: _list_values(base, folder, table), table)
-        return _build_images(base, images, table, band_names, Value("float32"))
+        return _build_images(base, images, table, band_names, Value("float32"), sensor)
     classes = sorted({child.name for part in parts.values() or [base] for child in part.iterdir() if child.is_dir()})
     names = list(class_names or classes)
     numbers = {name: number for number, name in enumerate(names)}
@@ -81,7 +83,7 @@ def load_image_folder(
         return {name_of(file, folder): (file, class_number(name, numbers, file)) for name, file in files}
 
     samples = _select(base, parts, split, seed, list_samples, table)
-    return _build_images(base, samples, table, band_names, ClassLabel(names=names))
+    return _build_images(base, samples, table, band_names, ClassLabel(names=names), sensor)
 
 
 def load_image_masks(
@@ -97,6 +99,7 @@ def load_image_masks(
     stride: int | None = None,
     holdout: Holdout = "file",
     seed: int = 0,
+    sensor: Sensor = SENTINEL_2,
 ) -> Dataset:
     """List images and maps of classes of the same name: `<root>/[<split>/]images/<name>.tif`, `masks/<name>.png`.
 
@@ -119,13 +122,14 @@ def load_image_masks(
         holdout: Whether whole files ("file") or blocks of each scene ("spatial", only with `size`) are held out, or
             which of the two is decided by the number of files ("auto", see the module).
         seed: Seed of the random choice of files or blocks to hold out.
+        sensor: As in `load_image_folder`.
 
     Raises:
         FileNotFoundError: If a folder is missing, or an image or a map has no counterpart.
         ValueError: If `split` is unknown, there is no image, its bands have no names, or a map has another size.
     """
     roles = {"images": images, "masks": masks}
-    return _load_scenes(root, split, roles, band_names, classes, ignore, size, stride, holdout, seed)
+    return _load_scenes(root, split, roles, band_names, classes, ignore, size, stride, holdout, seed, sensor)
 
 
 def load_change_pairs(
@@ -142,6 +146,7 @@ def load_change_pairs(
     stride: int | None = None,
     holdout: Holdout = "file",
     seed: int = 0,
+    sensor: Sensor = SENTINEL_2,
 ) -> Dataset:
     """List two dates and the map of change between them: `<root>/[<split>/]{before,after,masks}/<name>.tif`.
 
@@ -149,7 +154,7 @@ def load_change_pairs(
     that store change as 255 need `classes={0: "no change", 255: "change"}, ignore=()`.
     """
     roles = {"before": before, "after": after, "masks": masks}
-    return _load_scenes(root, split, roles, band_names, classes, ignore, size, stride, holdout, seed)
+    return _load_scenes(root, split, roles, band_names, classes, ignore, size, stride, holdout, seed, sensor)
 
 
 def _list_values(base: Path, folder: Path, table: Mapping[str, TableRow]) -> dict[str, tuple[Path, float]]:
@@ -170,6 +175,7 @@ def _build_images(
     table: Mapping[str, TableRow],
     band_names: Sequence[str] | None,
     label: ClassLabel | Value,
+    sensor: Sensor,
 ) -> Dataset:
     paths, labels = [str(path) for path, _ in samples.values()], [value for _, value in samples.values()]
     rows = [table.get(path.relative_to(base).as_posix(), TableRow()) for path, _ in samples.values()]
@@ -180,7 +186,7 @@ def _build_images(
     columns: dict[str, tuple[FeatureType, list[Any]]] = {"label": (label, labels)}
     if any(row.site for row in rows):
         columns["site"] = (Value("string"), [row.site or name for name, row in zip(samples, rows)])
-    return build_dataset(base, list(samples), _image_type(base, paths, band_names), references, **columns)
+    return build_dataset(base, list(samples), _image_type(base, paths, band_names, sensor), references, **columns)
 
 
 def _load_scenes(
@@ -194,6 +200,7 @@ def _load_scenes(
     stride: int | None,
     holdout: Holdout,
     seed: int,
+    sensor: Sensor,
 ) -> Dataset:
     if holdout not in get_args(Holdout) or (holdout == "spatial" and size is None):
         raise ValueError(f"`holdout` must be 'auto', 'file' or, for crops of a `size`, 'spatial', got {holdout!r}.")
@@ -222,14 +229,14 @@ def _load_scenes(
         Scene(name, tuple(map(str, files[:-1])), str(files[-1]), row.site or scene_of(name), row.offset, row.nodata)
         for (name, files), row in zip(samples.items(), rows.values())
     ]
-    image = _image_type(base, [scene.images[0] for scene in scenes], band_names)
+    image = _image_type(base, [scene.images[0] for scene in scenes], band_names, sensor)
     rows = build_scene_dataset(base, scenes, image, _map_type(classes, ignore, band), size, stride)
     if wanted not in by_block:
         return rows
     touched, side = _touched_blocks(rows)
     blocks = sorted(set().union(*touched))
     if holdout == "auto" and len(blocks) < FEW_BLOCKS:
-        return _load_scenes(root, split, roles, band_names, classes, ignore, size, stride, "file", seed)
+        return _load_scenes(root, split, roles, band_names, classes, ignore, size, stride, "file", seed, sensor)
     if len(blocks) < 3:
         raise ValueError(f"Expected at least 3 blocks of {side} px to hold some out, found {len(blocks)}.")
     share = HELD_OUT_SHARE if "test" in by_block else BLOCK_SHARE
@@ -350,17 +357,26 @@ def _site(base: Path, name: str, sample: Sequence[Any], table: Mapping[str, Tabl
     return (row and row.site) or scene_of(name) or name
 
 
-def _image_type(base: Path, paths: Sequence[str], band_names: Sequence[str] | None) -> MultispectralImage:
+def _image_type(
+    base: Path, paths: Sequence[str], band_names: Sequence[str] | None, sensor: Sensor
+) -> MultispectralImage:
     """Take the band names from the caller, or else from the first file; every file must then hold these bands."""
     if not paths:
         raise ValueError(f"{base}: expected images of this split ({', '.join(SUFFIXES)}), found none.")
     if band_names is not None:
-        names = list(resolve_bands(band_names))
-        return MultispectralImage(names, band_names=names)
-    with open_raster(paths[0], resolution=None) as reader:
+        names = list(sensor.resolve_all(band_names))
+        return _of_sensor(names, names, sensor)
+    with open_raster(paths[0], resolution=None, expected=sensor) as reader:
         if reader.bands is None:
             raise ValueError(f"{paths[0]}: expected named bands, found none: pass `band_names`, in the files' order.")
-        return MultispectralImage(list(reader.bands))
+        return _of_sensor(list(reader.bands), None, sensor)
+
+
+def _of_sensor(bands: list[str], band_names: list[str] | None, sensor: Sensor) -> MultispectralImage:
+    if sensor.name == SENTINEL_2.name:
+        return MultispectralImage(bands, band_names=band_names)
+    wavelengths = [float(centre or 0) for centre in sensor.wavelengths(bands)]
+    return MultispectralImage(bands, band_names=band_names, sensor=sensor.name, wavelengths=wavelengths)
 
 
 def _map_type(classes: Sequence[str] | Mapping[int, str], ignore: Collection[int], band: int | None) -> SegmentationMap:

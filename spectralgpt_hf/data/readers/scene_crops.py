@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datasets import Dataset, List, Value
 
 from ...modeling.rasters import open_raster
+from ...modeling.sensors import model_sensor
 from ..chip_grid import chip_corners
 from .columns import MultispectralImage, Reference, SegmentationMap
 from .common import FeatureType, PathLike, build_dataset
@@ -104,6 +105,9 @@ def _rows(
 
 
 def _shape(path: str, image: MultispectralImage | None = None) -> tuple[int, int]:
-    bands, band_names = (image.bands[:1], image.band_names) if image else (None, None)
-    with open_raster(path, bands, resolution=None, band_names=band_names) as reader:
+    if image is None:
+        with open_raster(path, resolution=None) as reader:
+            return reader.height, reader.width
+    expected = model_sensor(image.sensor, image.bands, image.wavelengths)
+    with open_raster(path, image.bands[:1], None, band_names=image.band_names, expected=expected) as reader:
         return reader.height, reader.width

@@ -24,7 +24,8 @@ import pyarrow as pa
 from datasets.utils import tqdm
 
 from ...files import locked, write_json, write_text
-from ...modeling.bands import resolve_bands
+from ...modeling.bands import SENTINEL_2, Sensor
+from ...modeling.sensors import get_sensor
 from ..readers.common import PathLike
 from .card import render_card
 from .format import SPLIT_NAMES, Compression, ShardRow, shard_path, shard_schema, write_shard
@@ -55,6 +56,7 @@ def prepare_shards(
     compression: Compression = "lz4",
     license: str | None = None,
     num_workers: int | None = None,
+    sensor: Sensor | str = SENTINEL_2,
     **options: Any,
 ) -> Path:
     """Turn a dataset, folders of GeoTIFFs or scenes into shards. Repeat the call to go on after an interruption.
@@ -63,10 +65,10 @@ def prepare_shards(
         sources: Root of the dataset; folders of images; or scenes, whatever `open_raster` opens, and folders of them.
         output: Folder to write.
         dataset: "fmow", "bigearthnet-v1", "bigearthnet-v2", "eurosat"; "folder": each image below the folders is a
-            sample; "scenes": images are cut into chips on their 10 m grid. An image is a GeoTIFF, a SAFE product, a
-            folder of one file per band (SSL4EO-S12, SeCo, Major TOM) or resolution (SeasoNet), a row of a Parquet file
-            with one GeoTIFF per band (Major TOM on the Hub) or, with `band_names`, an `.npy` array. Of SEN12MS only the
-            optical images are taken.
+            sample; "scenes": images are cut into chips on the finest grid of their sensor. An image is a GeoTIFF, a
+            SAFE product, a folder of one file per band (SSL4EO-S12, SeCo, Major TOM) or resolution (SeasoNet), a row of
+            a Parquet file with one GeoTIFF per band (Major TOM on the Hub) or, with `band_names`, an `.npy` array. Of
+            SEN12MS only the optical images are taken.
         splits: Of a dataset: "train", "validation", "test"; "all" is stored as "train".
         bands: Names of the bands to keep, in order; all by default, in the order of the files.
         band_names: What the files of folders and scenes hold, in order, where they do not say it.
@@ -81,6 +83,8 @@ def prepare_shards(
         compression: "lz4"; "zstd", smaller and slower to read; or "none".
         license: Licence of the data for the card, as an identifier of the Hub.
         num_workers: Number of processes that read and write; one per core by default.
+        sensor: Whose folders or scenes these are: a name ("landsat-8") or a `Sensor`. Files of another one are left
+            out, and the report names them.
         options: Further arguments of the dataset's reader, such as `num_classes`, `partition`, `share`.
 
     Returns:
@@ -97,6 +101,9 @@ def prepare_shards(
         raise ValueError(f"{dataset}: expected one root, and no band names, size, stride, scale or validation share.")
     if dataset not in KINDS or not roots or (options and dataset not in DATASETS):
         raise ValueError(f"Expected sources and `dataset` among {', '.join(KINDS)}; got {dataset!r}, {options}.")
+    own = get_sensor(sensor)
+    if dataset in DATASETS and own.name != SENTINEL_2.name:
+        raise ValueError(f"{dataset} holds Sentinel-2 images: leave out `sensor`, got {own.name!r}.")
     if rows_per_shard < 1:
         raise ValueError(f"`rows_per_shard` must be 1 or more, got {rows_per_shard}.")
     if min_valid is None:
@@ -107,11 +114,12 @@ def prepare_shards(
         plan = plan_files(
             roots,
             Reading(
-                resolve_bands(bands) if bands else None,
-                resolve_bands(band_names) if band_names else None,
-                SCENE_RESOLUTION if dataset == "scenes" else None,
+                own.resolve_all(bands) if bands else None,
+                own.resolve_all(band_names) if band_names else None,
+                (SCENE_RESOLUTION if own.name == SENTINEL_2.name else own.resolution) if dataset == "scenes" else None,
                 min_valid,
                 scale,
+                None if own.name == SENTINEL_2.name else own,
             ),
             are_folders=dataset == "folder",
             size=size or (192 if dataset == "scenes" else None),
@@ -163,7 +171,10 @@ class _Shard:
 
 def _identify(plan: Plan, rows_per_shard: int, compression: str) -> str:
     """Return a hash of what determines the shards' content."""
-    content = [plan.splits, asdict(plan.reading), plan.class_names, rows_per_shard, compression]
+    reading = asdict(plan.reading)
+    if reading["sensor"] is None:
+        del reading["sensor"]  # as before there were others
+    content = [plan.splits, reading, plan.class_names, rows_per_shard, compression]
     # Where the sources lie does not matter.
     text = json.dumps(content).replace(json.dumps(os.path.join(plan.report.base, ""))[1:-1], "")
     return hashlib.sha256(text.encode()).hexdigest()

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from affine import Affine
 
-from ...modeling.bands import find_band, resolve_bands
+from ...modeling.bands import SENTINEL_2, Sensor, resolve_bands
+from ...modeling.matching import Matching
 from ...modeling.products import holds_band_groups, read_folder
 from ...modeling.radiometry import LARGEST_REFLECTANCE
 from ...modeling.rasters import Raster, RasterReader, open_raster
@@ -52,6 +53,7 @@ class Reading:
         resolution: Side of the pixels in metres, or None for the finest of each source.
         min_valid: Smallest share of pixels with data.
         scale: What stored values are multiplied by: 10000 where files hold reflectances.
+        sensor: Whose files these are; None for Sentinel-2.
     """
 
     bands: tuple[str, ...] | None = None
@@ -59,6 +61,7 @@ class Reading:
     resolution: float | None = None
     min_valid: float = 0.0
     scale: float = 1.0
+    sensor: Sensor | None = None
 
     def open(self, path: str) -> RasterReader:
         """Open a source whose bands have names.
@@ -66,7 +69,8 @@ class Reading:
         Raises:
             FileNotFoundError, ValueError: As `open_raster`, and if nothing names the bands.
         """
-        reader = open_raster(path, self.bands, self.resolution, band_names=self.band_names)
+        own = self.sensor or SENTINEL_2
+        reader = open_raster(path, self.bands, self.resolution, band_names=self.band_names, expected=own)
         if reader.bands is None:
             reader.close()
             raise ValueError(f"{path}: expected named bands, found none: pass `band_names`, in order.")
@@ -196,7 +200,7 @@ def plan_files(
     """
     roots = [os.path.abspath(source) for source in sources]
     base = os.path.commonpath(roots if are_folders else [os.path.dirname(root) for root in roots])
-    paths = [path for root in roots for path in _list_sources(root, are_folders, reading.band_names is not None)]
+    paths = [path for root in roots for path in _list_sources(root, are_folders, reading)]
     names = {os.path.basename(path): path for path in paths}
     if are_folders or len(names) < len(paths):
         names = {os.path.relpath(path, base): path for path in paths}
@@ -240,7 +244,7 @@ _AUXILIARY = re.compile(r".*_(s1|lc|dfc)_\d+(_p\d+)?|cloud_mask", re.IGNORECASE)
 _SUFFIX = re.compile(r"(\.SAFE)?(\.(tiff?|jp2|zip|npy|vrt|img|json))?$", re.IGNORECASE)
 
 
-def _list_sources(root: str, are_folders: bool, with_arrays: bool) -> list[str]:
+def _list_sources(root: str, are_folders: bool, reading: Reading) -> list[str]:
     """Return the images of a folder and those below it; or `root` itself, where it is a scene.
 
     A SAFE product is an image, and so is a folder whose rasters are each named after a band of their own (SSL4EO-S12,
@@ -257,16 +261,17 @@ def _list_sources(root: str, are_folders: bool, with_arrays: bool) -> list[str]:
         if root.endswith(SUFFIX) and not list_rows(root):
             raise ValueError(_REFUSED_TABLE.format(path=root))
         return list_rows(root) if root.endswith(SUFFIX) else [root]
-    if not are_folders and _is_product(root):
+    sensor = reading.sensor or SENTINEL_2
+    if not are_folders and _is_product(root, sensor):
         return [root]
-    suffixes = _IMAGES + _ARRAYS if with_arrays else _IMAGES
+    suffixes = _IMAGES if reading.band_names is None else _IMAGES + _ARRAYS
     found, others = [], []
     for folder, children, files in os.walk(root):
         children[:] = sorted(child for child in children if not child.startswith("."))
         names = sorted(name for name in files if not name.startswith("."))
         images = [name for name in names if Path(name).suffix.lower() in suffixes]
         images = [name for name in images if not _AUXILIARY.fullmatch(Path(name).stem)]
-        bands = [find_band(Path(name).stem) for name in images]
+        bands = [sensor.find(Path(name).stem) for name in images]
         is_sample = len(images) > 1 and None not in bands and _all_differ(bands)
         if folder.upper().endswith(".SAFE") or is_sample or holds_band_groups(images):
             found.append(folder)
@@ -299,9 +304,9 @@ _REFUSED_TABLE = (
 )
 
 
-def _is_product(folder: str) -> bool:
+def _is_product(folder: str, sensor: Sensor) -> bool:
     try:
-        read_folder(folder)
+        read_folder(folder, Matching(sensor))
     except ValueError:
         return False
     return True

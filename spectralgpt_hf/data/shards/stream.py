@@ -16,7 +16,7 @@ from typing import TypeAlias, TypedDict
 import numpy as np
 import torch
 
-from ...modeling.bands import resolve_bands
+from ...modeling.bands import SENTINEL_2, Sensor
 from ...modeling.pixel_statistics import allocate
 from ..keyed_random import keyed_uniform
 from .format import PathLike, ShardFile, decode_rows, find_shards
@@ -69,6 +69,7 @@ class ShardStream:
         process_index: Which of them this is.
         num_workers: Threads.
         pin_memory: Whether batches lie in memory that a GPU can fetch from by itself.
+        sensor: Whose bands these are.
 
     Attributes:
         fingerprint: Digest of the shards' names, sizes and footers.
@@ -91,9 +92,10 @@ class ShardStream:
         process_index: int = 0,
         num_workers: int = 2,
         pin_memory: bool = False,
+        sensor: Sensor = SENTINEL_2,
     ) -> None:
         self.paths = find_shards(source, split)
-        self.bands = resolve_bands(bands)
+        self.bands = sensor.resolve_all(bands)
         self.batch_size, self.num_workers, self.pin_memory = batch_size, num_workers, pin_memory
         self.seed, self.shuffle = seed, shuffle
         self.global_batch_size = batch_size * num_processes

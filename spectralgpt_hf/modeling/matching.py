@@ -1,0 +1,142 @@
+# Copyright 2026 The SpectralGPT-HF authors.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""How the bands of one sensor serve a model of another: refused, or by wavelength when the caller says so."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from .bands import SENTINEL_2, Sensor, parse_wavelength
+from .sensors import get_sensor
+
+
+TOLERANCE = 0.04
+"""Largest distance of two centres that still counts as one band, as a share of the wavelength: 18 nm in the blue, 35 nm
+in the near infrared, 88 nm at 2200 nm. Landsat's near infrared (865 nm) serves B8 (833 nm); its red (655 nm) does not
+serve the red edge (704 nm)."""
+
+
+@dataclass(frozen=True)
+class Matching:
+    """What the caller says about sensors.
+
+    Attributes:
+        expected: The sensor whose bands are wanted: that of the model.
+        sensor: The sensor of the source, in place of what the source says; None to identify it.
+        match: `"wavelength"`: bands of another sensor serve those of the expected one by wavelength. None: a source of
+            another sensor is refused.
+    """
+
+    expected: Sensor = SENTINEL_2
+    sensor: Sensor | None = None
+    match: str | None = None
+
+    @classmethod
+    def of(
+        cls, expected: Sensor | str | None = None, sensor: Sensor | str | None = None, match: str | None = None
+    ) -> "Matching":
+        """Check the arguments of a reader.
+
+        Args:
+            expected: As the attribute, or the name of a known sensor. By default the sensor of the source, where that
+                is given and nothing is to be matched, else Sentinel-2.
+            sensor, match: As the attributes.
+
+        Raises:
+            ValueError: If a name is unknown.
+        """
+        if match not in (None, "wavelength"):
+            raise ValueError(f"`match` must be 'wavelength' or None, got {match!r}.")
+        stated = None if sensor is None else get_sensor(sensor)
+        if expected is None:
+            expected = stated if stated is not None and match is None else SENTINEL_2
+        return cls(get_sensor(expected), stated, match)
+
+    def sensor_of(self, found: Sensor | None, name: str, are_named: bool = False) -> Sensor:
+        """Return the sensor in whose names the bands of a source are given.
+
+        Args:
+            found: What the source says of itself; None where it does not say it.
+            name: The source, for messages.
+            are_named: Whether the caller has named the bands. Those are names of the expected sensor, if nothing else
+                is said: a caller may declare which band each is to stand for.
+
+        Raises:
+            ValueError: If it is another sensor than expected, and nothing says how its bands serve.
+        """
+        if self.sensor is None and self.match is None and are_named:
+            return self.expected
+        sensor = self.sensor or found or self.expected
+        if sensor.name != self.expected.name and self.match is None:
+            raise ValueError(
+                f"{name}: an image of {sensor}, but expected {self.expected}, whose bands of the same name have other "
+                "wavelengths. Pass `match='wavelength'` to use those of its bands that are near enough, or "
+                f"`sensor='{self.expected.name}'` if it is one of {self.expected} after all."
+            )
+        is_known = sensor.bands or sensor.name != self.expected.name
+        return sensor if is_known else self.expected
+
+    def serve(self, sensor: Sensor, bands: Sequence[str], name: str) -> dict[str, int] | None:
+        """Return which band of a source, by its number, serves each expected band; None where the names say it.
+
+        Args:
+            sensor: Of the source.
+            bands: Canonical names of its bands.
+            name: The source, for messages.
+
+        Raises:
+            ValueError: If no band is near enough to an expected one, or their wavelengths are not known.
+        """
+        own = sensor.name == self.expected.name
+        by_wavelength = any(parse_wavelength(band) is not None for band in bands)
+        if self.match is None or (own and not by_wavelength) or (own and {*self.expected.band_names} <= {*bands}):
+            return None
+        centres = [centre for centre in sensor.wavelengths(bands) if centre is not None]
+        if not centres:
+            raise ValueError(
+                f"{name}: the wavelengths of its bands ({', '.join(bands)}) are not known, so that they cannot be "
+                "matched. Pass `sensor=Sensor(name, bands)` with them, or `band_names` such as '842nm'."
+            )
+        wanted = [(band.name, band.wavelength) for band in self.expected.bands if band.wavelength is not None]
+        nearest = {ours: nearest_band(centre, sensor, bands) for ours, centre in wanted}
+        served = {ours: bands.index(theirs) for ours, theirs in nearest.items() if theirs is not None}
+        if not served:
+            found = ", ".join(f"{centre:g}" for centre in centres)
+            raise ValueError(
+                f"{name}: no band of {sensor} ({found} nm) is within {TOLERANCE:.0%} of the wavelength of a band of "
+                f"{self.expected}."
+            )
+        return served
+
+
+def nearest_band(wavelength: float, sensor: Sensor, bands: Sequence[str]) -> str | None:
+    """Return which of a sensor's bands is near enough to a wavelength in nm to stand for it, or None."""
+    centres = {band: centre for band, centre in zip(bands, sensor.wavelengths(bands)) if centre is not None}
+    nearest = min(centres, key=lambda band: abs(centres[band] - wavelength), default=None)
+    return nearest if nearest and abs(centres[nearest] - wavelength) <= TOLERANCE * wavelength else None
+
+
+OF_SENTINEL_2 = Matching()
+"""Sentinel-2 is expected, and every other sensor refused."""
+
+
+def match_tags(sensor: Sensor, bands: Sequence[str], served: Mapping[str, int]) -> dict[str, str]:
+    """Return the tags that say which band served which: what `Matching.serve` returned, with wavelengths in nm."""
+    names = {band: f"{bands[number]} ({sensor.band(bands[number]).wavelength:g} nm)" for band, number in served.items()}
+    return {"source_sensor": str(sensor), "matched_bands": json.dumps(names)}
+
+
+def matched_bands(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return which band of the source served which, from the tags of `match_tags`; empty where nothing was matched."""
+    return json.loads(tags.get("matched_bands", "{}"))
