@@ -15,7 +15,7 @@ test-slow: .venv/installed
 	$(BIN)/python -m pytest -m slow
 
 docs: .venv/installed
-	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs docs/_build/html
+	$(BIN)/sphinx-build --quiet --fresh-env --jobs auto --fail-on-warning --keep-going -b html docs docs/_build/html
 	@echo "Open docs/_build/html/index.html"
 
 lint: .venv/installed

@@ -2,17 +2,25 @@
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+# Kernels inherit this: they import this checkout, find the commands beside this Python, and draw no progress bars.
 os.environ.update(
-    HF_HUB_OFFLINE="1", TQDM_DISABLE="1", PYTHONPATH=str(HERE.parent), PYTHONWARNINGS="ignore:IProgress not found"
+    HF_HUB_OFFLINE="1",
+    TQDM_DISABLE="1",
+    HF_HUB_DISABLE_PROGRESS_BARS="1",
+    HF_DATASETS_DISABLE_PROGRESS_BARS="1",
+    PYTHONPATH=str(HERE.parent),
+    PYTHONWARNINGS="ignore:IProgress not found",
+    PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
 )
+
+from generate import write_pages  # noqa: E402
 
 import spectralgpt_hf  # noqa: E402
 
@@ -28,13 +36,14 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["_build", "README.md"]
+exclude_patterns = ["_build", "README.md", "reference/generated/demo.md"]
 
 # Pages are Markdown; tutorials are MyST notebooks, executed when the site is built.
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
-nb_execution_mode = "cache"
-nb_execution_timeout = 300
+nb_execution_mode = "force"  # a cache would keep pictures that are older than the code
+nb_execution_timeout = 600
+nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 
@@ -51,15 +60,6 @@ html_theme = "furo"
 html_title = f"spectralgpt-hf {release}"
 html_show_sphinx = False
 html_copy_source = False
-
-
-def write_generated_pages() -> None:
-    """Write the pages that follow from the code: the command and the options of the scripts."""
-    folder = HERE / "reference" / "generated"
-    folder.mkdir(exist_ok=True)
-    typer = [sys.executable, "-m", "typer", "spectralgpt_cli", "utils", "docs", "--name", "spectralgpt"]
-    text = subprocess.run(typer, capture_output=True, text=True, check=True, cwd=HERE.parent).stdout
-    (folder / "command.md").write_text(text)
 
 
 def plain_markdown(app: Any, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
@@ -80,5 +80,5 @@ def plain_markdown(app: Any, what: str, name: str, obj: object, options: Any, li
 
 
 def setup(app: Any) -> None:
-    write_generated_pages()
+    write_pages(HERE / "reference" / "generated")
     app.connect("autodoc-process-docstring", plain_markdown)

@@ -1,15 +1,25 @@
-"""The site: its pages name what is there. `make docs` builds it, executes its notebooks and checks its links."""
+"""The site and the README name what is there. `make docs` builds the site, executes its notebooks and checks links."""
 
 import importlib
 import re
+import shlex
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import typer
+
+from spectralgpt_cli import app
+from spectralgpt_hf.training.options import FineTuningOptions
+from spectralgpt_hf.training.stages import PretrainingOptions
 
 
 DOCS = Path("docs")
+PAGES = [page for page in sorted(DOCS.rglob("*.md")) if not {"_build", "generated"} & set(page.parts)]
+WITH_EXAMPLES = [*PAGES, Path("README.md"), Path("CONTRIBUTING.md")]
 REFERENCE = "\n".join(path.read_text() for path in (DOCS / "reference").glob("*.md"))
 PACKAGES = ("spectralgpt_hf", "spectralgpt_hf.data", "spectralgpt_hf.inference", "spectralgpt_hf.conversion")
+OPTIONS = {entry.name for kind in (FineTuningOptions, PretrainingOptions) for entry in fields(kind)} | {"config"}
 
 
 @pytest.mark.parametrize("package", [*PACKAGES, "spectralgpt_hf.hub"])
@@ -27,6 +37,64 @@ def test_the_walks_of_the_architecture_name_files_that_exist():
 
 def test_every_page_is_in_the_table_of_contents():
     contents = (DOCS / "index.md").read_text()
-    pages = {path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.md")}
-    hidden = {page for page in pages if page.startswith(("_build", "reference/generated"))} | {"index"}
-    assert {page for page in pages - hidden if page not in contents} == set()
+    pages = {page.relative_to(DOCS).with_suffix("").as_posix() for page in PAGES} - {"index"}
+    assert {page for page in pages if not re.search(rf"^{page}$", contents, re.MULTILINE)} == set()
+
+
+def test_every_python_block_of_the_site_is_executed_when_it_is_built():
+    assert [page.name for page in PAGES if re.search(r"^```python", page.read_text(), re.MULTILINE)] == []
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "tutorials").glob("*.md")), ids=lambda page: page.stem)
+def test_every_tutorial_can_be_downloaded_as_a_notebook(page):
+    assert f"{{nb-download}}`{page.stem}.ipynb`" in page.read_text()
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Return the words of each command of a page that begins with `spectralgpt` or starts an example script."""
+    blocks = re.findall(r"```(?:bash|\{code-cell\} python)\n(.*?)```", page.read_text(), re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    found = (
+        re.search(r"^!?(?:accelerate launch .*?|python )?((?:spectralgpt|examples/\w+\.py) .*)", line) for line in lines
+    )
+    return [shlex.split(match[1].replace("...", ""), comments=True) for match in found if match]
+
+
+@pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: page.stem)
+def test_every_command_of_a_page_exists_with_its_options(page):
+    for words in commands(page):
+        if words[0].startswith("examples/"):
+            assert Path(words[0]).is_file()
+            continue
+        command = typer.main.get_command(app)
+        context = command.make_context("spectralgpt", [], resilient_parsing=True)
+        rest = words[1:]
+        while hasattr(command, "resolve_command") and not rest[0].startswith("-"):
+            name, command, rest = command.resolve_command(context, rest)
+            context = command.make_context(name, [], parent=context, resilient_parsing=True)
+        known = {option.replace("_", "-") for parameter in command.params for option in parameter.opts}
+        if "train" in words[:2]:
+            known |= {f"--{name}".replace("_", "-") for name in OPTIONS}
+        unknown = [word for word in rest if word.startswith("--") and word.replace("_", "-") not in {*known, "--help"}]
+        assert unknown == [], shlex.join(words)
+
+
+@pytest.mark.parametrize(
+    "message", re.findall(r"^\| `([^`]+)` \|", (DOCS / "reference/errors.md").read_text(), re.MULTILINE)
+)
+def test_every_message_of_the_reference_is_in_the_code(message):
+    code = "".join(path.read_text() for path in Path("spectralgpt_hf").rglob("*.py"))
+    assert message in re.sub(r'"\s*\n\s*f?"', "", code)  # literals that are continued on the next line
+
+
+def test_the_generated_reference_lists_every_option(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    page = importlib.import_module("generate").options_page()
+    of_trainer = {entry.name for entry in fields(FineTuningOptions.__base__)}
+    missing = [name for name in OPTIONS - of_trainer - {"config"} if f"| `--{name}` |" not in page]
+    assert missing == []
+    assert [script.name for script in Path("examples").glob("*.py") if f"`examples/{script.name}`" not in page] == []
+
+
+def test_the_readme_is_short():
+    assert len(Path("README.md").read_text().splitlines()) <= 120

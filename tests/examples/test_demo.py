@@ -2,7 +2,7 @@ import re
 import subprocess
 import sys
 
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 
 
 def test_the_demo_prints_its_scores_and_draws_its_picture(tmp_path):
@@ -15,4 +15,8 @@ def test_the_demo_prints_its_scores_and_draws_its_picture(tmp_path):
     assert psnr["SpectralGPT"] > psnr["band's mean"]
     similarity = dict(re.findall(r"^(alike|unlike).* (-?\d\.\d{3})$", output, re.MULTILINE))
     assert float(similarity["alike"]) > float(similarity["unlike"])
-    assert Image.open(picture).size == (1500, 820)
+
+    # The README shows the picture that the demo draws today, in 256 colours. Fonts differ by machine.
+    drawn, shown = (Image.open(path).convert("RGB") for path in (picture, "docs/demo.png"))
+    assert drawn.size == shown.size == (1500, 820)
+    assert max(ImageStat.Stat(ImageChops.difference(drawn, shown)).mean) < 4
