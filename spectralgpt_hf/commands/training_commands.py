@@ -88,7 +88,7 @@ def run(
 
 def prepared(data: Path, output: Path) -> Path:
     """Return a folder of shards: `data` itself, or `output`/shards, made of the images below `data`."""
-    if not data.is_dir() or any(data.glob("*.parquet")):
+    if not data.is_dir() or any(data.glob("*.parquet")) or any(data.glob("data/*.parquet")):
         find_shards(data)
         return data
     shards = output / "shards"

@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from spectralgpt_cli import app
 from spectralgpt_hf.assets import SAMPLE
-from spectralgpt_hf.commands.training_commands import RECIPES, TASKS, describe_options, find_recipe
+from spectralgpt_hf.commands.training_commands import RECIPES, TASKS, describe_options, find_recipe, prepared
+from spectralgpt_hf.data import prepare_shards
 from spectralgpt_hf.modeling.rasters import read_raster, write_raster
 from tests.commands.labelled import write_classes, write_maps, write_pair
 from tests.data.files import write_image
@@ -81,6 +82,12 @@ def test_pretraining_prepares_images_first(tmp_path):
     assert process.returncode == 0, process.stderr
     assert "holds no shards: preparing its images" in process.stdout
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+
+
+def test_pretraining_takes_shards_as_prepare_has_written_them(tmp_path):
+    shards = prepare_shards([SAMPLE], tmp_path / "shards", size=256, num_workers=1)
+    assert prepared(shards, tmp_path / "run") == shards
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
