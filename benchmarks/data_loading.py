@@ -1,20 +1,20 @@
-"""From files to batches: Parquet shards against the same chips as GeoTIFFs, read one by one.
+"""Compare reading batches from Parquet shards with reading the same chips from GeoTIFFs one by one.
 
     python benchmarks/data_loading.py [--size 128] [--chips 256] [--batch_size 64] [--repeats 7]
 
-Chips of 13 bands are cut from the embedded sample and written as GeoTIFFs, as rasterio writes them by default, with
-Deflate and without compression; and as shards, by `prepare_shards` from these files. All then lie in the page cache.
-Measured is processor time over all threads, so that samples a second are those of one core and what else the machine
-does counts little. Rounds alternate, and medians are taken. All run with allocators that keep freed memory: by default
-glibc's and Arrow's hand large blocks back to the kernel, and fetching them again takes as long as the work. Two
-comparisons:
+Chips of 13 bands are cut from the embedded sample. They are written as GeoTIFFs with rasterio's default layout, with
+Deflate and without compression, and as shards by `prepare_shards` from these files. All files are in the page cache.
+The benchmark measures processor time over all threads, so that samples per second are those of one core and other work
+on the machine has little influence. Rounds alternate, and medians are printed. All contestants run with allocators that
+keep freed memory: by default glibc's and Arrow's return large blocks to the kernel, and allocating them again takes as
+long as the work itself. There are two comparisons:
 
-- batches: 12 bands in a uint16 batch, ready for the device. Against `rasterio.open(path).read(indexes)` for each file
-  and one `np.stack`, in a shuffled order. The aim is 4 x.
-- whole path: min-max of each band over the whole image, random resized crop (antialiased bicubic), flip. Ours is
-  `make_views`: the batch at once, in torch. The usual one does it for each sample: NumPy for the min-max, then
-  `torch.nn.functional.interpolate` of the cropped box (what torchvision's `RandomResizedCrop` calls), or Pillow's
-  `resize` for each band. The aim on a CPU is 3 x.
+- batches: 12 bands in a uint16 batch, ready for the device. The baseline is `rasterio.open(path).read(indexes)` for
+  each file in a shuffled order, and one `np.stack`. The goal is a factor of 4.
+- whole path: min-max of each band over the whole image, random resized crop (antialiased bicubic), flip. `make_views`
+  processes the whole batch at once in torch. The baseline processes each sample: NumPy for the min-max, then
+  `torch.nn.functional.interpolate` of the cropped box (as torchvision's `RandomResizedCrop` does), or Pillow's `resize`
+  for each band. The goal on a CPU is a factor of 3.
 """
 
 import argparse
@@ -51,7 +51,7 @@ Resize = Callable[[np.ndarray, tuple[int, int, int, int], int], torch.Tensor]
 
 
 def write_chips(folder: Path, size: int, count: int, **profile: object) -> list[Path]:
-    """Cut `count` overlapping chips, one GeoTIFF each."""
+    """Cut `count` overlapping chips and write each to a GeoTIFF."""
     folder.mkdir()
     paths = []
     with open_raster(SAMPLE) as reader:
@@ -70,8 +70,8 @@ def read_one_by_one(paths: list[Path], batch_size: int) -> Iterator[torch.Tensor
     order = np.random.default_rng(0).permutation(len(paths))
     for start in range(0, len(order) - batch_size + 1, batch_size):
         images = []
-        for place in order[start : start + batch_size]:
-            with rasterio.open(paths[place]) as file:
+        for index in order[start : start + batch_size]:
+            with rasterio.open(paths[index]) as file:
                 images.append(file.read(INDEXES))
         yield torch.from_numpy(np.stack(images))
 
@@ -81,8 +81,8 @@ def augment_one_by_one(paths: list[Path], batch_size: int, size: int, resize: Re
     order = generator.permutation(len(paths))
     for start in range(0, len(order) - batch_size + 1, batch_size):
         crops = []
-        for place in order[start : start + batch_size]:
-            with rasterio.open(paths[place]) as file:
+        for index in order[start : start + batch_size]:
+            with rasterio.open(paths[index]) as file:
                 image = file.read(INDEXES).astype(np.float32)
             low, high = image.min(axis=(1, 2), keepdims=True), image.max(axis=(1, 2), keepdims=True)
             image = (image - low) / (high - low + 1e-10)
@@ -117,11 +117,11 @@ def resize_in_pillow(image: np.ndarray, box: tuple[int, int, int, int], size: in
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=128, help="of the chips, in pixels")
-    parser.add_argument("--image_size", type=int, default=96, help="of the crops, in pixels")
-    parser.add_argument("--chips", type=int, default=256)
-    parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--size", type=int, default=128, help="Height and width of the chips, in pixels.")
+    parser.add_argument("--image_size", type=int, default=96, help="Height and width of the crops, in pixels.")
+    parser.add_argument("--chips", type=int, default=256, help="Number of chips.")
+    parser.add_argument("--batch_size", type=int, default=64, help="Number of chips per batch.")
+    parser.add_argument("--repeats", type=int, default=7, help="Number of rounds.")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -170,7 +170,7 @@ def main() -> None:
             print(f"{title}:")
             for name, rate in rates.items():
                 ratio = rates[DEFAULT] / rate
-                print(f"{name:>32}: {rate:6.0f} samples/s/core; shards are {ratio:4.1f} x", flush=True)
+                print(f"{name:>32}: {rate:6.0f} samples/s/core; shards are {ratio:4.1f} x as fast", flush=True)
 
 
 def measure(contestants: dict[str, Callable[[], Iterator[object]]], samples: int, repeats: int) -> dict[str, float]:
@@ -188,5 +188,6 @@ def measure(contestants: dict[str, Callable[[], Iterator[object]]], samples: int
 
 if __name__ == "__main__":
     if not KEEP_MEMORY.keys() <= os.environ.keys():
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEEP_MEMORY})  # read at start only
+        # The allocators read these variables only when a process starts.
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEEP_MEMORY})
     main()

@@ -1,12 +1,12 @@
-"""How long the head of segmentation takes, against the same decoder written out literally.
+"""Compare the segmentation head with a literal implementation of the same decoder.
 
     python benchmarks/dense_head.py [--preset base] [--batch_size 2] [--device cpu] [--dtype float32]
 
-Literal: plain transposed convolutions; feature maps resized to full resolution, concatenated, and only then convolved.
-Both have the same weights and dropout. Printed: the time of forward + backward in training, relative to the literal
-decoder, the median over rounds in which the two take turns; the largest difference of their logits, relative to the
-largest logit; and the floor of ours: the convolutions' arithmetic at this machine's rate of matrix multiplication, and
-the bytes that modules write and read, at its rate of copying.
+The literal decoder uses plain transposed convolutions, and resizes feature maps to full resolution and concatenates
+them before the convolution. Both have the same weights and dropout. The benchmark prints the time of forward and
+backward relative to the literal decoder (median over alternating rounds), the largest difference of the logits relative
+to the largest logit, and a lower bound for the time of our head: the arithmetic of its convolutions at this machine's
+rate of matrix multiplication, and the bytes that its modules read and write at its rate of copying.
 """
 
 import argparse
@@ -37,12 +37,12 @@ class LiteralConcatConv(SpectralGPTConcatConv):
 
 class LiteralDecodeHead(SpectralGPTDecodeHead):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        *levels, places = [branch(features) for branch in self.branches]
+        *levels, deepest = [branch(features) for branch in self.branches]
         pools = [
-            projection(nn.functional.adaptive_max_pool2d(places, size))
+            projection(nn.functional.adaptive_max_pool2d(deepest, size))
             for projection, size in zip(self.pool_projections, self.pool_sizes)
         ]
-        x1 = self.pool_fusion([*pools, places])
+        x1 = self.pool_fusion([*pools, deepest])
         top = self.top_projection(resize(x1, levels[2].shape[-2:])) + self.laterals[0](levels[2])
         x2 = self.merges[0](top)
         x3 = self.merges[1](resize(x2, levels[1].shape[-2:]) + self.laterals[1](levels[1]))
@@ -67,7 +67,7 @@ def literal_copy(head: SpectralGPTDecodeHead) -> nn.Module:
 
 
 def work(head: nn.Module, features: torch.Tensor) -> tuple[float, float]:
-    """Return FLOPs and bytes of forward + backward: backward does twice the products, and moves as much again twice."""
+    """Return FLOPs and bytes of forward and backward. The backward pass needs twice those of the forward pass."""
     flops = byte_count = 0.0
 
     def count(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
@@ -75,9 +75,9 @@ def work(head: nn.Module, features: torch.Tensor) -> tuple[float, float]:
         tensors = [tensor for value in inputs for tensor in (value if isinstance(value, list) else [value])]
         byte_count += 3 * sum(tensor.nbytes for tensor in [*tensors, output])
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            places = [tensor[0, 0].numel() for tensor in tensors]
+            positions = [tensor[0, 0].numel() for tensor in tensors]
             widths = [tensor.shape[1] for tensor in tensors]
-            pairs = sum(place * width for place, width in zip(places, widths))
+            pairs = sum(count * width for count, width in zip(positions, widths))
             per_input = (
                 module.weight[0].numel()
                 if isinstance(module, nn.ConvTranspose2d)
@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32", help="of automatic mixed precision")
+    parser.add_argument("--dtype", default="float32", help="Type of automatic mixed precision.")
     options = parser.parse_args()
     dtype = getattr(torch, options.dtype)
 
@@ -122,7 +122,8 @@ def main() -> None:
     heads = {"ours": ours, "literal": literal_copy(ours)}
     side = options.image_size // config.patch_size
     tokens = torch.randn(options.batch_size, side * side, config.hidden_size, device=options.device)
-    features = tokens.transpose(1, 2).unflatten(2, (side, side)).requires_grad_()  # laid out as the model does
+    # The strides are those of the features that the model passes to its head.
+    features = tokens.transpose(1, 2).unflatten(2, (side, side)).requires_grad_()
 
     with torch.no_grad():
         logits, expected = (head.eval()(features) for head in heads.values())
@@ -157,7 +158,7 @@ def main() -> None:
     flop_rate, byte_rate = 2 * 2048**3 / median["matmul"], 2 * source.nbytes / median["copy"]
     flops, byte_count = work(heads["ours"], features)
     print(
-        f"floor of ours: {flops / 1e9:.0f} GFLOP = {flops / flop_rate:.2f} s at {flop_rate / 1e9:.0f} GFLOP/s; "
+        f"lower bound of ours: {flops / 1e9:.0f} GFLOP = {flops / flop_rate:.2f} s at {flop_rate / 1e9:.0f} GFLOP/s; "
         f"{byte_count / 1e9:.1f} GB = {byte_count / byte_rate:.2f} s at {byte_rate / 1e9:.0f} GB/s"
     )
 

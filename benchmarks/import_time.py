@@ -1,8 +1,8 @@
-"""What `import spectralgpt_hf` costs beyond the auto classes of transformers that it registers with.
+"""Compare the time of `import spectralgpt_hf` with that of the auto classes of transformers, which it imports.
 
     python benchmarks/import_time.py [--repeats 9]
 
-Each import runs in a process of its own, the two in turn; the ratio is the median over the pairs.
+Each import runs in a process of its own. The two alternate, and the ratio is the median over the pairs.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""From uint16 arrays (12, 128, 128) to the model's input, against the obvious loop over images and bands in NumPy.
+"""Compare the image processor on uint16 arrays (12, 128, 128) with plain loops over images and bands in NumPy.
 
     python benchmarks/preprocessing.py [--batch-size 64] [--repeats 30]
 
-All give the same tensor, bit for bit. The first loop does what the processor does: it finds the pixels without data and
-leaves them out. The second takes it that there are none. They run in turn, so that what else the machine does falls on
-all.
+All give exactly the same tensor. The first loop does what the processor does: it finds the pixels without data and
+leaves them out. The second loop assumes that all pixels have data. The contestants alternate, so that other work on the
+machine slows all of them alike.
 """
 
 import argparse
@@ -74,7 +74,9 @@ def main() -> None:
     print(f"batches of {arguments.batch_size}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     for name, median in medians.items():
         rate, ratio = arguments.batch_size / median, median / medians["processor"]
-        print(f"{name:>20}: {rate:6.0f} samples/s, {median * 1e3:6.1f} ms a batch, {ratio:4.1f} x the processor's time")
+        print(
+            f"{name:>20}: {rate:6.0f} samples/s, {median * 1e3:6.1f} ms per batch, {ratio:4.1f} x the processor's time"
+        )
 
 
 if __name__ == "__main__":

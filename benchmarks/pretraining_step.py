@@ -1,19 +1,19 @@
-"""How fast a pretraining step is, against the arithmetic it needs and against the literal way to write it.
+"""Compare a pretraining step with the arithmetic that it needs, and with a literal implementation.
 
     python benchmarks/pretraining_step.py [--presets base] [--batch_size 8] [--dtypes float32 bfloat16]
 
-A step is forward, backward and AdamW. Printed for each dtype: GFLOP/s, the share of this machine's
-matrix-multiplication rate (measured between the steps, in the same dtype), and the time relative to the same step with
-materialised attention and with every token projected before the visible ones are chosen. Runs alternate and medians are
-taken, since machines are noisy.
+A step is forward, backward and AdamW. For each dtype the benchmark prints GFLOP/s, the share of this machine's rate of
+matrix multiplication (measured between the steps, in the same dtype), and the time relative to the literal step, which
+materialises the attention matrix and projects every token before it selects the visible ones. Runs alternate, and
+medians are printed, because other work on the machine disturbs single runs.
 
-With `--modes` the same model runs in several ways, on the GPU if there is one; printed for each preset and way are
-samples/s, the share of the device's stated rate (MFU), and the peak of its memory:
+With `--modes` the same model runs in several modes, on the GPU if there is one. For each preset and mode the benchmark
+prints samples/s, the share of the device's stated rate (MFU), and its peak memory:
 
     python benchmarks/pretraining_step.py --modes eager sdpa compiled --presets base large huge --batch_size 128
 
-Both ways run with an allocator that keeps freed memory (see KEEP_MEMORY): glibc's default hands every large block back
-to the kernel, and a step then spends up to half of its time on page faults.
+All runs use an allocator that keeps freed memory (KEEP_MEMORY): by default glibc returns every large block to the
+kernel, and a step then spends up to half of its time on page faults.
 """
 
 import argparse
@@ -34,7 +34,7 @@ KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 
 
 class ProjectAllTokens(SpectralGPTEmbeddings):
-    """The literal order: project every token, add positions, then choose."""
+    """The literal order: project every token, add positions, then select the visible tokens."""
 
     def forward(
         self,
@@ -58,8 +58,7 @@ def make_step(
         model.set_attn_implementation("eager")
     if mode == "compiled":
         model.compile()
-    # Fused: one pass over the weights instead of a dozen.
-    fused = mode != "literal"
+    fused = mode != "literal"  # one pass over the weights instead of a dozen
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.05, fused=fused)
     pixel_values = torch.rand(batch_size, config.num_channels, config.image_size, config.image_size, device=device)
 
@@ -95,7 +94,7 @@ def main() -> None:
         config = SpectralGPTConfig.from_preset(preset, image_size=options.image_size)
         print(
             f"{preset}, {options.image_size} px, batch {options.batch_size}, {torch.get_num_threads()} threads: "
-            f"{step_flops(config) / 1e9:.0f} GFLOP a sample and step"
+            f"{step_flops(config) / 1e9:.0f} GFLOP per sample and step"
         )
         for name in options.dtypes:
             if options.modes:
@@ -144,5 +143,6 @@ def compare_modes(config: SpectralGPTConfig, options: argparse.Namespace, dtype:
 
 if __name__ == "__main__":
     if not KEEP_MEMORY.keys() <= os.environ.keys():
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEEP_MEMORY})  # read at start only
+        # The allocator reads these variables only when a process starts.
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEEP_MEMORY})
     main()

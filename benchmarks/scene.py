@@ -1,11 +1,11 @@
-"""Map a synthetic scene, made by tiling the embedded sample: memory, a kill half-way, and how well stages overlap.
+"""Map a synthetic scene, which is made by tiling the embedded sample: overlap of stages, memory, and resuming.
 
-    python benchmarks/scene.py                         # overlap of reading and model, with the embedded checkpoint
-    python benchmarks/scene.py --kill --size 10980     # a Sentinel-2 tile through a minimal model, killed and resumed
+    python benchmarks/scene.py                       # overlap of reading and model, with the embedded checkpoint
+    python benchmarks/scene.py --kill --size 10980   # a Sentinel-2 tile through a minimal model, killed and resumed
 
-Overlap efficiency is max(reading, model) / wall. Reading: everything that is read, alone: the decimated read of the
-statistics, and all pixels once. Model: one pass for every tile, alone, on all cores. Wall: `predict_scene` as a whole,
-from opening the scene to the finished COG. 100 % would mean that all but the slowest stage costs nothing.
+Overlap efficiency is max(reading, model) / wall. Reading is the time of all reads alone: the decimated read for the
+statistics, and all pixels once. Model is the time of one forward pass for every tile alone, on all cores. Wall is the
+time of `predict_scene` as a whole, from opening the scene to the finished COG. At 100 %, only the slowest stage counts.
 """
 
 import argparse
@@ -19,7 +19,6 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import rasterio
 import torch
@@ -50,15 +49,16 @@ def make_scene(path: Path, size: int) -> None:
 
 
 def make_checkpoint(folder: Path, minimal: bool) -> None:
-    """Save a model for four classes, without training: minimal, or with the embedded encoder."""
+    """Save an untrained model for four classes, which is minimal or has the embedded encoder."""
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 32}
     torch.manual_seed(0)
     if minimal:
         config = SpectralGPTConfig.from_preset("tiny", **sizes, decode_hidden_size=16, num_labels=4)
         model = SpectralGPTForSemanticSegmentation(config)
     else:
-        options: dict[str, Any] = {"num_labels": 4, "decode_hidden_size": 16, "dtype": torch.float32}
-        model = SpectralGPTForSemanticSegmentation.from_pretrained(CHECKPOINT, **options)
+        model = SpectralGPTForSemanticSegmentation.from_pretrained(
+            CHECKPOINT, num_labels=4, decode_hidden_size=16, dtype=torch.float32
+        )
     model.save_pretrained(folder)
     SpectralGPTImageProcessor.from_pretrained(CHECKPOINT).save_pretrained(folder)
 
@@ -96,7 +96,7 @@ def measure_overlap(scene: Path, checkpoint: Path, overlap: float, folder: Path)
 
 
 def measure_kill(scene: Path, checkpoint: Path, overlap: float, folder: Path) -> None:
-    """Print peak memory of a run, and whether one that is killed half-way and resumed gives the same file."""
+    """Print the peak memory of a run, and whether a run that is killed half-way and resumed gives the same file."""
     command = partial(
         _run, [str(Path(sys.executable).parent / "spectralgpt"), "predict", str(checkpoint), str(scene)], str(overlap)
     )
@@ -104,7 +104,7 @@ def measure_kill(scene: Path, checkpoint: Path, overlap: float, folder: Path) ->
     start = time.perf_counter()
     strips = command(whole)
     wall = time.perf_counter() - start
-    print(f"a run without interruption: {wall:.0f} s, {strips} strips, {_peak():.2f} GiB resident at most")
+    print(f"a run without interruption: {wall:.0f} s, {strips} strips, peak {_peak():.2f} GiB resident")
     print(f"killed after {command(resumed, kill_after=strips // 2)} of {strips} strips")
     start = time.perf_counter()
     command(resumed)
@@ -115,7 +115,7 @@ def measure_kill(scene: Path, checkpoint: Path, overlap: float, folder: Path) ->
 
 
 def _run(command: list[str], overlap: str, destination: Path, kill_after: int | None = None) -> int:
-    """Run the command, kill it once so many strips are finished, and return how many were seen."""
+    """Run the command, kill it when `kill_after` strips are finished, and return the number of finished strips."""
     arguments = [*command, str(destination), "--overlap", overlap, "--device", "cpu"]
     process = subprocess.Popen(arguments, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     strips = 0
@@ -144,10 +144,10 @@ def _hash(path: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=1024, help="Height and width of the scene, in pixels.")
-    parser.add_argument("--overlap", type=float, default=0.5)
+    parser.add_argument("--overlap", type=float, default=0.5, help="Share of each tile that the next one covers too.")
     parser.add_argument("--kill", action="store_true", help="Measure memory, and kill and resume a run.")
-    parser.add_argument("--minimal", action="store_true", help="A minimal model; implied by --kill.")
-    parser.add_argument("--folder", type=Path, help="For the files; a temporary one by default.")
+    parser.add_argument("--minimal", action="store_true", help="Use a minimal model, as --kill does.")
+    parser.add_argument("--folder", type=Path, help="Parent of the temporary folder. Default: that of the system.")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)

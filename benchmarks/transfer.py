@@ -1,11 +1,12 @@
-"""Does the embedded checkpoint learn a new task in fewer steps than random weights?
+"""Measure whether the embedded checkpoint learns a new task in fewer steps than random weights.
 
     python benchmarks/transfer.py CHIPS [--seeds 0 1 2] [--steps 160]
 
-CHIPS holds `L2A/*.tif` (12 bands, unnamed, in the usual order) and `LULC/*.tif` of the same names, none of which the
-checkpoint has seen. Of each chip, windows with gaps between them are taken in turn to learn from and to hold out, all
-on the radiometry of their chip. Printed: the held-out pixel accuracy after every few steps, mean and range over the
-seeds, and how many steps each start needs for the score that the worse one reaches. Both see the same batches.
+CHIPS holds `L2A/*.tif` (12 bands without names, in the usual order) and `LULC/*.tif` of the same names. The checkpoint
+must not have seen them. Each chip is cut into windows with gaps between them, which are used for training and held out
+alternately, and normalised with the statistics of their chip. The benchmark prints the held-out pixel accuracy after
+every few steps, as mean and range over the seeds, and the number of steps that each start needs to reach the best score
+of the worse one. Both see the same batches.
 """
 
 import argparse
@@ -87,8 +88,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=160)
     parser.add_argument("--every", type=int, default=20)
-    parser.add_argument("--size", type=int, default=64, help="of a window, in pixels")
-    parser.add_argument("--gap", type=int, default=16, help="between windows, in pixels")
+    parser.add_argument("--size", type=int, default=64, help="Height and width of a window, in pixels.")
+    parser.add_argument("--gap", type=int, default=16, help="Distance between windows, in pixels.")
     parser.add_argument("--learning_rate", type=float, default=5e-4)
     options = parser.parse_args()
     logging.set_verbosity_error()

@@ -1,7 +1,7 @@
 """The `spectralgpt` command, beside the package: one file per group of commands.
 
-These files import Typer only. Importing anything of `spectralgpt_hf` registers its Auto classes, which costs torch and
-transformers; a command therefore imports the package when it runs, and `--help` does without.
+These files import only Typer. Importing anything of `spectralgpt_hf` registers its Auto classes, which imports torch
+and transformers. Therefore a command imports the package when it runs, and `--help` is fast.
 """
 
 from . import (

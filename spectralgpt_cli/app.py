@@ -1,10 +1,10 @@
-"""The application that the commands join: its general options, and how mistakes and warnings are reported."""
+"""The application of all commands: its general options, and the format of errors and warnings."""
 
 import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -13,14 +13,14 @@ import typer
 from typer.core import TyperCommand
 
 
-# Set while a command runs without progress bars; each library has a switch of its own.
+# Environment variables that turn off the progress bars of each library.
 WITHOUT_BARS = {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
-# How errors in the input end. Any other kind may be a defect of the program, and its name is shown.
+# Errors of the input. The name of any other error is shown, because it may be a defect of the program.
 EXPECTED = (ValueError, OSError, ImportError)
 
 
 class Command(TyperCommand):
-    """A command whose errors are messages, not tracebacks, and speak of options rather than of Python's arguments."""
+    """A command that reports errors as messages without traceback, with the names of options instead of arguments."""
 
     def invoke(self, ctx: Any) -> Any:
         shown: set[str] = set()
@@ -52,7 +52,7 @@ class Command(TyperCommand):
             message = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
         message = self._with_options(message)
         if isinstance(error, OSError) and "couldn't connect to" in message and "checkpoint" in given:
-            return f"there is no folder {given['checkpoint']}, and the Hub cannot be reached to look for it there"
+            return f"there is no folder {given['checkpoint']}, and the Hub, where it may be, cannot be reached"
         if isinstance(error, EXPECTED):
             return message
         return f"{type(error).__name__}: {' '.join(message.split())} (`spectralgpt --debug ...` shows where)"
@@ -74,9 +74,10 @@ class Command(TyperCommand):
 
 
 class App(typer.Typer):
-    """Typer with that kind of command."""
+    """Typer with commands of the class `Command`."""
 
-    def command(self, *args: Any, **options: Any) -> Any:
+    def command(self, *args: Any, **options: Any) -> Callable[..., Any]:
+        """Return a decorator that adds a command."""
         return super().command(*args, **{"cls": Command, **options})
 
 
@@ -105,7 +106,7 @@ def main(
     quiet: Annotated[
         bool,
         typer.Option(
-            "--quiet", help="Show no progress bars. They are shown on terminals only, whether or not this is set."
+            "--quiet", help="Show no progress bars. Without this option they are shown if standard error is a terminal."
         ),
     ] = False,
 ) -> None:
@@ -115,7 +116,7 @@ def main(
 
 @contextmanager
 def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Set environment variables, which libraries read when they are imported and worker processes inherit."""
+    """Set environment variables, which libraries read on import and worker processes inherit."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -127,7 +128,7 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 
 
 def shows_progress() -> bool:
-    """Return whether progress bars are wanted, and standard error is a terminal."""
+    """Return whether progress bars are shown: not with `--quiet`, and only if standard error is a terminal."""
     return "TQDM_DISABLE" not in os.environ
 
 

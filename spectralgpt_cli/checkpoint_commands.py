@@ -15,8 +15,8 @@ def convert(
     source: Annotated[
         str,
         typer.Argument(
-            help="File of the original code (.pth or .safetensors), or its URL, whose end #sha256=... is checked. With "
-            "--to-original, a checkpoint: a folder, or a name on the Hub."
+            help="File of the original code (.pth or .safetensors), or its URL, which may end with #sha256=... to be "
+            "checked. With --to-original, a checkpoint: a folder, or a name on the Hub."
         ),
     ],
     output: Annotated[
@@ -36,10 +36,11 @@ def convert(
     ] = None,
     bands: Annotated[
         str | None,
-        typer.Option(help="Bands that the weights expect, in order, with commas. Default: the 12 of Sentinel-2 L2A."),
+        typer.Option(help="Bands that the weights expect, in order, with commas. Default: those of Sentinel-2 L2A."),
     ] = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Compare the outputs with those of the original's mathematics afterwards.")
+        bool,
+        typer.Option("--verify", help="Compare the outputs with those of the original network afterwards."),
     ] = False,
     to_original: Annotated[
         bool, typer.Option("--to-original", help="Convert a checkpoint folder back into a file of the original code.")
@@ -70,14 +71,14 @@ def convert(
     )
     if verify:
         difference = verify_conversion(source, output)
-        typer.echo(f"Largest difference from the original's mathematics: {difference:.1e} of the largest value")
+        typer.echo(f"Largest difference from the original network: {difference:.1e} of the largest value")
         if not difference < TOLERANCE:
             raise ValueError(f"Expected a difference below {TOLERANCE}: do not use {output}.")
 
 
 @app.command()
 def info(checkpoint: Checkpoint, revision: Revision = "main") -> None:
-    """Show what a checkpoint is, and what one image costs in operations and memory."""
+    """Show the network of a checkpoint, and the operations and memory that one image needs."""
     from spectralgpt_hf.hub import describe_checkpoint
 
     described = describe_checkpoint(checkpoint, revision)

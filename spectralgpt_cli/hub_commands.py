@@ -1,4 +1,4 @@
-"""Commands for the Hub and for the page: publish, publish-space, demo."""
+"""Commands for the Hub and for the demo page: publish, publish-space, demo."""
 
 from pathlib import Path
 from typing import Annotated
@@ -33,14 +33,14 @@ def publish_checkpoint(
         ),
     ],
     repo_id: Annotated[
-        str, typer.Argument(help="Repository on the Hub (namespace/name), which is made if there is none.")
+        str, typer.Argument(help="Repository on the Hub (namespace/name). It is created if it does not exist.")
     ],
     private: Private = False,
     create_pr: Annotated[
-        bool, typer.Option("--create-pr", help="Open a pull request, and leave the branch as it is.")
+        bool, typer.Option("--create-pr", help="Open a pull request instead of changing the branch.")
     ] = False,
     revision: Annotated[
-        str | None, typer.Option(help="Branch to publish to, which is made if there is none. Default: main.")
+        str | None, typer.Option(help="Branch to publish to, which is created if it does not exist. Default: main.")
     ] = None,
     force: Force = False,
     yes: Yes = False,
@@ -69,7 +69,9 @@ def publish_checkpoint(
 @app.command("publish-space")
 def publish_demo(
     checkpoint: Annotated[str, typer.Argument(help=f"Checkpoint of a pretrained model: {NAMES}.")],
-    repo_id: Annotated[str, typer.Argument(help="Space on the Hub (namespace/name), which is made if there is none.")],
+    repo_id: Annotated[
+        str, typer.Argument(help="Space on the Hub (namespace/name). It is created if it does not exist.")
+    ],
     classification: Classification = None,
     segmentation: Segmentation = None,
     change: Change = None,
@@ -115,12 +117,10 @@ def demo(
     segmentation_revision: SegmentationRevision = None,
     change_revision: ChangeRevision = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on. Default: 127.0.0.1.")] = None,
-    port: Annotated[
-        int | None, typer.Option(help="Port to listen on. Default: 7860, or the next one that is free.")
-    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on. Default: the first free port from 7860.")] = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
-    """Serve a page that reconstructs, maps and compares images, for several people at once."""
+    """Serve a page that reconstructs, maps and compares images."""
     from spectralgpt_hf.assets import find_checkpoint
     from spectralgpt_hf.serving.app import run
 

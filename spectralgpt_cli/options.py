@@ -26,7 +26,7 @@ Private = Annotated[
 ]
 Force = Annotated[
     bool,
-    typer.Option("--force", help="Publish into a repository that this program has not published to before."),
+    typer.Option("--force", help="Publish into a repository whose files were not published with this package."),
 ]
 Yes = Annotated[
     bool,
@@ -59,5 +59,5 @@ def revisions_of(
 
 
 def confirmation(yes: bool) -> bool | Callable[[str], bool]:
-    """Return the answer to questions, or how to ask: without a terminal nobody can answer, which means no."""
+    """Return True, a function that asks in the terminal, or False if there is no terminal to ask in."""
     return yes or (typer.confirm if sys.stdin.isatty() else False)

@@ -20,8 +20,8 @@ def prepare(
     dataset: Annotated[
         str,
         typer.Option(
-            help="What the sources are: fmow, bigearthnet-v1, bigearthnet-v2 or eurosat; folder, of which each image "
-            "is a sample; or scenes, which are cut into chips. An image is a GeoTIFF, a SAFE product, a folder of one "
+            help="Kind of the sources: fmow, bigearthnet-v1, bigearthnet-v2 or eurosat; folder, where each image is "
+            "a sample; or scenes, which are cut into chips. An image is a GeoTIFF, a SAFE product, a folder of one "
             "file per band (as in SSL4EO-S12, SeCo and Major TOM) or, with --band-names, an .npy array."
         ),
     ] = "scenes",
@@ -33,7 +33,7 @@ def prepare(
     ] = None,
     band_names: Annotated[
         str | None,
-        typer.Option(help="Bands that the files hold, in order, with commas. Default: what the files themselves say."),
+        typer.Option(help="Names of the files' bands, in order, with commas. Default: the names that the files state."),
     ] = None,
     size: Annotated[
         int | None,
@@ -86,7 +86,7 @@ def prepare(
         str, typer.Option(help="Sensor that took the images of folders and scenes, such as landsat-8.")
     ] = "sentinel-2",
 ) -> None:
-    """Turn a dataset, folders of images, or scenes into Parquet shards. Repeat an interrupted command to resume it."""
+    """Convert a dataset, folders of images, or scenes into Parquet shards. Repeat a command to resume it."""
     from spectralgpt_hf.data.shards.prepare import prepare_shards
     from spectralgpt_hf.hub.shard_upload import push_shards
 

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all: written beside their destination, synced, then renamed; digests; locks."""
+"""Write files under a scratch name and rename them when complete, so that none is seen half written; digests, locks."""
 
 import errno
 import glob
@@ -10,7 +10,6 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -20,14 +19,14 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a scratch name beside `path`, for a file or a folder, and rename it to `path` if all went well.
+    """Yield a scratch name beside `path`, for a file or a folder, and rename it to `path` if no error occurred.
 
-    The name carries the process's id. What was written is synced before it is renamed, so that after a power cut
-    `path` holds either what it held before or everything. A file at `path` is replaced; a folder only if it is empty.
+    The name contains the id of the process. The content is synced before the renaming, so that after a power cut `path`
+    holds either its earlier content or the complete new one. An existing file is replaced, a folder only if it is
+    empty.
 
     Raises:
-        OSError: If the disk is full, or the scratch name cannot be written. Nothing is left of it, and `path` is as
-            before.
+        OSError: If the disk is full, or the scratch name cannot be written. It is removed, and `path` is unchanged.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +34,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield scratch
         move_into_place(scratch, path)
-    except Exception as error:  # libraries report a full disk by exceptions of their own
+    except Exception as error:  # libraries report a full disk with exceptions of their own
         if _errno(error) in _FULL or (isinstance(error, OSError) and str(scratch) in str(error)):
             raise writing_error(path, error) from error
         raise
@@ -52,7 +51,7 @@ def move_into_place(scratch: Path, path: Path) -> None:
 
 
 def writing_error(path: str | os.PathLike[str], error: Exception) -> OSError:
-    """Return the error that says that `path` cannot be written, why, and what to do."""
+    """Return an error whose message says that `path` cannot be written, why, and what to do."""
     number = _errno(error)
     reason = os.strerror(number) if number else str(error)
     remedy = "" if number else " The disk may be full: free space there, or write elsewhere."
@@ -61,7 +60,7 @@ def writing_error(path: str | os.PathLike[str], error: Exception) -> OSError:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder with its content, if there is one."""
+    """Remove a file, or a folder with its content. Nothing happens if there is none."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -69,26 +68,26 @@ def remove(path: Path) -> None:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file as UTF-8, whole or not at all."""
+    """Write a text file as UTF-8, through `atomic_path`."""
     with atomic_path(path) as scratch:
         scratch.write_text(text, encoding="utf-8")
 
 
-def write_json(path: str | os.PathLike[str], content: Any) -> None:
-    """Write an indented JSON file, whole or not at all."""
+def write_json(path: str | os.PathLike[str], content: object) -> None:
+    """Write an indented JSON file, through `atomic_path`."""
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 @contextmanager
 def locked(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Be the only process that writes `path`, a file or a folder, until the end of the `with` statement.
+    """Hold the exclusive right to write `path`, a file or a folder, during the `with` statement.
 
-    The lock is the file `.<name>.lock` beside `path`. The operating system releases it when its process ends, however
-    that happens. Scratch files that killed processes left of `path` are removed.
+    The lock is the file `.<name>.lock` beside `path`. The operating system releases it when the process ends, even if
+    it is killed. Scratch files of `path` that killed processes left behind are removed.
 
     Raises:
-        OSError: If another process holds the lock (`BlockingIOError`; the message says which one), or the lock file
-            cannot be written.
+        BlockingIOError: If another process holds the lock; the message names it.
+        OSError: If the lock file cannot be written.
     """
     path = Path(os.path.abspath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,7 +99,7 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
     except Timeout as error:
         found = owner.read_text() if owner.exists() else "another process"
         raise BlockingIOError(
-            errno.EAGAIN, f"{path}: {found} writes it already. Wait for that to end, or choose another destination."
+            errno.EAGAIN, f"{path}: {found} writes it already. Wait until it ends, or choose another destination."
         ) from error
     try:
         for stale in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
@@ -108,9 +107,9 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
         owner.write_text(f"process {os.getpid()} on {socket.gethostname()}")
         yield
     finally:
-        # Removed while the lock is held: whoever waits for the old file finds that it has no name, and makes a new one.
+        # The file is removed while the lock is held. A process that has the old file open notices, and creates another.
         owner.unlink(missing_ok=True)
-        with suppress(PermissionError):  # Windows removes no open file
+        with suppress(PermissionError):  # Windows cannot remove an open file
             name.unlink(missing_ok=True)
         lock.release()
 
@@ -132,6 +131,6 @@ def _sync(path: Path) -> None:
 
 
 def _errno(error: Exception) -> int | None:
-    """Return the system's number of an error, also where a library only quotes its words for a full disk."""
+    """Return the error number, which for a full disk may have to be found from the message of a library's error."""
     stated = error.errno if isinstance(error, OSError) else None
     return stated or next((number for number in _FULL if os.strerror(number) in str(error)), None)

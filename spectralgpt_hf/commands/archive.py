@@ -4,8 +4,8 @@
     python examples/embed_archive.py CHECKPOINT scenes.txt --output maps --suffix .tif --gpus 1 --address auto
 
 On a cluster, sources and output must be on storage that all machines share. Repeat the command to resume: finished
-scenes are skipped, and the finished strips of an interrupted scene are kept. Files appear under their names only once
-they are complete. If a worker dies, Ray starts another one with the same scene. Needs
+scenes are skipped, and the finished strips of an interrupted scene are kept. Files get their final names when they are
+complete. If a worker dies, Ray starts another one with the same scene. The command needs
 `pip install spectralgpt-hf[ray]`.
 """
 
@@ -14,22 +14,41 @@ import glob
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from ..assets import find_checkpoint
 from ..inference import embed_scene
 from ..inference.checkpoints import load_encoder
 
 
-class Embedder:
-    """A worker: loads the model once, then embeds scene after scene."""
+class SceneRow(TypedDict):
+    """A scene of the archive and the file to write; after the work also what happened.
 
-    def __init__(self, checkpoint: str, device: str | None, options: dict[str, Any]) -> None:
+    `status` is "embedded", "there already", or "failed: " and the reason.
+    """
+
+    source: str
+    destination: str
+    status: NotRequired[str]
+
+
+class EmbeddingOptions(TypedDict, total=False):
+    """The arguments of `embed_scene` that a run sets."""
+
+    stride: int | None
+    overlap: float
+    batch_size: int | None
+
+
+class Embedder:
+    """A worker, which loads the model once and then embeds one scene after another."""
+
+    def __init__(self, checkpoint: str, device: str | None, options: EmbeddingOptions) -> None:
         self.model, self.processor = load_encoder(checkpoint, device)
         self.options = options
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Embed the scene of a row, and return the row with a `status`: embedded, there already, or failed and why."""
+    def __call__(self, row: SceneRow) -> SceneRow:
+        """Embed the scene of a row, and return the row with its `status`."""
         source, destination = row["source"], Path(row["destination"])
         if destination.exists():
             return {**row, "status": "there already"}
@@ -53,11 +72,11 @@ def find_scenes(patterns: list[str]) -> list[str]:
         else:
             scenes += sorted(glob.glob(pattern, recursive=True)) or ([pattern] if "://" in pattern else [])
     if not scenes:
-        raise FileNotFoundError(f"{', '.join(patterns)}: no scene found.")
+        raise FileNotFoundError(f"{', '.join(patterns)}: expected scenes, found none. Check the paths and patterns.")
     return list(dict.fromkeys(scenes))
 
 
-def plan(scenes: list[str], output: Path, suffix: str) -> list[dict[str, str]]:
+def plan(scenes: list[str], output: Path, suffix: str) -> list[SceneRow]:
     """Return a row for each scene that has no result yet.
 
     Raises:
@@ -66,23 +85,23 @@ def plan(scenes: list[str], output: Path, suffix: str) -> list[dict[str, str]]:
     destinations = {scene: output / f"{Path(scene.rstrip('/')).stem}{suffix}" for scene in scenes}
     twice = [path for path, count in Counter(destinations.values()).items() if count > 1]
     if twice:
-        raise ValueError(f"Several scenes would become {twice[0]}: their names must differ.")
+        raise ValueError(f"Several scenes would be written to {twice[0]}: rename them, or choose several outputs.")
     return [{"source": scene, "destination": str(path)} for scene, path in destinations.items() if not path.exists()]
 
 
 def embed_archive(
-    rows: list[dict[str, str]],
+    rows: list[SceneRow],
     checkpoint: str,
     workers: int,
     gpus: float,
-    options: dict[str, Any],
-    worker: Any = Embedder,
+    options: EmbeddingOptions,
+    worker: type[Embedder] = Embedder,
 ) -> dict[str, str]:
     """Embed the scenes of `plan` on the cluster that Ray is connected to.
 
     Args:
         rows: Rows of `plan`.
-        checkpoint: Folder that all machines see, or name on the Hub.
+        checkpoint: Folder that all machines can read, or name on the Hub.
         workers: Number of processes, each with a model.
         gpus: GPUs per worker; a fraction shares one. With 0, each worker takes one core.
         options: Options of `embed_scene`.
@@ -94,7 +113,7 @@ def embed_archive(
     import ray
 
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        worker,
+        worker,  # type: ignore[arg-type]  # Ray types rows as plain dicts
         fn_constructor_args=(checkpoint, "cuda" if gpus else "cpu", options),
         concurrency=workers,
         num_gpus=gpus or None,
@@ -106,8 +125,9 @@ def embed_archive(
 
 
 def main() -> None:
+    """Embed an archive with the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", help="Folder that all machines see, or name on the Hub.")
+    parser.add_argument("checkpoint", help="Checkpoint: a folder that all machines can read, or a name on the Hub.")
     parser.add_argument("scenes", nargs="+", help="Paths, patterns, or .txt files with one scene per line.")
     parser.add_argument("--output", type=Path, required=True, help="Folder of the results.")
     parser.add_argument(
@@ -134,7 +154,7 @@ def main() -> None:
     import ray
 
     ray.init(address=arguments.address, num_cpus=None if arguments.address else arguments.workers)
-    options = {"stride": arguments.stride}
+    options: EmbeddingOptions = {"stride": arguments.stride}
     statuses = embed_archive(rows, checkpoint, arguments.workers, arguments.gpus, options)
     failed = {source: status for source, status in statuses.items() if status.startswith("failed")}
     for source, status in failed.items():

@@ -1,9 +1,10 @@
-"""What checkpoints have learnt: reconstruction and land use on chips, and EuroSAT with few labels.
+"""Evaluate pretrained checkpoints: reconstruction and land use on chips, and EuroSAT with few labels.
 
-EuroSAT: simple classifiers on frozen features, against the same network untrained, statistics of the pixels and their
-principal components, other image models, and a small network trained from random weights. `index.csv` beside the class
-folders may say which part each image belongs to. Features are chosen by cross-validation on the training part; the test
-part is scored with classifiers trained on the former, with intervals, paired differences and few-shot curves.
+EuroSAT: simple classifiers on frozen features are compared with those on features of the same network untrained, on
+statistics of the pixels, on their principal components and on features of other image models, and with a small network
+trained from random weights. `index.csv` beside the class folders may state the part of each image. Features are
+compared by cross-validation on the training part. Classifiers trained on it are scored on the test part, with
+intervals, paired differences and few-shot curves.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +24,9 @@ from ..data.readers.eurosat import EUROSAT_CLASSES
 from ..files import write_json
 from ..modeling.bands import EUROSAT_FILE_BANDS
 from ..training.few_labels import (
+    Contest,
     LabelledImages,
+    MeanStd,
     baseline_features,
     compare,
     image_model_features,
@@ -44,23 +47,23 @@ RESNET_STEPS = 5
 
 @dataclass
 class EvaluationOptions:
-    """What is evaluated, on what.
+    """The checkpoints and the data of an evaluation.
 
     Attributes:
         checkpoints: Folders, names on the Hub, or names of checkpoints that come with the package.
         chips: Folder of labelled chips, as `commands/evaluate_chips.py` describes it.
         eurosat: An ancestor of EuroSAT's class folders.
-        train_part: Part of EuroSAT to train on and to choose by.
-        test_part: Part of EuroSAT that is scored, once everything is chosen; None for none.
+        train_part: Part of EuroSAT for training and all choices.
+        test_part: Part of EuroSAT that is scored at the end; None for none.
         read_outs: Features of the checkpoints: pooled, groups, mean and std, ..., layer 3, ...
-        image_models: Other image models of transformers, which see true colour.
-        finetune_seeds: Runs of few-shot fine-tuning, of all weights and by LoRA, from each checkpoint and from random
-            weights, and of a small network from scratch; 0 for none.
-        finetune_steps: Of each run.
-        lora_rank: Of the runs by LoRA.
-        with_offset: Names of the chips that carry an offset of +1000, which nothing in their files says.
-        seeds: Of the masks, and of untrained networks.
-        output: JSON file for the scores, beside which a picture is drawn; None for none.
+        image_models: Other image models of transformers, which get the true colour of the images.
+        finetune_seeds: Number of runs of few-shot training: of all weights and by LoRA from each checkpoint, of all
+            weights from random ones, and of a small network from scratch; 0 for none.
+        finetune_steps: Steps of each run.
+        lora_rank: Rank of the runs by LoRA.
+        with_offset: Names of the chips whose values have an offset of +1000 that their files do not state.
+        seeds: Number of seeds of masks and of untrained networks.
+        output: JSON file for the scores, beside which a picture is written; None for none.
         revision: Branch, tag or commit of checkpoints on the Hub.
     """
 
@@ -81,7 +84,7 @@ class EvaluationOptions:
 
 
 def evaluate(options: EvaluationOptions) -> dict[str, Any]:
-    """Score checkpoints, print tables, and write the scores where `output` says.
+    """Score checkpoints, print tables, and write the scores to `output`.
 
     Raises:
         ValueError: If neither chips nor EuroSAT is given, or a part or a read-out is unknown.
@@ -106,7 +109,7 @@ def evaluate(options: EvaluationOptions) -> dict[str, Any]:
     return scores
 
 
-def score_eurosat(options: EvaluationOptions, folder: Path) -> dict[str, Any]:
+def score_eurosat(options: EvaluationOptions, folder: Path) -> Contest:
     """Score checkpoints, untrained networks and statistics with few labels on EuroSAT, and print tables."""
     images = read_labelled(folder)
     train = images.of(options.train_part)
@@ -136,8 +139,12 @@ def score_eurosat(options: EvaluationOptions, folder: Path) -> dict[str, Any]:
         contestants[f"{checkpoint} untrained, median of the seeds"] = sorted(
             results, key=lambda result: result["folds"]["spatial"]["linear"]
         )[len(results) // 2]
-    scores: dict[str, Any] = {"train_part": options.train_part, "test_part": options.test_part}
-    scores |= {"contestants": contestants, "differences": {}}
+    scores: Contest = {
+        "train_part": options.train_part,
+        "test_part": options.test_part,
+        "contestants": contestants,
+        "differences": {},
+    }
     if test is not None:
         for checkpoint in options.checkpoints:
             first = f"{checkpoint}, {options.read_outs[0]}"
@@ -155,9 +162,9 @@ def score_eurosat(options: EvaluationOptions, folder: Path) -> dict[str, Any]:
 
 def finetune_checkpoints(
     options: EvaluationOptions, images: LabelledImages, train: torch.Tensor, test: torch.Tensor
-) -> dict[str, dict[str, Any]]:
-    """Return accuracies of training with few labels by shots: from checkpoints, random weights, and a small network."""
-    results: dict[str, dict[str, Any]] = {}
+) -> dict[str, dict[str, MeanStd]]:
+    """Return the accuracies of each way to train with few labels, by the number of training images per class."""
+    results: dict[str, dict[str, MeanStd]] = {}
     draws = [(shots, seed) for shots in SHOTS for seed in range(options.finetune_seeds)]
     for checkpoint in options.checkpoints:
         found = find_checkpoint(checkpoint)
@@ -179,7 +186,7 @@ def finetune_checkpoints(
 def _ways_to_learn(
     checkpoint: str, options: EvaluationOptions
 ) -> dict[str, Callable[[torch.Tensor, torch.Tensor, int], nn.Module]]:
-    """Return, by name, what makes a classifier of images (M, C, H, W), their classes (M,) and a seed."""
+    """Return functions by name that train a classifier on images (M, C, H, W), their classes (M,) and a seed."""
     pretrained = SpectralGPTForImageClassification.from_pretrained(
         find_checkpoint(checkpoint), dtype=torch.float32, num_labels=len(EUROSAT_CLASSES), revision=options.revision
     )

@@ -1,23 +1,23 @@
-"""Scores of pretraining on labelled chips: reconstruction, and land use read off frozen features.
+"""Score pretrained checkpoints on labelled chips: reconstruction, and land use predicted from frozen features.
 
-A folder holds `L1C/<chip>.tif`, 13 bands in the order of the product, and `LULC/<chip>.tif`, classes with 0 for
-unknown, on the same grid. Chips are normalised as a whole and seen in crops of the model's own size: a chip of 224 px
-in four of 128 px, which overlap. Nothing is tuned on the scores.
+The folder holds `L1C/<chip>.tif`, 13 bands in the order of the product, and `LULC/<chip>.tif`, class numbers on the
+same grid, where 0 means unknown. Each chip is normalised as a whole, and cut into overlapping crops of the model's
+image size: a chip of 224 px into four crops of 128 px. Nothing is tuned on the scores.
 
-Reconstruction: most tokens of each crop are masked, with several seeds. Errors are of the masked pixels, in
-reflectance; all crops and seeds of a chip count together. The simple baselines use only what is visible.
+Reconstruction: most tokens of each crop are masked, with several seeds. Errors are those of the masked pixels, in
+reflectance, over all crops and seeds of a chip. The simple baselines use only the visible pixels.
 
 Land use: classifiers predict the most frequent class of tiles of 16 px from frozen features, averaged over the tile and
-over the crops that hold it. Each chip is predicted by a classifier trained on the others; only classes count that occur
-in two chips or more, and only chips that hold one of them. The same network untrained, with several seeds, shows what
-its structure alone gives. Features are also taken of tiles alone, without the rest of the crop, because a tile whose
-features mix in its surroundings tells the chip rather than the class.
+over the crops that contain it. Each chip is predicted by a classifier trained on the other chips. Only classes that
+occur in two chips or more count, and only chips that have one of them. The same network untrained, with several seeds,
+shows how much its architecture contributes. Features are also computed from tiles alone, without the rest of the crop:
+with it, the features of a tile describe the chip more than the class.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, TypedDict
 
 import numpy as np
 import torch
@@ -32,9 +32,9 @@ from ..modeling.modeling_spectralgpt import SpectralGPTForPreTraining
 from ..modeling.rasters import read_raster
 from ..training.land_use import (
     common_classes,
-    leave_one_place_out,
+    leave_one_site_out,
     majority_labels,
-    share_between_places,
+    share_between_sites,
     tile_features,
     tile_statistics,
 )
@@ -42,6 +42,39 @@ from ..training.land_use import (
 
 TILE_SIZE = 16
 ALONE = ", tiles alone"
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledChip:
+    """A chip as the processor of a checkpoint normalises it.
+
+    Attributes:
+        image: (C, H, W), normalised.
+        low, scale: (C, 1, 1); reflectance is `image * scale + low`.
+        labels: (H, W), class numbers.
+    """
+
+    image: torch.Tensor
+    low: np.ndarray
+    scale: np.ndarray
+    labels: np.ndarray
+
+
+class ReconstructionScores(TypedDict):
+    """Errors of the masked pixels of a chip: RMSE in reflectance, PSNR in dB, spectral angle in degrees."""
+
+    rmse: float
+    rmse_of_bands: list[float]
+    psnr: float
+    spectral_angle: float
+
+
+Chips: TypeAlias = dict[str, LabelledChip]
+SCORE_TITLES: tuple[tuple[Literal["rmse", "psnr", "spectral_angle"], str, int], ...] = (
+    ("rmse", "RMSE in reflectance, mean of the bands", 4),
+    ("psnr", "PSNR in dB; the peak is each band's range in the chip", 2),
+    ("spectral_angle", "spectral angle in degrees", 2),
+)
 
 
 def score_chips(
@@ -56,13 +89,13 @@ def score_chips(
 
     Args:
         checkpoints: Folders or names on the Hub.
-        folder: Of the chips.
-        with_offset: Names of the chips that carry an offset of +1000, which nothing in their files says.
-        seeds: Number of masks for each crop, and of untrained networks.
+        folder: Folder of the chips.
+        with_offset: Names of the chips whose values have an offset of +1000 that their files do not state.
+        seeds: Number of masks for each crop, and number of untrained networks.
         revision: Branch, tag or commit of checkpoints on the Hub.
 
     Returns:
-        `reconstruction`, errors by checkpoint, chip and way; `land_use`, balanced accuracies by classifier and
+        `reconstruction`, errors by checkpoint, chip and method; `land_use`, balanced accuracies by classifier and
         features.
 
     Raises:
@@ -80,22 +113,22 @@ def score_chips(
         by_chip = {name: score_chip(model, chip, seeds) for name, chip in progress}
         scores["reconstruction"][checkpoint] = by_chip
         report_reconstruction(checkpoint, by_chip, processor.bands)
-    crops = len(corners_of(next(iter(chips.values()))["image"], model.config.image_size))
+    crops = len(corners_of(next(iter(chips.values())).image, model.config.image_size))
     print(f"\nn: {len(chips)} chips x {crops} crops x {seeds} seeds; {model.config.mask_ratio:.0%} masked")
 
     for seed in range(seeds):
         torch.manual_seed(seed)
         contestants[f"untrained {seed}"] = (SpectralGPTForPreTraining(model.config).eval(), chips)
-    features, labels, places = probe_features(contestants)
+    features, labels, sites = probe_features(contestants)
     classes = {int(number): int((labels == number).sum()) for number in np.unique(labels)}
     scores["land_use"] = {"tiles": len(labels), "tiles_of_classes": classes}
     for classifier in ("logistic", "neighbours"):
-        probes = {"majority": leave_one_place_out(features[next(iter(features))], labels, places, "majority")}
-        probes |= {name: leave_one_place_out(values, labels, places, classifier) for name, values in features.items()}
+        probes = {"majority": leave_one_site_out(features[next(iter(features))], labels, sites, "majority")}
+        probes |= {name: leave_one_site_out(values, labels, sites, classifier) for name, values in features.items()}
         scores["land_use"][classifier] = {name: asdict(probe) for name, probe in probes.items()}
-        columns = list(probes["majority"].places)
+        columns = list(probes["majority"].sites)
         rows = {
-            name: [*probe.places.values(), float(np.mean(list(probe.places.values()))), probe.together]
+            name: [*probe.sites.values(), float(np.mean(list(probe.sites.values()))), probe.together]
             for name, probe in probes.items()
         }
         for alone in ("", ALONE):
@@ -108,17 +141,15 @@ def score_chips(
             for name in (name for name in rows if name not in trained):
                 wins = sum(rows[checkpoint][i] > rows[name][i] for i in range(len(columns)))
                 print(f"{checkpoint} above {name}: {wins} of {len(columns)} chips")
-    shares = {name: share_between_places(values, places) for name, values in features.items()}
+    shares = {name: share_between_sites(values, sites) for name, values in features.items()}
     scores["land_use"]["variance_between_chips"] = shares
     print_table("Share of the features' variance between chips", [""], {name: [x] for name, x in shares.items()}, 3)
     print(f"\nn: {len(labels)} tiles of {TILE_SIZE} px; tiles of each class: {classes}")
     return scores
 
 
-def read_chips(
-    folder: Path, processor: SpectralGPTImageProcessor, with_offset: Sequence[str]
-) -> dict[str, dict[str, Any]]:
-    """Return, by name, pixels (C, H, W) as reflectance and normalised, what undoes the latter, and labels (H, W)."""
+def read_chips(folder: Path, processor: SpectralGPTImageProcessor, with_offset: Sequence[str]) -> Chips:
+    """Return the chips of a folder by name."""
     chips = {}
     for path in sorted((folder / "L1C").glob("*.tif")):
         offset = -1000.0 if path.stem in with_offset else 0.0
@@ -126,65 +157,67 @@ def read_chips(
         image = inputs["pixel_values"][0]
         low, scale = (value.numpy()[:, None, None] / 10_000 for value in (report.low, report.scale))
         labels = read_raster(folder / "LULC" / path.name).pixels[0]
-        chips[path.stem] = {"image": image, "low": low, "scale": scale, "labels": labels}
+        chips[path.stem] = LabelledChip(image, low, scale, labels)
     if len(chips) < 2:
         raise ValueError(f"{folder / 'L1C'}: expected at least two chips (*.tif), found {len(chips)}.")
     return chips
 
 
 def corners_of(image: torch.Tensor, size: int) -> list[tuple[int, int]]:
-    """Return where crops begin such that they cover the image, overlapping by less than half."""
+    """Return (left, top) of crops that cover the image and overlap by less than half."""
     return chip_corners(image.shape[1], image.shape[2], size, size)
 
 
-def score_chip(model: SpectralGPTForPreTraining, chip: dict[str, Any], seeds: int) -> dict[str, dict[str, Any]]:
-    """Return for each way to reconstruct a chip: RMSE of each band and their mean, spectral angle and PSNR."""
-    size, low, scale = model.config.image_size, chip["low"], chip["scale"]
+def score_chip(model: SpectralGPTForPreTraining, chip: LabelledChip, seeds: int) -> dict[str, ReconstructionScores]:
+    """Return the errors of a model and of each simple baseline on a chip."""
+    size, low, scale = model.config.image_size, chip.low, chip.scale
     errors: dict[str, list[np.ndarray]] = {}
     others: dict[str, list[tuple[float, float]]] = {}
     counts: list[np.ndarray] = []
     for seed in range(seeds):
-        for number, (left, top) in enumerate(corners_of(chip["image"], size)):
-            result = reconstruct_image(
-                model, chip["image"][:, top : top + size, left : left + size], 1000 * seed + number
-            )
+        for number, (left, top) in enumerate(corners_of(chip.image, size)):
+            crop = chip.image[:, top : top + size, left : left + size]
+            result = reconstruct_image(model, crop, 1000 * seed + number)
             original, masked = result.original, result.masked
             counts.append(masked.sum(axis=(1, 2)))
             for name, answer in ({"model": result.reconstructed} | simple_baselines(original, masked)).items():
                 errors.setdefault(name, []).append((np.square((answer - original) * scale) * masked).sum(axis=(1, 2)))
                 angle = spectral_angle(original * scale + low, answer * scale + low, masked)
                 others.setdefault(name, []).append((psnr(original, answer, masked), angle))
-    scores = {}
+    scores: dict[str, ReconstructionScores] = {}
     for name in errors:
         rmse = np.sqrt(sum(errors[name]) / sum(counts))
         means = np.mean(others[name], axis=0)
-        scores[name] = {"rmse": float(rmse.mean()), "rmse_of_bands": rmse.tolist()}
-        scores[name] |= {"psnr": float(means[0]), "spectral_angle": float(means[1])}
+        scores[name] = {
+            "rmse": float(rmse.mean()),
+            "rmse_of_bands": rmse.tolist(),
+            "psnr": float(means[0]),
+            "spectral_angle": float(means[1]),
+        }
     return scores
 
 
 def probe_features(
-    contestants: dict[str, tuple[SpectralGPTForPreTraining, dict[str, dict[str, Any]]]],
+    contestants: dict[str, tuple[SpectralGPTForPreTraining, Chips]],
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """Return features (n, D) by name, labels (n,) and chips (n,) of the tiles whose class occurs in several chips.
 
     Args:
-        contestants: By name, a model and the chips as its own processor normalised them.
+        contestants: A model and the chips as its own processor normalises them, by name.
     """
     _, chips = next(iter(contestants.values()))
-    labels = np.concatenate([majority_labels(chip["labels"], tile_size=TILE_SIZE).ravel() for chip in chips.values()])
-    tiles_of_a_chip = len(labels) // len(chips)
-    places = np.repeat(list(chips), tiles_of_a_chip)
-    counted = np.isin(labels, common_classes(labels, places)) & (labels > 0)
+    labels = np.concatenate([majority_labels(chip.labels, tile_size=TILE_SIZE).ravel() for chip in chips.values()])
+    sites = np.repeat(list(chips), len(labels) // len(chips))
+    counted = np.isin(labels, common_classes(labels, sites)) & (labels > 0)
 
     def gather(tiles: list[np.ndarray]) -> np.ndarray:
         return np.concatenate([tile.reshape(-1, tile.shape[-1]) for tile in tiles])[counted]
 
-    reflectance = [chip["image"].numpy() * chip["scale"] + chip["low"] for chip in chips.values()]
+    reflectance = [chip.image.numpy() * chip.scale + chip.low for chip in chips.values()]
     features = {
         "mean and std of reflectance": gather([tile_statistics(pixels, TILE_SIZE) for pixels in reflectance]),
         "mean and std of the model's input": gather(
-            [tile_statistics(c["image"].numpy(), TILE_SIZE) for c in chips.values()]
+            [tile_statistics(chip.image.numpy(), TILE_SIZE) for chip in chips.values()]
         ),
     }
     for name, (model, own_chips) in contestants.items():
@@ -194,32 +227,34 @@ def probe_features(
             features[name + ALONE * alone] = gather(
                 [
                     tile_features(encoder, image, corners_of(image, encoder.config.image_size), TILE_SIZE, alone)
-                    for image in (chip["image"] for chip in progress)
+                    for image in (chip.image for chip in progress)
                 ]
             )
-    return features, labels[counted], places[counted]
+    return features, labels[counted], sites[counted]
 
 
 def print_table(title: str, columns: list[str], rows: dict[str, list[float]], digits: int) -> None:
+    """Print rows of numbers with the names of the columns, cut to 13 characters."""
     width = max(len(name) for name in rows)
     print(f"\n{title}\n{'':{width}}" + "".join(f"{column[:13]:>14}" for column in columns))
     for name, values in rows.items():
         print(f"{name:{width}}" + "".join(f"{value:14.{digits}f}" for value in values))
 
 
-def report_reconstruction(checkpoint: str, scores: dict[str, dict[str, dict[str, Any]]], bands: list[str]) -> None:
-    """Print errors by chip and by band, and in how many chips the model is better than each other way."""
-    chips, ways = list(scores), list(next(iter(scores.values())))
-    for key, title, digits in (
-        ("rmse", "RMSE in reflectance, mean of the bands", 4),
-        ("psnr", "PSNR in dB; the peak is each band's range in the chip", 2),
-        ("spectral_angle", "spectral angle in degrees", 2),
-    ):
-        rows = {way: [scores[chip][way][key] for chip in chips] for way in ways}
-        rows = {way: [*values, float(np.mean(values))] for way, values in rows.items()}
+def report_reconstruction(
+    checkpoint: str, scores: dict[str, dict[str, ReconstructionScores]], bands: list[str]
+) -> None:
+    """Print errors by chip and by band, and the number of chips in which the model is better than each baseline."""
+    chips, methods = list(scores), list(next(iter(scores.values())))
+    for key, title, digits in SCORE_TITLES:
+        rows = {method: [scores[chip][method][key] for chip in chips] for method in methods}
+        rows = {method: [*values, float(np.mean(values))] for method, values in rows.items()}
         print_table(f"{checkpoint}: {title}", [*chips, "mean"], rows, digits)
-    rows = {way: np.mean([scores[chip][way]["rmse_of_bands"] for chip in chips], axis=0).tolist() for way in ways}
+    rows = {
+        method: np.mean([scores[chip][method]["rmse_of_bands"] for chip in chips], axis=0).tolist()
+        for method in methods
+    }
     print_table(f"{checkpoint}: RMSE in reflectance by band, mean of the chips", bands, rows, 4)
-    for way in ways[1:]:
-        wins = sum(scores[chip]["model"]["rmse"] < scores[chip][way]["rmse"] for chip in chips)
-        print(f"RMSE below that of the {way}: {wins} of {len(chips)} chips")
+    for method in methods[1:]:
+        wins = sum(scores[chip]["model"]["rmse"] < scores[chip][method]["rmse"] for chip in chips)
+        print(f"RMSE below that of the {method}: {wins} of {len(chips)} chips")

@@ -38,7 +38,7 @@ from ..training.checkpointing import write_folder
 from ..training.contrast import build_projection, contrastive_loss, pooled_visible_tokens
 from ..training.monitoring import Throughput, attainable_flops, draw_reconstruction, step_flops
 from ..training.optimization import parameter_groups
-from ..training.run import Run, check_stages, open_stream, open_validation
+from ..training.run import Run, check_stages, initial_checkpoint, open_stream, open_validation
 from ..training.stages import (
     PretrainingOptions,
     build_model,
@@ -65,7 +65,7 @@ def pretrain(options: PretrainingOptions) -> None:
     run = Run(options, stages)
     check_stages(stages, run)
     with run:
-        previous: str | Path | None = options.model_name_or_path
+        previous: str | Path | None = initial_checkpoint(options)
         for number, stage in enumerate(stages):
             if number >= run.stage:
                 if not train_stage(run, stage, previous):
@@ -263,5 +263,6 @@ def describe(stages: list[PretrainingOptions], run: Run) -> str:
         f"rate {stage.base_learning_rate:g}, on the shards `{Path(stage.data).name}`"
         for number, stage in enumerate(stages, 1)
     ]
-    source = f", from `{Path(stages[0].model_name_or_path).name}`" if stages[0].model_name_or_path else ""
+    checkpoint = initial_checkpoint(stages[0])
+    source = f", from `{Path(checkpoint).name}`" if checkpoint else ""
     return f"Pretrained with `examples/pretrain.py`, {run.step} steps{source}:\n\n" + "\n".join(lines)

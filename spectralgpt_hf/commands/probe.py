@@ -2,9 +2,10 @@
 
     python examples/probe.py --dataset eurosat --data_dir EuroSAT --model_name_or_path spectralgpt-base-plus
 
-It takes the datasets of finetune_classification.py, with one or several classes per image. The weight decay of the
-linear probe is chosen on the validation split; the test split is scored once. With `--config_name tiny` in place of a
-checkpoint, an encoder with random weights is scored. Scores are printed and written to `<output_dir>/probe.json`.
+It accepts the datasets of finetune_classification.py, with one or several classes per image. The weight decay of the
+linear probe is chosen on the validation split; the test split is scored once. With `--config_name tiny` instead of
+`--model_name_or_path`, an encoder with random weights is scored. Scores are printed and written to
+`<output_dir>/probe.json`.
 """
 
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ from ..training.samples import load_samples
 
 @dataclass
 class ProbeOptions(FineTuningOptions):
+    """Options of the probes, and those of fine-tuning that apply to them."""
+
     neighbours: int = option(20, "Number of nearest neighbours that vote.")
     weight_decay: float = option(1e-2, "Weight decay of the linear probe, where no validation split chooses it.")
 
@@ -41,6 +44,7 @@ class ProbeOptions(FineTuningOptions):
 
 
 def main() -> None:
+    """Score the features with the options of the command line."""
     options = parse_options(ProbeOptions)
     set_seed(options.seed)
 
@@ -49,7 +53,7 @@ def main() -> None:
     if train.problem_type == "regression":
         raise ValueError("A probe tells classes apart, but these labels are values: fine-tune a model for regression.")
     model = build_model("classification", options, train.class_names)
-    encoder: Any = model.base_model.to(options.device)
+    encoder: Any = model.base_model.to(options.device)  # of SpectralGPT, or of a baseline
     features = {
         split: extract_features(encoder, part, options.per_device_eval_batch_size, options.dataloader_num_workers)
         for split, part in samples.items()
@@ -63,7 +67,7 @@ def main() -> None:
     targets = targets_of(features["train"][1], number)
     votes = nearest_neighbours(features["test"][0], features["train"][0], targets, options.neighbours)
 
-    results = {"dataset": options.dataset, "samples": len(test), "weight_decay": decay}
+    results: dict[str, object] = {"dataset": options.dataset, "samples": len(test), "weight_decay": decay}
     # Votes are shares between 0 and 1. Half of the votes marks the decision, as a logit of 0 does.
     for name, logits in (("nearest neighbours", votes - 0.5), ("linear probe", probe(features["test"][0]))):
         scores = (MultiLabelScores if test.multi_label else ClassificationScores)(len(test), test.class_names)

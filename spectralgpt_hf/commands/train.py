@@ -1,4 +1,4 @@
-"""Fine-tuning of SpectralGPT, or of a baseline: classification, segmentation and change detection.
+"""Fine-tune SpectralGPT, or a baseline, for classification, segmentation or change detection.
 
 All three go the same way: options, samples, a look at the data, model, training, scores, card. `training/` holds what
 differs.
@@ -11,7 +11,7 @@ from pathlib import Path
 from transformers import set_seed
 
 from ..data.readers.layouts import find_base
-from ..hub.finetuned_cards import finish
+from ..hub.finetuned_cards import SCORED_SPLITS, finish
 from ..training.arguments import parse_options
 from ..training.finetuning import FineTuner
 from ..training.models import build_model, build_processor
@@ -51,8 +51,8 @@ def main(task: Task, argv: Sequence[str] | None = None) -> None:
     tuner = FineTuner(model, options, train, samples.get("validation"), weights, background)
     tuner.train(resume_from_checkpoint=options.resume_from_checkpoint)
 
-    # Only now is the test split looked at.
-    scores = {split: tuner.score(samples[split]) for split in samples if split != "train"}
+    # The test split is scored once, after training.
+    scores = {split: tuner.score(samples[split]) for split in SCORED_SPLITS if split in samples}
     losses = [record["loss"] for record in tuner.state.log_history if "loss" in record]
     problems = find_problems(scores, losses)
     for problem in problems:

@@ -1,4 +1,4 @@
-"""What an original checkpoint is: its task, its sizes and its bands, from its tensors and its name."""
+"""Infer the task, the sizes and the bands of an original checkpoint from its tensors and its file name."""
 
 import logging
 import math
@@ -40,7 +40,10 @@ ARCHITECTURES: dict[str, type[SpectralGPTPreTrainedModel]] = {
 
 @dataclass(frozen=True)
 class Release:
-    """What the tensors of a file do not tell. All released weights were trained on min-max of each image and band."""
+    """What is known of a released file but not stored in it.
+
+    All released weights were trained with min-max normalisation of each image and band.
+    """
 
     bands: tuple[str, ...] = L2A_BANDS
     labels: tuple[str, ...] = ()
@@ -78,14 +81,14 @@ def infer_architecture(
 ) -> tuple[type[SpectralGPTPreTrainedModel], SpectralGPTConfig]:
     """Find the class and the configuration of an original checkpoint.
 
-    A file with neither a pretraining decoder nor a dense head is taken for an encoder (`SpectralGPTModel`).
+    A file with neither a pretraining decoder nor a dense head is treated as an encoder (`SpectralGPTModel`).
 
     Args:
-        original: The checkpoint. A released one is known by the name of its file.
-        overrides: Attributes of the configuration that the caller knows; `architectures=[name]` chooses the class.
+        original: The checkpoint. A released one is recognised by its file name.
+        overrides: Attributes of the configuration that the caller sets; `architectures=[name]` chooses the class.
 
     Raises:
-        ValueError: If an override is unknown, or the tensors do not tell what is needed.
+        ValueError: If an override is unknown, or a size cannot be inferred from the tensors.
     """
     _check_overrides(overrides)
     state_dict = original.state_dict
@@ -101,9 +104,10 @@ def infer_architecture(
         sizes |= _decoder_sizes(original)
     elif any(name.startswith("cls_seg.") for name in state_dict):
         sizes |= _dense_sizes(original)
-        # Both dense tasks have the same tensors, but the original nests those of segmentation under "model".
-        bare_pair = not original.nested and sizes["num_labels"] == 2
-        name = (SpectralGPTForChangeDetection if bare_pair else SpectralGPTForSemanticSegmentation).__name__
+        # Both dense tasks have the same tensors. The original saves those of segmentation under the key "model" and
+        # those of change detection without it.
+        is_change = not original.nested and sizes["num_labels"] == 2
+        name = (SpectralGPTForChangeDetection if is_change else SpectralGPTForSemanticSegmentation).__name__
     else:
         name = SpectralGPTModel.__name__
     name = overrides.get("architectures", [name])[0]
@@ -111,20 +115,19 @@ def infer_architecture(
         raise ValueError(f"`architectures` must be one of {', '.join(ARCHITECTURES)}, got {name!r}.")
 
     release = _find_release(original, name, {**sizes, **overrides})
-    sizes |= _labels(release, sizes)
+    attributes: dict[str, Any] = {**sizes, **_heads(sizes, overrides), **_labels(release, sizes)}
     if sizes["num_channels"] == len(release.bands):
-        sizes["bands"] = release.bands
+        attributes["bands"] = release.bands
     elif "bands" not in overrides:
         raise ValueError(
             f"{original.name} takes {sizes['num_channels']} bands (`pos_embed_temporal` x `patch_embed.proj.weight`): "
             f"expected {len(release.bands)}, or the names in `bands`."
         )
-    sizes |= _heads(sizes, overrides)
-    return ARCHITECTURES[name], SpectralGPTConfig(**{**sizes, **overrides})
+    return ARCHITECTURES[name], SpectralGPTConfig(**{**attributes, **overrides})
 
 
 def saved_architecture(config: SpectralGPTConfig) -> type[SpectralGPTPreTrainedModel]:
-    """Return the class that a checkpoint of ours was saved from; `ValueError` if the original has no such network."""
+    """Return the class that a converted checkpoint was saved from; `ValueError` if the original has no such network."""
     name = (config.architectures or ["none"])[0]
     if name not in ARCHITECTURES:
         raise ValueError(f"The original has no layout for {name}: expected one of {', '.join(ARCHITECTURES)}.")
@@ -132,10 +135,10 @@ def saved_architecture(config: SpectralGPTConfig) -> type[SpectralGPTPreTrainedM
 
 
 def check_tensors(original: OriginalCheckpoint, model: SpectralGPTPreTrainedModel) -> None:
-    """Compare a checkpoint's tensors, one by one, with those that `model` (may be on the meta device) has.
+    """Compare a checkpoint's tensors one by one with those of `model`, which may be on the meta device.
 
     Raises:
-        ValueError: If one is missing, left over, of another shape or kind, or not finite; the message names each.
+        ValueError: If a tensor is missing, unexpected, not finite, or of another shape or dtype; the message lists all.
     """
     found = original.state_dict
     expected = to_original(model.state_dict(), model.config)
@@ -148,15 +151,15 @@ def check_tensors(original: OriginalCheckpoint, model: SpectralGPTPreTrainedMode
             problems.append(f"{name}: expected shape {_shape(expected[name])}, found {_shape(found[name])}")
         elif not _is_plain(found[name]):
             problems.append(f"{name}: expected plain floats that the file holds, found {_kind(found[name])}")
-    if not problems:  # only now are they known to be of a size that can be looked through
+    if not problems:  # the values are read last, because a view can claim a size that would not fit into memory
         problems = [f"{name}: holds NaN or infinity" for name, tensor in found.items() if not tensor.isfinite().all()]
     if problems:
         config = model.config
         more = [f"... and {len(problems) - 20} more"] if len(problems) > 20 else []
         raise ValueError(
-            f"{original.name} is no complete checkpoint of {type(model).__name__} (hidden_size={config.hidden_size}, "
-            f"{config.num_hidden_layers} layers, image_size={config.image_size}):\n  "
-            + "\n  ".join(problems[:20] + more)
+            f"{original.name} is not a complete checkpoint of {type(model).__name__} "
+            f"(hidden_size={config.hidden_size}, {config.num_hidden_layers} layers, image_size={config.image_size}):"
+            + "".join(f"\n  {problem}" for problem in problems[:20] + more)
         )
 
 
@@ -167,7 +170,7 @@ def _check_overrides(overrides: Mapping[str, Any]) -> None:
         raise ValueError(f"Unknown configuration attributes: {', '.join(unknown)}. See `SpectralGPTConfig`.")
 
 
-def _encoder_sizes(original: OriginalCheckpoint) -> dict[str, Any]:
+def _encoder_sizes(original: OriginalCheckpoint) -> dict[str, int]:
     weight = original.state_dict.get("patch_embed.proj.weight")
     if weight is None or weight.ndim != 5:
         found = "none" if weight is None else f"shape {_shape(weight)}"
@@ -184,7 +187,7 @@ def _encoder_sizes(original: OriginalCheckpoint) -> dict[str, Any]:
     }
 
 
-def _decoder_sizes(original: OriginalCheckpoint) -> dict[str, Any]:
+def _decoder_sizes(original: OriginalCheckpoint) -> dict[str, int]:
     return {
         "decoder_hidden_size": _size(
             original, -1, "decoder_norm.bias", "mask_token", "decoder_pos_embed_(spatial|temporal)"
@@ -194,7 +197,7 @@ def _decoder_sizes(original: OriginalCheckpoint) -> dict[str, Any]:
     }
 
 
-def _dense_sizes(original: OriginalCheckpoint) -> dict[str, Any]:
+def _dense_sizes(original: OriginalCheckpoint) -> dict[str, int]:
     return {
         "num_labels": _size(original, 0, r"cls_seg\.0\.(weight|bias)"),
         "decode_hidden_size": _size(original, 0, r"decoder\.(conv_x1|fuse_all\.0|Conv_fuse\d_\.0)\.bias"),
@@ -209,7 +212,7 @@ def _find_release(original: OriginalCheckpoint, architecture: str, sizes: Mappin
         return OSCD
     if sizes.get("num_labels") == len(SEGMUNICH.labels) and "bands" not in sizes:
         logger.warning(
-            "%s segments %d classes: taken for a SegMunich model, hence bands %s. If it is not, pass its `bands`.",
+            "%s has %d classes and is treated as a SegMunich model with the bands %s. If not, pass its `bands`.",
             original.name,
             sizes["num_labels"],
             " ".join(SEGMUNICH.bands),
@@ -218,7 +221,7 @@ def _find_release(original: OriginalCheckpoint, architecture: str, sizes: Mappin
     return Release()
 
 
-def _labels(release: Release, sizes: Mapping[str, Any]) -> dict[str, Any]:
+def _labels(release: Release, sizes: Mapping[str, int]) -> dict[str, dict[int, str] | dict[str, int]]:
     """Return the names of the classes, where they are known."""
     if sizes.get("num_labels") != len(release.labels):
         return {}
@@ -228,8 +231,8 @@ def _labels(release: Release, sizes: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _heads(sizes: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, int]:
-    """Return the numbers of attention heads, which no shape tells, from the presets of the same widths."""
+def _heads(sizes: Mapping[str, int], overrides: Mapping[str, Any]) -> dict[str, int]:
+    """Return the numbers of attention heads of the presets of the same widths: no tensor's shape depends on them."""
     heads = {}
     presets = [SpectralGPTConfig.from_preset(name) for name in PRESETS]
     for prefix in ("", "decoder_"):
@@ -239,14 +242,14 @@ def _heads(sizes: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
             heads[name] = known[width]
         elif width is not None and name not in overrides:
             raise ValueError(
-                f"No shape tells the number of heads, and no preset has `{prefix}hidden_size` {width} (but "
-                f"{', '.join(map(str, known))}): pass `{name}`."
+                f"The number of heads cannot be inferred from the tensors, and no preset has `{prefix}hidden_size` "
+                f"{width} (the presets have {', '.join(map(str, known))}): pass `{name}`."
             )
     return heads
 
 
 def _layers(original: OriginalCheckpoint, prefix: str) -> int:
-    """Count the layers that have most of their tensors, so that a single wrong name does not make one more or less."""
+    """Count the layers that have most of their tensors, so that one misnamed tensor does not change the count."""
     tensors = Counter(match[1] for name in original.state_dict if (match := re.match(rf"{prefix}\.(\d+)\.", name)))
     return sum(count > max(tensors.values()) / 2 for count in tensors.values())
 
@@ -262,7 +265,7 @@ def _size(original: OriginalCheckpoint, axis: int, *names: str) -> int:
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:
-    """Whether a tensor's values are floats and lie in the file: a view can claim a size that nothing stands behind."""
+    """Return whether a tensor holds floats that are all in the file: a view can claim more than its storage has."""
     return (
         tensor.layout == torch.strided
         and tensor.device.type == "cpu"

@@ -1,11 +1,11 @@
-"""From an original checkpoint to a folder that `from_pretrained` loads, and back."""
+"""Convert an original checkpoint into a folder that `from_pretrained` loads, and back."""
 
 import json
 import logging
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 from urllib.parse import urlsplit
 
 import torch
@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from ..assets import find_checkpoint
 from ..files import atomic_path, digest, locked
-from ..hub.cards import card_for
+from ..hub.cards import Record, card_for
 from ..hub.endpoint import ENDPOINT_FILES
 from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
@@ -31,6 +31,41 @@ CAST_PARTS = 8
 RECORD = "conversion.json"
 
 
+class Layout(TypedDict):
+    """How an original file stores its state dict; see `OriginalCheckpoint`."""
+
+    nested: bool
+    prefix: str
+
+
+class Dtypes(TypedDict):
+    """The dtype of the weights in the source and in the converted folder."""
+
+    source: str
+    written: str
+
+
+class TensorRecord(TypedDict):
+    """Both names of a converted tensor, and its shape in the original."""
+
+    original: str
+    ours: str
+    shape: list[int]
+
+
+class ConversionRecord(Record):
+    """The content of `conversion.json`.
+
+    `left_behind` lists the keys beside the state dict, `left_over` the tensors that do not belong to the architecture.
+    """
+
+    layout: Layout
+    dtype: Dtypes
+    left_behind: list[str]
+    left_over: list[str]
+    tensors: list[TensorRecord]
+
+
 def convert_checkpoint(
     source: str | PathLike[str],
     output_dir: str | PathLike[str],
@@ -45,22 +80,23 @@ def convert_checkpoint(
     SHA-256, and for each tensor both names and the shape.
 
     Args:
-        source: Path or URL of a `.pth` file of pretraining, segmentation, change detection, or of an encoder (from
-            which `SpectralGPTModel` is made, and other tensors are left over), or of a `.safetensors` file with the
-            original's names. `#sha256=...` at the end of a URL is checked.
-        output_dir: The folder to write; it must not exist, or be empty. It appears complete or not at all.
+        source: Path or URL of a `.pth` file, or of a `.safetensors` file with the original's names. It may hold a
+            network for pretraining, segmentation or change detection, or an encoder. An encoder becomes a
+            `SpectralGPTModel`, and other tensors beside it are not converted. A URL may end with `#sha256=...`, which
+            the download is then checked against.
+        output_dir: The folder to write. It must not exist, or be empty; if the conversion fails, it is not written.
         dtype: "float32", "float16" or "bfloat16"; by default that of the checkpoint.
-        config_overrides: Attributes of `SpectralGPTConfig` that the shapes do not tell: `num_attention_heads` and
-            `decoder_num_attention_heads` where no preset has the width, `bands` where they are not the usual ones,
-            `architectures=["SpectralGPTForSemanticSegmentation"]` for two classes in a bare state dict,
-            `architectures=["SpectralGPTModel"]` for the encoder of any file.
+        config_overrides: Attributes of `SpectralGPTConfig` that cannot be inferred from the tensors:
+            `num_attention_heads` and `decoder_num_attention_heads` where no preset has the width, `bands` where they
+            are not the 12 of Sentinel-2 L2A, `architectures=["SpectralGPTForSemanticSegmentation"]` for two classes
+            in a bare state dict, `architectures=["SpectralGPTModel"]` to convert only the encoder of a file.
 
     Returns:
         `output_dir`.
 
     Raises:
-        ValueError: If the file is no original checkpoint, a tensor is missing, left over, misshapen or not finite, an
-            override is unknown, or the folder is not empty.
+        ValueError: If the file is not an original checkpoint; if a tensor is missing, unexpected, of another shape or
+            not finite; if an override is unknown; or if the folder is not empty.
         FileNotFoundError: If there is no `source`.
         ConnectionError: If the download fails.
         OSError: If the folder cannot be written, or another process writes it.
@@ -82,7 +118,7 @@ def convert_checkpoint(
     drop = ENCODER if architecture is SpectralGPTModel else ""
     record = _describe(source, path, original, architecture.__name__, target_dtype, left_over, drop)
     if target_dtype is None:
-        tensors = original.state_dict  # memory-mapped still
+        tensors = original.state_dict  # still memory-mapped
         _check_dtype(original)
     else:
         names = list(original.state_dict)
@@ -104,7 +140,12 @@ def convert_checkpoint(
         for name, content in ENDPOINT_FILES.items():
             (folder / name).write_bytes(content)
     if left_over:
-        logger.warning("%s: %d tensors are not the encoder's and were left over: see %s", path, len(left_over), RECORD)
+        logger.warning(
+            "%s: %d tensors do not belong to the encoder and were not converted; %s lists them.",
+            path,
+            len(left_over),
+            RECORD,
+        )
     logger.info("%s: %d tensors converted, written to %s", path, len(record["tensors"]), output_dir)
     return output_dir
 
@@ -112,12 +153,12 @@ def convert_checkpoint(
 def restore_checkpoint(
     checkpoint: str | PathLike[str], output_file: str | PathLike[str], *, revision: str = "main"
 ) -> Path:
-    """Write a checkpoint of ours in the original's layout: names, shapes and values, bit for bit.
+    """Write a converted checkpoint in the original's layout, with the original's names, shapes and exact values.
 
     Args:
         checkpoint: Folder, or name on the Hub, of a pretraining, segmentation or change-detection checkpoint.
         output_file: `.pth` or `.safetensors` file to write; it must not exist. The layout (`{"model": ...}` or bare,
-            with or without "module.") is that of the source where `conversion.json` tells it, else that of the task.
+            with or without "module.") is that of the source if `conversion.json` records it, else that of the task.
         revision: Branch, tag or commit on the Hub.
 
     Returns:
@@ -135,18 +176,23 @@ def restore_checkpoint(
     model = architecture.from_pretrained(checkpoint, revision=revision, dtype="auto")
 
     record_file = Path(checkpoint) / RECORD
-    record = json.loads(record_file.read_text()) if record_file.is_file() else {}
-    layout = record.get("layout", {"nested": architecture is not SpectralGPTForChangeDetection, "prefix": ""})
-    dtypes = record.get("dtype", {})
-    if dtypes.get("source") != dtypes.get("written"):
-        logger.warning("Converted from %s to %s: the values stay rounded.", dtypes["source"], dtypes["written"])
+    layout: Layout = {"nested": architecture is not SpectralGPTForChangeDetection, "prefix": ""}
+    if record_file.is_file():
+        record: ConversionRecord = json.loads(record_file.read_text())
+        layout, dtypes = record["layout"], record["dtype"]
+        if dtypes["source"] != dtypes["written"]:
+            logger.warning(
+                "The checkpoint was converted from %s to %s, so its values are rounded.",
+                dtypes["source"],
+                dtypes["written"],
+            )
     tensors = to_original(model.state_dict(), config)
     tensors = {f"{layout['prefix']}{name}": tensor.contiguous() for name, tensor in tensors.items()}
     with locked(output_file), atomic_path(output_file) as part:
         if output_file.suffix == ".safetensors":
             save_file(tensors, part)
         else:
-            with part.open("wb") as file:  # given a path, torch would write its name into the archive
+            with part.open("wb") as file:  # given a path, torch writes the name of the scratch file into the archive
                 torch.save({"model": tensors} if layout["nested"] else tensors, file)
     return output_file
 
@@ -172,7 +218,7 @@ def _check_dtype(original: OriginalCheckpoint) -> None:
 
 
 def _without_aliases(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Copy tensors that share memory with another one or are a view: safetensors stores every tensor by itself."""
+    """Copy tensors that are views or share memory with another one, because safetensors refuses to save those."""
     seen: set[int] = set()
     separate: dict[str, torch.Tensor] = {}
     for name, tensor in tensors.items():
@@ -188,12 +234,13 @@ def _cast(path: Path, names: list[str], dtype: torch.dtype) -> dict[str, torch.T
     """Return the named tensors of a checkpoint in `dtype`; `ValueError` if it cannot hold a value."""
     tensors: dict[str, torch.Tensor] = {}
     for part in range(CAST_PARTS):
-        mapped = read_original(path).state_dict  # anew: pages once read count as memory until the file is closed
+        # The file is opened again for each part: pages that were read count as memory until it is closed.
+        mapped = read_original(path).state_dict
         for name in names[part::CAST_PARTS]:
             tensors[name] = mapped[name].to(dtype)
             if not tensors[name].isfinite().all():
                 raise ValueError(
-                    f"{path.name}: {our_name(name)} holds values beyond the range of {dtype}; bfloat16 has a wider one."
+                    f"{path.name}: {our_name(name)} holds values beyond the range of {dtype}. Use bfloat16 or float32."
                 )
     return tensors
 
@@ -206,10 +253,11 @@ def _describe(
     dtype: torch.dtype | None,
     left_over: list[str],
     drop: str,
-) -> dict[str, Any]:
-    """Return what `conversion.json` says: of a local source only the name, since the folder may be published.
+) -> ConversionRecord:
+    """Return the content of `conversion.json`.
 
-    Our names are without `drop`, which `SpectralGPTModel` does not have before the encoder's names.
+    Of a local source it holds only the file name, because the folder may be published. The prefix `drop` is removed
+    from our names: in `SpectralGPTModel` the names of the encoder have none.
     """
     url = urlsplit(str(source))
     source_dtype = next(iter(original.state_dict.values())).dtype

@@ -1,4 +1,4 @@
-"""From a checkpoint to ONNX, compared with PyTorch before the file appears."""
+"""Export a checkpoint to ONNX, and compare its outputs with PyTorch's before the file is written."""
 
 import importlib.util
 import logging
@@ -6,7 +6,7 @@ import math
 import warnings
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,9 +19,9 @@ from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 from ..modeling.modeling_spectralgpt import SpectralGPTForImageClassification, SpectralGPTModel
 
 
-# Largest difference from PyTorch.
+# Largest accepted difference from PyTorch.
 TOLERANCE = 1e-4
-# One file holds at most as much: a limit of protocol buffers.
+# Protocol buffers limit a file to 2 GiB.
 LARGEST_FILE = 2**31
 CLASSIFIER, ENCODER = ("logits",), ("last_hidden_state", "pooler_output")
 
@@ -47,25 +47,27 @@ def export_onnx(
     image_size: int | None = None,
     revision: str = "main",
 ) -> OnnxExport:
-    """Write a checkpoint as one ONNX file for images of one size, in batches of any.
+    """Write a checkpoint as one ONNX file, for images of one size and batches of any size.
 
     Inputs are `pixel_values` (B, C, S, S), float32, as the processor makes them, and `attention_mask` (B, N), int64, 1
-    where a token has data. A classification checkpoint gives `logits` (B, classes); the encoder of any other gives
-    `last_hidden_state` (B, N, D) and `pooler_output` (B, D). The names of the bands are in the file's metadata.
+    where a token has data. The outputs of a classification checkpoint are `logits` (B, classes). Of any other
+    checkpoint the encoder is exported, whose outputs are `last_hidden_state` (B, N, D) and `pooler_output` (B, D). The
+    file's metadata hold the names of the bands.
 
     Args:
         checkpoint: Folder, name on the Hub, or alias of an embedded one, as in `assets.find_checkpoint`.
-        output_file: `.onnx` file; one that exists is replaced, once the new one is seen to agree with PyTorch.
+        output_file: `.onnx` file. An existing one is replaced after the new one was compared with PyTorch.
         image_size: Height and width S in pixels, a multiple of the patch size; that of the checkpoint by default.
         revision: Branch, tag or commit on the Hub.
 
     Returns:
-        What was written, and how far it is from PyTorch.
+        What was written, and the largest difference from PyTorch.
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
         ImportError: If the extra `export` is not installed.
-        ValueError: If the size is impossible, the weights do not fit in one file, or the outputs differ.
+        ValueError: If the size is not a multiple of the patch size, the weights do not fit in one file, or the outputs
+            differ from PyTorch's.
     """
     missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
@@ -82,9 +84,12 @@ def export_onnx(
     is_classifier = config.architectures == [SpectralGPTForImageClassification.__name__]
     architecture = SpectralGPTForImageClassification if is_classifier else SpectralGPTModel
     with reading(checkpoint):
-        model: Any = architecture.from_pretrained(checkpoint, revision=revision, dtype=torch.float32).eval()
+        model = architecture.from_pretrained(checkpoint, revision=revision, dtype=torch.float32).eval()
     if 4 * model.num_parameters() > LARGEST_FILE:
-        raise ValueError(f"{checkpoint}: an ONNX file holds 2 GiB, and these are {model.num_parameters():,} weights.")
+        raise ValueError(
+            f"{checkpoint}: expected weights of at most 2 GiB, the limit of an ONNX file, found "
+            f"{model.num_parameters():,} in float32."
+        )
     graph = _Graph(model, CLASSIFIER if is_classifier else ENCODER).eval()
 
     with locked(output_file), atomic_path(output_file) as part:
@@ -93,12 +98,15 @@ def export_onnx(
         program.save(part, external_data=False)
         difference = max(_difference(part, graph, _example(config, size, batch)) for batch in (1, 3))
         if not difference <= TOLERANCE:
-            raise ValueError(f"{checkpoint}: ONNX differs by {difference:.1e} from PyTorch, more than {TOLERANCE}.")
+            raise ValueError(
+                f"{checkpoint}: expected outputs within {TOLERANCE} of PyTorch's, found a difference of "
+                f"{difference:.1e}. Nothing was written."
+            )
     return OnnxExport(architecture.__name__, size, difference)
 
 
 class _Graph(nn.Module):
-    """A model from its two inputs to some of its outputs."""
+    """A model with its two inputs by position and only the named outputs."""
 
     def __init__(self, model: nn.Module, outputs: tuple[str, ...]):
         super().__init__()
@@ -121,15 +129,15 @@ def _example(config: SpectralGPTConfig, size: int, batch: int) -> dict[str, torc
     }
 
 
-def _trace(graph: _Graph, example: dict[str, torch.Tensor]) -> Any:
+def _trace(graph: _Graph, example: dict[str, torch.Tensor]) -> torch.onnx.ONNXProgram:
     batch = torch.export.Dim("batch", min=1)
     registration = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = registration.level
-    registration.setLevel(logging.ERROR)  # it tells that torchvision is not installed
+    registration.setLevel(logging.ERROR)  # it warns that torchvision is not installed
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the exporter about itself
-            return torch.onnx.export(
+            warnings.simplefilter("ignore")  # the exporter warns about its own code
+            program = torch.onnx.export(
                 graph,
                 kwargs=example,
                 dynamo=True,
@@ -138,6 +146,8 @@ def _trace(graph: _Graph, example: dict[str, torch.Tensor]) -> Any:
                 dynamic_shapes={name: {0: batch} for name in example},
                 verbose=False,
             )
+            assert program is not None  # with `dynamo=True` and no file, the program is returned
+            return program
     finally:
         registration.setLevel(level)
 

@@ -1,7 +1,6 @@
-"""The original network's mathematics, on an original state dict: what a conversion is checked against.
+"""The original network as plain functions of an original state dict, against which a conversion is verified.
 
-Plain functions of tensors under their original names. They share nothing with `modeling/`: an error in the classes or
-in the table of names cannot hide in both.
+It shares no code with `modeling/` or with the table of names, so that an error in those shows as a difference.
 """
 
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ def pretrain(
     decoder_num_heads: int,
     mask_ratio: float = 0.9,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Hide tokens, encode the visible ones and predict all.
+    """Mask tokens, encode the visible ones and reconstruct all.
 
     Args:
         state: Tensors of a pretraining checkpoint.
@@ -76,12 +75,13 @@ def encode(state: State, images: torch.Tensor, num_heads: int, kept: torch.Tenso
 def tokens(state: State, images: torch.Tensor) -> torch.Tensor:
     """Cut images (B, C, H, W) into tokens (B, N, bands x rows x columns), the spectral group slowest."""
     _, _, bands, size, _ = state["patch_embed.proj.weight"].shape
-    cubes = images.unfold(1, bands, bands).unfold(2, size, size).unfold(3, size, size)  # (B, G, h, w, 3, 8, 8)
+    # (B, G, h, w, bands, size, size)
+    cubes = images.unfold(1, bands, bands).unfold(2, size, size).unfold(3, size, size)
     return cubes.flatten(4).flatten(1, 3)
 
 
 def positions(state: State, prefix: str = "") -> torch.Tensor:
-    """Return (1, N, D): position of the patch plus spectral position of the group."""
+    """Return (1, N, D): the embedding of the patch position plus that of the spectral group."""
     spatial, spectral = state[f"{prefix}pos_embed_spatial"], state[f"{prefix}pos_embed_temporal"]
     return spatial.repeat(1, spectral.shape[1], 1) + spectral.repeat_interleave(spatial.shape[1], dim=1)
 
@@ -107,14 +107,14 @@ def attention(state: State, name: str, hidden: torch.Tensor, num_heads: int) -> 
 
 
 def fused_features(state: State, images: torch.Tensor, num_heads: int) -> torch.Tensor:
-    """Return features (B, D, h, w): the spectral groups of each patch position in one learned weighted sum."""
+    """Return features (B, D, h, w): a learned weighted sum of the spectral groups of each patch position."""
     height, width = (side // state["patch_embed.proj.weight"].shape[-1] for side in images.shape[2:])
     groups = encode(state, images, num_heads).unflatten(1, (-1, height, width))  # (B, G, h, w, D)
     return linear(state, "fc.0", groups.permute(0, 4, 2, 3, 1)).squeeze(4)
 
 
 def decode_map(state: State, features: torch.Tensor) -> torch.Tensor:
-    """Return logits (B, classes, 8 h, 8 w) of features (B, D, h, w)."""
+    """Return logits (B, classes, H, W) of features (B, D, h, w)."""
     fine, middle, coarse, deepest = (branch(state, f"conv{level}", features) for level in range(4))
     x1 = pyramid_pooling(state, deepest)
     x2 = block(state, "decoder.Conv_fuse1_", conv(state, "decoder.conv_x1", double(x1)) + fuse(state, 1, coarse))

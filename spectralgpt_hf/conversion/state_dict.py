@@ -1,4 +1,4 @@
-"""The names of the original's tensors and ours: one table, read in both directions."""
+"""The table of the original's tensor names and ours, which is read in both directions."""
 
 import re
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ import torch
 from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 
 
-# `pos_embed_temporal` is the spectral position: the original's ancestor read videos.
+# `pos_embed_temporal` is the spectral position. Its name comes from a model of videos, which the original derives from.
 _ENCODER = (
     ("pos_embed_spatial", "spectralgpt.embeddings.position_embeddings.spatial_position_embeddings"),
     ("pos_embed_temporal", "spectralgpt.embeddings.position_embeddings.spectral_position_embeddings"),
@@ -54,7 +54,7 @@ NAMES: tuple[tuple[str, str], ...] = (
     *_DENSE_HEAD,
 )
 
-# What the names of the encoder begin with in every class but `SpectralGPTModel`.
+# The prefix of the encoder's names in every class but `SpectralGPTModel`.
 ENCODER = "spectralgpt."
 _PATCH_WEIGHT = "patch_embed.proj.weight"
 
@@ -63,7 +63,7 @@ def to_ours(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return the tensors of an original state dict under our names, as views.
 
     Raises:
-        ValueError: If a name is not the original's.
+        ValueError: If the original has no tensor of such a name.
     """
     return {
         our_name(name): tensor.flatten(1) if name == _PATCH_WEIGHT else tensor for name, tensor in state_dict.items()
@@ -74,7 +74,7 @@ def to_original(state_dict: Mapping[str, torch.Tensor], config: SpectralGPTConfi
     """Return the tensors of our state dict under the original's names and in its shapes, as views.
 
     Raises:
-        ValueError: If the original has no such tensor.
+        ValueError: If the original has no counterpart of a tensor.
     """
     tensors = {original_name(name): tensor for name, tensor in state_dict.items()}
     cube = (1, config.spectral_patch_size, config.patch_size, config.patch_size)  # the kernel of a 3D convolution
@@ -82,12 +82,12 @@ def to_original(state_dict: Mapping[str, torch.Tensor], config: SpectralGPTConfi
 
 
 def our_name(name: str) -> str:
-    """Return our name of the original's tensor `name`; `ValueError` if it has none."""
+    """Return our name of the original's tensor `name`; `ValueError` if there is none."""
     return _translate(name, _TO_OURS, "No tensor of the original SpectralGPT is called")
 
 
 def original_name(name: str) -> str:
-    """Return the original's name of our tensor `name`; `ValueError` if it has none."""
+    """Return the original's name of our tensor `name`; `ValueError` if there is none."""
     return _translate(name.removeprefix(ENCODER), _TO_ORIGINAL, "The original SpectralGPT has no counterpart of")
 
 
@@ -96,7 +96,7 @@ def _pattern(name: str) -> re.Pattern[str]:
 
 
 _TO_OURS = [(_pattern(original), ours) for original, ours in NAMES]
-# `SpectralGPTModel` alone has no prefix before the encoder's names.
+# The prefix is left out, because `SpectralGPTModel` has none.
 _TO_ORIGINAL = [(_pattern(ours.removeprefix(ENCODER)), original) for original, ours in NAMES]
 
 

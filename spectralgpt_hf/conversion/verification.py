@@ -1,4 +1,4 @@
-"""A converted checkpoint against the original's mathematics, on random input."""
+"""Compare a converted checkpoint with the original's mathematics on random input."""
 
 from os import PathLike
 
@@ -15,18 +15,18 @@ TOLERANCE = 1e-4
 
 @torch.no_grad()
 def verify_conversion(source: str | PathLike[str], checkpoint: str | PathLike[str], seed: int = 0) -> float:
-    """Run a converted checkpoint, and the original's tensors through `reference`, on the same random image.
+    """Run a converted checkpoint and the functions of `reference` on the same random image.
 
     Both compute in float32, from weights rounded to the dtype of the converted ones.
 
     Args:
-        source: What was converted: path or URL.
-        checkpoint: The folder that came out.
-        seed: Of the image and the masking noise.
+        source: Path or URL of the original checkpoint.
+        checkpoint: The converted folder.
+        seed: Seed of the image and the masking noise.
 
     Returns:
-        The largest difference of the outputs, relative to the largest absolute value: below `TOLERANCE`, unless the
-        conversion is wrong.
+        The largest difference of the outputs, relative to the largest absolute value. It is below `TOLERANCE` if the
+        conversion is right.
     """
     config = SpectralGPTConfig.from_pretrained(checkpoint)
     architecture = saved_architecture(config)

@@ -1,10 +1,10 @@
-"""Images for training: readers that give a `datasets.Dataset` whose files are opened lazily, and Parquet shards.
+"""Images for training: readers that return a `datasets.Dataset` and open its files lazily, and Parquet shards.
 
 May import `assets`, `files` and `modeling`.
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Import a reader when it is first used: `datasets` takes a second, and cutting chips does not need it."""
+def __getattr__(name: str) -> object:
+    """Import a reader when it is first used, because `datasets` takes a second and cutting chips does not need it."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)

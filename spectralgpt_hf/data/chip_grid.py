@@ -1,4 +1,4 @@
-"""Square chips cut from scenes."""
+"""Cut square chips from scenes."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,13 +11,13 @@ from ..modeling.rasters import Raster, open_raster
 def cut_chips(
     source: str | Path, size: int, stride: int | None = None, bands: Sequence[str] | None = None, min_valid: float = 1.0
 ) -> Iterator[Raster]:
-    """Cut a scene into chips, one windowed read each.
+    """Cut a scene into chips, each of which is read from its window of the file.
 
     Chips lie on a regular grid whose last row and column are moved inwards, so that the whole scene is covered. A scene
-    smaller than `size` gives one chip of its own size.
+    smaller than `size` becomes one chip of its own size.
 
     Args:
-        source: Anything that `read_raster` opens.
+        source: A scene in any format that `open_raster` reads.
         size: Height and width of a chip, in pixels.
         stride: Distance between chips, in pixels; `size` by default.
         bands: Names of the bands to read, in order; all by default.

@@ -1,17 +1,17 @@
-"""Random numbers as pure functions of (seed, epoch, sample): no generator state to save or to restore."""
+"""Random numbers as pure functions of (seed, epoch, sample), so that no generator state must be saved and restored."""
 
 import torch
 
 
 def keyed_uniform(seed: int, epoch: int, sample_ids: torch.Tensor, count: int, stream: int = 0) -> torch.Tensor:
-    """Draw random numbers that depend on their key alone (SplitMix64, a counter-based generator).
+    """Draw random numbers that depend only on the arguments (SplitMix64, a counter-based generator).
 
     Args:
         seed: Seed of the run.
         epoch: Number of the pass over the data.
-        sample_ids: (B,), integers that name the samples.
-        count: How many numbers a sample needs.
-        stream: What they are for, so that a crop and a mask of one sample are independent.
+        sample_ids: (B,), integers that identify the samples.
+        count: Number of random numbers per sample.
+        stream: Number of the purpose, so that for example the crop and the mask of one sample are independent.
 
     Returns:
         (B, `count`) float32 in [0, 1), on the device of `sample_ids`.
@@ -25,12 +25,12 @@ def keyed_uniform(seed: int, epoch: int, sample_ids: torch.Tensor, count: int, s
 
 
 def _shift_right(bits: torch.Tensor, count: int) -> torch.Tensor:
-    """Shift without the sign."""
+    """Shift to the right and fill with zeros, as for unsigned numbers."""
     return (bits >> count) & ((1 << (64 - count)) - 1)
 
 
 def _mix(bits: torch.Tensor) -> torch.Tensor:
-    """The finaliser of SplitMix64 (Steele et al., 2014), on int64 that wraps around; constants as signed numbers."""
+    """Apply the finaliser of SplitMix64 (Steele et al., 2014) to int64 that wraps around; its constants are signed."""
     bits = bits + -7046029254386353131
     bits = (bits ^ _shift_right(bits, 30)) * -4658895280553007687
     bits = (bits ^ _shift_right(bits, 27)) * -7723592293110705685

@@ -1,4 +1,4 @@
-"""The files that a checkpoint may hold, and what each must be. Whatever is not in the table is refused."""
+"""A table of the files that a checkpoint may hold and what each must contain. Any other file is refused."""
 
 import json
 import re
@@ -18,7 +18,7 @@ from .endpoint import ENDPOINT_FILES
 
 
 CODE = {path.name: path for path in Path(modeling_spectralgpt.__file__).parent.glob("*.py") if path.stem != "__init__"}
-# Written by `publish` into the repository: which files it has put there.
+# `publish` writes this list of the files that it uploaded into the repository.
 MANIFEST = "spectralgpt-hf.json"
 SHARD = r"model(-\d{5}-of-\d{5})?\.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -42,18 +42,18 @@ LOCAL_PATH = (
 
 
 def problems_of(path: Path, name: str) -> Iterator[str]:
-    """Say why a file must not be published.
+    """Yield the reasons why a file must not be published.
 
     Args:
-        path: The file, which may be of any kind: it is opened only if it is a regular one.
+        path: Path of the file. Only a regular file is opened.
         name: Its path in the checkpoint, with `/`.
     """
     if path.is_symlink():
         yield "is a link, expected the file itself"
     elif not stat.S_ISREG(path.stat().st_mode):
-        yield "is no regular file"
+        yield "is not a regular file"
     elif path.suffix in PICKLES or zipfile.is_zipfile(path):
-        yield "may be a pickle, which runs code when it is loaded; save weights as safetensors"
+        yield "may be a pickle, which can run code when it is loaded; save weights as safetensors"
     else:
         allowed = next((file for file in ALLOWED_FILES if re.fullmatch(file.pattern, name)), None)
         if allowed is None:
@@ -63,7 +63,7 @@ def problems_of(path: Path, name: str) -> Iterator[str]:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; `ValueError` if it holds none (NaN and infinity are not JSON)."""
+    """Return the object in a JSON file; `ValueError` if it holds anything else (NaN and infinity are not JSON)."""
 
     def refuse(constant: str) -> None:
         raise ValueError(f"{constant} is not a JSON number")
@@ -80,7 +80,7 @@ def read_object(path: Path) -> dict[str, Any]:
 def _is_ours(path: Path) -> Iterator[str]:
     ours = CODE[path.name].read_bytes() if path.name in CODE else ENDPOINT_FILES[path.name]
     if path.read_bytes() != ours:
-        yield "differs from this package's; save the model again with the version that publishes it"
+        yield "differs from the file of this package; save the model again with the version that publishes it"
 
 
 def _is_weights(path: Path) -> Iterator[str]:
@@ -135,20 +135,20 @@ def _is_picture(path: Path) -> Iterator[str]:
     try:
         with Image.open(path) as picture:
             picture.verify()
-    except Exception as error:  # each decoder raises errors of its own
+    except Exception as error:  # each decoder raises other errors
         yield f"expected a picture: {error}"
     yield from _private_matters(path.read_bytes().decode("latin-1"))  # metadata are plain text in every format
 
 
 class AllowedFile(NamedTuple):
-    """A row of the table: a pattern of paths inside a checkpoint, and what is wrong with such a file."""
+    """A row of the table: a pattern of paths in a checkpoint, and the function that finds problems in such a file."""
 
     pattern: str
     problems: Callable[[Path], Iterator[str]]
 
 
 ALLOWED_FILES = (
-    AllowedFile(r"(preprocessor_)?config\.json", _is_json),  # `check_checkpoint` reads their entries, too
+    AllowedFile(r"(preprocessor_)?config\.json", _is_json),  # `check_checkpoint` also checks their entries
     AllowedFile("|".join(map(re.escape, (*CODE, *ENDPOINT_FILES))), _is_ours),
     AllowedFile(SHARD, _is_weights),
     AllowedFile(re.escape(INDEX), _is_json),

@@ -1,9 +1,9 @@
 """Model cards: fixed texts for the paper's checkpoints, and a generated one for any other checkpoint."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.utils import HFValidationError, validate_repo_id
@@ -21,7 +21,27 @@ ARCHITECTURE_ONLY = "architecture-only"
 PLACEHOLDER = r"org/([\w-]+(?:\.[\w-]+)*)"
 
 
-def card_for(config: SpectralGPTConfig, record: Mapping[str, Any] | None = None) -> str:
+class Source(TypedDict):
+    """The original file of a converted checkpoint; `url` is None for a local file."""
+
+    file: str
+    url: str | None
+    bytes: int
+    sha256: str
+
+
+class Record(TypedDict, total=False):
+    """What a card says of the origin of a checkpoint.
+
+    A converted checkpoint has `source` and `architecture`; one trained here has `training`, a text that says how.
+    """
+
+    source: Source
+    architecture: str
+    training: str
+
+
+def card_for(config: SpectralGPTConfig, record: Record | None = None) -> str:
     """Return the text of README.md for a checkpoint.
 
     It calls the checkpoint `org/<name>`, which publishing replaces by the name of the repository.

@@ -1,14 +1,13 @@
-"""What a checkpoint folder must be before it is published: complete, loadable, trained, and free of surprises.
+"""Check a checkpoint folder before it is published: complete, loadable, trained, and free of harmful content.
 
-It must not surprise those who load it (with pickles, foreign code, or weights that are not finite), nor those who
-publish it (with keys or paths of their machine). `allowed_files` checks each file by itself, this module all together.
+Users who load it must not receive pickles, foreign code or weights that are not finite. Publishers must not leak keys
+or paths of their machine. `allowed_files` checks each file by itself, this module checks the folder as a whole.
 """
 
 import re
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -24,25 +23,25 @@ from .isolation import forward, forward_in_isolation
 REQUIRED = ("README.md", "config.json", "preprocessor_config.json", *sorted(CODE))
 PROCESSOR = "AutoImageProcessor"
 WEIGHTS = "model.safetensors"
-# Largest difference between two loads of one checkpoint, relative to the largest value.
+# Largest accepted difference between the outputs of two loads of one checkpoint, relative to the largest value.
 TOLERANCE = 1e-4
 
 
 def check_checkpoint(folder: str | PathLike[str]) -> dict[str, torch.Tensor]:
     """Refuse a folder that should not be published.
 
-    No file tells whether weights were trained *well*. What is refused is a part of the network (encoder, decoder, head)
-    whose biases are all 0 and whose normalisation scales are all 1: initialisation leaves them so, training does not.
+    The check cannot see whether weights were trained *well*. It refuses a part of the network (encoder, decoder, head)
+    that was never trained: its biases are all 0 and its normalisation scales all 1, as after initialisation.
 
     Args:
-        folder: What `save_pretrained` of model and processor wrote, and a README.md.
+        folder: A folder with what `save_pretrained` of model and processor wrote, and a README.md.
 
     Returns:
-        The outputs of this package for one image, to which those of the checkpoint's own code are equal.
+        The outputs of this package for one image. The code saved in the checkpoint computes the same.
 
     Raises:
-        FileNotFoundError: If there is no such folder, or it is incomplete.
-        ValueError: If something in it must not be published; the message names it.
+        FileNotFoundError: If there is no such folder, or a file is missing.
+        ValueError: If the folder holds something that must not be published; the message names it.
     """
     folder = Path(folder).absolute()
     if not folder.is_dir():
@@ -51,8 +50,8 @@ def check_checkpoint(folder: str | PathLike[str]) -> dict[str, torch.Tensor]:
     missing = [name for name in REQUIRED if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(
-            f"{folder} is no complete checkpoint: {', '.join(missing)} not found. `save_pretrained` of model and "
-            "processor writes all but README.md, and `spectralgpt_hf.hub.card_for` a beginning of that."
+            f"{folder} is not a complete checkpoint: {', '.join(missing)} not found. `save_pretrained` of model and "
+            "processor writes all files but README.md; `spectralgpt_hf.hub.card_for` drafts that."
         )
     check_card((folder / "README.md").read_text(encoding="utf-8"))
     _refuse(folder, _setting_problems(folder))
@@ -70,7 +69,7 @@ def check_checkpoint(folder: str | PathLike[str]) -> dict[str, torch.Tensor]:
 
 
 def check_outputs(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], what: str) -> None:
-    """Raise a `ValueError` unless two loads of one checkpoint computed the same finite numbers."""
+    """Raise a `ValueError` unless two loads of one checkpoint gave the same finite outputs; `what` names the second."""
     for name, tensor in expected.items():
         if not tensor.isfinite().all():
             raise ValueError(f"{what} computes NaN or infinity in `{name}`.")
@@ -87,7 +86,7 @@ def _refuse(folder: Path, problems: Iterator[str]) -> None:
 
 
 def _file_problems(folder: Path) -> Iterator[str]:
-    """Look at the kind and the content of every file."""
+    """Yield problems with the kind and the content of every file."""
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink() or not path.is_dir():
@@ -95,7 +94,7 @@ def _file_problems(folder: Path) -> Iterator[str]:
 
 
 def _setting_problems(folder: Path) -> Iterator[str]:
-    """Look at both configurations: known entries only, of possible values, that agree with each other."""
+    """Yield problems with both configurations: unknown entries, impossible values, and contradictions."""
     settings, processing = (read_object(folder / name) for name in ("config.json", "preprocessor_config.json"))
     known = SpectralGPTConfig().to_dict()
     unknown = [name for name in settings if name not in known]
@@ -109,7 +108,7 @@ def _setting_problems(folder: Path) -> Iterator[str]:
         ("preprocessor_config.json: `auto_map`", processing.get("auto_map"), {PROCESSOR: AUTO_MAP[PROCESSOR]}),
     ):
         if found != expected:
-            yield f"{entry} leads elsewhere than to the code in this folder"
+            yield f"{entry} must point to the code in this folder, as `save_pretrained` writes it"
     architectures = [name for name in modeling_spectralgpt.__all__ if name != "SpectralGPTPreTrainedModel"]
     if settings.get("architectures") not in [[name] for name in architectures]:
         yield (
@@ -121,7 +120,7 @@ def _setting_problems(folder: Path) -> Iterator[str]:
         config = SpectralGPTConfig.from_pretrained(folder)
         name = "preprocessor_config.json"
         processor = SpectralGPTImageProcessor.from_pretrained(folder)
-    except Exception as error:  # the StrictDataclassError of huggingface_hub is no ValueError
+    except Exception as error:  # the StrictDataclassError of huggingface_hub is not a ValueError
         yield f"{name}: {error}"
         return
     for name in ("sensor", "bands", "patch_size", "spectral_patch_size"):
@@ -133,8 +132,8 @@ def _setting_problems(folder: Path) -> Iterator[str]:
 
 
 def _weight_problems(folder: Path, expected: dict[str, tuple[int, ...]]) -> Iterator[str]:
-    """Look at every tensor, one in memory at a time."""
-    weight_map: Any = dict.fromkeys(expected, WEIGHTS)
+    """Yield problems with the weights. One tensor at a time is in memory."""
+    weight_map: object = dict.fromkeys(expected, WEIGHTS)
     if (folder / INDEX).is_file():
         weight_map = read_object(folder / INDEX).get("weight_map")
     if not isinstance(weight_map, dict) or not all(re.fullmatch(SHARD, str(shard)) for shard in weight_map.values()):
@@ -147,14 +146,14 @@ def _weight_problems(folder: Path, expected: dict[str, tuple[int, ...]]) -> Iter
         return
 
     found: dict[str, str] = {}
-    moved: dict[str, bool] = {}  # by part of the network
+    trained: dict[str, bool] = {}  # by part of the network
     for shard in sorted(shards):
         with safe_open(folder / shard, "pt") as file:
-            for name in file.keys():  # noqa: SIM118  a file is no mapping
+            for name in file.keys():  # noqa: SIM118  the file object cannot be iterated
                 found[name] = shard
                 tensor = file.get_tensor(name)
                 if name not in expected:
-                    yield f"{name}: left over, no such tensor in this architecture"
+                    yield f"{name}: unexpected, the architecture has no such tensor"
                 elif tuple(tensor.shape) != expected[name]:
                     yield f"{name}: expected shape {expected[name]}, found {tuple(tensor.shape)}"
                 elif not tensor.is_floating_point() or not tensor.isfinite().all():
@@ -162,9 +161,9 @@ def _weight_problems(folder: Path, expected: dict[str, tuple[int, ...]]) -> Iter
                 elif tensor.ndim == 1:  # a bias or a scale
                     part = name.split(".")[0]
                     initial = 0 if name.endswith("bias") else 1
-                    moved[part] = moved.get(part, False) or bool((tensor != initial).any())
+                    trained[part] = trained.get(part, False) or bool((tensor != initial).any())
     yield from (f"{name}: missing, expected {expected[name]}" for name in expected if name not in found)
     if found != weight_map and found.keys() == expected.keys():
-        yield f"{INDEX}: does not say where the tensors are"
-    for part in (part for part, has_moved in moved.items() if not has_moved):
-        yield f"`{part}` is as initialised: all biases 0, all scales 1. No training has changed it"
+        yield f"{INDEX}: names other files for the tensors than those that hold them"
+    for part in (part for part, is_trained in trained.items() if not is_trained):
+        yield f"`{part}` was never trained: all its biases are 0 and all its scales 1, as after initialisation"

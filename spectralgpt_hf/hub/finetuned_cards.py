@@ -1,14 +1,16 @@
-"""Files that accompany a fine-tuned checkpoint: scores, pictures, and a model card with the Hub's metadata."""
+"""Write the files beside a fine-tuned checkpoint: scores, pictures, and a model card with the Hub's metadata."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from huggingface_hub import EvalResult, ModelCard
 from transformers import PreTrainedConfig
 
 from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 from ..training.finetuning import FineTuner, public_name
+from ..training.metrics import ScoredSplit, SplitScores
 from ..training.samples import Samples
 from ..training.score_pictures import draw_confusion_matrix, draw_predictions
 from .cards import UNKNOWN, card_for, front_matter
@@ -17,12 +19,26 @@ from .publishing import publish
 
 HUB_TASKS = {"classification": "image-classification", "segmentation": "image-segmentation"}
 
+SCORED_SPLITS: tuple[ScoredSplit, ScoredSplit] = ("validation", "test")
+
+
+class Metrics(TypedDict, total=False):
+    """The content of `metrics.json`: the run, and the scores of each split that was scored."""
+
+    task: str
+    dataset: str
+    base_model: str | None
+    settings: dict[str, object]
+    problems: list[str]
+    validation: SplitScores
+    test: SplitScores
+
 
 def finish(
     tuner: FineTuner,
     task: str,
     samples: Mapping[str, Samples],
-    scores: Mapping[str, Any],
+    scores: Mapping[ScoredSplit, SplitScores],
     problems: Sequence[str] = (),
 ) -> None:
     """Write `<output_dir>/model`: the checkpoint, `metrics.json`, pictures and a card; publish it if asked to.
@@ -31,40 +47,40 @@ def finish(
         tuner: Tuner after training.
         task: Name of the task.
         samples: Samples of each split.
-        scores: Scores of each split that was scored, from `tuner.score`.
-        problems: Signs that the run has not learnt, as whole sentences (`find_problems`).
+        scores: Scores of each split that was scored, from `tuner.score`. They get the entry `trained_on_too`.
+        problems: Signs that the model has not learnt, as whole sentences (`find_problems`).
     """
     options, folder = tuner.options, tuner.options.model_dir
-    metrics = {
+    metrics: Metrics = {
         "task": task,
         "dataset": options.dataset,
         "base_model": public_name(options.model_name_or_path),
         "settings": options.recorded(),
         "problems": list(problems),
-        **scores,
     }
-    for split in scores:
-        metrics[split]["trained_on_too"] = getattr(options, f"{split}_split") in (options.train_split, "all")
-    tuner.save_finished(folder, **metrics)
+    for split, found in scores.items():
+        found["trained_on_too"] = getattr(options, f"{split}_split") in (options.train_split, "all")
+        metrics[split] = found
+    tuner.save_finished(folder, metrics)
     if not tuner.is_world_process_zero():
         return
-    split = next((name for name in ("test", "validation") if name in scores), "train")
-    draw_predictions(tuner, samples[split], folder / "predictions.png")
-    if "confusion_matrix" in scores.get(split, {}):
-        names = samples[split].class_names
-        draw_confusion_matrix(scores[split]["confusion_matrix"], names, folder / "confusion_matrix.png")
+    drawn = next((split for split in reversed(SCORED_SPLITS) if split in scores), None)
+    draw_predictions(tuner, samples[drawn or "train"], folder / "predictions.png")
+    if drawn and "confusion_matrix" in scores[drawn]:
+        names = samples[drawn].class_names
+        draw_confusion_matrix(scores[drawn]["confusion_matrix"], names, folder / "confusion_matrix.png")
     save_score_card(folder, tuner.model.config, metrics)
     if options.publish:
         publish(folder, options.hub_model_id or "", private=bool(options.hub_private_repo), token=options.hub_token)
 
 
-def save_score_card(folder: Path, config: PreTrainedConfig, metrics: Mapping[str, Any]) -> None:
+def save_score_card(folder: Path, config: PreTrainedConfig, metrics: Metrics) -> None:
     """Write README.md with the scores of `metrics.json`: a table, and the Hub's model index.
 
     Args:
         folder: Folder of the checkpoint, which already holds the pictures.
         config: Configuration of the model. The card of a baseline does not describe SpectralGPT.
-        metrics: `task`, `dataset`, `base_model` (a name or None), `settings`, and the scores of each split.
+        metrics: The run and its scores.
     """
     if isinstance(config, SpectralGPTConfig):
         text = card_for(config)
@@ -72,7 +88,7 @@ def save_score_card(folder: Path, config: PreTrainedConfig, metrics: Mapping[str
         text = front_matter() + BASELINE.format(config=config)
     text = text.replace(UNKNOWN, _training(metrics)) + _results(folder, metrics)
     card = ModelCard(text)
-    data: Any = card.data
+    data: Any = card.data  # the class of the client sets its attributes from keyword arguments
     data.model_name = folder.resolve().parent.name
     data.eval_results = [
         EvalResult(
@@ -84,9 +100,10 @@ def save_score_card(folder: Path, config: PreTrainedConfig, metrics: Mapping[str
             metric_name=name,
             metric_value=round(value, 6),
         )
-        for split in ("validation", "test")
-        for name, value in metrics.get(split, {}).get("scores", {}).items()
-        if value == value
+        for split in SCORED_SPLITS
+        if split in metrics
+        for name, value in metrics[split]["scores"].items()
+        if not math.isnan(value)
     ]
     if "/" in (metrics["base_model"] or ""):
         data.base_model = metrics["base_model"]
@@ -95,22 +112,22 @@ def save_score_card(folder: Path, config: PreTrainedConfig, metrics: Mapping[str
     card.save(folder / "README.md")
 
 
-def _training(metrics: Mapping[str, Any]) -> str:
+def _training(metrics: Metrics) -> str:
     start = f"from `{metrics['base_model']}`" if metrics["base_model"] else "from random weights"
     settings = ", ".join(f"`{name}` {value}" for name, value in metrics["settings"].items())
     return f"Fine-tuned {start} on {metrics['dataset']} ({metrics['task']}): {settings}."
 
 
-def _results(folder: Path, metrics: Mapping[str, Any]) -> str:
+def _results(folder: Path, metrics: Metrics) -> str:
     lines = ["", "## Scores", "", *(f"**{problem}**\n" for problem in metrics.get("problems", ()))]
-    for split in ("validation", "test"):
+    for split in SCORED_SPLITS:
         if split not in metrics:
             continue
         found = metrics[split]
         lines += [
             f"On {found['samples']} {split} samples; 95 % intervals by resampling {found['units']} images or scenes.",
             *["**The model was trained on these samples too, so the scores say nothing about other data.**"]
-            * found["trained_on_too"],
+            * found.get("trained_on_too", False),
             "",
             "| score | value | 95 % interval |",
             "|---|---|---|",

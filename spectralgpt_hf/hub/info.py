@@ -1,4 +1,4 @@
-"""What a checkpoint is and what it costs, from its configuration alone, without reading its weights."""
+"""Describe a checkpoint and its costs from its configuration, without reading the weights."""
 
 from dataclasses import dataclass
 from os import PathLike
@@ -19,19 +19,19 @@ from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """What a checkpoint is, and what one image of its size costs.
+    """The network of a checkpoint, and the operations and memory that one image of its size needs.
 
     Attributes:
-        architecture: The class from which the checkpoint was saved.
+        architecture: The class that the checkpoint was saved from.
         config: The configuration of the model.
         processor: The image processor of the checkpoint.
         revision: The commit on the Hub; None for a folder.
-        num_parameters: Parameters of the architecture.
+        num_parameters: Number of parameters.
         dtype: Type of the stored weights.
-        flops: Floating-point operations of a forward pass (a multiplication and an addition are two).
+        flops: Floating-point operations of a forward pass (a multiplication and an addition count as two).
         weight_bytes: Memory of the weights in `dtype`.
         training_bytes: Memory of weights, gradients and AdamW's two moments, in float32.
-        activation_bytes: Memory of what a training step in float32 keeps of one image for the backward pass.
+        activation_bytes: Memory of the activations of one image that a training step in float32 keeps.
     """
 
     architecture: str
@@ -54,7 +54,7 @@ def describe_checkpoint(checkpoint: str | PathLike[str], revision: str = "main")
         revision: Branch, tag or commit on the Hub.
 
     Raises:
-        ValueError: If it is not a SpectralGPT checkpoint.
+        ValueError: If it is not a checkpoint of SpectralGPT.
         OSError: If there is no such checkpoint.
     """
     checkpoint = find_checkpoint(checkpoint)
@@ -66,7 +66,7 @@ def describe_checkpoint(checkpoint: str | PathLike[str], revision: str = "main")
     if name not in modeling_spectralgpt.__all__ or architecture is None:
         raise ValueError(f"{checkpoint} holds a {name}, expected one of {', '.join(modeling_spectralgpt.__all__)}.")
 
-    with FakeTensorMode(), no_init_weights():  # tensors of the right shapes, without memory
+    with FakeTensorMode(), no_init_weights():  # tensors have shapes but no memory
         model = architecture(config)
         shape = (1, config.num_channels, config.image_size, config.image_size)
         images = [torch.empty(shape) for _ in range(2 if name == "SpectralGPTForChangeDetection" else 1)]
@@ -88,7 +88,7 @@ def describe_checkpoint(checkpoint: str | PathLike[str], revision: str = "main")
 
 
 def _measure(model: torch.nn.Module, images: list[torch.Tensor]) -> tuple[int, int]:
-    """Return the operations of a forward pass and the bytes that it keeps for the backward pass, parameters aside."""
+    """Return the operations of a forward pass and the bytes kept for the backward pass, without the parameters."""
     parameters = {id(parameter) for parameter in model.parameters()}
     kept: dict[int, torch.Tensor] = {}
 
@@ -100,7 +100,7 @@ def _measure(model: torch.nn.Module, images: list[torch.Tensor]) -> tuple[int, i
     def attention_flops(query: torch.Size, key: torch.Size, value: torch.Size, *_: object, **__: object) -> int:
         return sdpa_flop_count(query, key, value)
 
-    # The counter knows the fused attention of GPUs only.
+    # The counter only knows the fused attention of GPUs.
     mapping = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_flops}
     counter = FlopCounterMode(display=False, custom_mapping=mapping)
     with counter, saved_tensors_hooks(keep, lambda tensor: tensor):

@@ -1,7 +1,7 @@
-"""Publishing a checkpoint folder on the Hub: one commit, which is then loaded back from there.
+"""Publish a checkpoint folder on the Hub as one commit, and load it back from there.
 
-What a publish uploads is listed in a manifest beside it. A later publish deletes only files that the manifest lists,
-and knows from its hashes which ones were edited on the Hub since.
+A manifest in the repository lists the uploaded files with their hashes. The next publish deletes only files of that
+list, and recognises by the hashes which files were edited on the Hub in between.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CARD = "README.md"
-# What the Hub itself puts into a new repository.
+# Files that the Hub creates in a new repository.
 FRESH = {".gitattributes", CARD}
 ATTEMPTS = 5
 
@@ -57,40 +57,38 @@ def publish(
     dry_run: bool = False,
     report: Callable[[str], object] = logger.info,
 ) -> str:
-    """Publish a checkpoint as one commit, and load it back from there.
+    """Publish a checkpoint as one commit, and load it back from the Hub.
 
-    Files that are on the Hub already are not sent again, so that repeating the call resumes an interrupted upload. In
-    README.md, `org/<name>` becomes `repo_id`. `handler.py` for Inference Endpoints is added where the folder lacks it.
+    Files that are already on the Hub are not uploaded again, so repeating the call resumes an interrupted upload. In
+    README.md, `org/<name>` becomes `repo_id`. `handler.py` for Inference Endpoints is added if the folder lacks it.
 
     Args:
-        folder: The checkpoint; `check_checkpoint` says what is refused.
-        repo_id: `namespace/name` on the Hub; made if there is none.
+        folder: Folder of the checkpoint, which `check_checkpoint` must accept.
+        repo_id: `namespace/name` on the Hub; created if it does not exist.
         private: Whether a new repository is private. An existing public one is refused.
-        create_pr: Whether to open a pull request, which leaves the branch as it is.
-        revision: The branch, "main" by default; made from "main" if there is none.
+        create_pr: Whether to open a pull request instead of changing the branch.
+        revision: The branch, "main" by default; created from "main" if it does not exist.
         token: A token with the right to write; by default `HF_TOKEN`, or what `hf auth login` saved.
-        force: Whether to publish into a repository that holds files, but none that an earlier publish has put there.
-            Files of other names stay.
-        confirm: Whether files may be deleted, and files that were edited on the Hub replaced; or a function that is
-            asked so, with the question.
-        dry_run: Whether to check and compare only, and change nothing.
+        force: Whether to publish into a repository whose files were not published with this package. Files of other
+            names stay there.
+        confirm: Whether files may be deleted, and files that were edited on the Hub may be replaced; or a function that
+            takes the question and returns the answer.
+        dry_run: Whether to check the checkpoint and report the changes without making them.
         report: Called with a line for each step, and for each file that changes.
 
     Returns:
-        The URL of the pull request, or else of the commit; with `dry_run` of the repository.
+        The URL of the pull request or of the commit; with `dry_run`, of the repository.
 
     Raises:
-        ValueError: If the checkpoint must not be published or does not load back, if the repository is not one of ours
-            (`force`), or if a deletion or replacement was not confirmed.
-        OSError: If there is no such folder, or the Hub refuses or cannot be reached.
+        ValueError: If the checkpoint must not be published or does not load back, if the repository holds foreign files
+            and `force` is not set, or if a deletion or replacement was not confirmed.
+        OSError: If there is no such folder, or if the Hub refuses the upload or cannot be reached.
     """
-    if repo_id.count("/") != 1:
-        raise ValueError(f"`repo_id` must be namespace/name, got {repo_id!r}.")
+    target = Target(HfApi(token=token), repo_id, revision or "main")
     folder = Path(folder).absolute()
     outputs = check_checkpoint(folder)
-    report("Loads with this package and without it, to the same outputs.")
+    report("The checkpoint loads with this package and without it, and the outputs are the same.")
 
-    target = Target(HfApi(token=token), repo_id, revision or "main")
     seen = target.look()
     contents: dict[str, Path | bytes] = ENDPOINT_FILES | {
         path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
@@ -101,7 +99,7 @@ def publish(
     if dry_run:
         return target.url
     if seen and seen.exists and not changes:
-        report("Nothing changes.")
+        report("The repository is up to date: nothing was uploaded.")
         commit, url = seen.head, target.url_of(seen.head)
     else:
         commit, url = target.commit(upload, seen, private, create_pr)
@@ -110,18 +108,19 @@ def publish(
     except (ValueError, OSError) as error:
         kind = ValueError if isinstance(error, ValueError) else ConnectionError
         raise kind(f"Published as {url}, but that could not be loaded back: {error}") from error
-    report(f"Loads from {repo_id} at {commit}.")
+    report(f"The checkpoint loads from {repo_id} at {commit}.")
     return url
 
 
 class Hashes(NamedTuple):
-    """The two hashes by which the Hub knows a file: of large files the SHA-256, of others that of git."""
+    """The hashes by which the Hub identifies a file: the SHA-256 for a large file, that of git for any other."""
 
     sha256: str
     git: str
 
     @classmethod
     def of(cls, content: Path | bytes) -> "Hashes":
+        """Hash the content of a file."""
         size = content.stat().st_size if isinstance(content, Path) else len(content)
         sha256, git = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size)
         with content.open("rb") if isinstance(content, Path) else io.BytesIO(content) as file:
@@ -131,17 +130,19 @@ class Hashes(NamedTuple):
         return cls(sha256.hexdigest(), git.hexdigest())
 
     def fits(self, there: RepoFile) -> bool:
+        """Return whether a file on the Hub has the same content."""
         return self.sha256 == there.lfs.sha256 if there.lfs else self.git == there.blob_id
 
 
 class Upload(NamedTuple):
-    """What a branch should hold: contents and hashes by name, the manifest among them."""
+    """The files that a branch should hold, with the manifest: contents and hashes by name."""
 
     contents: dict[str, Path | bytes]
     hashes: dict[str, Hashes]
 
     @classmethod
     def of(cls, contents: dict[str, Path | bytes]) -> "Upload":
+        """Add the manifest to the contents of files."""
         hashes = {name: Hashes.of(content) for name, content in contents.items() if name != MANIFEST}
         listed = {name: found._asdict() for name, found in sorted(hashes.items())}
         manifest = (json.dumps({"published_with": "spectralgpt-hf", "files": listed}, indent=1) + "\n").encode()
@@ -149,14 +150,14 @@ class Upload(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What happens to a file ("add", "change" or "delete"), and whether it was edited on the Hub since we sent it."""
+    """A change of a file ("add", "change" or "delete"), and whether the file was edited on the Hub since its upload."""
 
     kind: str
     edited: bool = False
 
 
 class _Branch(NamedTuple):
-    """What is on the Hub: the commit that the branch is at or, if it does not exist yet, will be made from."""
+    """State of the Hub: the commit of the branch or, if it does not exist, the commit from which it will be created."""
 
     head: str
     exists: bool
@@ -165,22 +166,51 @@ class _Branch(NamedTuple):
 
 @dataclass(frozen=True)
 class Target:
-    """A branch of a repository, there or to be made: of a model, a dataset or a Gradio Space."""
+    """A branch of a repository of a model, a dataset or a Gradio Space, which may not exist yet.
+
+    Raises:
+        ValueError: If `repo_id` is not `namespace/name`.
+    """
 
     api: HfApi
     repo_id: str
     branch: str
     repo_type: str = "model"
 
+    def __post_init__(self) -> None:
+        if self.repo_id.count("/") != 1:
+            raise ValueError(f"`repo_id` must be namespace/name, got {self.repo_id!r}.")
+
     @property
     def url(self) -> str:
+        """Address of the repository."""
         return f"{self.api.endpoint}/{'' if self.repo_type == 'model' else f'{self.repo_type}s/'}{self.repo_id}"
 
     def url_of(self, commit: str) -> str:
+        """Return the address of a commit."""
         return f"{self.url}/commit/{commit}"
 
+    def update(
+        self,
+        upload: Upload,
+        *,
+        private: bool,
+        force: bool,
+        confirm: bool | Callable[[str], bool],
+        dry_run: bool,
+        report: Callable[[str], object],
+    ) -> str:
+        """Review an upload and commit it; arguments and errors as in `publish`.
+
+        Returns:
+            The URL of the commit; with `dry_run`, or if nothing changes, of the repository.
+        """
+        seen = self.look()
+        changes = self.review(upload, seen, private=private, force=force, confirm=dry_run or confirm, report=report)
+        return self.url if dry_run or not changes else self.commit(upload, seen, private, create_pr=False)[1]
+
     def look(self) -> _Branch | None:
-        """Return what is there; None without a repository."""
+        """Return the state of the branch; None if there is no repository."""
         exists = True
         try:
             info = _insist(lambda: self.api.repo_info(self.repo_id, revision=self.branch, repo_type=self.repo_type))
@@ -200,10 +230,11 @@ class Target:
         confirm: bool | Callable[[str], bool],
         report: Callable[[str], object],
     ) -> dict[str, Change]:
-        """Report what an upload changes, and refuse what should not happen unasked; arguments as in `publish`.
+        """Report what an upload changes, and check that it may; arguments as in `publish`.
 
         Raises:
-            ValueError: If the repository is public and should not be, is not ours, or a loss is not confirmed.
+            ValueError: If the repository is public but should be private, if it holds foreign files, or if a deletion
+                or replacement is not confirmed.
         """
         if private and seen and not seen.is_private:
             raise ValueError(
@@ -212,8 +243,8 @@ class Target:
         there = self._files(seen.head) if seen else {}
         if seen and not force and there.keys() - FRESH and MANIFEST not in there:
             raise ValueError(
-                f"{self.repo_id} holds {len(there)} files that were not published with this program (it has no "
-                f"{MANIFEST}). Check the name; `force=True` publishes there nevertheless."
+                f"{self.repo_id} holds {len(there)} files that were not published with this package (it has no "
+                f"{MANIFEST}). Check the name, or pass `force=True` to publish there nevertheless."
             )
         changes = self.compare(upload, seen and seen.head)
         for name, change in changes.items():
@@ -222,9 +253,9 @@ class Target:
         question = f"Delete or replace {', '.join(lost)} in {self.repo_id}?"
         if lost and not (confirm(question) if callable(confirm) else confirm):
             raise ValueError(
-                f"Nothing was published: {self.repo_id} would lose {', '.join(lost)}, which the folder no longer "
-                "holds or which was edited on the Hub. Fetch what you want to keep, then confirm with `--yes` (in "
-                "Python, `confirm=True`)."
+                f"Nothing was published: {self.repo_id} would lose {', '.join(lost)}, because the folder no longer "
+                "holds it or because it was edited on the Hub. Download what you want to keep, then confirm with "
+                "`--yes` (in Python, `confirm=True`)."
             )
         return changes
 
@@ -245,7 +276,7 @@ class Target:
         return dict(sorted(changes.items()))
 
     def commit(self, upload: Upload, seen: _Branch | None, private: bool, create_pr: bool) -> tuple[str, str]:
-        """Make the repository and the branch if need be, send the files, and commit them on top of what was seen.
+        """Create the repository and the branch if they do not exist, and commit the files on top of what was seen.
 
         Returns:
             The commit, and the URL of the pull request or of the commit.
@@ -253,13 +284,17 @@ class Target:
         api, repo_id, repo_type = self.api, self.repo_id, self.repo_type
         if seen is None:
             sdk = "gradio" if repo_type == "space" else None
-            options: dict[str, Any] = {"repo_type": repo_type, "space_sdk": sdk}
-            _insist(lambda: api.create_repo(repo_id, private=private, exist_ok=True, **options))
+            _insist(
+                lambda: api.create_repo(repo_id, private=private, exist_ok=True, repo_type=repo_type, space_sdk=sdk)
+            )
             seen = self.look()
         parent = seen.head if seen else None
         if not (seen and seen.exists) and not create_pr:
-            branch: dict[str, Any] = {"branch": self.branch, "revision": parent, "repo_type": repo_type}
-            _insist(lambda: api.create_branch(repo_id, **branch, exist_ok=True))
+            _insist(
+                lambda: api.create_branch(
+                    repo_id, branch=self.branch, revision=parent, repo_type=repo_type, exist_ok=True
+                )
+            )
         earlier = {parent, *(self._pull_requests() if create_pr else ())}
         operations = [
             CommitOperationDelete(name) if change.kind == "delete" else CommitOperationAdd(name, upload.contents[name])
@@ -267,7 +302,7 @@ class Target:
         ]
 
         def find() -> tuple[str, str] | None:
-            """Look for our commit: a lost answer does not mean a lost commit."""
+            """Return our commit if it exists: the answer to a request can be lost although the commit was made."""
             if create_pr:
                 heads = self._pull_requests()
             else:
@@ -295,35 +330,41 @@ class Target:
 
         try:
             return _insist(send)
-        except (HTTPError, OSError, RuntimeError) as error:  # the last from an upload
+        except (HTTPError, OSError, RuntimeError) as error:  # uploads raise RuntimeError
             reason = error.__cause__ if isinstance(error, RuntimeError) else error
             raise ConnectionError(
-                f"{repo_id} could not be published: {reason}\nRepeat the command to go on: what was sent is kept, and "
-                "the files appear together or not at all."
+                f"{repo_id} could not be published: {reason}\nRepeat the command to resume: files that were uploaded "
+                "are kept on the Hub, and become visible together in one commit."
             ) from error
 
     def load(self, commit: str, folder: Path) -> dict[str, torch.Tensor]:
-        """Return what the published checkpoint computes, fetched into an empty cache."""
+        """Download the published checkpoint into an empty cache and return its outputs."""
         architecture = (SpectralGPTConfig.from_pretrained(folder).architectures or [""])[0]
         with tempfile.TemporaryDirectory() as cache:
             _insist(lambda: self.api.snapshot_download(self.repo_id, revision=commit, cache_dir=cache))
             return forward_in_isolation(self.repo_id, architecture, revision=commit, cache_dir=cache)
 
     def _files(self, commit: str) -> dict[str, RepoFile]:
-        options: dict[str, Any] = {"recursive": True, "revision": commit, "repo_type": self.repo_type}
-        tree = _insist(lambda: list(self.api.list_repo_tree(self.repo_id, **options)))
+        tree = _insist(
+            lambda: list(
+                self.api.list_repo_tree(self.repo_id, recursive=True, revision=commit, repo_type=self.repo_type)
+            )
+        )
         return {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
 
     def _listed(self, commit: str) -> dict[str, Hashes]:
         """Return the files that the manifest of a commit lists."""
-        source: dict[str, Any] = {"revision": commit, "repo_type": self.repo_type}
         with tempfile.TemporaryDirectory() as cache:
-            path = _insist(lambda: self.api.hf_hub_download(self.repo_id, MANIFEST, cache_dir=cache, **source))
+            path = _insist(
+                lambda: self.api.hf_hub_download(
+                    self.repo_id, MANIFEST, revision=commit, repo_type=self.repo_type, cache_dir=cache
+                )
+            )
             try:
                 return {name: Hashes(**found) for name, found in read_object(Path(path))["files"].items()}
             except (ValueError, TypeError, KeyError, AttributeError) as error:
                 raise ValueError(
-                    f"{self.repo_id}: {MANIFEST} is damaged; delete it there, then use `--force`."
+                    f"{self.repo_id}: {MANIFEST} is damaged. Delete it on the Hub, then publish with `--force`."
                 ) from error
 
     def _pull_requests(self) -> dict[str, str]:
@@ -335,7 +376,7 @@ class Target:
 
 
 def _insist(action: Callable[[], T]) -> T:
-    """Repeat a request that failed for a reason that passes, as the client does for some of its requests only."""
+    """Repeat a request that failed for a temporary reason; the Hub's client repeats only some of its requests."""
     attempt = 0
     while True:
         try:
@@ -347,8 +388,8 @@ def _insist(action: Callable[[], T]) -> T:
             if refused or isinstance(error, OfflineModeIsEnabled):
                 raise
             if attempt == ATTEMPTS:
-                raise ConnectionError(f"The Hub failed {ATTEMPTS} times, at last with: {error}") from error
+                raise ConnectionError(f"The Hub failed {ATTEMPTS} times, the last time with: {error}") from error
             asked = response.headers.get("Retry-After", "") if response is not None else ""
             seconds = int(asked) if asked.isdigit() else 2 ** (attempt - 1)
-            logger.warning("%s Again in %d s.", error, seconds)
+            logger.warning("%s Trying again in %d s.", error, seconds)
             time.sleep(seconds)

@@ -1,4 +1,4 @@
-"""Publishing prepared shards as a dataset on the Hub, by the rules of `publishing`: only files of ours are replaced."""
+"""Publish prepared shards as a dataset on the Hub, by the same rules as checkpoints (see `publishing`)."""
 
 import logging
 from collections.abc import Callable
@@ -27,31 +27,27 @@ def push_shards(
     """Publish prepared shards as a dataset on the Hub, in one commit. Repeat the call to resume an interrupted upload.
 
     Args:
-        folder: What `prepare_shards` has written.
-        repo_id: `namespace/name` on the Hub; made if there is none.
+        folder: Folder that `prepare_shards` wrote.
+        repo_id: `namespace/name` on the Hub; created if it does not exist.
         private: Whether a new repository is private. An existing public one is refused.
         token: A token with the right to write; by default `HF_TOKEN`, or what `hf auth login` saved.
-        force: Whether to publish into a repository that holds files, but none that an earlier publish has put there.
-        confirm: Whether files may be deleted, and files that were edited on the Hub replaced; or a function that is
-            asked so, with the question.
+        force: Whether to publish into a repository whose files were not published with this package.
+        confirm: Whether files may be deleted, and files that were edited on the Hub may be replaced; or a function that
+            takes the question and returns the answer.
         report: Called with a line for each file that changes.
 
     Returns:
         The URL of the commit or, if nothing changes, of the dataset.
 
     Raises:
-        ValueError: If the folder is not complete, the repository is not one of ours (`force`), or a deletion or
-            replacement was not confirmed.
-        OSError: If the Hub refuses or cannot be reached.
+        ValueError: If the shards are not complete, if the repository holds foreign files and `force` is not set, or if
+            a deletion or replacement was not confirmed.
+        OSError: If the Hub refuses the upload or cannot be reached.
     """
-    if repo_id.count("/") != 1:
-        raise ValueError(f"`repo_id` must be namespace/name, got {repo_id!r}.")
+    target = Target(HfApi(token=token), repo_id, "main", "dataset")
     folder = Path(folder)
     if not (folder / "report.json").is_file() or (folder / PROGRESS).exists():
         raise ValueError(f"{folder}: expected complete shards. Repeat `spectralgpt prepare` to finish them.")
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     upload = Upload.of({path.relative_to(folder).as_posix(): path for path in files})
-    target = Target(HfApi(token=token), repo_id, "main", "dataset")
-    seen = target.look()
-    changes = target.review(upload, seen, private=private, force=force, confirm=confirm, report=report)
-    return target.commit(upload, seen, private, create_pr=False)[1] if changes else target.url
+    return target.update(upload, private=private, force=force, confirm=confirm, dry_run=False, report=report)

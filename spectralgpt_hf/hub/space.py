@@ -1,4 +1,4 @@
-"""Publishing the demo as a Gradio Space: the page, this package, and checkpoints, as one commit."""
+"""Publish the demo as a Gradio Space: the page, this package, and checkpoints, in one commit."""
 
 import json
 import re
@@ -27,7 +27,7 @@ PARTS = (
     "hub/model_cards/*.md",
 )
 LEFT_OUT = ("endpoint_handler.py",)
-# They are required at the versions of this machine, with which the page was tried. That of Gradio is in the card.
+# The Space requires the versions that are installed here. The version of Gradio is in the card.
 REQUIREMENTS = (
     "torch",
     "transformers",
@@ -94,7 +94,7 @@ def publish_space(
     dry_run: bool = False,
     report: Callable[[str], object] = logger.info,
 ) -> str:
-    """Publish the demo as a Space, as one commit.
+    """Publish the demo as a Space, in one commit.
 
     Args:
         repo_id: `namespace/name` of the Space; made if there is none.
@@ -107,10 +107,10 @@ def publish_space(
         title: The title of the page on the Hub.
         private: Whether a new Space is private. An existing public one is refused.
         token: A token with the right to write; by default `HF_TOKEN`, or what `hf auth login` saved.
-        force: Whether to publish into a Space that holds files, but none that an earlier publish has put there.
-        confirm: Whether files may be deleted, and files that were edited on the Hub replaced; or a function that is
-            asked so, with the question.
-        dry_run: Whether to compare only, and change nothing.
+        force: Whether to publish into a Space whose files were not published with this package.
+        confirm: Whether files may be deleted, and files that were edited on the Hub may be replaced; or a function that
+            takes the question and returns the answer.
+        dry_run: Whether to report the changes without making them.
         report: Called with a line for each file that changes.
 
     Returns:
@@ -118,9 +118,9 @@ def publish_space(
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
-        ValueError: If a folder is not a checkpoint, a file in one must not be published, the Space is not one of ours
-            (`force`), or a deletion or replacement was not confirmed.
-        OSError: If the Hub refuses or cannot be reached.
+        ValueError: If a folder is not a checkpoint, if a file in one must not be published, if the Space holds foreign
+            files and `force` is not set, or if a deletion or replacement was not confirmed.
+        OSError: If the Hub refuses the upload or cannot be reached.
     """
     if repo_id.count("/") != 1:
         raise ValueError(f"`repo_id` must be namespace/name, got {repo_id!r}.")
@@ -129,11 +129,7 @@ def publish_space(
     files = space_files({"checkpoint": checkpoint, **chosen}, title, revisions)
     upload = Upload.of(files)
     target = Target(HfApi(token=token), repo_id, "main", "space")
-    seen = target.look()
-    changes = target.review(upload, seen, private=private, force=force, confirm=dry_run or confirm, report=report)
-    if dry_run or not changes:
-        return target.url
-    return target.commit(upload, seen, private, create_pr=False)[1]
+    return target.update(upload, private=private, force=force, confirm=confirm, dry_run=dry_run, report=report)
 
 
 def space_files(
@@ -144,7 +140,8 @@ def space_files(
     """Return the files of a Space, by name.
 
     Args:
-        checkpoints: By argument of `serving.app.run`: folders, which go into the Space, or names on the Hub.
+        checkpoints: The checkpoint for each argument of `serving.app.run`: a folder, which is uploaded, or a name on
+            the Hub.
         title: The title of the page on the Hub.
         revisions: As in `publish_space`.
 
@@ -177,7 +174,7 @@ def space_files(
 
 
 def _weights_and_settings(folder: Path) -> list[Path]:
-    """Return the files of a checkpoint that the page loads, none of which gives anything away."""
+    """Return the files of a checkpoint that the page loads, after checking that they may be published."""
     wanted = rf"(preprocessor_)?config\.json|{SHARD}|{re.escape(INDEX)}"
     paths = [path for path in sorted(folder.iterdir()) if re.fullmatch(wanted, path.name)]
     problems = [f"{path.name}: {problem}" for path in paths for problem in problems_of(path, path.name)]

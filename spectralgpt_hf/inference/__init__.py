@@ -1,4 +1,4 @@
-"""Models applied to images: whole scenes to maps and embeddings, reconstruction, and pictures of results.
+"""Apply models to images: maps and embeddings of whole scenes, reconstructions, and pictures of results.
 
 May import `assets`, `files` and `modeling`.
 """

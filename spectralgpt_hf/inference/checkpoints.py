@@ -1,9 +1,9 @@
-"""Checkpoints as the commands and examples load them: the model of their task, its processor, on the right device."""
+"""Load checkpoints for commands and examples: the model of their task and its processor, on the right device."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -14,10 +14,12 @@ from ..assets import find_checkpoint
 from ..modeling import modeling_spectralgpt
 from ..modeling.band_plan import require_same_bands
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
+from ..modeling.modeling_spectralgpt import SpectralGPTModel, SpectralGPTPreTrainedModel
 from .streaming import Processes
 
 
 ADAPTER = "adapter_config.json"
+Model = TypeVar("Model", bound=SpectralGPTPreTrainedModel)
 
 
 def load_model(
@@ -29,14 +31,15 @@ def load_model(
 
     Args:
         checkpoint: Folder, name on the Hub, or alias of an embedded one, as in `assets.find_checkpoint`.
-        device: By default the best there is, and under `accelerate launch` that of the process.
+        device: Device of the model. By default an accelerator if there is one, and under `accelerate launch` that of
+            the process.
         dtype: `"float32"`, `"bfloat16"` or `"float16"`.
         revision: Branch, tag or commit on the Hub.
-        **options: Of the processor, in place of what it was saved with; None leaves one as it is.
+        **options: Attributes of the processor to replace. Those that are None are not replaced.
 
     Raises:
-        ValueError: If the checkpoint is damaged or does not say what it is, `device` is not available, or `dtype` is
-            unknown.
+        ValueError: If the checkpoint is damaged or does not state a SpectralGPT class, `device` is not available, or
+            `dtype` is unknown.
         FileNotFoundError: If there is no such checkpoint.
     """
     checkpoint = find_checkpoint(checkpoint)
@@ -49,14 +52,14 @@ def load_model(
 
 def load_encoder(
     checkpoint: str, device: str | None = None, dtype: str = "float32", *, revision: str = "main", **options: Any
-) -> tuple[Any, SpectralGPTImageProcessor]:
+) -> tuple[SpectralGPTModel, SpectralGPTImageProcessor]:
     """Load the encoder of any checkpoint, in evaluation mode, and the processor; arguments as in `load_model`."""
-    return _load(modeling_spectralgpt.SpectralGPTModel, find_checkpoint(checkpoint), device, dtype, revision, options)
+    return _load(SpectralGPTModel, find_checkpoint(checkpoint), device, dtype, revision, options)
 
 
 @contextmanager
 def reading(checkpoint: str) -> Iterator[None]:
-    """Turn what libraries raise over a damaged checkpoint into a `ValueError` that names it."""
+    """Convert the errors that libraries raise for a damaged checkpoint to a `ValueError` that names it."""
     try:
         yield
     except (SafetensorError, StrictDataclassError, RuntimeError, TypeError, AttributeError, KeyError) as error:
@@ -72,25 +75,20 @@ def reading(checkpoint: str) -> Iterator[None]:
         raise ValueError(f"{checkpoint}: {error}") from error
 
 
-def check_model(model: Any, processor: SpectralGPTImageProcessor) -> None:
-    """Check that a model can be applied to what a processor prepares.
+def check_model(model: SpectralGPTPreTrainedModel, processor: SpectralGPTImageProcessor) -> None:
+    """Check that a model is ready, and takes the bands that a processor gives.
 
     Raises:
         ValueError: If the model is in training mode, or expects other bands, or in another order.
     """
     if model.training:
         raise ValueError("Expected a model in evaluation mode: call `model.eval()`.")
-    expected = model.config.bands
-    if expected is not None and list(expected) != list(processor.bands):
-        raise ValueError(
-            f"The model expects the bands {' '.join(expected)}, in this order, but the processor gives "
-            f"{' '.join(processor.bands)}."
-        )
+    require_same_bands(model.config.bands or processor.bands, processor.bands)
 
 
 def _load(
-    model_class: Any, checkpoint: str, device: str | None, dtype: str, revision: str, options: dict[str, Any]
-) -> tuple[Any, SpectralGPTImageProcessor]:
+    model_class: type[Model], checkpoint: str, device: str | None, dtype: str, revision: str, options: dict[str, Any]
+) -> tuple[Model, SpectralGPTImageProcessor]:
     if dtype not in ("float32", "bfloat16", "float16"):
         raise ValueError(f"Expected a dtype of float32, bfloat16 or float16, got {dtype}.")
     try:

@@ -1,12 +1,13 @@
-"""Cloud-optimised GeoTIFFs of any size, written part by part in little memory, and read back before they count."""
+"""Write cloud-optimised GeoTIFFs of any size part by part in bounded memory, and read them back before renaming."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import rasterio
 import rasterio.shutil
+from affine import Affine
+from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
@@ -15,7 +16,7 @@ from ..modeling.tiling import Box
 
 
 BLOCK = 512
-"""Pixels on a side of a block."""
+"""Height and width of a block, in pixels."""
 
 
 def write_cog(
@@ -26,43 +27,44 @@ def write_cog(
     count: int,
     shape: tuple[int, int],
     dtype: str,
-    crs: Any,
-    transform: Any,
+    crs: CRS | None,
+    transform: Affine,
     nodata: float,
     descriptions: Sequence[str] | None = None,
     colormap: Mapping[int, tuple[int, ...]] | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a compressed COG with overviews, and replace the destination only by one that holds what was written.
+    """Write a compressed COG with overviews, check its content, and rename it to the destination.
 
-    GDAL reports some failed writes only when it closes a file, where rasterio ignores them. So every block of the new
-    file is read back, and its valid pixels are compared with those that were written.
+    GDAL reports some failed writes only when it closes a file, where rasterio ignores them. Therefore every block of
+    the new file is read back, and its valid pixels are compared with those that were written.
 
     Args:
-        path: Destination; an existing file is replaced once the new one is complete.
-        parts: Pixels (C, height, width) and where they belong. Whatever they leave out is nodata.
-        scratch: Folder for an uncompressed copy, of which the COG is made.
+        path: Destination. An existing file is replaced when the new one is complete.
+        parts: Boxes and their pixels (C, height, width). Pixels outside all boxes are nodata.
+        scratch: Folder for an uncompressed copy, from which the COG is made.
         count: Number of bands.
         shape: (height, width) of the file.
         dtype: "uint8", "float32" or "float16".
         crs: Coordinate reference system, or None.
         transform: From pixel to map coordinates.
         nodata: Value that means no data.
-        descriptions: Of each band.
+        descriptions: Description of each band.
         colormap: Colour (red, green, blue) of each value of a single 8-bit band.
         tags: Metadata.
 
     Raises:
-        OSError: If it cannot be written, such as on a full disk; the destination is then as before.
+        OSError: If the file cannot be written, for example on a full disk. The destination is then not changed.
         ValueError: If no pixel is valid.
     """
     half = {"NBITS": 16} if dtype == "float16" else {}
+    stored_dtype = "float32" if half else dtype
     profile = {
         "driver": "GTiff",
         "count": count,
         "height": shape[0],
         "width": shape[1],
-        "dtype": "float32" if half else dtype,
+        "dtype": stored_dtype,
         "crs": crs,
         "transform": transform,
         "nodata": nodata,
@@ -75,7 +77,7 @@ def write_cog(
     try:
         with rasterio.open(copy, "w", **profile) as dataset:
             for box, pixels in parts:
-                stored = pixels.astype(profile["dtype"])
+                stored = pixels.astype(stored_dtype)
                 written += _checksum(stored, nodata)
                 dataset.write(stored, window=Window(box.left, box.top, box.right - box.left, box.bottom - box.top))
             if descriptions is not None:
@@ -84,13 +86,13 @@ def write_cog(
                 dataset.write_colormap(1, dict(colormap))
             dataset.update_tags(**(tags or {}))
         if not written[0]:
-            raise ValueError(f"{path}: nothing to write: no pixel of the area has data.")
+            raise ValueError(f"{path}: nothing to write, because no pixel of the area has data.")
         if factors:
             with rasterio.open(copy, "r+") as dataset:
-                # Classes must not be averaged.
+                # Class numbers must not be averaged.
                 dataset.build_overviews(factors, Resampling.mode if dtype == "uint8" else Resampling.average)
-        # Not GDAL's COG driver: it lays bands side by side, and half floats at the edges then hold whatever was in
-        # memory, so that no two files are the same.
+        # GDAL's COG driver interleaves bands by pixel. Half floats at the edges then hold arbitrary memory, so that two
+        # files of the same content differ.
         with atomic_path(path) as temporary:
             rasterio.shutil.copy(
                 copy,
@@ -116,14 +118,14 @@ def write_cog(
 
 
 def _checksum(pixels: np.ndarray, nodata: float) -> np.ndarray:
-    """Return the number of valid pixels, and the sum of their bits: it does not depend on the order of the parts."""
+    """Return the number of valid pixels and the sum of their bits, which do not depend on the order of the parts."""
     valid = ~np.isnan(pixels) if np.isnan(nodata) else pixels != nodata
     bits = pixels[valid].view(f"u{pixels.itemsize}").sum(dtype=np.uint64)
     return np.array([np.count_nonzero(valid), bits], np.uint64)
 
 
 def _read_back(path: Path, overviews: int, nodata: float) -> np.ndarray:
-    """Read every block of a file and its overviews, and return the checksum of the file."""
+    """Read every block of a file and its overviews, and return the checksum of the full resolution."""
     found = np.zeros(2, np.uint64)
     for level in (None, *range(overviews)):
         with rasterio.open(path, **({} if level is None else {"overview_level": level})) as dataset:

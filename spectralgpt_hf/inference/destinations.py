@@ -1,4 +1,4 @@
-"""Where results may be written: neither over their inputs nor, unless asked for, over other files."""
+"""Check destinations: results must not replace their inputs, and replace other files only if that is allowed."""
 
 import errno
 import os
@@ -24,16 +24,16 @@ def check_destination(destination: str | os.PathLike[str], suffixes: Sequence[st
 
 
 def check_outputs(paths: Sequence[Path], inputs: Sequence[str], overwrite: bool) -> None:
-    """Refuse to write over an input, and over other files unless that is wanted.
+    """Check that files to write are no inputs, and do not exist unless they may be replaced.
 
     Args:
         paths: Files to write.
-        inputs: Files that are read, also through links, zips and virtual rasters.
+        inputs: Files that are read, including those behind links, zips and virtual rasters.
         overwrite: Whether existing files may be replaced.
 
     Raises:
-        ValueError: If a file to write is read too.
-        FileExistsError: If one exists.
+        ValueError: If a file to write is an input.
+        FileExistsError: If a file exists and `overwrite` is False.
     """
     for path in paths:
         if not path.exists():

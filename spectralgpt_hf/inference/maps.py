@@ -18,6 +18,9 @@ from ..modeling.bands import SENTINEL_2, Sensor
 from .pictures import TRUE_COLOUR, composite, to_image
 
 
+MAP_NODATA = 255
+"""Value of pixels without data in maps of classes and of change, which are stored in 8 bits."""
+
 CHANGE_COLOUR = (255, 0, 170)
 """Magenta: nothing on the ground has it, in true or false colour."""
 
@@ -88,7 +91,7 @@ def class_map(
     """Colour a map of classes.
 
     Args:
-        labels: (H, W), numbers of classes; those that have no colour, such as 255, stay transparent.
+        labels: (H, W), numbers of classes; those that have no colour, such as `MAP_NODATA`, stay transparent.
         colours: (K, 3) uint8; by default as many of `class_colours` as occur, since nothing here has a name.
         valid: (H, W).
         opacity: 0 to 1, to lay the map over a composite with `Image.alpha_composite`.
@@ -97,7 +100,7 @@ def class_map(
         An RGBA picture of the map's size.
     """
     if colours is None:
-        colours = class_colours([""] * (int(labels[labels != 255].max(initial=0)) + 1))
+        colours = class_colours([""] * (int(labels[labels != MAP_NODATA].max(initial=0)) + 1))
     coloured = (labels >= 0) & (labels < len(colours))
     if valid is not None:
         coloured &= valid

@@ -1,13 +1,13 @@
-"""Maps as files: where their cells lie, what is known about them, and one COG a layer."""
+"""Write the layers of a map as COGs, with georeference and tags."""
 
 import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from transformers import PreTrainedModel
 
 from ..modeling.tiling import TileGrid
 from .cogs import write_cog
@@ -17,14 +17,14 @@ from .streaming import Parts
 
 @dataclass(frozen=True)
 class Layer:
-    """A file of one or more bands.
+    """A file to write.
 
     Attributes:
-        path: To write.
+        path: Path of the file.
         count: Number of bands.
         dtype: As in `write_cog`.
         nodata: Value that means no data.
-        descriptions: Of the bands.
+        descriptions: Description of each band.
         colormap: As in `write_cog`.
     """
 
@@ -36,14 +36,14 @@ class Layer:
     colormap: Mapping[int, tuple[int, ...]] | None = None
 
 
-def describe(scene: Scene, model: Any, grid: TileGrid, options: Mapping[str, Any]) -> dict[str, str]:
-    """Return what a result's tags say: the source's own, the model, and how it was applied.
+def describe(scene: Scene, model: PreTrainedModel, grid: TileGrid, options: Mapping[str, object]) -> dict[str, str]:
+    """Return the tags of a result: those of the source, the name of the model, and how it was applied.
 
     Args:
-        scene: Opened.
-        model: Whose result it is.
-        grid: Of the tiles.
-        options: Further arguments that the result depends on. Those that are not None are recorded, files by their
+        scene: Open scene.
+        model: Model that computes the result.
+        grid: Grid of the tiles.
+        options: Further arguments on which the result depends. Those that are not None are recorded; files by their
             names without the folder.
     """
     processor = scene.processor
@@ -68,15 +68,15 @@ def describe(scene: Scene, model: Any, grid: TileGrid, options: Mapping[str, Any
 def write_layer(
     layer: Layer, parts: Parts, scratch: Path, scene: Scene, grid: TileGrid, tags: Mapping[str, str]
 ) -> None:
-    """Write one layer as a COG, nodata outside of the area of interest.
+    """Write one layer as a COG, with nodata outside the area of interest.
 
     Args:
-        layer: What to write.
-        parts: Its content.
+        layer: The file to write.
+        parts: Content of the layer.
         scratch: Folder for a temporary file.
-        scene: Gives the georeference.
-        grid: Gives that of the cells.
-        tags: Of the file.
+        scene: The scene, for its georeference and area.
+        grid: Grid of the tiles, for the georeference of the cells.
+        tags: Tags of the file.
     """
     area = grid.to_cells(scene.area.box)
     write_cog(
@@ -96,7 +96,7 @@ def write_layer(
 
 
 def keep_inside(parts: Parts, scene: Scene, grid: TileGrid, nodata: float) -> Parts:
-    """Yield parts with nodata where they lie outside of the area of interest."""
+    """Yield parts with nodata outside the area of interest."""
     box_of_area = grid.to_cells(scene.area.box)
     shape = (box_of_area.bottom - box_of_area.top, box_of_area.right - box_of_area.left)
     area = scene.area.on_cells(shape, grid.transform(scene.reader.transform, box_of_area))
@@ -108,8 +108,8 @@ def keep_inside(parts: Parts, scene: Scene, grid: TileGrid, nodata: float) -> Pa
         yield box, pixels
 
 
-def _recorded(value: Any) -> Any:
-    """Return a value that JSON holds and that tells nothing of this machine."""
+def _recorded(value: object) -> object:
+    """Return a value as JSON can hold it, without folders of this machine."""
     if isinstance(value, bytes | bytearray):
         return f"{len(value)} bytes"
     if isinstance(value, os.PathLike) or (isinstance(value, str) and os.path.exists(value)):
@@ -125,13 +125,13 @@ def as_half(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Return values (K, rows, columns) as half floats, NaN where they are not valid.
 
     Raises:
-        ValueError: If a valid value is beyond what a half float holds.
+        ValueError: If a valid value is beyond the range of half floats.
     """
     values = np.where(valid, values, np.float32(np.nan))
     largest, limit = float(np.nanmax(np.abs(values), initial=0)), float(np.finfo(np.float16).max)
     if largest > limit:
         raise ValueError(
-            f"Expected values up to {limit:,.0f}, which the half floats of a map hold, found "
-            f"{largest:,.0f}. Vectors (.parquet) are stored in single precision."
+            f"Expected values up to {limit:,.0f}, the limit of the half floats of a map, found {largest:,.0f}. Vectors "
+            "(.parquet) are stored in single precision."
         )
     return values.astype(np.float16)

@@ -1,6 +1,6 @@
-"""Mask most of an image, reconstruct it, and compare with simple baselines that need no network.
+"""Mask most of an image, reconstruct it, and compare the result with simple baselines that need no network.
 
-Images are (C, H, W), normalised to [0, 1] band by band; `masked` is (C, H, W), True where a token was masked.
+Images are (C, H, W), with each band normalised to [0, 1]. `masked` is (C, H, W), True where a token was masked.
 """
 
 from collections.abc import Callable
@@ -20,12 +20,12 @@ TILES_AT_ONCE = 4
 
 @dataclass
 class Reconstruction:
-    """An image, what was masked of it, and how the model reconstructed that.
+    """An image, its mask, and its reconstruction by a model.
 
     Attributes:
         original: (C, H, W).
         masked: (C, H, W), bool.
-        reconstructed: (C, H, W), equal to `original` where that was visible.
+        reconstructed: (C, H, W), equal to `original` where that is visible.
     """
 
     original: np.ndarray
@@ -45,14 +45,14 @@ def reconstruct_image(
     """Mask and reconstruct an image of any size in tiles of at most the model's own size.
 
     Args:
-        model: In evaluation mode.
+        model: Model in evaluation mode.
         image: (C, H, W), normalised as a whole; H and W multiples of the patch size.
-        seed: Of the choice of masked tokens.
-        mask_ratio, masking: In place of those of the model's configuration, which stays as it is.
-        before_tiles: Called before every few tiles. What it raises ends the reconstruction.
+        seed: Seed of the mask.
+        mask_ratio, masking: Values that are used instead of those of the model's configuration.
+        before_tiles: Called before every few tiles. An exception that it raises ends the reconstruction.
 
     Raises:
-        ValueError: If the masking is impossible.
+        ValueError: If `mask_ratio` or `masking` has an impossible value.
     """
     config, (_, height, width) = copy(model.config), image.shape
     config.mask_ratio = config.mask_ratio if mask_ratio is None else mask_ratio
@@ -96,10 +96,10 @@ def _cuts(length: int, size: int, patch_size: int) -> list[slice]:
 
 
 def simple_baselines(image: np.ndarray, masked: np.ndarray) -> dict[str, np.ndarray]:
-    """Reconstruct masked pixels in simple ways that a network must beat; each uses only visible pixels.
+    """Reconstruct masked pixels with simple baselines, each from the visible pixels alone.
 
     Returns:
-        By name, images (C, H, W). Where all bands of a pixel are masked, the regression is the interpolation.
+        Images (C, H, W) by name. Where all bands of a pixel are masked, the regression equals the interpolation.
     """
     linear = interpolation(image, masked)
     return {
@@ -110,7 +110,7 @@ def simple_baselines(image: np.ndarray, masked: np.ndarray) -> dict[str, np.ndar
 
 
 def band_mean(image: np.ndarray, masked: np.ndarray) -> np.ndarray:
-    """Fill masked pixels with the mean of the band's visible ones."""
+    """Fill masked pixels with the mean of the visible pixels of the band."""
     visible_mean = np.ma.masked_array(image, masked).mean(axis=(1, 2)).filled(0.5)
     return np.where(masked, visible_mean[:, None, None], image)
 
@@ -118,8 +118,8 @@ def band_mean(image: np.ndarray, masked: np.ndarray) -> np.ndarray:
 def interpolation(image: np.ndarray, masked: np.ndarray, patch_size: int = 8) -> np.ndarray:
     """Fill masked pixels by linear interpolation between the means of the band's visible tokens.
 
-    Visible tokens lie scattered, so the linear pieces are triangles between their centres; beyond the outermost ones
-    the nearest counts.
+    The interpolation is linear on triangles between the centres of the visible tokens. Pixels outside all triangles get
+    the value of the nearest token.
     """
     from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
     from scipy.spatial import ConvexHull, QhullError
@@ -127,14 +127,15 @@ def interpolation(image: np.ndarray, masked: np.ndarray, patch_size: int = 8) ->
     bands, height, width = image.shape
     tokens = image.reshape(bands, height // patch_size, patch_size, width // patch_size, patch_size).mean(axis=(2, 4))
     filled = band_mean(image, masked)
-    # Bands of a spectral group are masked together, and share their triangles.
+    # Bands of a spectral group are masked together, and therefore share their triangles.
     _, groups = np.unique(masked.reshape(bands, -1), axis=0, return_inverse=True)
     for group in range(groups.max() + 1):
         members = np.flatnonzero(groups == group)
-        places = np.argwhere(~masked[members[0], ::patch_size, ::patch_size])
-        if len(places) < 4:
+        positions = np.argwhere(~masked[members[0], ::patch_size, ::patch_size])
+        if len(positions) < 4:
             continue
-        centres, values = (places + 0.5) * patch_size - 0.5, tokens[members][:, *places.T].T  # (places, bands)
+        centres = (positions + 0.5) * patch_size - 0.5
+        values = tokens[members][:, *positions.T].T  # (patch positions, bands)
         wanted = np.argwhere(masked[members[0]])
         linear = NearestNDInterpolator(centres, values)(wanted)
         with suppress(QhullError):  # there are no triangles where all lie on one line
@@ -149,10 +150,10 @@ def interpolation(image: np.ndarray, masked: np.ndarray, patch_size: int = 8) ->
 
 
 def regression(image: np.ndarray, masked: np.ndarray, fallback: np.ndarray, spectral_patch_size: int = 3) -> np.ndarray:
-    """Fill masked pixels by linear regression on the bands that are visible at the same place.
+    """Fill masked pixels by linear regression on the visible bands of the same patch position.
 
-    One least-squares fit for each pair of spectral groups, on the pixels where both are visible; a pixel takes the fit
-    with the smallest error. Where no other band is visible, `fallback` (C, H, W) stands.
+    There is one least-squares fit for each pair of spectral groups, on the pixels where both are visible. A pixel is
+    filled by the fit with the smallest error, or from `fallback` (C, H, W) if no other band is visible.
     """
     filled = np.where(masked, fallback, image)
     groups = [slice(first, first + spectral_patch_size) for first in range(0, len(image), spectral_patch_size)]
@@ -173,14 +174,14 @@ def regression(image: np.ndarray, masked: np.ndarray, fallback: np.ndarray, spec
 
 
 def psnr(original: np.ndarray, reconstructed: np.ndarray, masked: np.ndarray) -> float:
-    """Return the peak signal-to-noise ratio of the masked pixels, in dB; the peak is 1, each band's range."""
+    """Return the peak signal-to-noise ratio of the masked pixels, in dB. The peak is 1, the range of each band."""
     return float(-10 * np.log10(np.square(original - reconstructed)[masked].mean()))
 
 
 def spectral_angle(original: np.ndarray, reconstructed: np.ndarray, masked: np.ndarray) -> float:
     """Return the mean angle between true and reconstructed spectra, in degrees, over the masked bands of each pixel.
 
-    Spectra are to be given as reflectance: normalisation turns them.
+    Pass the spectra as reflectance, because normalisation changes the angle between them.
     """
     original, reconstructed = original * masked, reconstructed * masked
     lengths = np.linalg.norm(original, axis=0) * np.linalg.norm(reconstructed, axis=0)

@@ -1,4 +1,4 @@
-"""What is finished of a long run, on disk: a run that was killed goes on where it stopped."""
+"""Keep the finished strips of a long run on disk, so that a run that was killed resumes where it stopped."""
 
 import hashlib
 import json
@@ -14,17 +14,17 @@ from ..files import atomic_path
 
 
 class FinishedStrips:
-    """Finished strips in a folder beside the destination, `<destination>.parts`.
+    """The finished strips of a run, in the folder `<destination>.parts`.
 
-    They count only for the run with the same fingerprint; those of another run are removed.
+    Only a run with the same fingerprint uses them. Those of another run are removed.
 
     Args:
-        destination: What the strips will become.
-        fingerprint: Of everything that the result depends on.
-        clean: Whether to remove the strips of another run, which one process does for all.
+        destination: File to write from the strips.
+        fingerprint: Hash of everything that the result depends on.
+        clean: Whether to remove the strips of another run. One process must do so for all.
 
     Attributes:
-        folder: Where they are; files that live as long may be put there too.
+        folder: Folder of the strips. Scratch files of the run may be put there too.
     """
 
     def __init__(self, destination: Path, fingerprint: str, clean: bool = False) -> None:
@@ -36,14 +36,14 @@ class FinishedStrips:
 
     @staticmethod
     def exist(destination: Path, fingerprint: str) -> bool:
-        """Return whether a run with this fingerprint was stopped."""
+        """Return whether there is an interrupted run with this fingerprint."""
         return (Path(f"{destination}.parts") / fingerprint).is_dir()
 
     def __contains__(self, name: str) -> bool:
         return self._path(name).is_file()
 
     def save(self, name: str, layers: Mapping[str, np.ndarray]) -> None:
-        """Write the layers of a strip, all or nothing."""
+        """Write all layers of a strip to one file, through `atomic_path`."""
         with atomic_path(self._path(name)) as scratch, scratch.open("wb") as file:
             np.savez(file, **cast(dict[str, Any], layers))
 
@@ -53,15 +53,15 @@ class FinishedStrips:
             return layers[layer]
 
     def remove(self) -> None:
-        """Remove the folder, once the destination is complete."""
+        """Remove the folder, when the destination is complete."""
         shutil.rmtree(self.folder.parent)
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.npz"
 
 
-def fingerprint(**inputs: Any) -> str:
-    """Return a short hash of what JSON can hold, and of whatever `str` says of the rest."""
+def fingerprint(**inputs: object) -> str:
+    """Return a short hash of values, as JSON where possible and else by their `str`."""
     text = json.dumps(inputs, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -1,8 +1,8 @@
-"""The way of a whole scene through a model: tiles in, strips of blended results out, finished ones kept on disk.
+"""Run a model over a whole scene: tiles in, strips of blended results out. Finished strips are kept on disk.
 
-Results do not depend on how the work is divided, to the last bit. Every tile is normalised by itself, goes through the
-model in a batch of one shape, and is added up in the order of the grid. Batches of other shapes, or operations on
-another number of cores, would round otherwise, and a class somewhere would change.
+Results do not depend on how the work is divided, to the last bit. Every tile is normalised by itself, passes through
+the model in a batch of always the same shape, and is added up in the order of the grid. Batches of other shapes, or
+operations on another number of cores, round differently, which could change the class of a pixel.
 """
 
 import os
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import rasterio
@@ -21,6 +21,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..files import locked
+from ..modeling.notices import warn
 from ..modeling.tiled import TILES_PER_PASS, PreparedTile, blend_strips, score_tiles
 from ..modeling.tiling import Box, Strip, TileGrid, runs
 from .destinations import check_outputs
@@ -30,21 +31,21 @@ from .threads import ordered_map
 
 
 Scored: TypeAlias = tuple[PreparedTile, np.ndarray | None]
-"""A tile and its values (K, cells, cells); None without data."""
+"""A tile and its values (K, cells, cells), which are None for a tile without data."""
 
 Parts: TypeAlias = Iterator[tuple[Box, np.ndarray]]
-"""Boxes of the result, in cells, and what stands there, (C, height, width)."""
+"""Boxes of the result, in cells, and the values in each (C, height, width)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """What is computed of a scene.
+    """The computation on each tile of a scene.
 
     Attributes:
-        model: In evaluation mode, on its device.
+        model: Model in evaluation mode, on its device.
         score: Returns values (B, K, cells, cells) for the model's inputs.
-        channels: K.
-        valid_of: Valid mask (cells, cells) of a tile, from that of its pixels (size, size) and the model's inputs.
+        channels: Number K of values.
+        valid_of: Returns the valid mask (cells, cells) of a tile for that of its pixels (size, size) and the inputs.
         finish: Turns blended values (K, rows, columns) and their valid mask into the layers that are kept.
     """
 
@@ -57,13 +58,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a run may take. None of it changes the result.
+    """The resources that a run may use. They do not change the result.
 
     Attributes:
-        batch_size: Tiles that go to the device at once; 32 by default, on a CPU one for each core.
-        workers: Threads that read, and threads that prepare tiles.
-        memory_limit: Bytes for pixels, results and GDAL's cache; the model's own come on top.
-        progress: Whether to show a bar.
+        batch_size: Number of tiles that are sent to the device at once. By default 32, on a CPU one per core.
+        workers: Number of threads that read, and number of threads that prepare tiles.
+        memory_limit: Bytes for pixels, results and GDAL's cache, without those of the model.
+        progress: Whether to show a progress bar.
     """
 
     batch_size: int | None = None
@@ -79,7 +80,7 @@ class Resources:
 
     @property
     def cache_bytes(self) -> int:
-        """What GDAL may keep of blocks that it has read."""
+        """Bytes of GDAL's cache of decoded blocks."""
         return max(2**24, self.memory_limit // 8)
 
 
@@ -92,13 +93,13 @@ class Processes:
             from accelerate import PartialState
             from accelerate.utils import parse_flag_from_env
 
-            # It finds GPUs by itself, but not what `accelerate launch --cpu` asks for.
+            # `PartialState` finds GPUs, but does not read the option of `accelerate launch --cpu`.
             on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
             self._state = PartialState(cpu=on_cpu)
 
     @property
     def device(self) -> torch.device:
-        """What this process should compute on."""
+        """The device that this process computes on."""
         if self._state is not None:
             return self._state.device
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
@@ -106,27 +107,37 @@ class Processes:
 
     @property
     def is_main(self) -> bool:
-        """Whether this one does what is done once."""
+        """Whether this process does the work that is done only once."""
         return self._state is None or self._state.is_main_process
 
     def share(self, strips: list[Strip]) -> list[Strip]:
-        """Return the strips of this process: neighbours, since these have tiles in common."""
+        """Return the strips of this process. They are neighbours, because neighbours have tiles in common."""
         if self._state is None:
             return strips
         index, count = self._state.process_index, self._state.num_processes
         return strips[len(strips) * index // count : len(strips) * (index + 1) // count]
 
     def wait(self) -> None:
-        """Wait until all have come here."""
+        """Wait until all processes have called this."""
         if self._state is not None:
             self._state.wait_for_everyone()
 
 
+def tile_has_data(valid: np.ndarray, inputs: dict[str, torch.Tensor]) -> np.ndarray:
+    """Return the valid mask (1, 1) of a tile that has one result: whether any of its pixels has data."""
+    return np.array([[valid.any()]])
+
+
+def warn_of_seams() -> None:
+    """Warn the caller of `predict_scene` or `embed_scene` that statistics of tiles cause seams."""
+    warn("statistics_scope='tile': each tile has its own limits, which causes seams in maps.")
+
+
 def plan_strips(scene: Scene, grid: TileGrid, channels: int, resources: Resources) -> list[Strip]:
-    """Cut the area of interest into strips, in panels so narrow that they keep to the memory limit.
+    """Cut the area of interest into strips, in panels that are narrow enough for the memory limit.
 
     Raises:
-        ValueError: If it is too small for a panel of one tile.
+        ValueError: If the limit is too small for a panel of one tile.
     """
     chunks = CHUNK_ROWS * (resources.workers + 2) + grid.size
     per_column = scene.bytes_per_pixel * chunks * grid.cell + 4 * channels * grid.cells * 5
@@ -136,7 +147,7 @@ def plan_strips(scene: Scene, grid: TileGrid, channels: int, resources: Resource
         raise ValueError(
             f"`memory_limit` is {resources.memory_limit / 2**20:.0f} MiB: expected at least "
             f"{(per_column * (3 * grid.cells) + resources.cache_bytes) / 2**20:.0f} MiB for tiles of {grid.size} px "
-            f"with {channels} values a cell. Fewer `workers` need less."
+            f"with {channels} values per cell. Fewer `workers` need less."
         )
     return grid.strips(grid.to_cells(scene.area.box), width)
 
@@ -148,30 +159,30 @@ def map_scene(
     paths: Sequence[Path],
     overwrite: bool,
     write: Callable[[Callable[[str], Parts], Path], None],
-    key: Mapping[str, Any],
+    key: Mapping[str, object],
     resources: Resources,
 ) -> None:
     """Compute the strips of a scene that are not finished yet, and write the result.
 
     Args:
-        scene: Opened.
-        grid: Of its tiles.
-        task: What to compute.
-        paths: Files that are written; finished strips wait beside the last one.
-        overwrite: Whether to replace files that exist. A run that goes on where it stopped needs no such word.
-        write: Writes the result in the main process, given the parts of each layer by name, and a folder for scratch.
-            It raises a `ValueError` if there is nothing to write.
-        key: Whatever else the result depends on; strips of another key are not used.
-        resources: What may be used.
+        scene: The open scene.
+        grid: Grid of its tiles.
+        task: The computation.
+        paths: Files to write. Finished strips are kept beside the last one.
+        overwrite: Whether to replace files that exist. A run that resumes does not need it.
+        write: Writes the result in the main process, from the parts of each layer by name, and a folder for scratch
+            files. It raises a `ValueError` if there is nothing to write.
+        key: All other values that the result depends on. Finished strips with another key are not used.
+        resources: Resources that may be used.
 
     Raises:
         ValueError: If a file to write is an input, or the result is empty.
-        FileExistsError: If a file exists that may not be replaced.
+        FileExistsError: If a file exists and `overwrite` is not set.
         OSError: If another process writes the same destination, or a file cannot be written.
     """
     processes, destination = Processes(), paths[-1]
     strips = plan_strips(scene, grid, task.channels, resources)
-    from .. import __version__  # not before the package is imported as a whole
+    from .. import __version__  # at module level, the import would be circular
 
     identity = scene.identity
     run_key = fingerprint(
@@ -187,20 +198,20 @@ def map_scene(
     )
     with locked(destination) if processes.is_main else nullcontext():
         if processes.is_main:
-            goes_on = FinishedStrips.exist(destination, run_key)
-            check_outputs(paths, [name for name, _ in identity], overwrite or goes_on)
+            resumes = FinishedStrips.exist(destination, run_key)
+            check_outputs(paths, [name for name, _ in identity], overwrite or resumes)
             FinishedStrips(destination, run_key, clean=True)
         processes.wait()
         finished = FinishedStrips(destination, run_key)
         left = [strip for strip in strips if strip.name not in finished]
-        processes.wait()  # no process may finish one before all have looked
+        processes.wait()  # all processes must have listed the finished strips before one finishes another
         _compute(scene, grid, task, list(runs(processes.share(left))), finished, resources, processes)
         processes.wait()
         if processes.is_main:
             with rasterio.Env(GDAL_CACHEMAX=resources.cache_bytes):
                 try:
                     write(partial(_parts, finished, strips), finished.folder)
-                except ValueError:  # no data: computing it again would change nothing
+                except ValueError:  # there is no data, and the finished strips are of no further use
                     finished.remove()
                     raise
             finished.remove()
@@ -216,7 +227,7 @@ def _compute(
     resources: Resources,
     processes: Processes,
 ) -> None:
-    """Compute runs of strips, reading, scoring and writing at once."""
+    """Compute runs of strips. Reading, scoring and writing overlap in time."""
     total = sum(len(grid.rows_of(run)) * len(grid.columns_of(run[0])) for run in mine)
     shown = resources.progress and processes.is_main
     with (
@@ -237,7 +248,7 @@ def _compute(
 
 
 def _parts(finished: FinishedStrips, strips: list[Strip], layer: str) -> Parts:
-    """Yield one layer of all strips, and their places in the result."""
+    """Yield one layer of all strips, with the box of each in the result."""
     left, top = strips[0].box[:2]
     for strip in strips:
         box = strip.box
@@ -245,10 +256,10 @@ def _parts(finished: FinishedStrips, strips: list[Strip], layer: str) -> Parts:
 
 
 def _score(tiles: Iterator[PreparedTile], task: Task, batch_size: int | None, cores: int) -> Iterator[Scored]:
-    """Yield the values (K, cells, cells) of each tile; None for those without data."""
+    """Yield each tile with its values (K, cells, cells), which are None for a tile without data."""
     device = next(task.model.parameters()).device
     if device.type == "cpu":
-        # One tile on one core is as fast as a batch on all, and rounds the same on any number of them.
+        # Tiles computed on one core each are as fast as a batch on all cores, and round alike for any number of cores.
         group, threads, ahead = 1, cores, max(2 * cores, batch_size or 0)
     else:
         group, threads, ahead = batch_size or 4 * TILES_PER_PASS, 1, 2
@@ -258,8 +269,8 @@ def _score(tiles: Iterator[PreparedTile], task: Task, batch_size: int | None, co
         yield from batch
 
 
-def _shown(scored: Iterable[Scored], bar: Any) -> Iterator[Scored]:
-    """Yield the items, and move the bar for each."""
+def _shown(scored: Iterable[Scored], bar: tqdm) -> Iterator[Scored]:
+    """Yield the items, and advance the bar for each."""
     for item in scored:
         bar.update()
         yield item

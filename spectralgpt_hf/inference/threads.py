@@ -1,4 +1,4 @@
-"""Work on a stream in threads: the order stays, and no more items are under way than was allowed."""
+"""Process a stream in threads, in order and with a limited number of items in progress."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -22,21 +22,20 @@ def ordered_map(
     workers: int,
     ahead: int,
 ) -> Iterator[Result]:
-    """Yield `function(item)` for each item, in order, computed by threads while the caller is busy.
+    """Yield `function(item)` for each item, in order. Threads compute the results ahead of the caller.
 
-    The threads compute on one core each: on several, sums of torch would round otherwise.
+    Each thread computes on one core, because sums of torch round differently on several. If an item fails, its error is
+    raised after all threads have ended. After Ctrl-C, threads are not waited for.
 
     Args:
-        function: Runs in the threads.
-        items: Taken in the caller's thread, when there is room.
+        function: Called in the threads.
+        items: Items, which are taken in the caller's thread.
         workers: Number of threads.
-        ahead: How many items may be under way or wait to be taken.
-
-    An error of an item is raised once all threads have ended; after Ctrl-C nothing is waited for.
+        ahead: Largest number of items that are computed or wait for the caller.
     """
     items = iter(items)
     tasks: SimpleQueue[tuple[Future[Result], Item] | None] = SimpleQueue()
-    # Daemons: the interpreter would wait for those of an executor, and a stalled read may take minutes.
+    # Daemon threads, because the interpreter would wait for those of an executor, and a stalled read can take minutes.
     threads = [Thread(target=_work, args=(function, tasks), daemon=True) for _ in range(workers)]
 
     def submit(item: Item) -> Future[Result]:
@@ -62,7 +61,7 @@ def ordered_map(
             future.cancel()
         for _ in threads:
             tasks.put(None)
-        # Threads hold files and memory: the caller goes on once they have ended.
+        # Threads hold files and memory, so the caller continues after they have ended.
         for thread in threads if must_wait else ():
             if thread.ident is not None:
                 thread.join()
@@ -77,11 +76,11 @@ def _work(function: Callable[[Item], Result], tasks: "SimpleQueue[tuple[Future[R
                 future.set_result(function(item))
             except BaseException as error:
                 future.set_exception(error)
-        del task, future, item  # not to hold memory while there is nothing to do
+        del task, future, item  # releases memory while the thread waits
 
 
 class _Threads:
-    """How many users want them set, and what to go back to."""
+    """The number of users of `restored_threads`, and the number of threads to restore."""
 
     lock = Lock()
     users = 0
@@ -90,10 +89,10 @@ class _Threads:
 
 @contextmanager
 def restored_threads() -> Iterator[int]:
-    """Give torch back its threads at the end; yields their number.
+    """Yield the number of torch's threads, and restore it at the end.
 
-    `torch.set_num_threads` sets those of OpenMP for the thread that calls it, but those of MKL for the whole process:
-    the last of several users sets them back.
+    `torch.set_num_threads` sets the threads of OpenMP for the calling thread, but those of MKL for the whole process.
+    Therefore the last of several simultaneous users restores them.
     """
     with _Threads.lock:
         if _Threads.users == 0:

@@ -1,14 +1,14 @@
-"""Vectors with a place on the ground, as GeoParquet 1.1: https://geoparquet.org/releases/v1.1.0."""
+"""Write vectors with their footprints as GeoParquet 1.1: https://geoparquet.org/releases/v1.1.0."""
 
 import json
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from rasterio.crs import CRS
 
 from ..files import atomic_path
 
@@ -19,19 +19,19 @@ def write_geoparquet(
     footprints: np.ndarray,
     vectors: np.ndarray,
     *,
-    crs: Any,
+    crs: CRS | None,
     date: str | None,
     tags: Mapping[str, str],
 ) -> None:
-    """Write one row a chip: `id`, `geometry`, `crs`, `date` and `vector`. The file is complete or not there.
+    """Write one row per chip: `id`, `geometry`, `crs`, `date` and `vector`.
 
     Args:
-        path: Destination; an existing file is replaced.
-        ids: Of the chips.
+        path: Destination. An existing file is replaced when the new one is complete.
+        ids: Names of the chips.
         footprints: (n, 4, 2), corners of each chip, counter-clockwise.
         vectors: (n, D).
         crs: Reference system of the corners, or None.
-        date: Of the scene, where known.
+        date: Date of the scene, or None.
         tags: Further metadata of the file.
     """
     count, width = vectors.shape
@@ -49,7 +49,7 @@ def write_geoparquet(
         "encoding": "WKB",
         "geometry_types": ["Polygon"],
         "orientation": "counterclockwise",
-        # Null says that it is not known; without the key it would be longitude and latitude.
+        # Null means unknown. Without the key, readers would assume longitude and latitude.
         "crs": None if crs is None else crs.to_dict(projjson=True),
     }
     if count:

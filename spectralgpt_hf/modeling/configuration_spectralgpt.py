@@ -33,12 +33,12 @@ from .bands import L2A_BANDS, PSEUDO_BAND_MEAN, SENTINEL_2, Sensor
 from .sensors import SENSORS, model_sensor
 
 
-# Label of pixels without a class, in every map of labels, unless `semantic_loss_ignore_index` says otherwise.
+# Label of pixels without a class in maps of labels, unless `semantic_loss_ignore_index` is another value.
 IGNORE_INDEX = 255
 
 MASKINGS = ("random", "spatial", "spectral")
 
-# Sizes of the paper's table, and a tiny one that fits in a package. Heads and the decoder are the paper's.
+# The sizes of the paper, and a tiny one that fits into a package. Attention heads and decoders follow the paper.
 PRESETS: dict[str, dict[str, int]] = {
     "tiny": {
         "hidden_size": 192,
@@ -56,7 +56,7 @@ PRESETS: dict[str, dict[str, int]] = {
     "huge": {"hidden_size": 1280, "num_hidden_layers": 32, "num_attention_heads": 16, "intermediate_size": 5120},
 }
 
-# What every saved config carries, so that any class loads from any checkpoint.
+# Every saved configuration has these entries, so that any class loads from any checkpoint.
 AUTO_MAP = {
     "AutoConfig": "configuration_spectralgpt.SpectralGPTConfig",
     "AutoImageProcessor": "image_processing_spectralgpt.SpectralGPTImageProcessor",
@@ -93,7 +93,7 @@ CUSTOM_PIPELINES: dict[str, dict[str, Any]] = {
 }
 
 
-# True where this file was fetched with a checkpoint rather than installed.
+# True if this file was downloaded with a checkpoint, not installed.
 _IS_REMOTE_CODE = __name__.startswith("transformers_modules.")
 
 
@@ -124,7 +124,7 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
     mask_ratio (`float`, *optional*, defaults to 0.9):
         Share of tokens masked in pretraining, between 0 and 1, both excluded.
     masking (`str`, *optional*, defaults to `"random"`):
-        What is masked: `"random"` tokens, whole patch positions (`"spatial"`), or whole spectral groups (`"spectral"`).
+        Unit of masking: `"random"` tokens, whole patch positions (`"spatial"`), or spectral groups (`"spectral"`).
     decode_ratio (`float`, *optional*, defaults to 1.0):
         Share of patch positions reconstructed in training, above 0 and at most 1. All spectral groups of a random
         choice are decoded, together with the visible tokens, which saves most of the decoder's arithmetic; the losses
@@ -206,15 +206,15 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
     _out_indices: list[int] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        # Read from the class, not from a checkpoint: `save_pretrained` writes them again for the files it saves. An
-        # installed package keeps its pipelines in the registry; on a config they would ask for trust in remote code.
+        # These entries of a checkpoint are dropped, because `save_pretrained` writes them again for the files that it
+        # saves. An installed package registers its pipelines; in a configuration they would need trust in remote code.
         kwargs.pop("auto_map", None)
         kwargs.pop("stage_names", None)
         if _IS_REMOTE_CODE:
             self.auto_map = dict(AUTO_MAP)
         else:
             kwargs.pop("custom_pipelines", None)
-        # Before anything is built that is as long as one of these numbers.
+        # Sizes are checked before anything of such a size is built.
         for name, largest in {**_LARGEST, "num_labels": _LARGEST_NUM_LABELS}.items():
             value = kwargs.get(name, getattr(self, name, None))
             if isinstance(value, int) and value > largest:
@@ -351,12 +351,12 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the attributes, with every class and pipeline that loads from a checkpoint."""
+        """Return the attributes, with the classes and pipelines that can be loaded from a checkpoint."""
         return super().to_dict() | {"auto_map": dict(AUTO_MAP), "custom_pipelines": deepcopy(CUSTOM_PIPELINES)}
 
 
 class _DecoderConfig(SpectralGPTConfig):  # trf-ignore: TRF057 (never seen by users)
-    """A class of its own, by which `set_attn_implementation` knows that the decoder does not share the encoder's."""
+    """A separate class, by which `set_attn_implementation` distinguishes the decoder from the encoder."""
 
 
 _CHOICES: dict[str, tuple[str | None, ...]] = {
@@ -365,7 +365,7 @@ _CHOICES: dict[str, tuple[str | None, ...]] = {
     "problem_type": ("regression", "single_label_classification", "multi_label_classification", None),
 }
 
-# Largest value of each size, far above what trains today: a saved configuration must not be able to exhaust a machine.
+# Largest value of each size, so that a saved configuration cannot exhaust a machine. Real models are far smaller.
 _LARGEST = {
     "image_size": 2**14,
     "patch_size": 2**10,

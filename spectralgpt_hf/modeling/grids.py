@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The grid that bands are read on, and how files on other grids come onto it: by geotransform, never by stretching."""
+"""The grid on which bands are read. Files on other grids are warped onto it by geotransform, never stretched."""
 
 import math
 import os
@@ -38,10 +38,10 @@ except ImportError:
 
 METRES_PER_DEGREE = 111_320
 USUAL_SAMPLING = (5, 20)
-"""Metres on the ground that a model of 10 m pixels may be given without a warning."""
+"""Metres on the ground of a pixel, between which a model for 10 m pixels is used without a warning."""
 
 LARGEST_SIDE = 10**6
-"""Most pixels on a side of a grid: 10,000 km at 10 m."""
+"""Largest number of pixels on a side of a grid: 10,000 km at 10 m."""
 FINEST_RESAMPLING = 100
 """How many times finer than its source a grid may be."""
 
@@ -61,7 +61,7 @@ class Grid:
         return math.sqrt(abs(self.transform.determinant))
 
     def holds(self, dataset: "DatasetReader") -> bool:
-        """Return whether a file has these pixels; without a reference system its size must tell."""
+        """Return whether a file has these pixels. Without a reference system only the size is compared."""
         if (dataset.height, dataset.width) != (self.height, self.width):
             return False
         if dataset.crs is None or self.crs is None:
@@ -69,7 +69,7 @@ class Grid:
         return dataset.crs == self.crs and dataset.transform.almost_equals(self.transform, 1e-3 * self.pixel_size)
 
     def part(self, window: "Window | Sequence[int] | None", out_shape: tuple[int, int] | None, name: str) -> "Part":
-        """Return a window of the grid, read at a shape of its own.
+        """Return a window of the grid, to be read at the shape `out_shape`.
 
         Raises:
             ValueError: If the window leaves the grid.
@@ -92,18 +92,18 @@ class Grid:
 
 @dataclass(frozen=True)
 class Part:
-    """A window of a grid, and the grid of the pixels that are made of it."""
+    """A window of a grid, and the grid of its pixels after decimation."""
 
     window: "Window"
     grid: Grid
 
     @property
     def is_decimated(self) -> bool:
-        """Whether there are fewer, or more, pixels than in the window."""
+        """Whether there are fewer or more pixels than in the window."""
         return (self.grid.height, self.grid.width) != (self.window.height, self.window.width)
 
     def strips(self, rows: int) -> "Iterator[tuple[slice, Part]]":
-        """Cut the part into strips of at most so many rows of the window, with the rows of the part that they fill."""
+        """Yield strips of at most `rows` rows of the window, each after the slice of the part's rows that it fills."""
         down = self.window.height / self.grid.height
         step = max(1, int(rows / down))
         for top in range(0, self.grid.height, step):
@@ -114,18 +114,18 @@ class Part:
 
 
 def resampled(transform: "Affine", column: float, row: float, across: float = 1, down: float = 1) -> "Affine":
-    """Return a transform that begins at a pixel of another, with pixels so many times as large.
+    """Return a transform with its origin at a pixel of another, and with pixels `across` and `down` times as large.
 
-    Written out: releases of affine before 3 multiply with `*`, for which later ones warn.
+    The product is written out, because affine before version 3 multiplies with `*`, for which later releases warn.
     """
     a, b, c, d, e, f = transform[:6]
     return Affine(a * across, b * down, a * column + b * row + c, d * across, e * down, d * column + e * row + f)
 
 
 def choose_grid(dataset: "DatasetReader", resolution: float | None, name: str) -> Grid:
-    """Return the grid of a file, at another resolution where it is in metres and not yet near.
+    """Return the grid of a file; if it is in metres and `resolution` differs by 1 % or more, at that resolution.
 
-    Warns where the ground sampling is far from Sentinel-2's.
+    Warns if the ground sampling is far from Sentinel-2's.
 
     Raises:
         ValueError: If the resolution is not positive, or the geotransform is damaged.
@@ -138,8 +138,8 @@ def choose_grid(dataset: "DatasetReader", resolution: float | None, name: str) -
         raise ValueError(f"{name}: expected a geotransform with an area, found {tuple(grid.transform)[:6]}.")
     if grid.crs is None and grid.transform.is_identity and dataset.gcps[0]:
         warn(
-            f"{name}: is placed by ground control points only, which are not used: read as a grid without a reference "
-            "system. To place it, warp it first (`gdalwarp`)."
+            f"{name}: has only ground control points, which are not used: read as a grid without a reference system. "
+            "To georeference it, warp it first (`gdalwarp`)."
         )
     if grid.crs is None or not (grid.crs.is_projected or grid.crs.is_geographic):
         return grid
@@ -186,16 +186,16 @@ def read_part(
 
     Args:
         file: The file.
-        indexes: Which of its bands.
+        indexes: Indexes of the bands, from 1.
         grid: The whole output grid.
-        part: What to read of it.
-        name: The source, for messages.
+        part: The part of the grid to read.
+        name: Name of the source in messages.
         nodata: Stored value that is not mixed into the pixels beside it.
-        nearest: Do not interpolate.
+        nearest: Whether to take the nearest value instead of interpolating.
 
     Returns:
-        Values, interpolated where the grids differ (C, H, W); the nearest stored values (C, H, W), which tell nodata;
-        and which pixels the file covers and does not mask (H, W).
+        Values, interpolated where the grids differ (C, H, W); the nearest stored values (C, H, W), by which nodata is
+        recognised; and which pixels the file covers and does not mask (H, W).
     """
     shape = (part.grid.height, part.grid.width)
     dataset, alpha = file.dataset, file.alpha
@@ -216,7 +216,7 @@ def read_part(
     target = {"crs": grid.crs, "transform": part.grid.transform, "height": shape[0], "width": shape[1]}
     # Exact to well below a pixel; 0 would select no transformer at all.
     target["tolerance"] = 1e-6
-    # NaN: no value is nodata. So what is stored comes out, and the alpha band tells the extent.
+    # With NaN no value is nodata. So the stored values are kept, and the alpha band shows the extent.
     extent = {"src_nodata": math.nan, "add_alpha": alpha is None}
     with WarpedVRT(dataset, resampling=Resampling.nearest, **target, **extent) as warped:
         stored = warped.read(indexes)
@@ -225,7 +225,7 @@ def read_part(
         return stored, stored, covered
     coarser = abs(dataset.transform.determinant) > 0.99 * abs(grid.transform.determinant)
     resampling = Resampling.bilinear if coarser else Resampling.average
-    # Zeros beyond the swath are seldom declared, and must not be mixed into the pixels beside them either.
+    # Files seldom declare the zeros outside the swath as nodata, but these must not be mixed into other pixels either.
     mixed = {"src_nodata": nodata or 0, "nodata": 0}
     with WarpedVRT(dataset, resampling=resampling, dtype="float32", **mixed, **target) as warped:
         return warped.read(indexes), stored, covered

@@ -1240,7 +1240,7 @@ class SpectralGPTForSemanticSegmentation(SpectralGPTPreTrainedModel):
         )
 
 
-@auto_docstring(custom_intro="SpectralGPT on two dates, with a head that tells for every pixel whether it changed.")
+@auto_docstring(custom_intro="SpectralGPT on two dates, with a head that predicts for every pixel whether it changed.")
 class SpectralGPTForChangeDetection(SpectralGPTPreTrainedModel):
     _keys_to_ignore_on_load_unexpected = [r"^decoder\."]
 

@@ -172,7 +172,7 @@ class MultispectralPipeline(Pipeline):
         return {"large": LargeImage(chips[0].name, dates, processor, statistics, others)}
 
     def _as_inputs(self, inputs: Any) -> Any:
-        """Return several inputs as a list or a generator, which is how the base class tells them from one."""
+        """Return several inputs as a list or a generator: the base class takes all other types as one input."""
         if isinstance(inputs, tuple) or getattr(inputs, "ndim", 3) == 4:
             return list(inputs)
         return (item for item in inputs) if isinstance(inputs, Iterator) else inputs

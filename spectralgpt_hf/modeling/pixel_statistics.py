@@ -13,27 +13,52 @@
 # limitations under the License.
 """Statistics and arithmetic of pixels: pure functions of tensors, without files or band names.
 
-`pixels` are (B, C, H, W). `valid` is (B, H, W) with True where a pixel has data, (B, C, H, W) where bands differ in
-this, or None where all pixels have data. Statistics are (B, C), in float32, over the valid pixels.
+`pixels` are (B, C, H, W). `valid` is (B, H, W) with True where a pixel has data, (B, C, H, W) if bands differ in this,
+or None if all pixels have data. Statistics are (B, C), in float32, over the valid pixels.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Literal, TypeAlias, TypedDict
 
 import numpy as np
 import torch
 
 
+StatisticName: TypeAlias = Literal["minimum", "maximum", "mean", "std", "percentile_1", "percentile_99"]
+
+
+class Statistics(TypedDict, total=False):
+    """Statistics of the pixels of each band, in digital numbers, as `measure_statistics` returns them.
+
+    Attributes:
+        bands: Names of the bands. Each list below has one value for each of them.
+        pixels: Number of pixels that were measured.
+        minimum, maximum, mean, std, percentile_1, percentile_99: The statistics. The standard deviation is that of the
+            population.
+    """
+
+    bands: Sequence[str]
+    pixels: int
+    minimum: Sequence[float]
+    maximum: Sequence[float]
+    mean: Sequence[float]
+    std: Sequence[float]
+    percentile_1: Sequence[float]
+    percentile_99: Sequence[float]
+
+
 def allocate(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """Return an uninitialised tensor."""
     if device.type == "cpu":
-        # NumPy asks the kernel for huge pages and torch does not: touching a new batch is three times faster.
+        # NumPy requests huge pages from the kernel and torch does not. They make the first write three times faster.
         size = math.prod(shape) * dtype.itemsize
         return torch.from_numpy(np.empty(size, dtype=np.uint8)).view(dtype).view(shape)
     return torch.empty(shape, dtype=dtype, device=device)
 
 
 def stack(images: list[torch.Tensor]) -> torch.Tensor:
-    """Stack tensors of one shape, dtype and device; a single one is not copied."""
+    """Stack tensors of one shape, dtype and device. A single tensor is not copied."""
     first = images[0]
     if len(images) == 1:
         return first.unsqueeze(0)
@@ -41,10 +66,10 @@ def stack(images: list[torch.Tensor]) -> torch.Tensor:
 
 
 def with_extremes(pixels: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-    """Return pixels in a type that torch has arithmetic for, and the smallest and largest value of each band."""
+    """Return pixels in a dtype for which torch has arithmetic, and the smallest and largest value of each band."""
     if pixels.dtype != torch.uint16:
         return pixels, minimum_maximum(pixels)
-    # Few scenes use the upper half of 16 bits: read as signed, the others need no copy.
+    # Few scenes use the upper half of 16 bits. The others can be viewed as signed integers without a copy.
     signed = pixels.view(torch.int16)
     extremes = minimum_maximum(signed)
     if (extremes[0] < 0).any():
@@ -54,7 +79,7 @@ def with_extremes(pixels: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tenso
 
 
 def minimum_maximum(pixels: torch.Tensor, valid: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the smallest and the largest value of each band; NaN in a band without `valid` gives NaN."""
+    """Return the smallest and the largest value of each band. Without `valid`, NaN in a band gives NaN."""
     values = pixels.flatten(2)
     if valid is None:
         return values.amin(2).float(), values.amax(2).float()
@@ -72,8 +97,8 @@ def percentiles(pixels: torch.Tensor, valid: torch.Tensor | None, shares: tuple[
 
     Args:
         pixels: (B, C, H, W).
-        valid: Where pixels have data; each band needs one such pixel.
-        shares: Which ones, between 0 and 1.
+        valid: Where pixels have data. Each band needs one such pixel.
+        shares: The percentiles, as shares between 0 and 1.
     """
     values = pixels.flatten(2).float()
     count = torch.full((len(values), 1), values.shape[2])
@@ -100,7 +125,7 @@ def mean_std(pixels: torch.Tensor, valid: torch.Tensor | None = None) -> tuple[t
 
 
 def valid_mean(pixels: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
-    """Return the mean of each band; what invalid pixels hold, NaN included, does not matter."""
+    """Return the mean of each band over the valid pixels. Invalid pixels may hold any value, including NaN."""
     if valid is None:
         return pixels.float().mean((2, 3))
     inside = _per_band(valid)
@@ -113,10 +138,10 @@ def _per_band(valid: torch.Tensor) -> torch.Tensor:
 
 
 def span(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
-    """Return the divisor that takes [low, high] to [0, 1]; a band without extent gets infinity, and so becomes 0."""
+    """Return the divisor that maps [low, high] to [0, 1]; infinity, which maps all values to 0, if both are equal."""
     return torch.where(high > low, high - low + 1e-10, torch.inf)
 
 
 def quantise_(values: torch.Tensor) -> torch.Tensor:
-    """Clip values to [0, 1] and floor them to 8 bits, in place."""
+    """Clip values to [0, 1] and floor them to 8 bits, without a copy."""
     return values.mul_(255).clamp_(0, 255).floor_().div_(255)

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""From the outputs of a model to labels with scores, and to maps on the grid of the image."""
+"""Convert the outputs of a model to labels with scores, and to maps on the grid of the image."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,7 +40,7 @@ Logits = TypeVar("Logits", np.ndarray, torch.Tensor)
 
 
 class PostProcessing:
-    """The part of `SpectralGPTImageProcessor` that comes after the model; it needs no settings."""
+    """The methods of `SpectralGPTImageProcessor` that process outputs of a model. They use none of its attributes."""
 
     def post_process_image_classification(
         self,
@@ -53,13 +53,13 @@ class PostProcessing:
         """Turn logits into labels with scores, the best first, or into predicted values.
 
         Args:
-            outputs: With `logits` (B, K).
+            outputs: Outputs with `logits` (B, K).
             top_k: Largest number of labels per image; None for all.
-            threshold: If given, only labels that score at least this are returned.
-            id2label: Names of the labels (`model.config.id2label`); their numbers without.
+            threshold: Smallest score of the returned labels; None for all.
+            id2label: Names of the labels (`model.config.id2label`). By default labels are returned as numbers.
             problem_type: `model.config.problem_type`: scores come from a softmax for "single_label_classification",
                 from a sigmoid for "multi_label_classification". For "regression" they are all of the outputs, in the
-                order of the labels. By default a sigmoid where `threshold` is given or there is one label, else a
+                order of the labels. By default a sigmoid if `threshold` is given or there is one label, else a
                 softmax.
 
         Returns:
@@ -100,17 +100,17 @@ class PostProcessing:
         A model of one class gives 1 where its probability is at least `threshold`, and 0 elsewhere.
 
         Args:
-            outputs: With `logits` (B, K, H, W).
+            outputs: Outputs with `logits` (B, K, H, W).
             target_sizes: (height, width) of each map; that of the logits by default.
-            reports: Of `preprocess`. The maps get the size and the georeference of the source instead: padding is
-                cropped and resizing undone.
-            return_segmentation_scores: Whether to return the scores of the classes, too.
+            reports: Reports of `preprocess`. If given, the maps get the size and the georeference of the source:
+                padding is cropped off and resizing reversed.
+            return_segmentation_scores: Whether to return also the scores of the classes.
             threshold: For a model of one class only; 0.5 by default.
 
         Returns:
-            For each image a map (H, W), int64; with `reports` a `Raster` with the map as its one band (uint8, or uint16
-            for more than 256 classes), and as its valid mask that of the source. With `return_segmentation_scores`, a
-            dict with this as `segmentation`, and with `segmentation_scores` (K, H, W), also as attributes.
+            For each image a map (H, W), int64. With `reports`, a `Raster` whose only band is the map (uint8, or uint16
+            for more than 256 classes), with the valid mask of the source. With `return_segmentation_scores`, a dict
+            with `segmentation` (this map) and `segmentation_scores` (K, H, W), which are also attributes.
 
         Raises:
             ValueError: If a `threshold` is given for several classes.
@@ -126,7 +126,7 @@ class PostProcessing:
             maps = [georeference(*pair) for pair in zip(maps, reports)]
         if not return_segmentation_scores:
             return maps
-        # transformers 5.23 has a class of its own for this, which is a `BatchFeature` with these keys.
+        # transformers 5.23 has a class for this, which is a `BatchFeature` with these keys.
         return [BatchFeature({"segmentation": map_, "segmentation_scores": s}) for map_, s in zip(maps, scores)]
 
     def post_process_change_detection(
@@ -181,9 +181,9 @@ def to_source_grids(
     target_sizes: Sequence[tuple[int, int]] | None,
     reports: Sequence[PreprocessingReport] | None,
 ) -> Iterator[torch.Tensor]:
-    """Yield the scores (K, H, W) of each image at the size of its source (padding cropped off), or of its target.
+    """Yield the scores (K, H, W) of each image at the size of its source (without padding), or at its target size.
 
-    Around a centre crop, scores repeat those at its edge; `georeference` marks these pixels as invalid.
+    Around a centre crop, the scores of its edge are repeated. `georeference` marks these pixels as invalid.
 
     Raises:
         ValueError: If there is not one report or target for each image.
@@ -203,7 +203,7 @@ def to_source_grids(
 def georeference(labels: torch.Tensor, report: PreprocessingReport) -> Raster:
     """Return a map of labels (H, W) as a raster on the grid of the report's image.
 
-    It is valid where that image has data, and within its centre crop.
+    It is valid where that image has data and inside its centre crop.
     """
     pixels = labels[None].cpu().numpy().astype(np.uint8 if labels.max() < 256 else np.uint16)
     valid = np.ones(labels.shape, bool) if report.valid is None else report.valid.cpu().numpy()
@@ -221,7 +221,7 @@ def _around_crop(scores: torch.Tensor, sizes: Sizes) -> torch.Tensor:
 
 
 def _within_crop(sizes: Sizes) -> np.ndarray:
-    """Return which pixels of the source (H, W) have their centre within the centre crop."""
+    """Return whether the centre of each pixel of the source (H, W) is inside the centre crop."""
     inside = []
     for kept, resized, original in zip(sizes.crop, sizes.resized, sizes.original):
         centres = (np.arange(original) + 0.5) * resized / original

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Write a georeferenced raster that replaces its destination only once all of it has been read back."""
+"""Write a georeferenced raster, read it back, and only then rename it to its destination."""
 
 import glob
 import os
@@ -34,27 +34,27 @@ def write_raster(
     pixels: np.ndarray,
     *,
     crs: "CRS | str | None",
-    transform: "Affine",
+    transform: "Affine | None",
     bands: Sequence[str] | None = None,
     nodata: float | None = None,
     colormap: Mapping[int, tuple[int, ...]] | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a compressed, tiled, cloud-optimised GeoTIFF with overviews, and only a complete one.
+    """Write a compressed, tiled, cloud-optimised GeoTIFF with overviews.
 
     Args:
-        path: Destination; an existing file is replaced once the new one is complete.
+        path: Destination. An existing file is replaced when the new one is complete.
         pixels: (C, H, W) or (H, W).
         crs: Coordinate reference system, or None.
-        transform: From pixel to map coordinates.
-        bands: Description of each channel: band names, or anything else.
+        transform: From pixel to map coordinates, or None.
+        bands: Description of each band, such as its name.
         nodata: Value that means no data.
-        colormap: Colour (red, green, blue[, alpha]) of each value of a single 8-bit channel.
+        colormap: Colour (red, green, blue[, alpha]) of each value of a single 8-bit band.
         tags: Metadata.
 
     Raises:
         ValueError: If the arguments do not fit each other or the type cannot be stored.
-        OSError: If the file cannot be written, or does not read back; the destination is then as before.
+        OSError: If the file cannot be written or read back. The destination is then not changed.
     """
     if rasterio is None:
         raise ImportError("Writing files needs rasterio: `pip install rasterio`.")
@@ -64,7 +64,7 @@ def write_raster(
     if bands is not None and len(bands) != len(pixels):
         raise ValueError(f"{path}: got {len(bands)} band names for {len(pixels)} bands.")
     if not rasterio.dtypes.check_dtype(pixels.dtype.name):
-        raise ValueError(f"{path}: a GeoTIFF holds no {pixels.dtype.name} values.")
+        raise ValueError(f"{path}: a GeoTIFF cannot hold {pixels.dtype.name} values.")
     if nodata is not None and not rasterio.dtypes.in_dtype_range(nodata, pixels.dtype.name):
         raise ValueError(f"{path}: expected a nodata value that {pixels.dtype.name} can hold, found {nodata}.")
     profile = {
@@ -79,7 +79,7 @@ def write_raster(
         "compress": "deflate",
         "predictor": "yes",
         "bigtiff": "if_safer",
-        # Classes must not be averaged.
+        # Class numbers must not be averaged.
         "overview_resampling": "mode" if len(pixels) == 1 and pixels.dtype.kind in "ui" else "average",
     }
     with replaced_when_readable(path) as temporary:
@@ -94,11 +94,11 @@ def write_raster(
 
 @contextmanager
 def replaced_when_readable(path: str | os.PathLike[str]) -> Iterator[str]:
-    """Give a name beside `path` to write a raster under, which replaces `path` once all of it has been read back.
+    """Yield a temporary name beside `path` for a raster, read the raster back, and rename it to `path`.
 
     Raises:
-        OSError: If it cannot be written or read back, such as on a full disk. `path` is then as before, and nothing
-            is left beside it.
+        OSError: If it cannot be written or read back, for example on a full disk. `path` is then not changed, and the
+            temporary file is removed.
     """
     folder, name = os.path.split(os.fspath(path))
     temporary = os.path.join(folder, f".{name}.{os.getpid()}.part")
@@ -106,16 +106,16 @@ def replaced_when_readable(path: str | os.PathLike[str]) -> Iterator[str]:
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        # GDAL writes the last blocks when it closes a file, and rasterio passes on no error of that.
+        # GDAL writes the last blocks when it closes a file, and rasterio ignores errors of that.
         read_back(temporary)
         os.replace(temporary, path)
     except (rasterio.errors.RasterioError, rasterio._err.CPLE_BaseError, OSError) as error:
         raise OSError(
             f"{path}: cannot be written ({error.__cause__ or error}). Check that its folder exists and may be written "
-            "to, and that the disk has space. An earlier file is as before."
+            "to, and that the disk has space. An earlier file was not changed."
         ) from error
     finally:
-        # GDAL's own temporary files have this name with a suffix.
+        # GDAL's temporary files have this name with a suffix.
         for leftover in glob.glob(f"{glob.escape(temporary)}*"):
             os.remove(leftover)
 
@@ -136,11 +136,11 @@ def read_back(path: str | os.PathLike[str]) -> None:
                 for _, window in dataset.block_windows():
                     dataset.read(window=window)
     except (rasterio.errors.RasterioError, rasterio._err.CPLE_BaseError) as error:
-        raise OSError(f"{path}: is not whole ({error.__cause__ or error}).") from error
+        raise OSError(f"{path}: is incomplete or damaged ({error.__cause__ or error}).") from error
 
 
 def _compare(path: str, pixels: np.ndarray) -> None:
     with rasterio.open(path) as dataset:
         for _, window in dataset.block_windows():
             if not np.array_equal(dataset.read(window=window), pixels[:, *window.toslices()], equal_nan=True):
-                raise OSError(f"{path}: does not hold what was written to it.")
+                raise OSError(f"{path}: holds other values than those that were written.")

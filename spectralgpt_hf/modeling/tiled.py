@@ -11,29 +11,34 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Images larger than a model's own: cut into tiles that overlap, prepared alike, scored and blended.
+"""Apply a model to an image larger than its image size, in overlapping tiles whose results are blended.
 
-Pipelines hold such an image in memory; `predict_scene` and `embed_scene` stream it from its file. Both take the steps
-below, and their results are the same.
+Pipelines hold such an image in memory, `predict_scene` and `embed_scene` stream it from its file. Both use the
+functions below, and their results are the same.
 """
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from .geometry import PreprocessingReport, Sizes, token_validity
+from .pixel_statistics import Statistics
 from .rasters import Raster
 from .tiling import Blend, Box, Strip, Tile, TileGrid
 
 
+if TYPE_CHECKING:
+    from .image_processing_spectralgpt import SpectralGPTImageProcessor
+
+
 TILES_PER_PASS = 8
-"""Images of a batch on an accelerator, always: short batches are filled up. On a CPU a batch is one image."""
+"""Number of images in a batch on an accelerator. Shorter batches are filled up. On a CPU a batch is one image."""
 
 OVERLAP = 0.5
 """Share of a tile that the next one covers too."""
@@ -41,13 +46,13 @@ OVERLAP = 0.5
 
 @dataclass(eq=False)
 class PreparedTile:
-    """A tile as the model takes it.
+    """A tile as input of the model.
 
     Attributes:
         tile: Its position in the grid.
-        inputs: Arguments of the model, for one image; none where the tile has no data.
-        valid: (cells, cells), where the result has a meaning.
-        report: Of the first date; None where the tile has no data.
+        inputs: Arguments of the model for one image; empty if the tile has no data.
+        valid: (cells, cells), True where the result is valid.
+        report: Report of the first date; None if the tile has no data.
     """
 
     tile: Tile
@@ -58,20 +63,20 @@ class PreparedTile:
 
 @dataclass(eq=False)
 class LargeImage:
-    """An image, or two dates on one grid, that is too large for a model to take at once.
+    """An image, or two dates on one grid, that is larger than the model's image size.
 
     Attributes:
-        name: The source, as messages call it.
+        name: Name of the source in messages.
         dates: One or two rasters in digital numbers.
-        processor: The checkpoint's `SpectralGPTImageProcessor`, which does not resize.
-        statistics: Measured once for all tiles and dates; None where the processor knows its limits.
+        processor: The processor of the checkpoint, which does not resize.
+        statistics: Statistics of all tiles and dates together; None if the processor holds its limits.
         options: Further arguments of `processor.preprocess`.
     """
 
     name: str
     dates: Sequence[Raster]
-    processor: Any
-    statistics: Mapping[str, Any] | None
+    processor: "SpectralGPTImageProcessor"
+    statistics: Statistics | None
     options: Mapping[str, Any]
 
     def score(
@@ -89,10 +94,10 @@ class LargeImage:
         Args:
             score: Returns values (B, K, cells, cells) for the model's inputs.
             valid_of: As in `prepare_tile`.
-            channels: K.
-            size: Side of a tile, in pixels.
-            cell: Side of a cell of the result, in pixels.
-            device: Of the model.
+            channels: Number K of values.
+            size: Height and width of a tile, in pixels.
+            cell: Height and width of a cell of the result, in pixels.
+            device: Device of the model.
             deadline: As in `check_deadline`, which is called before each batch of tiles.
 
         Returns:
@@ -146,24 +151,24 @@ class LargeImage:
                 )
 
 
-def keeps_pixels(processor: Any) -> bool:
+def keeps_pixels(processor: "SpectralGPTImageProcessor") -> bool:
     """Return whether a processor neither resizes nor crops images, which it may pad."""
     return not (processor.do_center_crop or (processor.do_resize and processor.size is not None))
 
 
 def check_deadline(deadline: float | None, name: str) -> None:
-    """Raise a `ValueError` once a deadline has passed.
+    """Raise a `ValueError` if a deadline has passed.
 
     Args:
-        deadline: On the clock of `time.monotonic`; None for none.
-        name: The source, for the message.
+        deadline: Deadline on the clock of `time.monotonic`, or None.
+        name: Name of the source in the message.
     """
     if deadline is not None and time.monotonic() > deadline:
         raise ValueError(f"{name}: this took longer than its time limit (`deadline`): pass a smaller image.")
 
 
 def cut_tile(chunks: Sequence[Raster], rows: slice, columns: slice, size: int) -> Raster:
-    """Cut a tile from chunks that lie above each other; beyond them it has no data. The georeference stays theirs."""
+    """Cut a tile from chunks that follow each other downwards. It keeps their georeference; beyond them is no data."""
     pixels = np.zeros((len(chunks[0].pixels), size, size), chunks[0].pixels.dtype)
     valid = np.zeros((size, size), bool)
     row, top = 0, 0
@@ -180,16 +185,16 @@ def cut_tile(chunks: Sequence[Raster], rows: slice, columns: slice, size: int) -
 def prepare_tile(
     tile: Tile,
     dates: Sequence[Raster],
-    processor: Any,
+    processor: "SpectralGPTImageProcessor",
     valid_of: Callable[[np.ndarray, dict[str, torch.Tensor]], np.ndarray],
     **options: Any,
 ) -> PreparedTile:
-    """Normalise a tile by itself, so that nothing depends on which others are at hand.
+    """Normalise a tile by itself, so that the result does not depend on other tiles.
 
     Args:
         tile: Its position in the grid.
         dates: One or two rasters of the tile.
-        processor: `SpectralGPTImageProcessor`.
+        processor: Processor of the checkpoint.
         valid_of: Returns the valid mask (cells, cells) for that of the pixels (size, size) and the model's inputs.
         options: Arguments of `processor.preprocess`.
     """
@@ -207,13 +212,14 @@ def prepare_tile(
 
 
 def with_tokens(tile: Raster, token_size: int | None) -> Raster:
-    """Let tokens with any data count where none has data in half of its pixels, which the processor requires.
+    """Mark all tokens with any data as valid, if no token of the tile has data in half of its pixels.
 
-    Between clouds, single pixels are clear. They have no result without a token.
+    The processor requires one such token. Between clouds there may be only single clear pixels, which would otherwise
+    have no result. The other pixels of the marked tokens are filled with the mean of each band.
 
     Args:
-        tile: With or without data.
-        token_size: In pixels; None takes the whole tile for one token.
+        tile: A tile.
+        token_size: Height and width of a token, in pixels; None treats the whole tile as one token.
     """
     patch_size = token_size or len(tile.valid)
     shape = (tile.valid.shape[0] // patch_size, patch_size, tile.valid.shape[1] // patch_size, patch_size)
@@ -231,10 +237,10 @@ def with_tokens(tile: Raster, token_size: int | None) -> Raster:
 def score_tiles(
     tiles: Sequence[PreparedTile], score: Callable[[dict[str, torch.Tensor]], torch.Tensor], device: torch.device
 ) -> list[tuple[PreparedTile, np.ndarray | None]]:
-    """Return the values (K, cells, cells) of each tile; None for those without data.
+    """Return each tile with its values (K, cells, cells), which are None for a tile without data.
 
-    The model runs in passes of one number of images that all have the same arguments, because batches of other shapes
-    round otherwise, and masks take other kernels.
+    All passes of the model have the same number of images, and the images of a pass have the same arguments, because
+    batches of other shapes round differently and masks use other kernels.
     """
     size = 1 if device.type == "cpu" else TILES_PER_PASS
     values: dict[Tile, np.ndarray] = {}
@@ -255,13 +261,13 @@ def score_tiles(
 def blend_strips(
     scored: Iterable[tuple[PreparedTile, np.ndarray | None]], grid: TileGrid, strips: list[Strip], channels: int
 ) -> Iterator[tuple[Strip, np.ndarray, np.ndarray]]:
-    """Add up tiles, and yield each strip with its values and valid mask once no further tile reaches it.
+    """Blend tiles, and yield each strip with its values and valid mask when all its tiles are added.
 
     Args:
-        scored: The tiles that reach into the strips, row by row, with their values.
-        grid: Of the tiles.
-        strips: Neighbours in one panel.
-        channels: K, the values of a cell.
+        scored: The tiles that overlap the strips, row by row, with their values.
+        grid: Grid of the tiles.
+        strips: Neighbouring strips of one panel.
+        channels: Number K of values per cell.
     """
     blend = Blend(channels, grid.cells, strips[0].box)
     last_column = grid.columns_of(strips[0])[-1]
@@ -276,12 +282,12 @@ def blend_strips(
 
 
 def pixels_with_data(valid: np.ndarray, inputs: dict[str, torch.Tensor]) -> np.ndarray:
-    """Return the valid mask of pixels as that of the cells, which are pixels."""
+    """Return the valid mask of cells that are pixels, which is that of the pixels."""
     return valid
 
 
 def positions_with_data(valid: np.ndarray, inputs: dict[str, torch.Tensor], patch_size: int, cells: int) -> np.ndarray:
-    """Return which cells (cells, cells) have a token with data, in any spectral group."""
+    """Return whether each cell (cells, cells) has a token with data in any spectral group."""
     if not inputs or "attention_mask" not in inputs:
         return np.full((cells, cells), bool(inputs))
     height, width = inputs["pixel_values"].shape[-2:]

@@ -11,23 +11,31 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Where the tiles of a scene lie, how their results are blended, and which part of it is worked on at a time.
+"""The grid of the tiles of a scene, the blending of their results, and the strips in which a scene is processed.
 
-Results lie on cells: pixels for a map, `cell` pixels for a map of features, one chip for a vector or a label. Positions
-are in cells from the scene's upper left corner, so that an area of interest changes no tile.
+Results are stored in cells. A cell is a pixel of a map, a square of pixels for a map of features, or a whole tile for a
+vector or a label. Positions are in cells from the scene's upper left corner, so that an area of interest does not
+change the tiles.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 
+try:  # noqa: SIM105
+    from affine import Affine
+except ImportError:
+    # `open_raster` says what is missing.
+    pass
+
+
 class Box(NamedTuple):
-    """Rows `top` to `bottom` and columns `left` to `right`, both without the last; in pixels or in cells."""
+    """Rows from `top` to `bottom` and columns from `left` to `right`, without the last ones, in pixels or cells."""
 
     left: int
     top: int
@@ -43,12 +51,12 @@ class Tile(NamedTuple):
 
 
 class Strip(NamedTuple):
-    """Cells that are finished together: those that no tile below the row `row` of tiles reaches.
+    """Cells that are finished together, because no tile below the row `row` of tiles overlaps them.
 
     Attributes:
-        panel: Which range of columns.
+        panel: Number of the panel, a range of columns.
         row: Row of tiles.
-        box: In cells.
+        box: Box of the cells.
     """
 
     panel: int
@@ -57,21 +65,21 @@ class Strip(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of its file."""
+        """Name of the strip's file."""
         return f"panel{self.panel}_row{self.row:05d}"
 
 
 @dataclass(frozen=True)
 class TileGrid:
-    """Tiles of one size at regular places; the last ones are moved inwards, to whole cells.
+    """Tiles of one size at regular distances. The last ones are moved inwards, to whole cells.
 
     Attributes:
-        height, width: Of the scene, in pixels.
-        size: Side of a tile, in pixels.
+        height, width: Size of the scene, in pixels.
+        size: Height and width of a tile, in pixels.
         stride: Distance between tiles, in pixels, a multiple of `cell`.
-        cell: Side of a cell, in pixels.
-        cells: Cells on a side of a tile: `size / cell`, or 1 where a tile gives one result.
-        shift: By how much the grid is moved up and left, in pixels, a multiple of `cell`.
+        cell: Height and width of a cell, in pixels.
+        cells: Number of cells on a side of a tile: `size / cell`, or 1 if a tile has one result.
+        shift: Distance by which the grid is moved up and left, in pixels, a multiple of `cell`.
     """
 
     height: int
@@ -89,15 +97,16 @@ class TileGrid:
         """Return the grid that covers a scene.
 
         Args:
-            height, width: Of the scene, in pixels.
-            size: Side of a tile, in pixels.
-            overlap: Share of a tile that the next one covers too, about: tiles start at whole cells and tokens.
-            cell: Side of a cell, in pixels; None where a tile gives one result.
-            step: Side of a token, in pixels, or 1 where any size will do.
+            height, width: Size of the scene, in pixels.
+            size: Height and width of a tile, in pixels.
+            overlap: Share of a tile that the next one covers too. It is rounded, because tiles start at whole cells
+                and tokens.
+            cell: Height and width of a cell, in pixels; None if a tile has one result.
+            step: Height and width of a token, in pixels, or 1 if tiles may start anywhere.
             shift: As the attribute.
 
         Raises:
-            ValueError: If the numbers do not fit each other.
+            ValueError: If the tile size is not a multiple of token and cell, or `overlap` or `shift` is out of range.
         """
         unit = math.lcm(step, cell or 1)
         if size < 1 or size % unit:
@@ -122,7 +131,7 @@ class TileGrid:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns of cells."""
+        """Number of rows and columns of cells."""
         rows, columns = (
             min(starts[-1] // self.cell + self.cells, -(-length // self.cell))
             for starts, length in ((self.tops, self.height), (self.lefts, self.width))
@@ -131,13 +140,13 @@ class TileGrid:
 
     @property
     def margin(self) -> float:
-        """What lies between a tile's edge and that of its cells, in pixels."""
+        """Distance between the edge of a tile and that of its cells, in pixels."""
         return (self.size - self.cells * self.cell) / 2
 
-    def transform(self, transform: Any, box: Box) -> Any:
-        """Return the transform of the cells of `box`, from that of the scene's pixels."""
+    def transform(self, transform: "Affine", box: Box) -> "Affine":
+        """Return the transform of the cells of `box` for the transform of the scene's pixels."""
         left, top = (position * self.cell + self.margin for position in box[:2])
-        # Written out: releases of affine differ in the operator for products.
+        # Written out, because releases of affine differ in the operator for products.
         a, b, c, d, e, f = tuple(transform)[:6]
         matrix = (a * self.cell, b * self.cell, a * left + b * top + c)
         return type(transform)(*matrix, d * self.cell, e * self.cell, d * left + e * top + f)
@@ -163,12 +172,12 @@ class TileGrid:
         ]
 
     def rows_of(self, strips: list[Strip]) -> list[int]:
-        """Return the rows of tiles that reach into neighbouring strips of one panel."""
+        """Return the rows of tiles that overlap neighbouring strips of one panel."""
         first = strips[0].box.top
         return [row for row in range(strips[-1].row + 1) if self.tops[row] // self.cell + self.cells > first]
 
     def columns_of(self, strip: Strip) -> list[int]:
-        """Return the columns of tiles that reach into a strip."""
+        """Return the columns of tiles that overlap a strip."""
         starts = [left // self.cell for left in self.lefts]
         return [i for i, x in enumerate(starts) if x < strip.box.right and x + self.cells > strip.box.left]
 
@@ -178,15 +187,15 @@ class TileGrid:
 
 
 class Blend:
-    """Weighted mean of overlapping tiles, in a buffer as high as one of them that moves down the scene.
+    """Weighted mean of overlapping tiles, in a buffer of the height of one tile that moves down the scene.
 
-    Every cell adds up its tiles row by row and from the left, one operation a tile: whatever else is worked on, its
-    value is the same to the last bit.
+    Each cell sums up its tiles row by row and from left to right, with one operation per tile. Its value is therefore
+    the same to the last bit, no matter how the scene is divided.
 
     Args:
-        channels: Values of a cell.
-        cells: Cells on a side of a tile.
-        box: In cells; its columns are kept, and its rows follow each other.
+        channels: Number of values per cell.
+        cells: Number of cells on a side of a tile.
+        box: Box of the cells whose columns are buffered. Its rows are taken from the top.
     """
 
     def __init__(self, channels: int, cells: int, box: Box) -> None:
@@ -201,11 +210,11 @@ class Blend:
 
         Args:
             values: (K, cells, cells), float32.
-            valid: (cells, cells); where it is False the tile says nothing.
-            top, left: Its first row and column, in cells. What lies above and beside the buffer is left out.
+            valid: (cells, cells), False where the tile has no result.
+            top, left: First row and column of the tile, in cells. Cells above and beside the buffer are left out.
         """
         weights = self._window * valid
-        # Infinity times 0 would be no number.
+        # Infinity times 0 would be NaN.
         values = np.where(valid, values, np.float32(0)) * weights
         above, beside = max(0, self._top - top), max(0, self._left - left)
         row, column = top + above - self._top, left + beside - self._left
@@ -216,7 +225,7 @@ class Blend:
         self._weights[target] += weights[:, :width]
 
     def take(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the first `count` rows as values (K, count, width) and valid mask (count, width), and move down."""
+        """Return the first `count` rows as values (K, count, width) and valid mask (count, width), and drop them."""
         weights = self._weights[:count]
         valid = weights > 0
         values = self._values[:, :count] / np.where(valid, weights, np.float32(1))
@@ -228,9 +237,9 @@ class Blend:
 
 
 def blending_weights(cells: int) -> np.ndarray:
-    """Return the weight of each of the cells on a side of a tile, a raised cosine.
+    """Return the weight of each cell on a side of a tile, a raised cosine.
 
-    Tiles know least of what is at their edges. No weight is 0: at the edge of a scene there is only one tile.
+    At its edges a tile has the least context. No weight is 0, because there is only one tile at the edge of a scene.
     """
     return np.sin(np.pi * (np.arange(cells) + 0.5) / cells) ** 2
 

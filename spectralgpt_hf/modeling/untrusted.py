@@ -11,10 +11,10 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Sources that are not trusted: which driver opens their bytes, what those may refer to, and what reading may cost.
+"""Limits for sources that are not trusted: their driver, references to other files, and the cost of reading.
 
-What a caller names by path is the caller's trust. Bytes come from strangers, and many of GDAL's hundred drivers follow
-references to other files and to the network.
+A source that the caller names by path is trusted. Bytes are not, because they come from strangers, and many of GDAL's
+hundred drivers follow references to other files and to the network.
 """
 
 import math
@@ -50,14 +50,14 @@ _REFERRING_DOMAINS = {"OVERVIEWS", "PROXYOVERVIEWREQUEST", "GEOLOCATION"}
 
 @dataclass(frozen=True)
 class Budget:
-    """What reading a source that is not trusted may cost.
+    """Limits of the cost of reading a source that is not trusted.
 
     Attributes:
-        pixels: Most pixels of a file, height x width. The default admits a whole Sentinel-2 tile at 10 m.
-        bands: Most bands of a file.
-        decoded_bytes: Most bytes that all files of the source decode to, and that one read returns.
-        deadline: When reading must have ended, on the clock of `time.monotonic`. It is checked before a file is opened
-            and between strips of pixels.
+        pixels: Largest number of pixels of a file, height x width. The default admits a Sentinel-2 tile at 10 m.
+        bands: Largest number of bands of a file.
+        decoded_bytes: Largest number of bytes that all files of the source decode to, and that one read returns.
+        deadline: Time at which reading must have ended, on the clock of `time.monotonic`. It is checked before a file
+            is opened and between strips of pixels.
     """
 
     pixels: int = 2**27
@@ -67,14 +67,14 @@ class Budget:
 
     @classmethod
     def for_seconds(cls, seconds: float, **limits: int) -> "Budget":
-        """Return a budget whose deadline is so many seconds from now."""
+        """Return a budget with a deadline `seconds` from now."""
         return cls(deadline=time.monotonic() + seconds, **limits)
 
     def check_time(self, name: str) -> None:
-        """Raise a `ValueError` once the deadline has passed.
+        """Raise a `ValueError` if the deadline has passed.
 
         Args:
-            name: The source, for the message.
+            name: Name of the source in the message.
         """
         if time.monotonic() > self.deadline:
             raise ValueError(f"{name}: reading took longer than its time limit (`deadline`): pass a smaller raster.")
@@ -108,7 +108,7 @@ class Budget:
 
 
 def driver_of(content: bytes, name: str) -> str:
-    """Return the name of the one GDAL driver that may open these bytes.
+    """Return the name of the only GDAL driver that may open these bytes.
 
     Raises:
         ValueError: If they are neither a TIFF nor a JPEG 2000.
@@ -120,7 +120,7 @@ def driver_of(content: bytes, name: str) -> str:
 
 
 def refuse_references(dataset: "DatasetReader", name: str) -> None:
-    """Refuse a file that names other files, before GDAL follows it there.
+    """Refuse a file that names other files, before GDAL opens those.
 
     Raises:
         ValueError: If its metadata or its reference system name other files.
@@ -130,23 +130,24 @@ def refuse_references(dataset: "DatasetReader", name: str) -> None:
     grids = dataset.crs is not None and "grids=" in dataset.crs.to_wkt()
     if domains or grids:
         where = f"metadata ({', '.join(domains)}) name" if domains else "reference system names"
-        raise ValueError(f"{name}: its {where} other files, which bytes may not: pass a file without them.")
+        raise ValueError(f"{name}: its {where} other files, which is not allowed in bytes: pass a file without them.")
 
 
 def restrict_gdal(drivers: tuple[str, ...] = ("GTiff", "COG", "JP2OpenJPEG", "MEM")) -> None:
-    """Leave GDAL the drivers named, without network and without side files, in this process and its children.
+    """Restrict GDAL to some drivers, without network and side files, in this process and its children.
 
-    A process that serves strangers calls this before anything in it opens a raster, because GDAL registers its drivers
-    once. It sets environment variables, so that processes started later inherit it. GDAL registers its VRT driver again
-    as soon as it resamples: what keeps VRTs out of bytes is that `open_raster` opens these with one driver.
+    A process that serves strangers must call this before it opens a raster, because GDAL registers its drivers once.
+    The restriction is set by environment variables, which processes started later inherit. GDAL registers its VRT
+    driver again when it resamples. VRTs in bytes are refused nevertheless, because `open_raster` opens bytes with one
+    driver only.
 
     Args:
-        drivers: Names of the drivers that stay.
+        drivers: Names of the drivers to keep.
 
     Raises:
         RuntimeError: If GDAL has registered its drivers already.
     """
-    # Only a process that registers them all can list them, and the environment may leave some out already.
+    # All drivers are listed by a process without restrictions, because the environment may leave some out already.
     listing = "import rasterio\nwith rasterio.Env() as env: print(*env.drivers(), sep=',')"
     everything = {key: value for key, value in os.environ.items() if key != "GDAL_SKIP"}
     command = [sys.executable, "-c", listing]
@@ -156,8 +157,8 @@ def restrict_gdal(drivers: tuple[str, ...] = ("GTiff", "COG", "JP2OpenJPEG", "ME
         "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
         "GDAL_PAM_ENABLED": "NO",
         "PROJ_NETWORK": "OFF",
-        # Every network file system of GDAL compares what it opens with this name. The proxy, which is nobody, stops
-        # the requests that go past that check.
+        # All network file systems of GDAL may open only this name. Requests that bypass the check go to a proxy that
+        # does not exist.
         "CPL_VSIL_CURL_ALLOWED_FILENAME": "none",
         "GDAL_HTTP_PROXY": "127.0.0.1:9",
     }

@@ -1,7 +1,7 @@
-"""What happens on a click: from the state of one person's page to what it shows next.
+"""What a click on the demo's page does: from the state of a visitor's page to its new contents.
 
-Arguments are what the components hold, results what they shall hold. `None` stands for a component or a state without
-content.
+The arguments of a method are the contents of components, and its results are their new contents. `None` is an empty
+component or state.
 """
 
 import tempfile
@@ -18,14 +18,14 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from ..inference.maps import CHANGE_COLOUR, change_overlay, class_colours, class_map
+from ..inference.maps import CHANGE_COLOUR, MAP_NODATA, change_overlay, class_colours, class_map
 from ..inference.pictures import composite, composite_limits, feature_colours, to_image
 from ..inference.similarity import similarity_map
 from ..modeling.band_plan import plan_bands
 from . import page
 from .gallery import EXAMPLES, FIRST, examples_by_digest
 from .spectrum import draw_spectrum
-from .tasks import NO_DATA, Models, Result
+from .tasks import Models, Result
 from .uploads import Upload, deadline, geotiff, read_upload
 
 
@@ -55,10 +55,10 @@ class Looked(NamedTuple):
 
 
 class Actions:
-    """The page's answers, computed with models that all share.
+    """The actions of the page. One object serves all visitors.
 
     Args:
-        models: Loaded once.
+        models: The models, loaded once.
     """
 
     def __init__(self, models: Models) -> None:
@@ -161,7 +161,7 @@ class Actions:
     def reconstruct(
         self, upload: Upload | None, percent_masked: float, masking: str, seed: float | None
     ) -> tuple[Result | None, str]:
-        """Mask and reconstruct the image, and say how well that went."""
+        """Mask and reconstruct the image, and return the result with a table of its scores."""
         share = number("the share to mask, in percent,", percent_masked, 10, 95) / 100
         seed = int(number("the seed", seed or 0, 0, 2**31))
         kind = choice("a masking", masking, page.MASKINGS)
@@ -216,7 +216,7 @@ class Actions:
     def classify(
         self, upload: Upload | None, pixel: Pixel | None, composite_name: str
     ) -> tuple[dict[str, float], Image.Image]:
-        """Name what the chip around the chosen pixel shows, and show which chip that is."""
+        """Classify the chip around the chosen pixel, and outline the chip in the image."""
         upload, pixel = _there(upload), pixel or (0, 0)
         labels, window = self._models.classify(upload, *pixel)
         return labels, page.mark(_shown(upload, composite_name), pixel, window)
@@ -248,13 +248,13 @@ class Actions:
             names = self._models.class_names
             colours = {i: tuple(map(int, colour)) for i, colour in enumerate(class_colours(names))}
             tags = {f"class_{i}": name for i, name in enumerate(names)}
-            content = geotiff(classes, upload.raster, ["class"], nodata=NO_DATA, colormap=colours, tags=tags)
+            content = geotiff(classes, upload.raster, ["class"], nodata=MAP_NODATA, colormap=colours, tags=tags)
             yield from _offer(upload, "classes", content)
 
     def compare(
         self, before: Upload | None, after: Upload | None, threshold: float, composite_name: str
     ) -> tuple[np.ndarray, Image.Image, str]:
-        """Map change between two dates, over the second, and say how much there is."""
+        """Map change between two dates. Return the map, the map over the second date, and a summary."""
         if after is None:
             raise ValueError("Upload the second date first: a GeoTIFF of the same ground as the first.")
         before = _there(before)
@@ -274,7 +274,7 @@ class Actions:
         """Offer the map of change."""
         if before and changed is not None:
             colours = {0: (235, 238, 240), 1: CHANGE_COLOUR}
-            content = geotiff(changed, before.raster, ["change"], nodata=NO_DATA, colormap=colours)
+            content = geotiff(changed, before.raster, ["change"], nodata=MAP_NODATA, colormap=colours)
             yield from _offer(before, "change", content)
 
     def embed(self, upload: Upload | None) -> tuple[np.ndarray | None, Image.Image | None]:
@@ -291,7 +291,7 @@ class Actions:
     def look_for_similar(
         self, upload: Upload | None, features: np.ndarray | None, pixel: Pixel | None
     ) -> tuple[Image.Image | None, str]:
-        """Show how similar every position is to that of the chosen pixel."""
+        """Show the similarity of every patch to that of the chosen pixel."""
         if upload is None or features is None or pixel is None:
             return None, ""
         cell = self._models.cell
@@ -302,7 +302,7 @@ class Actions:
         return page.mark(picture, pixel), page.similarity_legend(low)
 
     def save_features(self, upload: Upload | None, features: np.ndarray | None) -> Iterator[Any]:
-        """Offer the features, one band for each of their dimensions."""
+        """Offer the features for download: a band for each dimension."""
         if upload and features is not None:
             names = [f"feature_{i}" for i in range(len(features))]
             content = geotiff(features, upload.raster, names, nodata=np.nan, cell=self._models.cell)
@@ -310,10 +310,10 @@ class Actions:
 
 
 def number(name: str, value: object, least: float, most: float) -> float:
-    """Return an input that must be a number from `least` to `most`: programs may send anything.
+    """Return a number from `least` to `most`. Programs can send the page any JSON.
 
     Raises:
-        ValueError: If it is not.
+        ValueError: If the value is no such number.
     """
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
         raise ValueError(f"Expected {name} as a number from {least} to {most}, found {value!r:.100}.")
@@ -321,10 +321,10 @@ def number(name: str, value: object, least: float, most: float) -> float:
 
 
 def choice(name: str, value: object, choices: Mapping[str, T]) -> T:
-    """Return what an input chooses.
+    """Return the choice with this name.
 
     Raises:
-        ValueError: If it is none of the choices.
+        ValueError: If no choice has this name.
     """
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"Expected {name} among {', '.join(choices)}, found {value!r:.100}.")
@@ -362,7 +362,7 @@ def _shown(upload: Upload, composite_name: str) -> Image.Image:
 
 
 def _offer(upload: Upload, what: str, content: bytes) -> Iterator[Any]:
-    """Give a file to a download button. Gradio copies it, and deletes the copy in time; ours goes at once."""
+    """Give a file to a download button. Gradio copies it and deletes the copy later; this one is deleted at once."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{Path(upload.name).stem}_{what}.tif"
         file.write_bytes(content)

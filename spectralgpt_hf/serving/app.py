@@ -1,4 +1,4 @@
-"""The demo: a Gradio page around pretrained and fine-tuned checkpoints, for several people at once, without network."""
+"""The demo: a Gradio page for pretrained and fine-tuned checkpoints. It serves several visitors, without network."""
 
 import os
 import tempfile
@@ -218,7 +218,7 @@ def build(models: Models, act: Actions) -> gr.Blocks:
 
 
 def _forbid_downloads() -> None:
-    """Let Gradio fetch nothing: it downloads what a visitor names by URL in place of an uploaded file."""
+    """Keep Gradio from downloading: it would fetch any URL that a visitor sends instead of an uploaded file."""
 
     async def refuse(url: str, **options: object) -> str:
         raise ValueError(f"Expected an uploaded file, found the URL {url!r:.100}.")

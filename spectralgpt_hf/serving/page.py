@@ -86,7 +86,7 @@ def foot(models: Models, limit: int) -> str:
 
 
 def describe(upload: Upload, filled: Mapping[str, str]) -> str:
-    """Return what is known of a file, and what was assumed."""
+    """Return the description of a file, and what was assumed about it."""
     raster = upload.raster
     height, width = upload.shape
     facts = [f"<b>{escape(upload.name)}</b>", f"{upload.size[0]} × {upload.size[1]} px"]

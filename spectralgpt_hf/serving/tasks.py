@@ -13,7 +13,7 @@ import torch
 from transformers import pipeline
 
 from ..inference.checkpoints import load_model
-from ..inference.maps import ClassArea, class_areas
+from ..inference.maps import MAP_NODATA, ClassArea, class_areas
 from ..inference.reconstruction import (
     band_mean,
     interpolation,
@@ -41,7 +41,6 @@ ARCHITECTURES = {
     SEGMENTATION: "SpectralGPTForSemanticSegmentation",
     CHANGE: "SpectralGPTForChangeDetection",
 }
-NO_DATA = 255
 CARDS = Path(__file__).parents[1] / "hub" / "model_cards"
 
 
@@ -206,7 +205,7 @@ class Models:
         """Return a map of classes (H, W), 255 without data, and the area of each class."""
         segment, raster = self.pipelines[SEGMENTATION], upload.raster
         classes = segment(raster, deadline=until, **_in_tiles(segment, upload))["map"].pixels[0]
-        classes = np.where(raster.valid, classes, NO_DATA).astype(np.uint8)
+        classes = np.where(raster.valid, classes, MAP_NODATA).astype(np.uint8)
         return classes, class_areas(classes, self.class_names, raster.crs, raster.transform, raster.valid)
 
     def compare(
@@ -219,7 +218,7 @@ class Models:
         result = compare((first, second), threshold=threshold, deadline=until, **_in_tiles(compare, before))
         changed = result["map"].pixels[0]
         valid = first.valid & second.valid
-        changed = np.where(valid, changed, NO_DATA).astype(np.uint8)
+        changed = np.where(valid, changed, MAP_NODATA).astype(np.uint8)
         return changed, class_areas(changed, ["unchanged", "changed"], first.crs, first.transform, valid)
 
     def check_grid(self, before: Upload, after: Upload) -> None:

@@ -1,4 +1,4 @@
-"""What the demo keeps of an uploaded file: a window of its pixels, small enough for a page that many people share."""
+"""Uploads of the demo: of each file it keeps a window of at most 512 px a side, because visitors share a server."""
 
 import math
 import os
@@ -62,7 +62,7 @@ class Upload:
 
 
 def deadline() -> float:
-    """Return until when a request that starts now must be answered, on the clock of `time.monotonic`."""
+    """Return the time by which a request that starts now must be answered, on the clock of `time.monotonic`."""
     return time.monotonic() + MAX_SECONDS
 
 
@@ -88,7 +88,7 @@ def read_upload(
         bands: Those that the model uses, which decide which pixels are valid. The others are read too.
 
     Raises:
-        ValueError: If it is too large, no multispectral raster, or too small, or the deadline has passed.
+        ValueError: If the file is too large, too small or no multispectral raster, or the deadline has passed.
     """
     path = Path(path)
     if path.stat().st_size > MAX_BYTES:
@@ -130,9 +130,9 @@ def read_upload(
 
 def cut(raster: Raster, row: int, column: int, height: int, width: int) -> Raster:
     """Return a window of a raster, with its own georeference."""
-    place = np.s_[row : row + height, column : column + width]
+    window = np.s_[row : row + height, column : column + width]
     moved = transform(Window(column, row, width, height), raster.transform)
-    return replace(raster, pixels=raster.pixels[:, *place], valid=raster.valid[place], transform=moved)
+    return replace(raster, pixels=raster.pixels[:, *window], valid=raster.valid[window], transform=moved)
 
 
 def geotiff(
@@ -153,7 +153,7 @@ def geotiff(
         cell: Side of the map's cells, in pixels of `like`.
         options: Further arguments of `write_raster`.
     """
-    a, b, c, d, e, f = like.transform[:6]
+    a, b, c, d, e, f = (like.transform or Affine.identity())[:6]
     placed = Affine(a * cell, b * cell, c, d * cell, e * cell, f)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "map.tif"

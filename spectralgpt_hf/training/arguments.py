@@ -1,4 +1,4 @@
-"""Options of a script, from a YAML file and the command line."""
+"""Read the options of a script from a YAML file and the command line."""
 
 import json
 import re
@@ -44,7 +44,7 @@ def parse_options(dataclass_type: type[Options], argv: Sequence[str] | None = No
         argv: Command line without the program's name; that of the process by default.
 
     Raises:
-        ValueError: If the file has a key that is no option, or a value that its option does not take.
+        ValueError: If the file has a key that is not an option, or a value that its option does not accept.
         FileNotFoundError: If there is no such file.
     """
     file, command_line, _ = read_options(dataclass_type, argv)
@@ -64,7 +64,7 @@ def read_options(
     parser.add_argument("--config", metavar="FILE", help="YAML file of options. The command line wins over it.")
     for action in parser._actions:
         action.required = False
-    # argparse leaves an attribute that exists as it is: what still holds the sentinel was not given.
+    # argparse sets no default for an attribute that exists, so those that keep the sentinel were not given.
     given = Namespace(**{action.dest: _NOT_GIVEN for action in parser._actions})
     parser.parse_args(argv, given)
     command_line = {name: value for name, value in vars(given).items() if value is not _NOT_GIVEN}
@@ -81,7 +81,7 @@ def read_options(
 
 
 def build_options(dataclass_type: type[Options], given: Mapping[str, Any]) -> Options:
-    """Build a dataclass of options, or raise a `ValueError` that names the ones that are missing."""
+    """Build a dataclass of options; a `ValueError` names required options that are missing."""
     missing = [
         entry.name
         for entry in fields(dataclass_type)  # type: ignore[arg-type]
@@ -99,10 +99,10 @@ def convert_options(found: object, dataclass_type: Any, source: str) -> dict[str
         found: Mapping of option names, with `_` or `-`, to values of JSON or YAML. A value of None means that the
             option is not set, and is left out.
         dataclass_type: Dataclass of the options.
-        source: Where the mapping is from, for messages.
+        source: Origin of the mapping, for messages.
 
     Raises:
-        ValueError: If a key is no option, or a value cannot be converted; the message names the source and the key.
+        ValueError: If a key is not an option, or a value cannot be converted; the message names the source and the key.
     """
     names = {entry.name for entry in fields(dataclass_type) if entry.init}
     if not isinstance(found, Mapping):
@@ -147,8 +147,8 @@ def _parser(dataclass_type: Any) -> ArgumentParser:
     return _Parser(dataclass_type, allow_abbrev=False)
 
 
-def _convert(value: Any, action: Action) -> Any:
-    """Convert a value as argparse does with text, and keep what has the type of the option already."""
+def _convert(value: object, action: Action) -> object:
+    """Convert a value as argparse converts text. A value that has the type of the option already is kept."""
     if action.nargs == "+":
         if not isinstance(value, list):
             value = [value]
@@ -156,7 +156,7 @@ def _convert(value: Any, action: Action) -> Any:
     return _convert_one(value, action)
 
 
-def _convert_one(value: Any, action: Action) -> Any:
+def _convert_one(value: Any, action: Action) -> object:
     kind = action.type
     if not isfunction(kind) and not isinstance(kind, type):
         return value  # a union, such as that of the Trainer's `fsdp`

@@ -13,7 +13,8 @@ from .options import FineTuningOptions
 from .transforms import flip_and_rotate, mix, random_erasing, soft_targets
 
 
-CROP, TURN, ERASE, MIX = range(4)  # streams of random numbers
+# Streams of random numbers
+CROP, TURN, ERASE, MIX = range(4)
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Augmentation:
 
 
 def with_shares(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Append the share of each pixel that has data as channels, one per spectral group, to be moved with the pixels."""
+    """Append a channel per spectral group that holds the share of each pixel that has data, to be augmented alike."""
     pixels = batch["pixel_values"]
     if "attention_mask" not in batch:
         return pixels
@@ -63,7 +64,7 @@ def with_shares(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
 
 
 def without_shares(pixels: torch.Tensor, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Split off the channels of `with_shares` after augmentation, and make attention masks of them."""
+    """Split off the channels of `with_shares` after augmentation, and turn them into attention masks."""
     if "attention_mask" not in batch:
         return {"pixel_values": pixels}
     pixels, shares = pixels.split([batch["pixel_values"].shape[1], batch["attention_mask"].shape[1]], 1)

@@ -1,10 +1,10 @@
-"""Checkpoints of a run: complete or absent, whatever kills the process that writes them."""
+"""Checkpoints of a run, which are complete or absent even if the process that writes them is killed."""
 
 import errno
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ WRITING, DISCARDED = ".writing-", ".discarded-"
 class CheckpointFolder:
     """Folders `step-00001234` with the state of Accelerate and a `position.json`, the newest few of them.
 
-    A folder is written under another name, and takes its own once everything is in it.
+    A folder is written under a temporary name and renamed when it is complete.
 
     Args:
-        folder: Where they are.
-        total_limit: How many are kept.
+        folder: Parent of the checkpoints.
+        total_limit: Number of checkpoints that are kept.
     """
 
     def __init__(self, folder: str | os.PathLike[str], total_limit: int = 3) -> None:
@@ -36,16 +36,16 @@ class CheckpointFolder:
         complete = self._complete()
         return complete[-1] if complete else None
 
-    def save(self, accelerator: Accelerator, step: int, position: dict[str, Any]) -> Path:
-        """Write the state of a run; every process takes part.
+    def save(self, accelerator: Accelerator, step: int, position: Mapping[str, object]) -> Path:
+        """Write the state of a run. Every process must call this.
 
         Args:
-            accelerator: Of the run.
-            step: How many steps were taken.
-            position: What is needed to go on, besides model, optimizer and schedule; JSON.
+            accelerator: Accelerator of the run.
+            step: Number of steps so far.
+            position: The state of the run apart from that of the accelerator, as values that JSON can hold.
 
         Raises:
-            OSError: If it cannot be written, such as on a full disk. Earlier checkpoints are as they were.
+            OSError: If it cannot be written, for example on a full disk. Earlier checkpoints are not changed.
         """
         path = self.folder / f"step-{step:08d}"
 
@@ -61,13 +61,13 @@ class CheckpointFolder:
         return path
 
     def discard_after(self, path: Path) -> None:
-        """Delete the checkpoints here that are newer than one here, from which the run continues; the newest first."""
+        """Delete the checkpoints that are newer than `path`, if that is in this folder; the newest first."""
         if path.resolve().parent == self.folder.resolve():
             for newer in reversed([other for other in self._complete() if other.name > path.name]):
                 discard(newer)
 
     def check_space(self, size: int) -> None:
-        """Raise an `OSError` if there is no room for a checkpoint of `size` bytes beside those that are kept."""
+        """Raise an `OSError` if the disk has less free space than a checkpoint of `size` bytes needs."""
         existing = next(folder for folder in (self.folder, *self.folder.absolute().parents) if folder.exists())
         free = shutil.disk_usage(existing).free
         if free < size:
@@ -76,7 +76,7 @@ class CheckpointFolder:
             )
 
     def load(self, accelerator: Accelerator, path: Path) -> None:
-        """Restore what `save` wrote, into what was prepared."""
+        """Restore the state that `save` wrote into the objects that the accelerator has prepared."""
         accelerator.load_state(str(path))
 
     def _complete(self) -> list[Path]:
@@ -84,29 +84,29 @@ class CheckpointFolder:
 
 
 def read_position(path: Path) -> dict[str, Any]:
-    """Return what `CheckpointFolder.save` was told beside the state."""
+    """Return the argument `position` of `CheckpointFolder.save`."""
     return json.loads((path / POSITION).read_text())
 
 
 def discard(path: Path) -> None:
-    """Delete a folder so that a process that is killed meanwhile leaves all of it or nothing under its name."""
-    shutil.rmtree(_hide(path))
+    """Delete a folder. If the process is killed meanwhile, the folder is complete or gone, never in between."""
+    shutil.rmtree(_rename_to_discard(path))
 
 
 def write_folder(accelerator: Accelerator, path: Path, write: Callable[[Path], None]) -> None:
-    """Write a folder under a temporary name beside it, then give it its own, in place of what was there.
+    """Write a folder under a temporary name beside it, then rename it. An existing folder is replaced.
 
     Args:
-        accelerator: Of the run. Every process calls this.
+        accelerator: Accelerator of the run. Every process must call this.
         path: The folder.
         write: Called by every process with the temporary name.
 
     Raises:
-        OSError: If it cannot be written; what was there before still is.
+        OSError: If it cannot be written. An existing folder is then kept.
     """
     temporary = path.with_name(WRITING + path.name)
     if accelerator.is_main_process:
-        shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+        shutil.rmtree(temporary, ignore_errors=True)  # a process that was killed may have left it
         temporary.mkdir(parents=True)
     accelerator.wait_for_everyone()
     try:
@@ -116,15 +116,15 @@ def write_folder(accelerator: Accelerator, path: Path, write: Callable[[Path], N
         raise writing_error(path, error) from error
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        old = _hide(path) if path.exists() else None
+        old = _rename_to_discard(path) if path.exists() else None
         move_into_place(temporary, path)
         if old:
             shutil.rmtree(old)
     accelerator.wait_for_everyone()
 
 
-def _hide(path: Path) -> Path:
-    """Rename a folder that is to be deleted, and delete what killed processes have left of others."""
+def _rename_to_discard(path: Path) -> Path:
+    """Rename a folder that is to be deleted, and delete such folders that killed processes left behind."""
     for stale in path.parent.glob(f"{DISCARDED}*"):
         shutil.rmtree(stale)
     return path.rename(path.with_name(DISCARDED + path.name))

@@ -1,6 +1,6 @@
-"""The contrastive term of pretraining: the pooled features of two views of an image should tell it from other images.
+"""The contrastive term of pretraining: two views of an image should have more similar features than views of others.
 
-The paper does not have this term. The projection is trained beside the model and is not part of the checkpoint.
+The paper does not have this term. The projection is trained with the model, but is not part of the checkpoint.
 """
 
 import torch
@@ -16,7 +16,7 @@ PROJECTION_WIDTHS = (512, 128)
 def build_projection(hidden_size: int) -> nn.Sequential:
     """Return the layers between the pooled features and the contrastive loss.
 
-    They discard what differs between the views, so that the features themselves need not.
+    They can discard information that differs between the views, so that the features keep it.
     """
     hidden, width = PROJECTION_WIDTHS
     return nn.Sequential(nn.Linear(hidden_size, hidden), nn.GELU(), nn.Linear(hidden, width))
@@ -28,9 +28,9 @@ def pooled_visible_tokens(
     """Return the pooled output (B, D), float32, of the visible tokens of a pretraining step.
 
     Args:
-        encoder: Of the model that gave `output`.
-        output: With `hidden_states`.
-        attention_mask: (B, N), 0 = token without data.
+        encoder: Encoder of the model that computed `output`.
+        output: Output of the model, called with `output_hidden_states=True`.
+        attention_mask: (B, N), 0 for tokens without data.
 
     Raises:
         ValueError: If `output` lacks the hidden states or the order of the tokens.
@@ -52,8 +52,8 @@ def contrastive_loss(features: torch.Tensor, temperature: float) -> torch.Tensor
     Source: Chen et al., A Simple Framework for Contrastive Learning of Visual Representations, ICML 2020.
 
     Args:
-        features: (2 B, D), the second views of this process behind the first. B is the same in all processes.
-        temperature: What cosine similarities are divided by.
+        features: (2 B, D), the first views of this process followed by the second. B is the same in all processes.
+        temperature: Divisor of the cosine similarities.
     """
     features = _gather_views(nn.functional.normalize(features.float(), dim=1))
     similarity = features @ features.T / temperature
@@ -66,6 +66,6 @@ def _gather_views(features: torch.Tensor) -> torch.Tensor:
     """Join the features (2 B, D) of all processes, all first views before all second views."""
     if not distributed.is_initialized() or distributed.get_world_size() == 1:
         return features
-    # Unlike `accelerator.gather`, this passes the gradients that other processes have back to the one they belong to.
+    # Unlike `accelerator.gather`, this returns the gradients of the other processes to the process of the features.
     views = torch.cat([part.unflatten(0, (2, -1)) for part in all_gather(features.contiguous())], dim=1)
     return views.flatten(0, 1)

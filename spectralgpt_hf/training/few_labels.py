@@ -1,7 +1,8 @@
-"""A contest of features with few labels, on EuroSAT: frozen networks, untrained ones, and statistics of the pixels.
+"""Compare features on EuroSAT with few labels: frozen networks, untrained networks, and statistics of the pixels.
 
-The labelled images are split into parts. Everything is decided on the training part; a test part is looked at once.
-Folds hold out whole blocks of half a degree, because EuroSAT images lie side by side, and single images, as is usual.
+The labelled images are split into parts. All choices are made on the training part; the test part is scored once.
+Cross-validation holds out whole blocks of half a degree, because neighbouring images of EuroSAT are alike, and for
+comparison single images, as is usual.
 """
 
 import csv
@@ -10,7 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import rasterio
@@ -44,6 +45,63 @@ FOLDS = 5
 TRUE_COLOUR_LIMITS = np.array([[0, 3000]] * 3)  # digital numbers of red, green and blue
 
 
+class Accuracy(TypedDict):
+    """An accuracy and its 95 % interval."""
+
+    accuracy: float
+    interval_95: tuple[float, float]
+
+
+class Difference(TypedDict):
+    """A difference of accuracies and its 95 % interval."""
+
+    difference: float
+    interval_95: tuple[float, float]
+
+
+class MeanStd(TypedDict):
+    """Mean and standard deviation over repetitions, and the values of these if they are kept."""
+
+    mean: float
+    std: float
+    runs: NotRequired[list[float]]
+
+
+class FeatureScores(TypedDict):
+    """The scores of one contestant.
+
+    Attributes:
+        weight_decay: Weight decay of the linear classifier, chosen by spatial folds of the training part.
+        folds: Accuracy in cross-validation of the training part, by kind of folds and method.
+        test: Accuracy on the test part, by method.
+        correct: Whether each test image is classified correctly, by method.
+        few_shot: Accuracy on the test part, by method and number of training images per class.
+    """
+
+    weight_decay: float
+    folds: dict[str, dict[str, float]]
+    test: NotRequired[dict[str, Accuracy]]
+    correct: NotRequired[dict[str, list[bool]]]
+    few_shot: NotRequired[dict[str, dict[str, MeanStd]]]
+
+
+class Contest(TypedDict):
+    """The scores of all contestants.
+
+    Attributes:
+        train_part, test_part: Parts of the images; `test_part` is None if none is scored.
+        contestants: Scores by contestant.
+        differences: For each checkpoint and each other contestant, the paired difference by method.
+        fine_tuning: For each starting point, the accuracy of few-shot fine-tuning by number of images per class.
+    """
+
+    train_part: str
+    test_part: str | None
+    contestants: dict[str, FeatureScores]
+    differences: dict[str, dict[str, dict[str, Difference]]]
+    fine_tuning: NotRequired[dict[str, dict[str, MeanStd]]]
+
+
 @dataclass(frozen=True)
 class LabelledImages:
     """EuroSAT images in memory.
@@ -52,8 +110,8 @@ class LabelledImages:
         ids: Names of the images.
         pixels: Digital numbers (N, 13, 64, 64), in the order of EuroSAT's files.
         labels: Class numbers (N,).
-        blocks: Of half a degree, in which each image lies.
-        parts: Which part of a fixed split each image belongs to, as `index.csv` says; "all" without it.
+        blocks: The block of half a degree that each image is in.
+        parts: The part of a fixed split that each image belongs to, from `index.csv`; "all" if there is no such file.
     """
 
     ids: list[str]
@@ -63,10 +121,10 @@ class LabelledImages:
     parts: list[str]
 
     def of(self, part: str) -> torch.Tensor:
-        """Return which images (N,) belong to a part.
+        """Return whether each image belongs to a part, (N,) bool.
 
         Raises:
-            ValueError: If none does.
+            ValueError: If no image does.
         """
         chosen = torch.tensor([found == part for found in self.parts])
         if not chosen.any():
@@ -75,7 +133,7 @@ class LabelledImages:
 
 
 def read_labelled(root: PathLike) -> LabelledImages:
-    """Read EuroSAT images, the block where each lies, and `index.csv` (columns `file` and `part`) where there is one.
+    """Read EuroSAT images, the block of each, and `index.csv` (columns `file` and `part`) if there is one.
 
     Raises:
         FileNotFoundError: If there are no class folders below `root`.
@@ -100,7 +158,7 @@ def read_labelled(root: PathLike) -> LabelledImages:
 def network_features(
     model: SpectralGPTModel, processor: SpectralGPTImageProcessor, images: LabelledImages, name: str
 ) -> torch.Tensor:
-    """Return a read-out (N, F) of the images, prepared by the processor that is saved with the model."""
+    """Return a read-out (N, F) of the images, which are prepared by the processor that is saved with the model."""
     features = []
     for start in tqdm(range(0, len(images.pixels), 32), desc="Features", disable=None):
         batch = processor.preprocess(list(images.pixels[start : start + 32]), band_names=EUROSAT_FILE_BANDS)
@@ -141,12 +199,12 @@ def image_model_features(name: str, images: LabelledImages) -> torch.Tensor:
 def baseline_features(
     processor: SpectralGPTImageProcessor, images: LabelledImages, fitted: torch.Tensor
 ) -> dict[str, torch.Tensor]:
-    """Return what needs no network: statistics of the digital numbers and of the model's input, and its main axes.
+    """Return features that need no network: statistics of the digital numbers and of the input, and its components.
 
     Args:
-        processor: Of the model.
-        images: N of them.
-        fitted: (N,) bool, those that the axes are found on.
+        processor: Processor of the model.
+        images: N images.
+        fitted: (N,) bool, the images from which the principal components are computed.
     """
     inputs = processor.preprocess(list(images.pixels), band_names=EUROSAT_FILE_BANDS)["pixel_values"]
     return {
@@ -165,28 +223,22 @@ def score_features(
     repeats: int = 5,
     shots: Sequence[int] = (1, 2, 5, 10),
     draws: int = 20,
-) -> dict[str, Any]:
+) -> FeatureScores:
     """Score one contestant.
 
     Args:
-        features: (N, F) of all images.
-        images: Their labels and blocks.
+        features: Features (N, F) of all images.
+        images: The images, with labels and blocks.
         train: (N,) bool, images of the training part.
-        test: (N,) bool, images of the test part, if it is to be looked at.
-        repeats: Of the cross-validation, each with other folds.
-        shots: Numbers of training images of each class.
-        draws: How often these are drawn.
-
-    Returns:
-        `weight_decay` of the linear classifier, chosen by spatial folds of the training part; `folds`, the accuracy in
-        cross-validation of the training part, by kind of folds and method; with `test` also `test`, the accuracy and
-        its interval by method, `correct`, whether each test image is right, and `few_shot`, mean and deviation by
-        method and number of shots.
+        test: (N,) bool, images of the test part; None to leave it out.
+        repeats: Repetitions of the cross-validation, each with other folds.
+        shots: Numbers of training images per class.
+        draws: Number of random draws of these images.
     """
     x, y = features[train], images.labels[train]
     blocks = [block for block, chosen in zip(images.blocks, train.tolist()) if chosen]
     decay = best_weight_decay(x, y, fold_numbers(y, blocks, FOLDS, seed=0))
-    result: dict[str, Any] = {"weight_decay": decay, "folds": {}}
+    result: FeatureScores = {"weight_decay": decay, "folds": {}}
     for kind, grouped in (("spatial", blocks), ("random", None)):
         folds = [fold_numbers(y, grouped, FOLDS, seed) for seed in range(repeats)]
         result["folds"][kind] = {
@@ -195,13 +247,13 @@ def score_features(
         }
     if test is None:
         return result
-    result |= {"test": {}, "correct": {}, "few_shot": {}}
+    result["test"], result["correct"], result["few_shot"] = {}, {}, {}
     chosen = [[draw_shots(y, count, draw) for draw in range(draws)] for count in shots]
     for method in METHODS:
         correct = classify(method, x, y, features[test], decay) == images.labels[test]
         result["correct"][method] = correct.tolist()
         result["test"][method] = {"accuracy": correct.float().mean().item(), "interval_95": bootstrap_interval(correct)}
-        curve = {}
+        curve: dict[str, MeanStd] = {}
         for count, draws_of in zip(shots, chosen):
             accuracies = [
                 (classify(method, x[i], y[i], features[test], decay, k=count) == images.labels[test]).float().mean()
@@ -212,14 +264,14 @@ def score_features(
     return result
 
 
-def compare(first: dict[str, Any], others: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return by how much one contestant is better than others (several seeds count as one), test image by test image.
+def compare(first: FeatureScores, others: Sequence[FeatureScores]) -> dict[str, Difference]:
+    """Return the difference of accuracy between two contestants by method, paired by test image.
 
     Args:
-        first: From `score_features` with a test part.
-        others: The same, of one contestant with one or more seeds.
+        first: Scores of one contestant, with a test part.
+        others: Scores of the other contestant for one or more seeds, of which the mean is taken.
     """
-    result = {}
+    result: dict[str, Difference] = {}
     for method in METHODS:
         mean = torch.tensor([other["correct"][method] for other in others], dtype=torch.float64).mean(0)
         difference = torch.tensor(first["correct"][method], dtype=torch.float64) - mean

@@ -1,19 +1,14 @@
-"""Tables and a picture of the contest with few labels."""
+"""Tables and a picture of the comparison with few labels."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
+from .few_labels import Contest
 from .probing import METHODS
 
 
-def contest_table(scores: Mapping[str, Any]) -> str:
-    """Return tables of accuracies by contestant and of paired differences.
-
-    Args:
-        scores: `train_part`, `test_part`, `contestants` (from `score_features`), `differences` (from `compare`) and,
-            if there was any, `fine_tuning`.
-    """
+def contest_table(scores: Contest) -> str:
+    """Return tables of accuracies by contestant and of paired differences."""
     contestants = scores["contestants"]
     width = max(map(len, contestants))
     columns = [(kind, method) for kind in ("spatial", "random") for method in METHODS]
@@ -25,25 +20,29 @@ def contest_table(scores: Mapping[str, Any]) -> str:
     if scores["test_part"] is None:
         return "\n".join(lines)
 
-    def row(name: str, results: Mapping[str, Any], key: str) -> str:
-        return f"{name:{width}}" + "".join(f"{_with_interval(results[method], key):>26}" for method in METHODS)
+    def row(name: str, cells: Iterable[str]) -> str:
+        return f"{name:{width}}" + "".join(f"{cell:>26}" for cell in cells)
 
     lines += [
         "",
         f"EuroSAT, trained on {scores['train_part']}: accuracy on {scores['test_part']} and its 95 % interval",
     ]
-    lines.append(" " * width + "".join(f"{method:>26}" for method in METHODS))
-    lines += [row(name, result["test"], "accuracy") for name, result in contestants.items()]
+    lines.append(row("", METHODS))
+    for name, result in contestants.items():
+        accuracies = [result["test"][method] for method in METHODS]
+        lines.append(row(name, (_with_interval(cell["accuracy"], cell["interval_95"]) for cell in accuracies)))
     for name, against in scores["differences"].items():
         lines += ["", f"{name} minus the other, paired by image"]
-        lines += [row(other, result, "difference") for other, result in against.items()]
+        for other, by_method in against.items():
+            differences = [by_method[method] for method in METHODS]
+            lines.append(row(other, (_with_interval(cell["difference"], cell["interval_95"]) for cell in differences)))
     for name, curve in scores.get("fine_tuning", {}).items():
         cells = (f"{shots} per class {value['mean']:.3f} ± {value['std']:.3f}" for shots, value in curve.items())
         lines.append(f"fine-tuned from {name}: " + ", ".join(cells))
     return "\n".join(lines)
 
 
-def draw_contest(scores: Mapping[str, Any], path: Path) -> None:
+def draw_contest(scores: Contest, path: Path) -> None:
     """Draw the accuracy of each contestant against the number of training images of each class."""
     from matplotlib.figure import Figure
 
@@ -62,6 +61,5 @@ def draw_contest(scores: Mapping[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _with_interval(result: Mapping[str, Any], key: str) -> str:
-    low, high = result["interval_95"]
-    return f"{result[key]:.3f} ({low:.3f} to {high:.3f})"
+def _with_interval(value: float, interval: tuple[float, float]) -> str:
+    return f"{value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})"

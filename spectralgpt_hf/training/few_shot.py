@@ -1,7 +1,8 @@
 """Training with a handful of labels: fine-tuning that starts from a linear probe, LoRA, and networks from scratch.
 
-With few images, training all weights from the start destroys pretrained features before the head is of use (Kumar et
-al., ICLR 2022). So the head starts as a linear probe of frozen features, and the encoder follows with layer-wise rates.
+With few images, training all weights from the start destroys pretrained features before the head has learnt anything
+(Kumar et al., ICLR 2022). Therefore the head starts as a linear probe of frozen features. All weights are then trained
+with layer-wise rates.
 """
 
 from dataclasses import dataclass
@@ -20,15 +21,15 @@ from .transforms import flip_and_rotate
 
 @dataclass(frozen=True)
 class FewShotRecipe:
-    """How few labels are learnt from.
+    """Settings of few-shot fine-tuning.
 
     Attributes:
-        steps: Of the second phase; the first is solved exactly.
-        batch_size: Images of a step, drawn with replacement.
-        learning_rate: Of the head; each layer below has `layer_decay` of the rate of the next.
-        layer_decay: See there.
-        weight_decay: Of the linear probe and of the second phase.
-        lora_rank: Rank of LoRA's matrices, which then learn in place of the encoder's weights; 0 trains these.
+        steps: Steps of the second phase. The first phase is solved exactly.
+        batch_size: Images per step, drawn with replacement.
+        learning_rate: Learning rate of the head.
+        layer_decay: Learning rate of a layer divided by that of the next one.
+        weight_decay: Weight decay of the linear probe and of the second phase.
+        lora_rank: Rank of LoRA's matrices, which are trained instead of the encoder's weights; 0 trains all weights.
     """
 
     steps: int = 40
@@ -46,14 +47,14 @@ def finetune_few_shot(
     recipe: FewShotRecipe = FewShotRecipe(),
     seed: int = 0,
 ) -> SpectralGPTForImageClassification:
-    """Fine-tune a classifier in place.
+    """Fine-tune a classifier; its weights are modified.
 
     Args:
-        model: With a head for the classes.
-        images: Normalised (M, C, H, W).
+        model: Model with a head for the classes.
+        images: Normalised images (M, C, H, W).
         labels: Class numbers (M,).
-        recipe: How.
-        seed: Of LoRA's first weights, of the batches and their turns.
+        recipe: Settings of the training.
+        seed: Seed of LoRA's initial weights, of the batches, and of their random symmetries.
 
     Returns:
         `model`, in evaluation mode, with LoRA's matrices added to its weights.

@@ -1,6 +1,6 @@
-"""Fine-tuning with `transformers.Trainer`, which brings the loop, checkpoints and logging.
+"""Fine-tuning with `transformers.Trainer`, which provides the loop, checkpoints and logging.
 
-Augmentation, learning rates by layer, the mean of the loss over a whole step, and scores are defined here.
+This module adds augmentation, learning rates by layer, the mean of the loss over a whole step, and scores.
 """
 
 from collections.abc import Mapping
@@ -26,6 +26,7 @@ from .metrics import (
     MultiLabelScores,
     RegressionScores,
     Scores,
+    SplitScores,
     bootstrap_intervals,
 )
 from .models import finished, is_spectralgpt, rescale_outputs
@@ -35,7 +36,7 @@ from .samples import Samples, collate
 from .starting import FrozenStart, start_from_samples
 
 
-TINY = 1e-12  # divides the loss in place of 0 where no pixel has a label
+TINY = 1e-12  # replaces 0 as the divisor of the loss if no pixel has a label
 
 
 class FineTuner(Trainer):
@@ -73,8 +74,8 @@ class FineTuner(Trainer):
             options.check_applies("classification", train.problem_type)
         if options.publish and not self.is_spectralgpt:
             raise ValueError(
-                f"`push_to_hub` checks and publishes SpectralGPT models, not {model.config.model_type}: leave it out, "
-                "and upload the finished folder with `hf upload`."
+                f"`push_to_hub` checks and publishes only models of SpectralGPT, not {model.config.model_type}: leave "
+                "it out, and upload the finished folder with `hf upload`."
             )
         require_same_bands(getattr(model.config, "bands", train.processor.bands), train.processor.bands)
         self.class_weights = torch.tensor(class_weights or [1.0] * len(train.class_names))
@@ -198,13 +199,20 @@ class FineTuner(Trainer):
         items = torch.stack([self.count_items(batch) for batch in batch_samples]).sum().to(device)
         return self.accelerator.gather(items).sum().clamp(min=TINY)
 
-    def evaluation_loop(self, dataloader: DataLoader[Any], *args: Any, **kwargs: Any) -> EvalLoopOutput:
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
         """Score all samples of a loader."""
         self.scores = self.new_scores(cast(Samples, dataloader.dataset))
-        return super().evaluation_loop(dataloader, *args, **kwargs)
+        return super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
 
-    def score(self, samples: Samples) -> dict[str, Any]:
-        """Return all scores of the model on samples, with their intervals and by class, as values that JSON holds."""
+    def score(self, samples: Samples) -> SplitScores:
+        """Return all scores of the model on samples, with their intervals and by class."""
         loss = self.evaluate(samples, metric_key_prefix="test")["test_loss"]
         return {
             "samples": len(samples),
@@ -216,11 +224,11 @@ class FineTuner(Trainer):
             **self.scores.details(),
         }
 
-    def save_finished(self, folder: Path, **metrics: Any) -> None:
+    def save_finished(self, folder: Path, metrics: Mapping[str, object]) -> None:
         """Write the model, its processor and `metrics.json`. It is the last step: training cannot go on after it.
 
-        The outputs of a regression model are brought to the unit of the labels. LoRA's weights are merged into the
-        model; the adapter alone goes into a folder `lora` beside it.
+        The outputs of a regression model are converted to the unit of the labels. LoRA's weights are merged into the
+        model. The adapter alone is written to a folder `lora` beside it.
         """
         model = self.accelerator.unwrap_model(self.model)
         if hasattr(model, "merge_and_unload") and self.is_world_process_zero():
@@ -259,7 +267,7 @@ class FineTuner(Trainer):
 
 
 def counted_labels(batch: Mapping[str, torch.Tensor], patch_size: int) -> torch.Tensor:
-    """Return the maps (B, H, W) of a batch, without a label where no spectral group has data at all dates."""
+    """Return the maps (B, H, W) of a batch, without labels where no spectral group of a token has data at all dates."""
     masks = [batch[name].bool() for name in ("attention_mask", "attention_mask_after") if name in batch]
     with_data = torch.stack(masks).all(0).flatten(1) if masks else None  # (B, N)
     counted = labelled_pixels(batch["labels"], IGNORE_INDEX, patch_size, with_data)
@@ -267,5 +275,5 @@ def counted_labels(batch: Mapping[str, torch.Tensor], patch_size: int) -> torch.
 
 
 def public_name(checkpoint: str | None) -> str | None:
-    """Return a name on the Hub as it is, and of a folder only the last part, so that no local path is published."""
+    """Return a name on the Hub as it is, and only the last part of a folder's path, so that no path is published."""
     return Path(checkpoint).resolve().name if checkpoint and Path(checkpoint).exists() else checkpoint

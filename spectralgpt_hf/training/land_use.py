@@ -1,4 +1,7 @@
-"""A land-use probe: can a simple classifier read the land use of small tiles off frozen features, at a place unseen?"""
+"""A land-use probe: how well a simple classifier predicts the land use of small tiles at a site it was not trained on.
+
+The classifier gets the frozen features of a model.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,17 +20,18 @@ def tile_features(
     tile_size: int = 16,
     alone: bool = False,
 ) -> np.ndarray:
-    """Average the model's features over tiles, and over the crops of its native size that hold them.
+    """Average the features of a model over tiles, and over the crops that contain them.
 
     Args:
-        model: In evaluation mode.
+        model: Model in evaluation mode.
         image: (C, H, W), normalised.
-        corners: (left, top) of each crop, multiples of `tile_size`; together they must cover the image.
-        tile_size: In pixels.
-        alone: Whether the model sees each tile without the rest of the crop, and so nothing of where it lies.
+        corners: (left, top) of each crop of the model's image size, multiples of `tile_size`. The crops must cover the
+            image.
+        tile_size: Height and width of a tile, in pixels.
+        alone: Whether the model sees each tile without the rest of the crop.
 
     Returns:
-        (H / tile_size, W / tile_size, D).
+        Features (H / tile_size, W / tile_size, D).
     """
     size, tokens = model.config.image_size, tile_size // model.config.patch_size
     groups = -(-len(image) // model.config.spectral_patch_size)
@@ -56,22 +60,21 @@ def tile_statistics(pixels: np.ndarray, tile_size: int = 16) -> np.ndarray:
 
 
 def majority_labels(labels: np.ndarray, ignored: int = 0, tile_size: int = 16) -> np.ndarray:
-    """Return the most frequent label of each tile but `ignored`, which stands where a tile has no other."""
+    """Return the most frequent label of each tile apart from `ignored`; `ignored` for a tile without other labels."""
     counts = np.stack([_tiles(labels[None] == number, tile_size)[..., 0, :].sum(-1) for number in range(256)])
     counts[ignored] = 0
     return np.where(counts.any(axis=0), counts.argmax(axis=0), ignored)
 
 
-def share_between_places(features: np.ndarray, places: np.ndarray) -> float:
-    """Return how much of the variance of features (n, D) lies between places (n,), and not within: 0 to 1.
+def share_between_sites(features: np.ndarray, sites: np.ndarray) -> float:
+    """Return the share of the variance of features (n, D) that is between sites (n,) and not within them: 0 to 1.
 
-    What separates places cannot help a classifier at another one. Mean of the features, constant ones left out.
+    Differences between sites do not help a classifier at another site. The share is the mean over the features that are
+    not constant.
     """
     features = features[:, features.std(axis=0) > 0]
     standard = (features - features.mean(axis=0)) / features.std(axis=0)
-    means = [
-        np.square(standard[places == place].mean(axis=0)) * np.mean(places == place) for place in np.unique(places)
-    ]
+    means = [np.square(standard[sites == site].mean(axis=0)) * np.mean(sites == site) for site in np.unique(sites)]
     return float(np.sum(means, axis=0).mean())
 
 
@@ -80,25 +83,27 @@ class ProbeScores:
     """Balanced accuracies, 0 to 1.
 
     Attributes:
-        places: By place, over the classes that occur there.
-        together: Over the tiles of all places, each predicted when its place was left out.
+        sites: Accuracy at each site, over the classes that occur there.
+        together: Accuracy over the tiles of all sites, each predicted by the classifier that was not trained on its
+            site.
     """
 
-    places: dict[str, float]
+    sites: dict[str, float]
     together: float
 
 
-def leave_one_place_out(
-    features: np.ndarray, labels: np.ndarray, places: np.ndarray, classifier: str = "logistic", neighbours: int = 5
+def leave_one_site_out(
+    features: np.ndarray, labels: np.ndarray, sites: np.ndarray, classifier: str = "logistic", neighbours: int = 5
 ) -> ProbeScores:
-    """Train on all places but one, test on that one, in turn.
+    """For each site, train on all other sites and test on this one.
 
     Args:
-        features: (n, D), standardised here with the mean and deviation of the training tiles.
-        labels: (n,), classes that occur at two places or more (`common_classes`).
-        places: (n,), where each tile lies.
-        classifier: "logistic" (regression, classes weighted equally), "neighbours" (of equal weight) or "majority".
-        neighbours: How many.
+        features: (n, D). They are standardised with the mean and deviation of the training tiles.
+        labels: (n,), classes that occur at two sites or more (`common_classes`).
+        sites: (n,), the site of each tile.
+        classifier: "logistic" (logistic regression with equal weights of the classes), "neighbours" (with equal votes)
+            or "majority".
+        neighbours: Number of neighbours that vote.
 
     Raises:
         ValueError: If `classifier` is unknown.
@@ -125,21 +130,21 @@ def leave_one_place_out(
         return float(recall_score(true, predicted, labels=np.unique(true), average="macro", zero_division=0))
 
     predictions = np.zeros_like(labels)
-    for place in np.unique(places):
-        held_out = places == place
+    for site in np.unique(sites):
+        held_out = sites == site
         probe = make_pipeline(StandardScaler(), choices[classifier]())
         predictions[held_out] = probe.fit(features[~held_out], labels[~held_out]).predict(features[held_out])
-    by_place = {str(p): score(labels[places == p], predictions[places == p]) for p in np.unique(places)}
-    return ProbeScores(by_place, score(labels, predictions))
+    by_site = {str(site): score(labels[sites == site], predictions[sites == site]) for site in np.unique(sites)}
+    return ProbeScores(by_site, score(labels, predictions))
 
 
-def common_classes(labels: np.ndarray, places: np.ndarray) -> list[int]:
-    """Return the labels that occur at two places or more: others cannot be learned from the rest."""
-    return [int(label) for label in np.unique(labels) if len(np.unique(places[labels == label])) > 1]
+def common_classes(labels: np.ndarray, sites: np.ndarray) -> list[int]:
+    """Return the labels that occur at two sites or more. Others cannot be learned from the other sites."""
+    return [int(label) for label in np.unique(labels) if len(np.unique(sites[labels == label])) > 1]
 
 
 def _tiles(pixels: np.ndarray, tile_size: int) -> np.ndarray:
-    """Return (rows, columns, C, pixels) from (C, H, W); what is left over at the bottom and the right is dropped."""
+    """Return (rows, columns, C, pixels) from (C, H, W). Incomplete tiles at the bottom and the right are dropped."""
     channels, rows, columns = len(pixels), pixels.shape[1] // tile_size, pixels.shape[2] // tile_size
     tiles = pixels[:, : rows * tile_size, : columns * tile_size]
     tiles = tiles.reshape(channels, rows, tile_size, columns, tile_size).transpose(1, 3, 0, 2, 4)

@@ -16,6 +16,7 @@ from ..modeling.band_plan import plan_bands
 from ..modeling.chips import open_chips
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.matching import Matching
+from ..modeling.pixel_statistics import StatisticName
 from ..modeling.radiometry import LARGEST_REFLECTANCE, Notices, stack_chips, warn_once
 
 
@@ -69,7 +70,7 @@ def measure_over(dataset: datasets.Dataset, processor: SpectralGPTImageProcessor
     if empty:
         raise ValueError(f"Expected pixels with data in the training set, found none of {', '.join(empty)}.")
     order = [found["bands"].index(band) for band in processor.bands]
-    keys = ("minimum", "maximum", "percentile_1", "percentile_99", "mean", "std")
+    keys: tuple[StatisticName, ...] = ("minimum", "maximum", "percentile_1", "percentile_99", "mean", "std")
     per_band = {key: [found[key][i] * unit for i in order] for key in keys}
     return {"bands": list(processor.bands), "pixels": max(found["pixels"]), **per_band}
 

@@ -1,13 +1,13 @@
-"""Scores over whole evaluation sets: every sample counts once, however batches and processes share them.
+"""Scores over whole evaluation sets. Every sample counts once, no matter how batches and processes share the set.
 
-Scores are updated with gathered batches, which may repeat samples (as padded last batches do), and recognise samples by
-their numbers. Intervals come from resampling independent units: images, or whole scenes if windows were stitched.
+Scores are updated with gathered batches. These may repeat samples, as padded last batches do, which is recognised by
+the numbers of the samples. Intervals come from resampling independent units: images, or scenes if windows are stitched.
 """
 
 import warnings
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Literal, NotRequired, Protocol, TypeAlias, TypedDict
 
 import numpy as np
 import torch
@@ -26,6 +26,51 @@ try:
     )
 except ImportError as error:
     raise ImportError("Scores need torchmetrics: pip install spectralgpt-hf[train].") from error
+
+
+ScoredSplit: TypeAlias = Literal["validation", "test"]
+
+
+class ScoreDetails(TypedDict, total=False):
+    """Scores by class, and the data of pictures. Which entries there are depends on the task.
+
+    Attributes:
+        class_accuracy, average_precision, iou: Score by the name of the class; None if it is not defined.
+        positives: Number of images of each class.
+        confusion_matrix: Counts; rows are the true classes, columns the predicted ones.
+        mae_by_value, rmse_by_value, r2_by_value: Error or R2 by the name of the value; None if it is not defined.
+    """
+
+    class_accuracy: dict[str, float | None]
+    average_precision: dict[str, float | None]
+    iou: dict[str, float | None]
+    positives: dict[str, int]
+    confusion_matrix: list[list[int]]
+    mae_by_value: dict[str, float | None]
+    rmse_by_value: dict[str, float | None]
+    r2_by_value: dict[str, float | None]
+
+
+class SplitScores(ScoreDetails):
+    """All scores of a model on a split, as `metrics.json` holds them.
+
+    Attributes:
+        samples: Number of samples.
+        units: Number of independent observations.
+        class_names: Names of the classes, in the order of their numbers.
+        loss: Mean of the loss.
+        scores: Each score by name.
+        intervals_95: The 95 % interval of each score.
+        trained_on_too: Whether the model was trained on these samples too.
+    """
+
+    samples: int
+    units: int
+    class_names: list[str]
+    loss: float
+    scores: dict[str, float]
+    intervals_95: dict[str, list[float]]
+    trained_on_too: NotRequired[bool]
 
 
 class Scores(Protocol):
@@ -47,8 +92,8 @@ class Scores(Protocol):
     def compute(self, units: torch.Tensor | None = None) -> dict[str, float]:
         """Return the scores over all units, or over the units of the given numbers, which may repeat."""
 
-    def details(self) -> dict[str, Any]:
-        """Return scores by class and the data of pictures, as values that JSON holds."""
+    def details(self) -> ScoreDetails:
+        """Return scores by class and the data of pictures, as values that JSON can hold."""
 
 
 def bootstrap_intervals(scores: Scores, resamples: int = 200, seed: int = 0) -> dict[str, list[float]]:
@@ -95,7 +140,7 @@ class ClassificationScores:
             "mean_class_accuracy": _nan_mean(_recall(multiclass_confusion_matrix(*pair, number))),
         }
 
-    def details(self) -> dict[str, Any]:
+    def details(self) -> ScoreDetails:
         matrix = multiclass_confusion_matrix(self.predictions, self.labels, len(self.class_names))
         return {
             "class_accuracy": _by_class(self.class_names, _recall(matrix)),
@@ -104,7 +149,7 @@ class ClassificationScores:
 
 
 class MultiLabelScores:
-    """Scores of images with any number of classes each; a class without positive images is left out of macro means.
+    """Scores of images with any number of classes each. Macro means leave out classes without positive images.
 
     Args:
         num_samples: Size of the evaluation set.
@@ -116,8 +161,8 @@ class MultiLabelScores:
     def __init__(self, num_samples: int, class_names: Sequence[str]) -> None:
         self.units = num_samples
         self.class_names = list(class_names)
-        # The logits are mapped into [0, 1], which torchmetrics takes as they are, with their order and their sign
-        # (above or below 0.5). A sigmoid would round large logits to 1.
+        # The logits are mapped into [0, 1], because torchmetrics applies no sigmoid to such values. The mapping keeps
+        # their order and their sign (above or below 0.5). A sigmoid would round large logits to 1.
         self.ranks = torch.zeros(num_samples, len(class_names), dtype=torch.float64)
         self.labels = torch.zeros(num_samples, len(class_names), dtype=torch.int64)
         self.seen = torch.zeros(num_samples, dtype=torch.bool)
@@ -139,7 +184,7 @@ class MultiLabelScores:
             "micro_f1": multilabel_f1_score(*pair, number, average="micro").item(),
         }
 
-    def details(self) -> dict[str, Any]:
+    def details(self) -> ScoreDetails:
         return {
             "average_precision": _by_class(self.class_names, _average_precision(self.ranks, self.labels)),
             "positives": dict(zip(self.class_names, self.labels.sum(0).tolist())),
@@ -147,7 +192,7 @@ class MultiLabelScores:
 
 
 class RegressionScores:
-    """Scores of predicted values, in their unit; of several values per image the mean.
+    """Errors of predicted values, in their unit. With several values per image, a score is the mean over them.
 
     Args:
         num_samples: Size of the evaluation set.
@@ -171,9 +216,13 @@ class RegressionScores:
         _check_complete(self.seen)
         return {name: _nan_mean(values) for name, values in self._by_value(units).items()}
 
-    def details(self) -> dict[str, Any]:
+    def details(self) -> ScoreDetails:
         by_value = self._by_value(None)
-        return {f"{name}_by_value": _by_class(self.names, values) for name, values in by_value.items()}
+        return {
+            "mae_by_value": _by_class(self.names, by_value["mae"]),
+            "rmse_by_value": _by_class(self.names, by_value["rmse"]),
+            "r2_by_value": _by_class(self.names, by_value["r2"]),
+        }
 
     def _by_value(self, units: torch.Tensor | None) -> dict[str, torch.Tensor]:
         """Return the mean absolute error, the root of the mean squared error, and R2 (NaN for constant labels)."""
@@ -189,7 +238,7 @@ class RegressionScores:
 
 
 class DenseScores:
-    """Scores of maps. Windows of one scene are stitched first: logits are averaged where windows overlap.
+    """Scores of maps. Windows of one scene are stitched first, and logits are averaged where windows overlap.
 
     Args:
         class_names: In the order of the class numbers.
@@ -260,13 +309,13 @@ class DenseScores:
             scores["f1"] = (2 * found / (predicted + present)).nan_to_num(0.0).item()
         return scores
 
-    def details(self) -> dict[str, Any]:
+    def details(self) -> ScoreDetails:
         matrix = self.confusion.sum(0)
         return {"iou": _by_class(self.class_names, _iou(matrix)), "confusion_matrix": matrix.tolist()}
 
 
 class _Mosaic:
-    """One scene, assembled from windows that are blended as `predict_scene` blends its tiles."""
+    """One scene, assembled from windows with the blending weights of `predict_scene`."""
 
     def __init__(self, num_classes: int, height: int, width: int) -> None:
         self.scores = torch.zeros(num_classes, height, width)

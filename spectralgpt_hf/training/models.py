@@ -1,10 +1,10 @@
 """Models to fine-tune: SpectralGPT, or any image model of transformers as a baseline.
 
-A model starts from a checkpoint or from random weights, and learns whole, with a frozen encoder, or by LoRA.
+A model starts from a checkpoint or from random weights. All weights are trained, or the head alone, or LoRA adapters.
 """
 
 from collections.abc import Sequence
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import nn
@@ -28,23 +28,27 @@ from ..modeling.modeling_spectralgpt import (
 from .options import FineTuningOptions, ProblemType, Task
 
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+
 SPECTRALGPT: dict[str, type[SpectralGPTPreTrainedModel]] = {
     "classification": SpectralGPTForImageClassification,
     "segmentation": SpectralGPTForSemanticSegmentation,
     "change-detection": SpectralGPTForChangeDetection,
 }
-# Two dates reach a baseline as the channels of one image.
-BASELINES: dict[str, Any] = {
+# Two dates are passed to a baseline as the channels of one image.
+BASELINES: dict[str, type[AutoModelForImageClassification] | type[AutoModelForSemanticSegmentation]] = {
     "classification": AutoModelForImageClassification,
     "segmentation": AutoModelForSemanticSegmentation,
     "change-detection": AutoModelForSemanticSegmentation,
 }
-# Entries of the configuration that options, or the classes of the data, decide.
+# Entries of the configuration that follow from options or from the classes of the data.
 DECIDED = {"bands", "class_weights", "drop_path_rate", "id2label", "image_size", "label2id", "num_channels"} | {
     "num_labels",
     "problem_type",
 }
-# Heads start from random weights, so they are trained whole also with LoRA.
+# Heads start from random weights, so all their weights are trained even with LoRA.
 HEADS = ("classifier", "decode_head")
 BAND_OPTIONS = ("bands", "sensor", "wavelengths")
 LAYER_MAPS = r".*\blayers\.\d+\..*(q_proj|k_proj|v_proj|o_proj|fc1|fc2)"
@@ -53,10 +57,10 @@ LAYER_MAPS = r".*\blayers\.\d+\..*(q_proj|k_proj|v_proj|o_proj|fc1|fc2)"
 def build_processor(options: FineTuningOptions, task: Task = "classification") -> SpectralGPTImageProcessor:
     """Return the processor that prepares images for training and scores, and is saved with the checkpoint.
 
-    It is the processor of the pretrained SpectralGPT, or the default one, with the changes that the options and the
-    task ask for. A classifier takes images of one size: they are resized and, with `eval_resize`, cropped at the
-    centre. Models for maps take images of any size, with statistics measured once per scene, because statistics of each
-    crop make seams in a map, and statistics of each date look like change.
+    It is the processor of the pretrained SpectralGPT, or else the default one, with the changes that the options and
+    the task require. A classifier takes images of one size: they are resized and, with `eval_resize`, cropped at the
+    centre. Models for maps take images of any size, with statistics that are measured once per scene: statistics of
+    each crop would make seams in a map, and statistics of each date would look like change.
     """
     changes: dict[str, Any] = {
         name: getattr(options, name)
@@ -131,9 +135,9 @@ def is_spectralgpt(config: PreTrainedConfig) -> TypeGuard[SpectralGPTConfig]:
     return config.model_type == "spectralgpt"
 
 
-def finished(model: Any) -> PreTrainedModel:
-    """Return a model with LoRA's weights added to those that they adapt, and any other model as it is."""
-    return model.merge_and_unload() if hasattr(model, "merge_and_unload") else model
+def finished(model: "PreTrainedModel | PeftModel") -> PreTrainedModel:
+    """Return a model with LoRA's weights merged into its own, and any other model as it is."""
+    return model if isinstance(model, PreTrainedModel) else model.merge_and_unload()
 
 
 @torch.no_grad()
@@ -221,7 +225,7 @@ def _build_baseline(task: str, config: Any, options: FineTuningOptions) -> PreTr
         config.image_size = options.image_size
     if options.model_name_or_path is None:
         return BASELINES[task].from_config(config)
-    # The first layer has another number of channels than in pretraining, so a new one replaces it, as for the head.
+    # The first layer has another number of channels than in pretraining, so it is replaced like the head.
     return BASELINES[task].from_pretrained(
         options.model_name_or_path,
         revision=options.revision,
@@ -231,7 +235,7 @@ def _build_baseline(task: str, config: Any, options: FineTuningOptions) -> PreTr
     )
 
 
-def with_lora(model: PreTrainedModel, rank: int) -> Any:
+def with_lora(model: PreTrainedModel, rank: int) -> Any:  # a PeftModel, which passes calls on to the model
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:

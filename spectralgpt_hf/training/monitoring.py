@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -26,14 +26,14 @@ class JsonLinesLog:
 
     Args:
         path: Path of the file, which is created with the first record.
-        keep: Says whether a record of an earlier run is kept. Truncated lines are dropped.
+        keep: Returns whether a record of an earlier run is kept. Truncated lines are dropped.
     """
 
     def __init__(self, path: str | os.PathLike[str], keep: Callable[[dict[str, Any]], bool]) -> None:
         self._path, self._keep = Path(path), keep
         self._file: TextIO | None = None
 
-    def write(self, record: dict[str, Any]) -> None:
+    def write(self, record: Mapping[str, object]) -> None:
         """Append a record and flush it to the file."""
         if self._file is None:
             self._file = self._open()
@@ -120,7 +120,7 @@ def draw_reconstruction(
 def step_flops(config: SpectralGPTConfig) -> float:
     """Return the floating-point operations of a step per sample.
 
-    Matrix products are counted, and the backward pass takes twice as many as the forward pass.
+    Only matrix products are counted. The backward pass takes twice as many as the forward pass.
     """
     tokens = config.num_groups * (config.image_size // config.patch_size) ** 2
     visible = int(tokens * (1 - config.mask_ratio))
@@ -138,7 +138,7 @@ def step_flops(config: SpectralGPTConfig) -> float:
 
 
 def attainable_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """Return the FLOP/s of a device: the data sheet's for 16 bits, or else those of a matrix product, measured."""
+    """Return the FLOP/s of a device: for 16 bits those of its data sheet, otherwise those measured on a product."""
     if device.type == "cuda" and dtype != torch.float32:
         name = torch.cuda.get_device_name(device)
         stated = [rate for part, rate in STATED_RATES.items() if part in name]

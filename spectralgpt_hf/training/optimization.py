@@ -1,4 +1,4 @@
-"""Parameter groups and the schedules that transformers lacks."""
+"""Parameter groups, and a schedule that transformers does not have."""
 
 import re
 from typing import Any
@@ -66,7 +66,5 @@ def _head_depth(model: nn.Module) -> int:
     config: Any = getattr(model, "config", None)
     if getattr(config, "model_type", None) != "spectralgpt":
         found = getattr(config, "model_type", type(model).__name__)
-        raise ValueError(
-            f"Layer-wise decay knows the layers of SpectralGPT only, found {found}: set `layer_decay` to 1."
-        )
+        raise ValueError(f"`layer_decay` is only available for SpectralGPT, found {found}: set it to 1.")
     return config.num_hidden_layers + 1

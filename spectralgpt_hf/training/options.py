@@ -1,4 +1,4 @@
-"""Options of the fine-tuning scripts: those of `transformers.TrainingArguments` and ours."""
+"""Options of the fine-tuning scripts: those of `transformers.TrainingArguments`, and those of this package."""
 
 import sys
 from collections.abc import Callable
@@ -114,7 +114,7 @@ NOT_RECORDED = {
 
 @dataclass
 class FineTuningOptions(TrainingArguments):
-    """Data, model, optimisation and regularisation; the rest, such as `--num_train_epochs`, is the Trainer's own.
+    """Options of data, model, optimisation and regularisation; others, such as `num_train_epochs`, are the Trainer's.
 
     Raises:
         ValueError: If options exclude each other.
@@ -123,38 +123,42 @@ class FineTuningOptions(TrainingArguments):
 
     # Data
     dataset: str = option("folder", "Name of the dataset, as the script lists them; `folder` reads data of your own.")
-    data_dir: str = option(".", "Folder that holds the data, directly or further below.")
+    data_dir: str = option(".", "Folder that holds the data, directly or in folders below.")
     train_split: str = option("train", "Split to learn from; some datasets also take a file that lists samples.")
     validation_split: str = option(
         "validation", "Split that chooses the checkpoint and stops training early; `none` leaves both out."
     )
     test_split: str = option("test", "Split that is scored once, at the end; `none` leaves the test out.")
     train_share: float = option(
-        1.0, "Share of the training split to learn from; `data_seed` decides which samples it holds."
+        1.0, "Share of the training split to learn from, 0 to 1; `data_seed` is the seed of the choice."
     )
     classes: str | None = option(
-        None, "Codes and names of the classes of own maps: `1=water,2=trees` or a YAML file; by default those found."
+        None,
+        "Codes and names of the classes of own maps: `1=water,2=trees` or a YAML file. By default, the codes found in "
+        "the maps.",
     )
-    class_names: list[str] | None = option(None, "Names of the classes of own data, where their codes are 0, 1, ...")
+    class_names: list[str] | None = option(None, "Names of the classes of own data, if their codes are 0, 1, ...")
     ignored_codes: list[int] | None = option(None, "Codes of own maps that mean no class; 255 by default.")
     band_names: list[str] | None = option(None, "Band names of own files, in order, where these do not name them.")
     images: str | None = option(None, "Folder of own images, or a pattern; found by default.")
     before: str | None = option(None, "Folder of own images of the first date, or a pattern; found by default.")
     after: str | None = option(None, "Folder of own images of the second date, or a pattern; found by default.")
     masks: str | None = option(None, "Folder of own maps, or a pattern; found by default.")
-    holdout: str = option(
+    holdout: Literal["file", "spatial", "auto"] = option(
         "file",
         "What is held out of own maps without splits: each `file`, `spatial` blocks of scenes, or `auto`: blocks where "
         "there are few files.",
     )
     dry_run: bool = option(False, "Whether to stop after the summary of the data, before training.")
     crop_stride: int | None = option(
-        None, "Distance between the training crops of a scene in pixels; the image size by default."
+        None, "Distance between the training crops of a scene, in pixels; the image size by default."
     )
     offset: float | None = option(
-        None, "Number added to the digital numbers in place of what the files state, such as -1000 (baseline 04.00)."
+        None,
+        "Number that is added to the digital numbers, such as -1000 for products since baseline 04.00. By default, "
+        "the offset that the files state.",
     )
-    nodata: float | None = option(None, "Stored value that means no data, in place of what the files declare.")
+    nodata: float | None = option(None, "Stored value that means no data. By default, that which the files declare.")
     in_memory: bool = option(False, "Whether to keep the normalised samples in memory, which suits small datasets.")
 
     # Model
@@ -178,10 +182,14 @@ class FineTuningOptions(TrainingArguments):
     )
     normalization: str | None = option(None, "minmax, percentile, zscore or sigma_clip; the checkpoint's by default.")
     statistics_scope: str | None = option(
-        None, "What limits are measured on: `image`, or `given`, once as `statistics` says (default for maps)."
+        None,
+        "What the limits of normalisation are measured on: each `image`, or once on what `statistics` says (`given`). "
+        "Default: `given` for maps, else the checkpoint's.",
     )
     statistics: str = option(
-        "scene", "What limits are measured once on: each `scene` (or pair of dates), or the training set, `dataset`."
+        "scene",
+        "What the limits are measured on if `statistics_scope` is `given`: each `scene` (or pair of dates), or the "
+        "training set (`dataset`).",
     )
     mean: list[float] | None = option(
         None, "Mean of each of the model's bands in digital numbers, for zscore and sigma_clip."
@@ -190,11 +198,13 @@ class FineTuningOptions(TrainingArguments):
         None, "Standard deviation of each of the model's bands, for zscore and sigma_clip."
     )
     missing_bands: str | None = option(
-        None, "What stands in for a band that the files lack: error, nearest, mean or mask."
+        None,
+        "What replaces a band that the files lack: error (nothing does), nearest, mean or mask. Default: the "
+        "checkpoint's.",
     )
     freeze_encoder: bool = option(False, "Whether the encoder keeps its weights, so that only the head learns.")
     lora_rank: int = option(
-        0, "Rank of the LoRA adapters that learn in place of the encoder's weights; 0 trains all weights."
+        0, "Rank of LoRA adapters, which are trained instead of the encoder's weights; 0 trains all weights."
     )
     drop_path_rate: float | None = option(
         None,
@@ -268,12 +278,12 @@ class FineTuningOptions(TrainingArguments):
         else:
             self.eval_strategy = "epoch" if self.eval_strategy == "no" else self.eval_strategy
             self.save_strategy, self.load_best_model_at_end = self.eval_strategy, True
-        # The Trainer would push every checkpoint unseen; the scripts publish the last one, checked.
+        # The Trainer would push every checkpoint without checks. The scripts check and publish the last one.
         self.publish, self.push_to_hub = self.push_to_hub, False
         if self.warmup_ratio is not None:
             if self.warmup_steps:
                 raise ValueError("`warmup_ratio` and `warmup_steps` exclude each other.")
-            self.warmup_steps = self.warmup_ratio  # below 1, transformers takes it for a share of all steps
+            self.warmup_steps = self.warmup_ratio  # transformers treats a value below 1 as a share of all steps
         super().__post_init__()
         if self.base_learning_rate is not None:
             batch = self.train_batch_size * self.world_size * self.gradient_accumulation_steps
@@ -354,7 +364,7 @@ class FineTuningOptions(TrainingArguments):
         """Names of the classes by their codes, or None where neither `classes` nor `class_names` gives them.
 
         Raises:
-            ValueError: If `classes` is no mapping of whole numbers.
+            ValueError: If `classes` is not a mapping from whole numbers to names.
             FileNotFoundError: If it names a file that does not exist.
         """
         if self.classes is None:

@@ -1,8 +1,7 @@
-"""Frozen features judged by what the simplest classifiers make of them: nearest neighbours and a linear map."""
+"""Score frozen features with simple classifiers: nearest neighbours, class means, and a linear map."""
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -36,21 +35,21 @@ def extract_features(
 
 
 def targets_of(labels: torch.Tensor, num_classes: int) -> torch.Tensor:
-    """Return 0 or 1 for each class (N, K), from class numbers (N,) too."""
+    """Return 0 or 1 for each class (N, K). Labels are class numbers (N,), or already 0 or 1 for each class."""
     return labels.float() if labels.ndim == 2 else nn.functional.one_hot(labels, num_classes).float()
 
 
 def nearest_neighbours(
     features: torch.Tensor, train: torch.Tensor, targets: torch.Tensor, k: int = 20, temperature: float = 0.07
 ) -> torch.Tensor:
-    """Return how much each class (N, K) has of the nearest training samples, by cosine similarity.
+    """Return the share of each class (N, K) in the votes of the nearest training samples, by cosine similarity.
 
     Args:
-        features: (N, D), to be classified.
-        train: (M, D).
-        targets: (M, K), 0 or 1.
-        k: How many neighbours.
-        temperature: Neighbours count by exp(similarity / temperature).
+        features: Features (N, D) to classify.
+        train: Features (M, D) of the training samples.
+        targets: Classes (M, K) of the training samples, 0 or 1.
+        k: Number of neighbours.
+        temperature: The vote of a neighbour has the weight exp(similarity / temperature).
     """
     bank = nn.functional.normalize(train - train.mean(0), dim=1)
     queries = nn.functional.normalize(features - train.mean(0), dim=1)
@@ -63,14 +62,14 @@ def nearest_neighbours(
 
 
 class LinearProbe:
-    """Logistic regression on standardised features: convex, so that there is nothing to tune but the weight decay.
+    """Logistic regression on standardised features. The problem is convex, so only the weight decay must be tuned.
 
     Args:
         train: Features (M, D).
         labels: Class numbers (M,), or 0 or 1 for each class (M, K).
-        num_classes: K.
-        weight_decay: Of the weights.
-        steps: Of L-BFGS.
+        num_classes: Number of classes K.
+        weight_decay: Weight decay of the weights; the bias has none.
+        steps: Largest number of iterations of L-BFGS.
     """
 
     def __init__(
@@ -98,7 +97,7 @@ class LinearProbe:
 
 
 def probe_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return the mean loss of one class each, or of several."""
+    """Return the mean loss of labels with one class (N,) or with several (N, K)."""
     if labels.ndim == 2:
         return nn.functional.binary_cross_entropy_with_logits(logits, labels.float())
     return nn.functional.cross_entropy(logits, labels)
@@ -122,11 +121,12 @@ def read_out(model: SpectralGPTModel, pixel_values: torch.Tensor, name: str) -> 
     """Return features (B, F) of images (B, C, H, W).
 
     Args:
-        model: In evaluation mode.
-        pixel_values: Normalised.
-        name: "pooled": the pooled output; "groups": the mean of the tokens of each spectral group, one after the other;
-            "mean and std": over the patch positions, after the groups are averaged; "groups, mean and std": the mean
-            and the standard deviation of each group's tokens; "layer 3", ...: the mean of the tokens after that layer.
+        model: Model in evaluation mode.
+        pixel_values: Normalised images.
+        name: "pooled", the pooled output; "groups", the mean over the tokens of each spectral group, concatenated;
+            "mean and std", mean and standard deviation over the patch positions of the mean over the groups; "groups,
+            mean and std", mean and standard deviation over the tokens of each group; or "layer 3", ..., the mean over
+            the tokens after that layer.
 
     Raises:
         ValueError: If there is no such read-out.
@@ -155,20 +155,20 @@ def pixel_statistics(images: torch.Tensor) -> torch.Tensor:
 
 
 def principal_components(images: torch.Tensor, fitted: torch.Tensor, count: int = 64) -> torch.Tensor:
-    """Return the first principal components (B, `count`) of all pixel values, of axes found on the `fitted` images."""
+    """Return the first principal components (B, `count`) of all pixel values; their axes come from `fitted` images."""
     rows = fitted.flatten(1) - fitted.flatten(1).mean(0)
     axes = torch.linalg.svd(rows, full_matrices=False)[2][:count]
     return (images.flatten(1) - fitted.flatten(1).mean(0)) @ axes.T
 
 
 def fold_numbers(labels: torch.Tensor, blocks: Sequence[str] | None, folds: int, seed: int) -> torch.Tensor:
-    """Return in which fold (N,) each sample is held out.
+    """Return the number of the fold (N,) in which each sample is held out.
 
     Args:
         labels: Class numbers (N,).
-        blocks: Where each sample lies: whole blocks are held out. Without, each class is spread evenly over the folds.
-        folds: How many.
-        seed: Of the order.
+        blocks: Block of each sample; whole blocks are held out. None spreads each class evenly over the folds.
+        folds: Number of folds.
+        seed: Seed of the order.
     """
     generator = torch.Generator().manual_seed(seed)
     if blocks is not None:
@@ -191,17 +191,17 @@ def classify(
     weight_decay: float = 0.1,
     k: int = 10,
 ) -> torch.Tensor:
-    """Return the class (N,) that a simple classifier gives each of `features` (N, D).
+    """Return the class (N,) that a simple classifier predicts for each of `features` (N, D).
 
-    All standardise features with the mean and the deviation of `train`.
+    Features are standardised with the mean and the deviation of `train`.
 
     Args:
         method: "linear" (logistic regression), "neighbours" (equal votes of the `k` nearest) or "prototypes" (the
             nearest mean of a class).
         train: Features (M, D).
-        labels: Their classes (M,).
-        features: Those to classify.
-        weight_decay: Of the linear classifier.
+        labels: Classes (M,) of the training samples.
+        features: Features to classify.
+        weight_decay: Weight decay of the linear classifier.
         k: Number of neighbours.
 
     Raises:
@@ -220,7 +220,7 @@ def classify(
     if method == "prototypes":
         classes = labels.unique()
         train, labels, k = torch.stack([train[labels == label].mean(0) for label in classes]), classes, 1
-    classifier: Any = KNeighborsClassifier(min(k, len(labels)))
+    classifier: KNeighborsClassifier | LogisticRegression = KNeighborsClassifier(min(k, len(labels)))
     if method == "linear":
         classifier = LogisticRegression(C=1 / (weight_decay * len(labels)), max_iter=500)
     return torch.from_numpy(classifier.fit(train.numpy(), labels.numpy()).predict(features.numpy()))
@@ -229,7 +229,7 @@ def classify(
 def cross_validate(
     method: str, features: torch.Tensor, labels: torch.Tensor, folds: torch.Tensor, decay: float = 0.1
 ) -> torch.Tensor:
-    """Return whether each sample (N,) is classified rightly by a classifier trained on the other folds."""
+    """Return whether each sample (N,) is classified correctly by a classifier trained on the other folds."""
     correct = torch.zeros(len(labels), dtype=torch.bool)
     for fold in folds.unique():
         out = folds == fold
@@ -239,11 +239,11 @@ def cross_validate(
 
 
 def best_weight_decay(features: torch.Tensor, labels: torch.Tensor, folds: torch.Tensor) -> float:
-    """Return the weight decay of the linear classifier with the most right answers in cross-validation."""
-    right = {
+    """Return the weight decay with which the linear classifier is most accurate in cross-validation."""
+    correct = {
         decay: int(cross_validate("linear", features, labels, folds, decay).sum()) for decay in FEW_SHOT_WEIGHT_DECAYS
     }
-    return max(right, key=right.__getitem__)
+    return max(correct, key=correct.__getitem__)
 
 
 def draw_shots(labels: torch.Tensor, shots: int, seed: int) -> torch.Tensor:
@@ -257,7 +257,7 @@ def draw_shots(labels: torch.Tensor, shots: int, seed: int) -> torch.Tensor:
 
 
 def bootstrap_interval(values: torch.Tensor, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """Return the 95 % interval of the mean of values (N,), such as the difference of two contestants by sample."""
+    """Return the 95 % bootstrap interval of the mean of values (N,), such as differences of two contestants."""
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randint(len(values), (resamples, len(values)), generator=generator)
     means = values.double()[chosen].mean(1)

@@ -1,4 +1,4 @@
-"""A pretraining run: its position in the stages, its checkpoints and log, the data of its stages."""
+"""A pretraining run: its position in the stages, its checkpoints and log, and the data of its stages."""
 
 import math
 import shutil
@@ -9,13 +9,14 @@ from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch.optim.lr_scheduler import LRScheduler
 
+from ..assets import find_checkpoint
 from ..data.shards.format import find_shards
 from ..data.shards.stream import ShardStream
 from ..files import locked
@@ -28,8 +29,15 @@ from .stages import RUNTIME_OPTIONS, PretrainingOptions, check_model, complete_s
 COUNTERS = ("stage", "stage_step", "step", "skipped", "unreadable")
 
 
+class RunSettings(TypedDict):
+    """The number of processes of a run, and the options of each of its stages."""
+
+    processes: int
+    stages: list[dict[str, Any]]
+
+
 class Run:
-    """What lasts as long as the script: the process group, the position, the log, the reasons to stop.
+    """The state of a run: the process group, the position, the log, and the reasons to stop.
 
     Args:
         options: Options of the run.
@@ -53,27 +61,30 @@ class Run:
         set_seed(options.seed)
         self.folder = Path(options.output_dir)
         self.checkpoints = CheckpointFolder(self.folder / "checkpoints", options.total_limit)
-        self.settings = {"processes": self.accelerator.num_processes, "stages": [asdict(stage) for stage in stages]}
+        self.settings: RunSettings = {
+            "processes": self.accelerator.num_processes,
+            "stages": [asdict(stage) for stage in stages],
+        }
         self.stage = self.stage_step = self.step = self.skipped = self.unreadable = 0
         self.resume_from = self._find_checkpoint(options)
-        self.shards: dict[str, str] = {}  # fingerprint of the training data by the number of the stage
-        here = (0, 0)
+        self.shards: dict[str, str] = {}  # fingerprint of the training data, by the number of the stage
+        reached = (0, 0)
         if self.resume_from:
             position = read_position(self.resume_from)
             self._check_settings(position["settings"])
             for name in COUNTERS:
                 setattr(self, name, position[name])
             self.shards = position.get("shards", {})  # checkpoints of 0.1 do not have it
-            here = (self.stage + 1, self.step)
-        # Records after the checkpoint are dropped when the first new one is written: they will be logged again.
-        self.log = JsonLinesLog(self.folder / "log.jsonl", lambda record: (record["stage"], record["step"]) <= here)
+            reached = (self.stage + 1, self.step)
+        # Records after the checkpoint are dropped when the first new record is written, because they are logged again.
+        self.log = JsonLinesLog(self.folder / "log.jsonl", lambda record: (record["stage"], record["step"]) <= reached)
         self.deadline = time.monotonic() + 60 * options.time_limit if options.time_limit else math.inf
         self.signalled = False
         self.options = options
         self._lock = ExitStack()
 
     def __enter__(self) -> "Run":
-        """Begin to write, once everything was checked: lock the folder, start trackers, copy stages of a run elsewhere.
+        """Lock the folder, start trackers, and copy finished stages if the run continues one of another folder.
 
         Raises:
             OSError: If another run writes to the folder.
@@ -106,7 +117,7 @@ class Run:
         self.checkpoints.save(self.accelerator, self.step, {**position, "schedule": schedule.state_dict()})
 
     def resume(self, schedule: LRScheduler) -> None:
-        """Restore the model, the optimizer and the schedule that were prepared, where there is a checkpoint."""
+        """Restore the prepared model and optimizer and the schedule, if there is a checkpoint to resume from."""
         if self.resume_from:
             self.checkpoints.load(self.accelerator, self.resume_from)
             schedule.load_state_dict(read_position(self.resume_from)["schedule"])
@@ -115,7 +126,7 @@ class Run:
             self.resume_from = None
 
     def check_shards(self, number: int, stream: ShardStream) -> None:
-        """Refuse to continue with shards that changed under the same path, and note those of a new run.
+        """Check that the shards of a stage are those of the checkpoint, and record the shards of a new run.
 
         Raises:
             ValueError: If the checkpoint was written with other shards.
@@ -142,7 +153,7 @@ class Run:
         self.unreadable += int(self.accelerator.reduce(torch.tensor(rows, device=self.accelerator.device), "sum"))
 
     def must_stop(self) -> bool:
-        """Return whether any process was asked to end, or the time is up; the same answer in all processes."""
+        """Return whether a process got a signal to end or the time limit is reached; the same in all processes."""
         if self.signalled or time.monotonic() > self.deadline:
             self.accelerator.set_trigger()
         return self.accelerator.check_trigger()
@@ -178,8 +189,8 @@ class Run:
             raise ValueError(f"{self.folder} holds a run: pass `--resume auto` to continue it, or another folder.")
         return None
 
-    def _check_settings(self, before: Mapping[str, Any]) -> None:
-        """Refuse to continue with other data, another batch or another schedule: it would not be the same run."""
+    def _check_settings(self, before: RunSettings) -> None:
+        """Raise a `ValueError` if the run would continue with other options than those of the checkpoint."""
         now = self.settings
         changed = [] if before["processes"] == now["processes"] else ["the number of processes"]
         if len(before["stages"]) != len(now["stages"]):
@@ -193,14 +204,14 @@ class Run:
 
 
 def check_stages(stages: list[PretrainingOptions], run: Run) -> None:
-    """Refuse before training what a later stage would fail on: its model, its data, its options.
+    """Check the model, the data and the options of all stages before training.
 
-    The models of all stages are built one from the other without memory for their weights.
+    The model of each stage is built from the configuration of the stage before, without memory for its weights.
 
     Raises:
         ValueError, FileNotFoundError: The message names the stage.
     """
-    source = stages[0].model_name_or_path
+    source = initial_checkpoint(stages[0])
     config = SpectralGPTConfig.from_pretrained(source) if source else None
     for number, stage in enumerate(stages):
         try:
@@ -212,6 +223,15 @@ def check_stages(stages: list[PretrainingOptions], run: Run) -> None:
         except (ValueError, OSError) as error:
             kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
             raise kind(f"stage {number + 1}: {error}") from error
+
+
+def initial_checkpoint(options: PretrainingOptions) -> str | None:
+    """Return what `from_pretrained` loads for the option `model_name_or_path`; None for a new model.
+
+    Raises:
+        FileNotFoundError, ValueError: As `assets.find_checkpoint`.
+    """
+    return find_checkpoint(options.model_name_or_path) if options.model_name_or_path else None
 
 
 def open_stream(
@@ -236,9 +256,9 @@ def open_stream(
 def open_validation(
     stage: PretrainingOptions, config: SpectralGPTConfig, accelerator: Accelerator
 ) -> ShardStream | None:
-    """Return the held-out images, if there are any, in batches of up to 8."""
+    """Return the held-out images in batches of up to 8; None if there are none."""
     if not Path(stage.data).is_dir():
-        return None  # one shard or a pattern names what to train on
+        return None  # a single shard or a pattern holds training data only
     try:
         find_shards(stage.data, "validation")
     except FileNotFoundError:

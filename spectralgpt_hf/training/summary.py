@@ -1,10 +1,10 @@
-"""Texts of a fine-tuning run: a summary of its data before it starts, and warnings about its result at the end."""
+"""The texts of a fine-tuning run: a summary of its data before it starts, and warnings about its result at the end."""
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from .measuring import value_statistics
+from .metrics import ScoredSplit, SplitScores
 from .samples import Samples, label_shares
 
 
@@ -44,8 +44,8 @@ def describe_data(samples: Mapping[str, Samples]) -> str:
     return "\n".join(lines)
 
 
-def find_problems(scores: Mapping[str, Mapping[str, Any]], losses: Sequence[float]) -> list[str]:
-    """Return the signs that a run has not learnt, as whole sentences; an empty list if there are none.
+def find_problems(scores: Mapping[ScoredSplit, SplitScores], losses: Sequence[float]) -> list[str]:
+    """Return the signs that a model has not learnt, as whole sentences; an empty list if there are none.
 
     Args:
         scores: Scores of each split, from `FineTuner.score`.
@@ -74,7 +74,7 @@ def find_problems(scores: Mapping[str, Mapping[str, Any]], losses: Sequence[floa
     return problems
 
 
-def describe_scores(scores: Mapping[str, Mapping[str, Any]]) -> str:
+def describe_scores(scores: Mapping[ScoredSplit, SplitScores]) -> str:
     """Return the scores of each split with their intervals, a line per score, then those of the classes."""
     lines = []
     for split, found in scores.items():

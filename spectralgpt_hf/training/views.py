@@ -17,14 +17,14 @@ from .transforms import flip_and_rotate, stretch_ranges, vary_atmosphere
 
 CROP_STREAM, NOISE_STREAM, SYMMETRY_STREAM, STRETCH_STREAM, ATMOSPHERE_STREAM = range(5)
 STREAMS_PER_VIEW = 16
-# Where zscore values are clipped in training, in standard deviations. Without it, the squared errors of clouds would
-# outweigh those of the land.
+# In training, zscore values are clipped at this number of standard deviations. Otherwise the squared errors of clouds
+# would outweigh those of the land.
 OUTLIERS = 6.0
 
 
 @dataclass(frozen=True)
 class ViewRecipe:
-    """How the crops of a training step are normalised and varied.
+    """Settings with which the crops of a training step are normalised and varied.
 
     Attributes:
         limits: Mean and standard deviation of each band, in digital numbers (zscore); None for the minimum and the
@@ -70,7 +70,7 @@ def make_views(
         seed: Seed of the run. Random numbers depend on it, on the epoch, and on the numbers of the samples.
         epoch: Number of the pass over the data.
         device: Device to compute on.
-        recipe: How crops are normalised and varied.
+        recipe: Settings of normalisation and variation.
         view: Number of the view, if a step uses several views of each image.
 
     Returns:
@@ -93,7 +93,7 @@ def make_views(
         inside = [position < length[:, None] for position, length in zip(grid, extent.unbind(1))]
         unpadded = inside[0][:, :, None] & inside[1][:, None, :]
         counted = unpadded if valid is None else valid & unpadded
-    # Normalisation is linear and the weights of a crop sum to 1, so cropping may come first: fewer pixels are then
+    # Normalisation is linear and the weights of a crop sum to 1, so that cropping can come first. Fewer pixels are then
     # normalised.
     crops = allocate((*images.shape[:2], size, size), torch.float32, device).copy_(resample(images, rows, columns))
     if recipe.limits is not None:

@@ -32,7 +32,7 @@ def test_only_scenes_without_a_result_are_left(archive):
 def test_scenes_of_one_name_are_refused(archive):
     from spectralgpt_hf.commands.archive import plan
 
-    with pytest.raises(ValueError, match="names must differ"):
+    with pytest.raises(ValueError, match="Several scenes would be written to"):
         plan(["a/scene.tif", "b/scene.tif"], archive, ".tif")
 
 

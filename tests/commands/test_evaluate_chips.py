@@ -48,7 +48,7 @@ def test_reconstruction_and_land_use_are_scored_for_each_chip(chips):
     assert f"RMSE below that of the band's mean: {wins} of 2 chips" in text
     assert sum(scores["land_use"]["tiles_of_classes"].values()) == 128
     probes = scores["land_use"]["logistic"]
-    assert probes["majority"]["places"] == {"chip0": 0.5, "chip1": 0.5}
+    assert probes["majority"]["sites"] == {"chip0": 0.5, "chip1": 0.5}
     assert probes["mean and std of reflectance"]["together"] > 0.6
     assert "untrained, mean of the seeds" in text
     assert f"{CHECKPOINT}, tiles alone" in probes

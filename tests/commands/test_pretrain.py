@@ -22,7 +22,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from huggingface_hub import ModelCard
 
 from spectralgpt_hf import SpectralGPTForPreTraining, SpectralGPTImageProcessor
-from spectralgpt_hf.assets import CHECKPOINT, SAMPLE
+from spectralgpt_hf.assets import SAMPLE
 from spectralgpt_hf.data.chip_grid import cut_chips
 from spectralgpt_hf.data.shards.format import ShardFile, ShardRow, decode_rows, find_shards, write_shards
 from spectralgpt_hf.files import locked
@@ -261,7 +261,7 @@ def test_of_two_processes_in_one_folder_the_second_says_who_writes_and_the_first
         second = start(1, *run, tmp_path / "run", "--resume", resume)
         output, _ = second.communicate()
         assert second.returncode != 0
-        assert re.search(rf"run: process {first.pid} on .* writes it already\. Wait for that to end, or choose", output)
+        assert re.search(rf"run: process {first.pid} on .* writes it already\. Wait until it ends, or choose", output)
     first.send_signal(signal.SIGCONT)
     output, _ = first.communicate()
     assert first.returncode == 0, output
@@ -317,13 +317,18 @@ def test_a_run_that_is_told_to_end_saves_first(pretrain, shards, tmp_path):
 
 @pytest.mark.usefixtures("hub", "quick")
 def test_the_result_is_published_without_paths_of_the_machine(pretrain, shards, tmp_path):
-    start = ("--model_name_or_path", CHECKPOINT, "--config_overrides", "{}", "--save_dtype", "float16")
+    start = ("--model_name_or_path", "tiny", "--config_overrides", "{}", "--save_dtype", "float16")
     pretrain("--data", shards, "--steps", 2, "--output_dir", tmp_path, *start, "--push_to_hub", "org/more")
     model = SpectralGPTForPreTraining.from_pretrained("org/more", cache_dir=tmp_path / "cache", dtype="auto")
     trained = SpectralGPTForPreTraining.from_pretrained(tmp_path / "model", dtype="auto")
     assert model.dtype == torch.float16
     assert all(torch.equal(weight, trained.state_dict()[name]) for name, weight in model.state_dict().items())
     assert "2 steps, from `spectralgpt-tiny`" in ModelCard.load("org/more").text
+
+
+def test_a_mistyped_checkpoint_is_refused_before_the_hub_is_asked(pretrain, shards, tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no checkpoint tinny: expected a folder"):
+        pretrain("--data", shards, "--steps", 1, "--output_dir", tmp_path, "--model_name_or_path", "tinny")
 
 
 def test_steps_without_finite_gradients_are_skipped_counted_and_end_the_run(pretrain, shards, tmp_path, monkeypatch):
@@ -375,7 +380,7 @@ def test_mistakes_in_a_later_stage_are_told_before_the_first(pretrain, shards, t
         "{bands: [B2, B3]}": "stage 2: ",
         "{batch_size: 100}": "stage 2: .* do not fill a batch",
         "{stretch: -1}": "stage 2: `stretch` must be 0 or more, got -1",
-        "{config_overrides: {hidden_size: 96}}": "stage 2: `config_overrides` .* must leave .* would change",
+        "{config_overrides: {hidden_size: 96}}": "stage 2: .* must not change the shapes .* would change",
         "{config_overrides: {decoder_num_hidden_layers: 2}}": "stage 2: `config_overrides` ",
     }.items():
         config.write_text(f"{STAGED}data: {shards}\nstages:\n- {{steps: 1}}\n- {stage}\n")

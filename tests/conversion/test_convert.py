@@ -169,7 +169,7 @@ def test_a_renamed_segmunich_model_is_known_by_its_classes_and_the_assumption_is
     source = save(tmp_path / "best.pth", {"model": narrow_tensors("segmentation")})
     folder = convert_checkpoint(source, tmp_path / "out", num_attention_heads=4)
     assert SpectralGPTImageProcessor.from_pretrained(folder).bands == TEN_BANDS_AND_TWO_MEANS
-    assert "taken for a SegMunich model" in caplog.text
+    assert "treated as a SegMunich model" in caplog.text
 
 
 def test_bands_given_by_the_caller_go_before_those_assumed(tmp_path, caplog):

@@ -101,7 +101,7 @@ def test_a_checkpoint_is_published_from_the_command_line_and_loads_everywhere(hu
     assert repo.files == files_in(folder)
     assert len(repo.commits) == 2  # the one that made the repository, and ours
     commit = repo.branches["main"]
-    assert f"Loads from {NAME} at {commit}" in result.stdout
+    assert f"The checkpoint loads from {NAME} at {commit}" in result.stdout
     assert result.stdout.splitlines()[-1] == f"{hub.url}/{NAME}/commit/{commit}"
     assert "add    model.safetensors" in result.stdout
 
@@ -154,7 +154,7 @@ def test_publishing_again_sends_what_changed_removes_stale_weights_and_leaves_th
     assert repo.files == files_in(folder) | {"picture.png": b"added on the website"}
     commits = len(repo.commits)
     assert publish(folder, NAME, report=lines.append) == f"{hub.url}/{NAME}/commit/{repo.branches['main']}"
-    assert "Nothing changes." in lines
+    assert "The repository is up to date: nothing was uploaded." in lines
     assert len(repo.commits) == commits
 
 
@@ -163,7 +163,7 @@ def test_files_of_others_stay_and_their_repository_is_refused_without_force(hub,
     hub.objects[sha256(b"x")] = b"x"
     repo = hub.repositories[NAME] = Repository(private=False)
     repo.branches["main"] = repo.add(theirs)
-    with pytest.raises(ValueError, match=f"{NAME} holds 4 files that were not published with this program"):
+    with pytest.raises(ValueError, match=f"{NAME} holds 4 files that were not published with this package"):
         publish(folder, NAME)
     with pytest.raises(ValueError, match=r"would lose README\.md"):
         publish(folder, NAME, force=True)

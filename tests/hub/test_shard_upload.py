@@ -48,7 +48,7 @@ def test_a_dataset_of_somebody_else_is_left_alone(hub, shards):  # noqa: F811
     other = hub.repositories["org/other"] = Repository(False)
     theirs = {"README.md": b"theirs", "data/train-00000-of-00001.parquet": b"theirs"}
     other.branches["main"] = other.add(theirs)
-    with pytest.raises(ValueError, match="org/other holds 2 files that were not published with this program"):
+    with pytest.raises(ValueError, match="org/other holds 2 files that were not published with this package"):
         push_shards(shards, "org/other")
     with pytest.raises(ValueError, match=r"org/other would lose README\.md, data/train"):
         push_shards(shards, "org/other", force=True)

@@ -24,7 +24,7 @@ def minimal_config(num_labels=3, **options):
 
 
 def build(model_class, seed=0, **options):
-    """Return a model whose logits vary from place to place, as a trained one's do."""
+    """Return a model whose logits vary within an image, as those of a trained model do."""
     torch.manual_seed(seed)
     model = model_class(minimal_config(**options)).eval()
     head = getattr(model, "decode_head", model)

@@ -166,7 +166,7 @@ def test_bands_in_another_order_than_the_weights_expect_are_refused(scene, run):
     own = processor(bands=list(reversed(processor().bands)))
     model = {predict: segmenter, embed: encoder}[run]()
     scene_of = {predict: predict_scene, embed: embed_scene}[run]
-    with pytest.raises(ValueError, match="in this order"):
+    with pytest.raises(ValueError, match="in the same order"):
         scene_of(model, own, scene, scene.with_name("map.tif"), progress=False)
 
 

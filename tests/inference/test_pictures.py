@@ -70,7 +70,7 @@ def test_feature_colours_are_the_principal_components_whatever_the_sign_of_the_s
     np.testing.assert_allclose(feature_colours(features[:, ::-1]), colours[::-1], atol=1e-6)
 
 
-def test_places_without_data_do_not_change_the_colours_of_the_features():
+def test_patches_without_data_do_not_change_the_colours_of_the_features():
     features = np.random.default_rng(0).normal(size=(5, 8, 8))
     valid = np.ones((8, 8), bool)
     valid[:, 5:] = False
@@ -78,7 +78,7 @@ def test_places_without_data_do_not_change_the_colours_of_the_features():
     colours = feature_colours(poisoned, valid)
     np.testing.assert_allclose(colours[:, :5], feature_colours(features[:, :, :5]), atol=1e-6)
     assert (colours[:, 5:] == 0).all()
-    with pytest.raises(ValueError, match="at least one place"):
+    with pytest.raises(ValueError, match="at least one patch position"):
         feature_colours(features, np.zeros((8, 8), bool))
 
 

@@ -30,7 +30,7 @@ def no_unexpected_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         # Most images here are arrays without names; one test is about this warning.
-        warnings.filterwarnings("ignore", "(?s).*1[02] unnamed bands were taken for")
+        warnings.filterwarnings("ignore", "(?s).*1[02] unnamed bands are assumed to be")
         yield
 
 
@@ -154,7 +154,7 @@ def test_eurosat_order_gives_the_same_input_as_standard_order(named_in_file, tmp
 
 def test_13_unnamed_bands_are_taken_for_l1c_with_a_warning_and_other_counts_are_refused():
     processor = SpectralGPTImageProcessor()
-    with pytest.warns(UserWarning, match=r"image 0: 13 unnamed bands were taken for those of an L1C.*`band_names=`"):
+    with pytest.warns(UserWarning, match=r"image 0: 13 unnamed bands are assumed to be those of an L1C.*`band_names=`"):
         values = processor(image(bands=13), offset=0).pixel_values
     assert values.shape[1] == 12
     with pytest.raises(ValueError, match=r"image 0: 5 unnamed bands.*expected 12 \(B1 B2.*Pass `band_names=`"):
@@ -169,7 +169,7 @@ def test_12_unnamed_bands_are_assumed_with_one_warning_per_call():
         _, (report, _) = SpectralGPTImageProcessor()([image(), image(seed=1)], report=True)
         SpectralGPTImageProcessor()(image(), band_names=L2A_BANDS)
     (warning,) = record
-    assert re.match(r"image 0, image 1: 12 unnamed bands were taken for B1 B2 .*`band_names=`", str(warning.message))
+    assert re.match(r"image 0, image 1: 12 unnamed bands are assumed to be B1 B2 .*`band_names=`", str(warning.message))
     assert report.assumed in str(warning.message)
 
 
@@ -327,7 +327,7 @@ def test_each_image_can_have_statistics_of_its_own_or_none():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"percentile_99": None}, "found no 'percentile_99' in them"),
+        ({"percentile_99": None}, "expected 'percentile_99' in them"),
         ({"bands": [*L2A_BANDS[:11], "B10"]}, "and lack B12"),
         ({"percentile_1": [float("nan")] * 12}, "a finite 'percentile_1' for each of"),
         ({"percentile_99": [5000.0] * 3}, "a finite 'percentile_99' for each of"),

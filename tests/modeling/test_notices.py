@@ -60,7 +60,7 @@ def test_a_scene_warns_of_each_thing_once_at_the_callers_line(run, model, name, 
     texts = Counter(str(entry.message) for entry in own(heard))
     assert {count for count in texts.values()} == {1}, texts
     expected = ["13 bands without names", "median of B10 is 900 or more"]
-    expected += ["makes seams"] * ("statistics_scope" in options)
+    expected += ["causes seams"] * ("statistics_scope" in options)
     assert len(texts) == len(expected), texts
     assert all(any(part in text for text in texts) for part in expected)
     assert {entry.filename for entry in own(heard)} == {__file__}
@@ -79,7 +79,7 @@ def test_what_the_workers_of_a_pipeline_warn_of_reaches_the_caller_once(tmp_path
     results = extract([image(seed=seed) for seed in range(6)], num_workers=2, batch_size=2)
     assert len(results) == 6
     assert len(own(heard)) == 1
-    assert "12 unnamed bands were taken for" in str(own(heard)[0].message)
+    assert "12 unnamed bands are assumed to be" in str(own(heard)[0].message)
 
 
 def test_warnings_of_a_thread_are_its_own():

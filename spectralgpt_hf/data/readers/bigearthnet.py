@@ -29,8 +29,8 @@ from .common import (
 )
 
 
-# CORINE level-3 code, name in version 1, name among the 19 classes; eleven have none. In the order of the codes, which
-# is that of the published class numbers.
+# CORINE level-3 code, name in version 1, and name among the 19 classes, which eleven classes do not have. The order of
+# the codes is that of the published class numbers.
 _CORINE: tuple[tuple[int, str, str | None], ...] = (
     (111, "Continuous urban fabric", "Urban fabric"),
     (112, "Discontinuous urban fabric", "Urban fabric"),
@@ -142,9 +142,9 @@ def load_bigearthnet_v2(
 ) -> Dataset:
     """List BigEarthNet version 2 (reBEN): `BigEarthNet-S2/<tile>/<patch>/<patch>_B01.tif ...` and `metadata.parquet`.
 
-    Rows hold `id`, `pixels` (12, 120, 120) on the 10 m grid, `bands`, `labels`, the numbers of 19 classes, and with
-    `reference_maps` also `segmentation_map` (120, 120), 255 where the land cover is none of the 19. Only the metadata
-    are read.
+    Rows hold `id`, `pixels` (12, 120, 120) on the 10 m grid, `bands`, and `labels`, the numbers of the classes among
+    the 19. With `reference_maps` they also hold `segmentation_map` (120, 120), 255 where the land cover is none of the
+    19. Listing reads only the metadata.
 
     Args:
         root: Any ancestor of the metadata, the patches and the reference maps.
@@ -172,7 +172,7 @@ def load_bigearthnet_v2(
     columns: dict[str, tuple[FeatureType, Sequence[object]]] = {
         "labels": (List(ClassLabel(names=list(BIGEARTHNET_19_CLASSES))), labels)
     }
-    # `S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_26_57` lies in the folder without the last two fields.
+    # The folder of `S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_26_57` has this name without the last two fields.
     folders = [f"{patch.rsplit('_', 2)[0]}/{patch}" for patch in patches]
     if reference_maps:
         maps = [f"{within}/{patch}_reference_map.tif" for within, patch in zip(folders, patches)]
@@ -202,7 +202,7 @@ def _read_metadata(file: PathLike) -> pa.Table:
 
 
 def _select(file: PathLike, metadata: pa.Table, split: Split) -> pa.Table:
-    """Return the rows of a split, or of a list in its order."""
+    """Return the rows of a split, or the rows of a list in the order of the list."""
     published = split_name(split)
     if published == "all":
         return metadata

@@ -1,4 +1,4 @@
-"""Helpers of all readers: finding folders, reading lists, holding out samples, assembling rows."""
+"""Helpers of all readers: find folders, read lists, hold out samples, and assemble rows."""
 
 import hashlib
 import os
@@ -6,8 +6,9 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypedDict
 
+import numpy as np
 import pyarrow as pa
 from datasets import ClassLabel, Dataset, Features, List, Value
 
@@ -21,6 +22,32 @@ Split: TypeAlias = PathLike | Sequence[str]
 
 SPLITS = {"train": ("train",), "validation": ("val", "validation", "valid"), "test": ("test",)}
 """The splits, and their names in files and folders."""
+
+
+class Row(TypedDict, total=False):
+    """A row of a reader. Pixels are (C, H, W), in digital numbers; a map is (H, W).
+
+    A row for classification has `label` or `labels`, which are class numbers; a row for regression has floats there. A
+    row of a scene has `segmentation_map`, `scene`, `site` and `window`, and for two dates `pixels_after`. A row of
+    shards may have an `offset` of each band.
+    """
+
+    id: str
+    pixels: np.ndarray
+    pixels_after: np.ndarray
+    bands: list[str]
+    offset: list[float] | float | None
+    label: int | float
+    labels: list[int] | list[float]
+    segmentation_map: np.ndarray
+    scene: str
+    site: str
+    window: list[int] | None
+
+
+def dates_of(row: Row) -> list[np.ndarray]:
+    """Return the pixels (C, H, W) of the one or two dates of a row."""
+    return [row["pixels"], row["pixels_after"]] if "pixels_after" in row else [row["pixels"]]
 
 
 def split_name(split: Split) -> str | None:
@@ -54,7 +81,7 @@ def read_names(split: Split) -> list[str]:
 def find_folder(root: PathLike, *patterns: str) -> Path:
     """Return `root` or the nearest folder below it that holds one of `patterns`.
 
-    Folders with more than 256 folders hold samples, and are not searched.
+    A folder with more than 256 subfolders is assumed to hold samples, and its subfolders are not searched.
 
     Args:
         root: Any ancestor of the folder.
@@ -90,7 +117,7 @@ def hold_out(names: Sequence[str], share: float, seed: int) -> set[str]:
 
 
 def rank(names: Sequence[str], seed: int) -> list[str]:
-    """Return names in random order, the same on every machine: Python's and NumPy's generators may change."""
+    """Return names in random order, by their hashes: the order is the same on every machine and in every version."""
     return sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
 
 
@@ -109,7 +136,7 @@ def build_dataset(
     pixels: Sequence[str] | Sequence[Reference],
     **columns: tuple[FeatureType, Sequence[object]],
 ) -> Dataset:
-    """Assemble rows of `id`, `pixels`, `bands` and further columns, without opening a file.
+    """Assemble rows of `id`, `pixels`, `bands` and further columns. No file is opened.
 
     Args:
         root: Folder of the dataset, for messages.

@@ -36,7 +36,8 @@ def load_eurosat(
         root: Any ancestor of the ten class folders.
         split: "train", "validation" or "test" by the published lists `eurosat[-spatial]-{train,val,test}.txt`, which
             must lie below `root`; "all"; the path of another list, such as SpectralGPT's; or names of images.
-        partition: "spatial" splits by longitude. "random" puts neighbours on both sides, which flatters the score.
+        partition: "spatial" splits by longitude. "random" puts neighbouring images into different splits, which makes
+            scores too high.
 
     Raises:
         FileNotFoundError: If the class folders, the list or a listed image are missing.
@@ -67,7 +68,7 @@ def load_eurosat(
 
 
 def _list_images(folder: PathLike) -> set[str]:
-    """Names without extension; some copies hold others among them, which are not of the 27,000."""
+    """Return the names of the images without extension. Other files in the folders of some copies are left out."""
     files = (file for name in EUROSAT_CLASSES for file in _files(os.path.join(folder, name)))
     pattern = re.compile(rf"({'|'.join(EUROSAT_CLASSES)})_\d+\.tif")
     return {_stem(file) for file in files if pattern.fullmatch(file)}
@@ -78,5 +79,5 @@ def _files(folder: str) -> list[str]:
 
 
 def _stem(line: str) -> str:
-    """Lists name the RGB copy (`Forest_1.jpg`) or a path (`tif/Forest/Forest_1.tif`)."""
+    """Return the image of a line, which may be the RGB copy (`Forest_1.jpg`) or a path (`tif/Forest/Forest_1.tif`)."""
     return os.path.splitext(os.path.basename(line))[0]

@@ -31,8 +31,8 @@ _COLUMNS = ("category", "location_id", "image_id")
 def load_fmow_sentinel(root: PathLike, split: str = "train") -> Dataset:
     """List fMoW-Sentinel: `train.csv`, `val.csv`, `test_gt.csv` and `<split>/<category>/<category>_<location>/*.tif`.
 
-    Rows hold `id`, `pixels` (13, H, W) of various sizes, `bands`, `label` and `date`. Images are not opened or
-    looked for.
+    Rows hold `id`, `pixels` (13, H, W) of various sizes, `bands`, `label` and `date`. Listing neither opens the images
+    nor checks that they exist.
 
     Args:
         root: Any ancestor of the CSV files and the images.
@@ -51,7 +51,9 @@ def load_fmow_sentinel(root: PathLike, split: str = "train") -> Dataset:
     with open(table, newline="", encoding="utf-8") as file:
         rows = csv.DictReader(file)
         if not set(_COLUMNS) <= set(rows.fieldnames or ()):
-            raise ValueError(f"{table}: expected columns {', '.join(_COLUMNS)}, found {rows.fieldnames}.")
+            raise ValueError(
+                f"{table}: expected columns {', '.join(_COLUMNS)}, found {', '.join(rows.fieldnames or ())}."
+            )
         for line, row in enumerate(rows, start=2):
             labels.append(class_number(row["category"], numbers, table, f"line {line}"))
             relative.append(_image_path(row, stem))
@@ -71,7 +73,7 @@ def load_fmow_sentinel(root: PathLike, split: str = "train") -> Dataset:
 
 
 def _image_path(row: dict[str, str], split: str) -> str:
-    """Return `<split>/<category>/<category>_<location>/<file>`; some copies state it, below their own root."""
+    """Return `<split>/<category>/<category>_<location>/<file>`, which the CSV files of some copies state."""
     if row.get("image_path"):
         return "/".join(row["image_path"].split("/")[-4:])
     location = f"{row['category']}_{row['location_id']}"

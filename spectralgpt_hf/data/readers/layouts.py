@@ -1,8 +1,8 @@
-"""Layouts of your own folders: which files are images and which are maps, and what a table says about them.
+"""Find the images and the maps in your own folders, and read the table that may describe them.
 
-The folder of a file gives its role (`images/`, `masks/`), or else a word at the start or the end of its name does
-(`a_mask.tif`, `pre_2019.tif`). The files of one sample share the rest of their name. A `table.csv` beside them may
-give `split`, `site`, `offset`, `nodata` and `value` of each image, which its column `path` names.
+The role of a file follows from its folder (`images/`, `masks/`), or else from a word at the start or the end of its
+name (`a_mask.tif`, `pre_2019.tif`). The files of one sample share the rest of their name. A `table.csv` beside them may
+state `split`, `site`, `offset`, `nodata` and `value` of each image, whose path is in the column `path`.
 """
 
 import csv
@@ -24,7 +24,7 @@ ROLE_WORDS = {
     "before": ("before", "pre"),
     "after": ("after", "post"),
 }
-"""Words for each role in names of folders and files, in lower case."""
+"""The words that mark each role in names of folders and files, in lower case."""
 
 # SEN12MS and DFC2020: images and maps of a patch lie in different folders, and differ by a word within their names.
 _SEN12MS = re.compile(r"(ROIs\w+?)_(s2|lc|dfc)_(\d+_p\d+)")
@@ -40,7 +40,7 @@ class TableRow:
     Attributes:
         split: "train", "validation" or "test".
         site: Location on Earth, which must not be in two splits.
-        offset: Added to the digital numbers in place of what the file states.
+        offset: Number that is added to the digital numbers instead of the offset that the file states.
         nodata: Stored value that means no data.
         value: Measured for the whole image, to be predicted by regression.
     """
@@ -104,7 +104,7 @@ def find_base(root: PathLike, roles: Mapping[str, str | None]) -> Path:
         *(f"{word}[_-]*.*" for word in words),
         *(f"*[_-]{word}.*" for word in words),
     ]
-    if role == "images":  # names of images need no word if those of the maps beside them have one
+    if role == "images":  # the names of images need no word if those of the maps beside them have one
         patterns += [f"*[_-]{word}.*" for word in ROLE_WORDS["masks"]]
         patterns += ["s2_*/ROIs*_s2_*_p*.*", "ROIs*/s2_*/ROIs*_s2_*_p*.*"]
     return find_folder(root, *patterns, *(f"{alias}/{pattern}" for alias in aliases for pattern in patterns))
@@ -115,7 +115,7 @@ def match_roles(folder: Path, roles: Mapping[str, str | None]) -> dict[str, list
 
     Raises:
         FileNotFoundError: If a role has no files, or a file has no counterpart.
-        ValueError: If several folders may be meant.
+        ValueError: If several folders match a role.
     """
     matches = {role: _files(folder, role, pattern, roles) for role, pattern in roles.items()}
     if all(len(files) == 1 for files in matches.values()):

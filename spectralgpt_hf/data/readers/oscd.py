@@ -1,4 +1,4 @@
-"""OSCD, the Onera Satellite Change Detection dataset (Daudt et al., 2018): 24 cities, twice, and maps of change."""
+"""OSCD, the Onera Satellite Change Detection dataset (Daudt et al., 2018): 24 cities on two dates, and change maps."""
 
 import os
 from pathlib import Path
@@ -34,7 +34,7 @@ def load_oscd(root: PathLike, split: Split = "train", *, size: int | None = 128,
         split: "train" (12 cities), "validation" (paris and cupertino), "test" (10), "all"; or names of cities, or the
             path of a list of them. `train.txt` and `test.txt` beside the images replace the published lists.
         size: Height and width of a crop, in pixels; None for whole cities.
-        stride: Distance between crops, in pixels. By default half of `size`: 50 % overlap.
+        stride: Distance between crops, in pixels. By default half of `size`, an overlap of 50 %.
 
     Raises:
         FileNotFoundError: If a city's images or maps are missing.
@@ -64,7 +64,7 @@ def _cities(folder: Path, split: Split) -> list[str]:
 
 
 def _read_list(path: Path) -> list[str]:
-    """Cities stand in one line, separated by commas."""
+    """Read a list whose cities are in one line, separated by commas."""
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: expected train, validation, test or all, a file that lists cities, or their names."
@@ -73,7 +73,7 @@ def _read_list(path: Path) -> list[str]:
 
 
 def _maps(root: PathLike, cities: list[str]) -> tuple[list[str], list[int]]:
-    """Return the path of each city's map, and the codes of no change and change: PNG and TIFF differ in them."""
+    """Return the path of each city's map, and the codes of no change and change, which differ between PNG and TIFF."""
     png, tif = "{0}/cm/cm.png", "{0}/cm/{0}-cm.tif"
     folders = [find_folder(root, png.format(city), tif.format(city)) for city in cities]
     for pattern, codes in ((png, [0, 255]), (tif, [1, 2])):

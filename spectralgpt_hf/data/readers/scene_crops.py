@@ -1,4 +1,4 @@
-"""Rows of one or two dates with a map of classes, whole or cut into crops of one size."""
+"""Rows that hold a map of classes and the images of one or two dates, as whole scenes or as crops of one size."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ class Scene:
     """The files of one scene.
 
     Attributes:
-        name: Name of the scene, which the names of its rows start with.
+        name: Name of the scene, with which the ids of its rows begin.
         images: Paths of the image, or of the images of both dates.
         segmentation_map: Path of the map, on the grid of the first image.
         site: Location on Earth, which must not be in two splits; the scene by default.
-        offset: Added to the images' digital numbers in place of what their metadata state, or None.
-        nodata: Stored value of the images that means no data, or None for what they declare.
+        offset: Number that is added to the images' digital numbers instead of the offset in their metadata, or None.
+        nodata: Stored value of the images that means no data, or None for the value that they declare.
     """
 
     name: str
@@ -43,11 +43,10 @@ def build_scene_dataset(
 ) -> Dataset:
     """Assemble rows of one or two dates with a map of classes.
 
-    They hold `id`, `pixels`, for two dates `pixels_after`, `bands`, `segmentation_map`, `scene`, `site` and `window`.
-
-    `window` is (left, top, width, height) in the scene, by which predictions are stitched, or None for whole scenes. If
-    one date is smaller than the other, or a scene smaller than a crop, the missing pixels are 0 in all bands, which
-    means no data, and have no class in the map.
+    The columns are `id`, `pixels`, for two dates `pixels_after`, `bands`, `segmentation_map`, `scene`, `site` and
+    `window`. `window` is (left, top, width, height) in the scene, which is needed to stitch predictions, or None for
+    whole scenes. If one date is smaller than the other, or a scene is smaller than a crop, the missing pixels are 0 in
+    all bands, which means no data, and have no class in the map.
 
     Args:
         root: Folder of the dataset, for messages.
@@ -85,7 +84,7 @@ def build_scene_dataset(
 def _rows(
     scene: Scene, image: MultispectralImage, size: int | None, stride: int | None
 ) -> list[tuple[Scene, tuple[int, int, int, int] | None, tuple[int, int] | None]]:
-    """Return the crops of a scene, and the extent that all of its files have. Whole single images are not opened."""
+    """Return the crops of a scene with the extent that all its files have. A whole single image is not opened."""
     if size is None and len(scene.images) == 1:
         return [(scene, None, None)]
     shapes = [_shape(path, image) for path in scene.images]
@@ -100,7 +99,7 @@ def _rows(
     if size is None:
         return [(scene, (0, 0, width, height), extent)]
     corners = chip_corners(height, width, size, stride)
-    # If the second date is much smaller, some crops would hold no data of it.
+    # If the second date is much smaller, some crops would lie outside it.
     return [(scene, (left, top, size, size), extent) for left, top in corners if top < extent[0] and left < extent[1]]
 
 

@@ -16,7 +16,7 @@ from .common import PathLike, find_folder, hold_out, read_names, split_name
 from .scene_crops import Scene, build_scene_dataset
 
 
-# Code in the files and name of each class; the place in the list is its number.
+# Code in the files and name of each class, in the order of the class numbers.
 _CLASSES = (
     (0, "Background"),
     (21, "Arable land"),
@@ -48,23 +48,23 @@ def load_segmunich(
 ) -> Dataset:
     """List SegMunich as unpacked from `TUM_128.zip`: `<root>/{train,test}/{img,label}/<id>.tif`.
 
-    Rows hold `id`, `pixels` (10, 128, 128), `bands`, `segmentation_map` (128, 128) with classes 0 to 12, and what
-    `build_scene_dataset` adds. Samples come from the id lists `dataset/{train,test}.txt`, else from the `id` and
-    `source` columns of a mirror's `dataset/metadata.csv`, else from the folders. Labels may be PNG, and the test
+    Rows hold `id`, `pixels` (10, 128, 128), `bands`, `segmentation_map` (128, 128) with classes 0 to 12, and the other
+    columns of `build_scene_dataset`. Samples come from the lists `dataset/{train,test}.txt`, else from the columns `id`
+    and `source` of a mirror's `dataset/metadata.csv`, else from the folders. Labels may be PNG files, and the test
     folder may be called `val`, as in mirrors.
 
-    The published patches include transformed copies of each other, about ten of each. How their names say so is not
-    documented. Assumed here: the copies of `<id>` are called `<id>_<transform>`, where the transform is one or more
+    The published patches include about ten transformed copies of each patch. How these are named is not documented.
+    This reader assumes that the copies of `<id>` are called `<id>_<transform>`, where the transform is one or more
     words such as rot90, rotate_180, flip, hflip, mirror, ud, lr, transpose or aug3. A patch and its copies count as one
-    site, and validation takes whole sites.
+    site, and whole sites are held out for validation.
 
     Args:
         root: Any ancestor of the `train` and `test` folders.
         split: "train", "validation" or "test". Validation is not published: it is held out of the training samples.
-        band_names: Names of the files' ten bands, in order. By default the order that the authors
-            answered when asked, B2 B3 B4 B5 B6 B7 B8 B8A B11 B12; their paper says B1 B2 B3 B4 B5 B6 B7 B8A B11 B12.
-        validation_share: Part of the training sites to hold out.
-        seed: Seed of that choice.
+        band_names: Names of the files' ten bands, in order. By default B2 B3 B4 B5 B6 B7 B8 B8A B11 B12, as the
+            authors answered when asked. Their paper says B1 B2 B3 B4 B5 B6 B7 B8A B11 B12.
+        validation_share: Share of the training sites to hold out, 0 to 1.
+        seed: Seed of the choice of these sites.
 
     Raises:
         FileNotFoundError: If a folder or a listed sample is missing.
@@ -75,8 +75,8 @@ def load_segmunich(
         raise ValueError(f"Expected `split` to be train, validation or test, got {split!r}.")
     if band_names is None:
         warnings.warn(
-            f"SegMunich does not document its band order: taken as {', '.join(SEGMUNICH_BANDS)}, as its authors "
-            "answered. Their paper differs; pass `band_names` to choose.",
+            f"The band order of SegMunich is not documented. The reader assumes {', '.join(SEGMUNICH_BANDS)}, as the "
+            "authors answered when asked; their paper states another order. Pass `band_names` to choose.",
             stacklevel=1,
         )
     names = list(resolve_bands(SEGMUNICH_BANDS if band_names is None else band_names))
@@ -92,7 +92,7 @@ def load_segmunich(
             image,
             (_existing(images, image, part / "img"),),
             _existing(labels, image, part / "label"),
-            # Numbers may start anew in the test folder.
+            # The same number may name another patch in the test folder.
             site=f"{part.name}/{sites[image]}" if name == "test" else sites[image],
         )
         for image in ids
@@ -113,7 +113,7 @@ _TRANSFORM = re.compile(
 
 
 def source_patch(image: str) -> str:
-    """Return the id of the patch that an image is a transformed copy of, or its own; see `load_segmunich`."""
+    """Return the id of the patch of which an image is a transformed copy, or its own id; see `load_segmunich`."""
     while (found := _TRANSFORM.search(image)) and found.start() > 0:
         image = image[: found.start()]
     return image
@@ -137,7 +137,7 @@ def _existing(files: dict[str, str], image: str, folder: Path) -> str:
 
 
 def _listed(folder: Path, aliases: tuple[str, ...]) -> list[str]:
-    """Return the ids of a split where a list states them."""
+    """Return the ids of a split from a list or a table; an empty list if there is neither."""
     lists = [folder / f"{alias}.txt" for alias in aliases if (folder / f"{alias}.txt").is_file()]
     if lists:
         return [os.path.splitext(os.path.basename(name))[0] for name in read_names(lists[0])]
@@ -146,5 +146,7 @@ def _listed(folder: Path, aliases: tuple[str, ...]) -> list[str]:
     with open(folder / "metadata.csv", newline="", encoding="utf-8-sig") as file:
         rows = csv.DictReader(file)
         if not {"id", "source"} <= set(rows.fieldnames or ()):
-            raise ValueError(f"{folder / 'metadata.csv'}: expected columns id and source, found {rows.fieldnames}.")
+            raise ValueError(
+                f"{folder / 'metadata.csv'}: expected columns id and source, found {', '.join(rows.fieldnames or ())}."
+            )
         return [row["id"] for row in rows if row["source"] in aliases]

@@ -1,30 +1,33 @@
-"""The dataset card of a folder of shards: what the Hub and its readers need to know."""
+"""The dataset card of a folder of shards, with the metadata of the Hub."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from huggingface_hub import DatasetCardData
+
+from ...modeling.pixel_statistics import StatisticName
+from .format import ReportRecord
+from .histograms import BandStatistics
 
 
 def render_card(
     name: str,
     dataset: str,
     rows: Mapping[str, int],
-    statistics: Mapping[str, Mapping[str, Any]],
-    report: Mapping[str, Any],
+    statistics: Mapping[str, BandStatistics],
+    report: ReportRecord,
     class_names: Sequence[str] | None = None,
     license: str | None = None,
 ) -> str:
     """Return the text of README.md.
 
     Args:
-        name: Title.
-        dataset: What was prepared, as `prepare_shards` calls it.
+        name: Title of the card.
+        dataset: The argument `dataset` of `prepare_shards`.
         rows: Number of rows of each split.
-        statistics: Of each split, as in `statistics.json`.
-        report: As in `report.json`.
+        statistics: Statistics of each split.
+        report: What happened to the samples that became no rows.
         class_names: Names of the classes, if rows have labels.
-        license: As the Hub calls it.
+        license: Licence of the data, as an identifier of the Hub.
     """
     total = sum(rows.values())
     metadata = DatasetCardData(
@@ -69,8 +72,14 @@ _SIZES = (
     (1e7, "1M<n<10M"),
     (float("inf"), "10M<n<100M"),
 )
-_SHOWN = {"minimum": "minimum", "percentile_1": "1 %", "mean": "mean", "std": "std", "percentile_99": "99 %"}
-_SHOWN |= {"maximum": "maximum"}
+_SHOWN: dict[StatisticName, str] = {
+    "minimum": "minimum",
+    "percentile_1": "1 %",
+    "mean": "mean",
+    "std": "std",
+    "percentile_99": "99 %",
+    "maximum": "maximum",
+}
 _SOURCES = {
     "fmow": "fMoW-Sentinel (Cong et al., 2022)",
     "bigearthnet-v1": "BigEarthNet-S2 v1 (Sumbul et al., 2019)",
@@ -107,12 +116,12 @@ or, with decoded pixels, `spectralgpt_hf.data.load_shards(FOLDER, "{split}")`.
 | `bands` | names of the bands, in order |
 | `offset` | digital number = stored + offset, for each band; null where the source states none |
 | `crs`, `transform` | reference system (EPSG or WKT) and affine transform of the pixels |
-| `date` | of the acquisition, ISO 8601 |
+| `date` | date of the acquisition, ISO 8601 |
 {label}
-Fractions, as of bands brought to 10 m, are rounded; values outside 0 ... 65535 are clipped. {unreadable} files could
-not be read, and {left_out} samples were left out for lack of data: `report.json` names them.
+Values are rounded to whole numbers, and clipped to 0 ... 65535. {unreadable} files could not be read, and {left_out}
+samples were left out because they hold too little data: `report.json` lists both.
 
-Stored values of `{split}` (`statistics.json` has all, exact from histograms):
+Statistics of the stored values of `{split}`; `statistics.json` holds those of all splits:
 
 | band | {header} |
 |{rule}

@@ -1,10 +1,9 @@
-"""Shards as a `datasets.Dataset` with decoded pixels, for fine-tuning and probes."""
+"""Open shards as a `datasets.Dataset` with decoded pixels, for fine-tuning and probes."""
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +17,9 @@ from .format import ShardFile, decode_rows, find_shards
 def load_shards(folder: PathLike, split: str = "train") -> Dataset:
     """Open prepared shards as the readers open datasets.
 
-    Rows hold `id`, `pixels` (C, H, W) uint16, 0 in all bands where there is no data, `bands`, `label` or `labels` where
-    there are any, and the other columns of the shards. All but the pixels is read now. Rows in the order of the shards
-    cost least: each row group is decoded once.
+    Rows hold `id`, `pixels` (C, H, W) uint16, which are 0 in all bands where there is no data, `bands`, `label` or
+    `labels` if the shards have labels, and their other columns. The pixels are read when a row is accessed, all other
+    columns at once. Reading rows in the order of the shards is fastest, because each row group is then decoded once.
 
     Args:
         folder: Folder of shards, one shard or a pattern, as in `find_shards`.
@@ -28,7 +27,7 @@ def load_shards(folder: PathLike, split: str = "train") -> Dataset:
 
     Raises:
         FileNotFoundError: If there are no shards.
-        ValueError: If one is damaged or incomplete.
+        ValueError: If a shard is damaged or incomplete.
     """
     tables, references = [], []
     for path in find_shards(folder, split):
@@ -43,12 +42,19 @@ def load_shards(folder: PathLike, split: str = "train") -> Dataset:
     return Dataset(table.select(list(features)).cast(features.arrow_schema))
 
 
+class ShardReference(TypedDict):
+    """The shard of an image, and the number of its row."""
+
+    path: str
+    row: int
+
+
 @dataclass
 class ShardImage:
-    """Column type: pixels (C, H, W), uint16, of a row of a shard, read once the row is asked for.
+    """Column type: pixels (C, H, W), uint16, of a row of a shard, which are read when the row is accessed.
 
     Attributes:
-        decode: Whether rows hold pixels, or `{"path", "row"}`.
+        decode: Whether rows hold pixels, or a `ShardReference`.
     """
 
     decode: bool = True
@@ -58,15 +64,15 @@ class ShardImage:
         """Return the Arrow type."""
         return pa.struct({"path": pa.string(), "row": pa.int64()})
 
-    def encode_example(self, value: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what is stored of a reference."""
+    def encode_example(self, value: ShardReference) -> ShardReference:
+        """Return the reference to store."""
         return {"path": value["path"], "row": value["row"]}
 
-    def decode_example(self, value: Mapping[str, Any], token_per_repo_id: Any = None) -> np.ndarray:
+    def decode_example(self, value: ShardReference, token_per_repo_id: object = None) -> np.ndarray:
         """Read the pixels.
 
         Raises:
-            FileNotFoundError: If the shard is gone.
+            FileNotFoundError: If the shard no longer exists.
             ValueError: If the shard or the row is damaged.
         """
         path, row = value["path"], value["row"]
@@ -74,7 +80,7 @@ class ShardImage:
         group = int(np.searchsorted(shard.row_group_offsets, row, side="right")) - 1
         pixels = _read(path, group)[row - int(shard.row_group_offsets[group])]
         if pixels is None:
-            raise ValueError(f"{path}: row {row} is corrupt: expected as many pixels as its shape says.")
+            raise ValueError(f"{path}: row {row} is corrupt: the number of its pixels does not match its shape.")
         return pixels
 
 
@@ -89,6 +95,6 @@ def _read(path: str, group: int) -> list[np.ndarray | None]:
 
 
 with warnings.catch_warnings():
-    # That the function is experimental concerns us, not our users.
+    # `register_feature` warns that it is experimental, which users of this package need not know.
     warnings.simplefilter("ignore", UserWarning)
     register_feature(ShardImage, "ShardImage")

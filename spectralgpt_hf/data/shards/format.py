@@ -1,18 +1,18 @@
-"""Parquet shards: samples of Sentinel-2 in plain Arrow columns, which `datasets.load_dataset` reads by itself.
+"""Parquet shards: samples of Sentinel-2 in plain Arrow columns, which `datasets.load_dataset` reads directly.
 
 A folder holds `data/{split}-00000-of-00012.parquet`. Columns of a row:
 
 - `id`: string, unique in the folder
-- `pixels`: binary, little-endian uint16 (C, H, W); a pixel without data is 0 in all bands, and no other pixel is
+- `pixels`: binary, little-endian uint16 (C, H, W); a pixel is 0 in all bands if, and only if, it has no data
 - `shape`: list of int32, C, H, W
 - `bands`: list of string, canonical names in the order of the pixels
 - `offset`: list of float32 or null; digital number = stored + offset, where the metadata of the source state it
 - `crs`: string (EPSG:n or WKT) or null; `transform`: list of six float64 (affine) or null; `date`: string (ISO) or null
 - `label`: int64, or `labels`: list of int64; names of the classes are in the schema, where `datasets` looks for them
 
-Row groups are small, so that one row is found without reading a shard. They are compressed with LZ4: two thirds of the
-bytes, and reading with the checksum takes 0.5 ms for 13 x 192 x 192 px; Zstandard halves the bytes and takes 1 ms, no
-compression takes 0.4 ms (`benchmarks/data_loading.py` compares them).
+Row groups are small, so that a single row can be read without decoding a whole shard. They are compressed with LZ4,
+which leaves two thirds of the bytes; reading 13 x 192 x 192 px with the checksum takes 0.5 ms. Zstandard leaves half of
+the bytes and takes 1 ms, no compression takes 0.4 ms (`benchmarks/data_loading.py` compares them).
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from glob import glob
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -43,9 +43,33 @@ ROW_GROUP_BYTES = 4 * 2**20
 ROW_GROUP_ROWS = 64
 
 
+class UnreadableFile(TypedDict):
+    """A file that could not be read, why, and the ids of the samples that are missing because of it."""
+
+    file: str
+    reason: str
+    samples: list[str]
+
+
+class LeftOutSample(TypedDict):
+    """The id of a sample with too little data, and its share of valid pixels."""
+
+    id: str
+    valid: float
+
+
+class ReportRecord(TypedDict):
+    """The content of `report.json`: what happened to samples apart from becoming rows."""
+
+    unreadable: list[UnreadableFile]
+    left_out: list[LeftOutSample]
+    clipped_values: int
+    warnings: dict[str, int]
+
+
 @dataclass(frozen=True, eq=False)
 class ShardRow:
-    """One sample on its way into a shard. Attributes are the columns; `pixels` are (C, H, W), uint16."""
+    """One sample to write into a shard. The attributes are the columns; `pixels` are (C, H, W), uint16."""
 
     id: str
     pixels: np.ndarray
@@ -62,12 +86,13 @@ def find_shards(source: PathLike, split: str = "train") -> list[Path]:
     """Return the shards of a split, in order.
 
     Args:
-        source: Folder of shards; or one shard or a pattern (`/archive/*/data/train-*.parquet`), whatever the split.
+        source: Folder of shards; or one shard or a pattern (`/archive/*/data/train-*.parquet`), for which `split` is
+            ignored.
         split: "train", "validation" or "test".
 
     Raises:
         FileNotFoundError: If there are none.
-        ValueError: If some are missing: preparing them was interrupted.
+        ValueError: If some are missing, because preparing them was interrupted.
     """
     if os.path.isdir(source):
         pattern = f"{split}-*-of-*.parquet"
@@ -94,7 +119,7 @@ class ShardFile:
     Attributes:
         path: The file.
         num_rows: Number of rows.
-        row_group_offsets: Number of the first row of each row group, and last the number of rows.
+        row_group_offsets: Number of the first row of each row group, followed by the number of rows.
         columns: Names of the columns.
 
     Raises:
@@ -138,9 +163,9 @@ class ShardFile:
         self._file.close()
 
     def fingerprint(self) -> str:
-        """Return a digest of the file's name, size and footer, which tells other shards of the same name from these."""
+        """Return a digest of the file's name, size and footer, by which a run recognises that its shards changed."""
         with open(self.path, "rb") as file:
-            end = file.seek(-8, os.SEEK_END)  # of the footer, whose length follows
+            end = file.seek(-8, os.SEEK_END)  # the end of the footer, after which its length is stored
             length = int.from_bytes(file.read(4), "little")
             file.seek(end - length)
             footer = file.read(length)
@@ -152,20 +177,20 @@ class ShardFile:
         return len(self.row_group_offsets) - 1
 
     def band_lists(self) -> set[tuple[str, ...]]:
-        """Return the different lists of bands of the rows, in case not all have the same.
+        """Return the distinct lists of bands of the rows, which need not all have the same bands.
 
         Raises:
-            ValueError: If the file is damaged where they stand.
+            ValueError: If that column is damaged.
         """
         with _damage_named(str(self.path)):
             column = self._file.read(["bands"], use_threads=False)["bands"]
         return {tuple(names) for names in column.to_pylist() if names}
 
     def read_row_group(self, index: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """Read some rows, in the calling thread.
+        """Read a row group, in the calling thread.
 
         Raises:
-            ValueError: If the file is damaged there: bytes that do not match their checksum are told from good ones.
+            ValueError: If the row group is damaged, for example if its bytes do not match their checksum.
         """
         with _damage_named(f"{self.path}: row group {index}"):
             return self._file.read_row_group(index, columns and list(columns), use_threads=False)
@@ -180,11 +205,11 @@ def _damage_named(what: str) -> Iterator[None]:
 
 
 def decode_rows(table: pa.Table) -> list[np.ndarray | None]:
-    """Return the pixels (C, H, W), uint16, of each row, sharing the table's memory; None where a row is corrupt."""
+    """Return the pixels (C, H, W), uint16, of each row, as views of the table; None for a corrupt row."""
     shapes = iter(table["shape"].to_pylist())
     images = []
     for chunk in table["pixels"].chunks:
-        # Scalars of Arrow would copy their bytes.
+        # The buffers are read directly, because a scalar of Arrow would copy its bytes.
         _, bounds, content = chunk.cast(pa.large_binary()).buffers()
         starts = np.frombuffer(bounds, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1].tolist()
         values = np.frombuffer(content or b"", np.uint8)
@@ -194,8 +219,8 @@ def decode_rows(table: pa.Table) -> list[np.ndarray | None]:
 
 
 def shard_schema(class_names: Sequence[str] | None = None, multi_label: bool = False) -> pa.Schema:
-    """Return the columns of shards with one class a row, with several (`multi_label`), or with none."""
-    from datasets import ClassLabel, Features, List, Value  # takes a second, which training does without
+    """Return the columns of shards with one class per row, with several (`multi_label`), or with none."""
+    from datasets import ClassLabel, Features, List, Value  # importing it takes a second, and training does not need it
 
     text, numbers = Value("string"), List(Value("float64"))
     features = {"id": text, "pixels": Value("binary"), "shape": List(Value("int32")), "bands": List(text)}
@@ -207,11 +232,11 @@ def shard_schema(class_names: Sequence[str] | None = None, multi_label: bool = F
 
 
 def write_shard(rows: Iterable[ShardRow], path: PathLike, schema: pa.Schema, compression: Compression = "lz4") -> int:
-    """Write one shard under a temporary name, and give it its own once it is complete.
+    """Write one shard under a temporary name, and rename it when it is complete.
 
     Args:
-        rows: Samples; no more than a row group of them is held in memory.
-        path: Destination. The temporary file lies beside it, hidden.
+        rows: Samples, of which at most a row group is held in memory.
+        path: Destination. The temporary file is beside it, with a name that starts with a dot.
         schema: As `shard_schema` returns it.
         compression: "zstd", "lz4" or "none".
 
@@ -219,8 +244,8 @@ def write_shard(rows: Iterable[ShardRow], path: PathLike, schema: pa.Schema, com
         The number of rows.
 
     Raises:
-        ValueError: If a row is not what its columns say.
-        OSError: If the file cannot be written, such as on a full disk; nothing is left of it then.
+        ValueError: If the pixels of a row are not uint16 (C, H, W) with a name for each band.
+        OSError: If the file cannot be written, for example on a full disk. The temporary file is then removed.
     """
     count = 0
     with (
@@ -254,18 +279,18 @@ def write_shards(
     multi_label: bool = False,
     compression: Compression = "lz4",
 ) -> list[Path]:
-    """Write samples at hand; `prepare_shards` does it in parallel, for files.
+    """Write samples that are in memory. `prepare_shards` writes those of files, in parallel.
 
     Args:
         rows: Samples.
-        folder: Gets `data/{split}-00000-of-000NN.parquet`, all at once when all are complete.
+        folder: Folder in which `data/{split}-00000-of-000NN.parquet` appear when all of them are complete.
         split: "train", "validation" or "test".
-        rows_per_shard: Samples of a shard; the last may have fewer.
+        rows_per_shard: Number of samples per shard; the last may have fewer.
         class_names, multi_label: As in `shard_schema`.
         compression: As in `write_shard`.
 
     Raises:
-        ValueError: If there are shards of this split already, or a row is not what its columns say.
+        ValueError: If there are shards of this split already, or as in `write_shard`.
         OSError: If a shard cannot be written.
     """
     data = Path(folder) / "data"
@@ -284,7 +309,7 @@ def write_shards(
 
 
 def shard_path(folder: PathLike, split: str, index: int, count: int) -> Path:
-    """Return the path of a shard, named as the Hub wants it."""
+    """Return the path of a shard, named by the convention of the Hub."""
     return Path(folder) / "data" / f"{split}-{index:05d}-of-{count:05d}.parquet"
 
 

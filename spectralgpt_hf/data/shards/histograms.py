@@ -1,8 +1,8 @@
-"""Statistics of any number of images in bounded memory: how often each digital number occurs in each band."""
+"""Exact statistics of any number of images in bounded memory, from a count of each digital number in each band."""
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -15,8 +15,28 @@ PERCENTILES = (1, 2, 5, 25, 50, 75, 95, 98, 99)
 HIGHEST = 2**16 - 1
 
 
+class BandStatistics(TypedDict):
+    """Statistics of the pixels of each of `bands`, in digital numbers, with their number `pixels`."""
+
+    bands: list[str]
+    pixels: list[float]
+    minimum: list[float]
+    maximum: list[float]
+    mean: list[float]
+    std: list[float]
+    percentile_1: list[float]
+    percentile_2: list[float]
+    percentile_5: list[float]
+    percentile_25: list[float]
+    percentile_50: list[float]
+    percentile_75: list[float]
+    percentile_95: list[float]
+    percentile_98: list[float]
+    percentile_99: list[float]
+
+
 class Histograms:
-    """How often each digital number occurs in each band, among the pixels with data.
+    """The count of each digital number in each band, over the pixels with data.
 
     Args:
         lowest: Smallest digital number that is counted. It is 0 for stored values; values to which an offset was added
@@ -48,21 +68,21 @@ class Histograms:
             counts = np.bincount(values, minlength=HIGHEST + 1 - self.lowest)
             self.counts[band] = self.counts.get(band, 0) + counts
 
-    def save(self, path: PathLike, record: Mapping[str, Any]) -> None:
-        """Write the counts and a JSON-able record into one `.npz` file, which is complete or not there."""
+    def save(self, path: PathLike, record: Mapping[str, object]) -> None:
+        """Write the counts and a record that JSON can hold into one `.npz` file, which is renamed when complete."""
         with atomic_path(path) as scratch, scratch.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, record=np.array(json.dumps(record)), **self.counts)
 
     def merge(self, path: PathLike) -> dict[str, Any]:
-        """Add the counts that `save` has written, and return its record."""
+        """Add the counts that `save` wrote, and return its record."""
         with np.load(path) as content:
             for band in content.files:
                 if band != "record":
                     self.counts[band] = self.counts.get(band, 0) + content[band]
             return json.loads(str(content["record"]))
 
-    def statistics(self) -> dict[str, Any]:
-        """Return what `measure_statistics` returns, with more percentiles and the number of pixels of each band.
+    def statistics(self) -> BandStatistics:
+        """Return the statistics that `measure_statistics` returns, with more percentiles and the number of pixels.
 
         The bands are in the order of the sensor. Percentiles are interpolated between neighbouring ranks as NumPy does;
         the standard deviation is that of the population.
@@ -70,7 +90,23 @@ class Histograms:
         order = {band: number for number, band in enumerate(L1C_BANDS)}
         bands = sorted((band for band in self.counts if self.counts[band].any()), key=lambda band: order.get(band, 99))
         rows = [self._describe(self.counts[band]) for band in bands]
-        return {"bands": bands, **{key: [row[key] for row in rows] for key in (rows[0] if rows else {})}}
+        return {
+            "bands": bands,
+            "pixels": [row["pixels"] for row in rows],
+            "minimum": [row["minimum"] for row in rows],
+            "maximum": [row["maximum"] for row in rows],
+            "mean": [row["mean"] for row in rows],
+            "std": [row["std"] for row in rows],
+            "percentile_1": [row["percentile_1"] for row in rows],
+            "percentile_2": [row["percentile_2"] for row in rows],
+            "percentile_5": [row["percentile_5"] for row in rows],
+            "percentile_25": [row["percentile_25"] for row in rows],
+            "percentile_50": [row["percentile_50"] for row in rows],
+            "percentile_75": [row["percentile_75"] for row in rows],
+            "percentile_95": [row["percentile_95"] for row in rows],
+            "percentile_98": [row["percentile_98"] for row in rows],
+            "percentile_99": [row["percentile_99"] for row in rows],
+        }
 
     def _describe(self, counts: np.ndarray) -> dict[str, float]:
         values = np.arange(self.lowest, HIGHEST + 1)

@@ -114,7 +114,7 @@ def test_folders_of_splits_count_and_share_their_classes(tmp_path):
 
 def test_band_names_come_from_the_files_or_the_caller(tmp_path):
     write_images(tmp_path / "water", ["unnamed"])
-    with pytest.raises(ValueError, match=r"unnamed\.tif: expected named bands, found none: pass `band_names`"):
+    with pytest.raises(ValueError, match=r"unnamed\.tif: expected bands with names, found none. Pass `band_names`"):
         load_image_folder(tmp_path, "all")
     write_image(tmp_path / "land" / "a.tif", numbered_bands(3, 16), **UTM)
     for name, bands in (("land/a", ["B2", "B3", "B4"]), ("water/unnamed", ["B4", "B3", "B2"])):

@@ -100,7 +100,7 @@ def test_values_that_do_not_fit_are_rounded_clipped_and_counted(tmp_path):
 def test_reflectances_are_not_rounded_to_nothing(tmp_path):
     pixels = np.random.default_rng(0).random((3, 8, 8), np.float32)
     scene = write_scene(tmp_path / "scene.tif", pixels)
-    with pytest.raises(ValueError, match=r"nothing to write: 1 files could not be read.*pass `scale=10000`"):
+    with pytest.raises(ValueError, match=r"no samples to write\. 1 files could not be read.*pass `scale=10000`"):
         prepare_shards(scene, tmp_path / "shards", num_workers=1)
     (read,) = pixels_of(prepare_shards(scene, tmp_path / "shards", scale=10000, num_workers=1)).values()
     np.testing.assert_allclose(read, pixels * 10000, atol=0.51)
@@ -119,13 +119,13 @@ def test_files_that_cannot_be_read_are_listed_and_the_others_kept(tmp_path):
     unreadable = {entry["file"]: entry for entry in report_of(folder)["unreadable"]}
     assert set(unreadable) == {"b/truncated.tiff", "nameless.tif"}
     assert unreadable["nameless.tif"]["samples"] == ["nameless"]
-    assert "expected named bands, found none" in unreadable["nameless.tif"]["reason"]
+    assert "expected bands with names, found none" in unreadable["nameless.tif"]["reason"]
     assert str(tmp_path) not in (folder / "report.json").read_text() + (folder / "README.md").read_text()
 
 
 def test_nothing_readable_is_an_error(tmp_path):
     (tmp_path / "scene.tif").write_bytes(b"no raster")
-    with pytest.raises(ValueError, match=r"nothing to write: 1 files could not be read.*scene\.tif: cannot be read"):
+    with pytest.raises(ValueError, match=r"no samples to write. 1 files .*scene\.tif: cannot be read"):
         prepare_shards(tmp_path / "scene.tif", tmp_path / "shards")
     with pytest.raises(FileNotFoundError, match="expected a folder with GeoTIFFs"):
         prepare_shards(tmp_path / "nowhere", tmp_path / "shards", "folder")
@@ -290,7 +290,7 @@ def test_the_second_of_two_commands_is_told_who_writes(scenes, tmp_path):
     while not (folder / ".progress" / "plan.json").exists():
         assert first.poll() is None
         time.sleep(0.005)
-    with pytest.raises(BlockingIOError, match=rf"shards: process {first.pid} on .* writes it already. Wait for that"):
+    with pytest.raises(BlockingIOError, match=rf"shards: process {first.pid} on .* writes it already. Wait until"):
         prepare_shards(scenes, folder, size=64, stride=8, num_workers=1)
     first.kill()
     first.wait()
@@ -422,7 +422,7 @@ def test_samples_of_major_tom_are_folders_without_their_cloud_mask(tmp_path):
 def test_hdf5_files_are_refused_with_advice(tmp_path, dataset):
     (tmp_path / "mmearth").mkdir()
     (tmp_path / "mmearth" / "data_1M.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
-    with pytest.raises(ValueError, match=r"data_1M\.h5: HDF5 files.* are not read, .* Convert each image to a GeoTIFF"):
+    with pytest.raises(ValueError, match=r"data_1M\.h5: HDF5 files.* cannot be read, .* Convert each image"):
         prepare_shards(tmp_path / "mmearth", tmp_path / "shards", dataset)
     with pytest.raises(ValueError, match=r"data_1M\.h5: HDF5 files"):
         prepare_shards(tmp_path / "mmearth" / "data_1M.h5", tmp_path / "shards")
@@ -433,5 +433,5 @@ def test_wrong_options_are_refused(tmp_path):
         prepare_shards(SAMPLE, tmp_path / "shards", "landsat")
     with pytest.raises(ValueError, match="eurosat: expected one root, and no band names, size"):
         prepare_shards(SAMPLE, tmp_path / "shards", "eurosat", size=64)
-    with pytest.raises(ValueError, match="some are given twice"):
+    with pytest.raises(ValueError, match="some that are given twice"):
         prepare_shards([SAMPLE, SAMPLE], tmp_path / "shards")
