@@ -71,7 +71,7 @@ def measure_over(dataset: datasets.Dataset, processor: SpectralGPTImageProcessor
         raise ValueError(f"Expected pixels with data in the training set, found none of {', '.join(empty)}.")
     order = [found["bands"].index(band) for band in processor.bands]
     keys: tuple[StatisticName, ...] = ("minimum", "maximum", "percentile_1", "percentile_99", "mean", "std")
-    per_band = {key: [found[key][i] * unit for i in order] for key in keys}
+    per_band: dict[str, list[float]] = {key: [found[key][i] * unit for i in order] for key in keys}
     return {"bands": list(processor.bands), "pixels": max(found["pixels"]), **per_band}
 
 
