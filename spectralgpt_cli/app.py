@@ -52,7 +52,7 @@ class Command(TyperCommand):
             message = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
         message = self._with_options(message)
         if isinstance(error, OSError) and "couldn't connect to" in message and "checkpoint" in given:
-            return f"there is no folder {given['checkpoint']}, and the Hub, where it may be, cannot be reached"
+            return f"there is no folder {given['checkpoint']}, and the Hub cannot be reached"
         if isinstance(error, EXPECTED):
             return message
         return f"{type(error).__name__}: {' '.join(message.split())} (`spectralgpt --debug ...` shows where)"

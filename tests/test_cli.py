@@ -162,6 +162,7 @@ def test_every_help_text_is_made_of_sentences():
     assert [text for text in helps if not text or not text.endswith(".") or len(text.split()) < 4] == []
 
 
+@pytest.mark.slow
 def test_no_bars_are_shown_where_standard_error_is_no_terminal(tmp_path):
     code = "from spectralgpt_cli import app; app()"
     command = [sys.executable, "-c", code, "embed", "tiny", str(SAMPLE), "x.tif", "--device", "cpu"]

@@ -117,7 +117,7 @@ def feature_colours(features: np.ndarray, valid: np.ndarray | None = None) -> np
         raise ValueError(f"Expected features of shape (D, h, w) with D of 3 or more, got {features.shape}.")
     where = np.ones(features.shape[1:], bool) if valid is None else valid
     if not where.any():
-        raise ValueError("Expected at least one place with data, found none: nothing to show.")
+        raise ValueError("Expected at least one patch position with data, found none.")
     samples = features[:, where].T.astype(np.float64)  # (places, D)
     samples -= samples.mean(axis=0)
     _, directions = np.linalg.eigh(samples.T @ samples)

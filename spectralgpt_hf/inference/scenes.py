@@ -92,7 +92,7 @@ class Scene:
                     bands = [band for band in reader.bands or () if band in processor.bands] or None
                     if bands is None and reader.bands is not None:
                         held, wanted = " ".join(reader.bands), " ".join(processor.bands)
-                        raise ValueError(f"{reader.name}: expected bands of {wanted}, found {held}.")
+                        raise ValueError(f"{reader.name}: expected some of the bands {wanted}, found {held}.")
                 warn_of_new(heard, told)
                 self._open.append(partial(open_raster, source, bands, **given))
             with collected_warnings() as heard:

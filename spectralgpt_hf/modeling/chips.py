@@ -291,7 +291,7 @@ def _join_variables(dataset: Any, name: str, sensor: Sensor) -> Any:
     if not names:
         found = ", ".join(map(str, dataset.data_vars)) or "none"
         raise ValueError(
-            f"{name}: expected an xarray.Dataset whose variables are named as bands (B2, red, ...), found {found}. "
+            f"{name}: expected an xarray.Dataset whose variables have names of bands (B2, red, ...), found {found}. "
             "Pass the variable that holds the image."
         )
     keys = ("_FillValue", "scale_factor", "add_offset")
@@ -390,10 +390,10 @@ def _assume_bands(name: str, count: int, expected: Sequence[str], matching: Matc
     is_msi = matching.expected.name == SENTINEL_2.name
     advice = "Pass `band_names=` to confirm the order or to state another one"
     if count == len(own):
-        return own, f"{count} unnamed bands were taken for {' '.join(own)}, in this order. {advice}"
+        return own, f"{count} unnamed bands are assumed to be {' '.join(own)}, in this order. {advice}"
     if is_msi and count == len(L1C_BANDS):
         return L1C_BANDS, (
-            "13 unnamed bands were taken for those of an L1C product, B1 to B8, B8A, B9 to B12, in this order. "
+            "13 unnamed bands are assumed to be those of an L1C product, B1 to B8, B8A, B9 to B12, in this order. "
             f"{advice} (EuroSAT files store B8A last)"
         )
     raise ValueError(

@@ -9,7 +9,7 @@ import torch
 
 from spectralgpt_hf import SpectralGPTForPreTraining
 from spectralgpt_hf.assets import CHECKPOINT, SAMPLE
-from spectralgpt_hf.commands.evaluate_chips import probe_features
+from spectralgpt_hf.commands.evaluate_chips import LabelledChip, probe_features
 from tests import parity
 
 
@@ -30,6 +30,7 @@ def chips(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_reconstruction_and_land_use_are_scored_for_each_chip(chips):
     output = chips / "scores.json"
@@ -60,7 +61,7 @@ def test_each_checkpoint_sees_the_chips_as_its_own_processor_gives_them():
     model = SpectralGPTForPreTraining(parity.config("toy")).eval()
     labels = np.kron([[1, 2], [2, 1]], np.ones((16, 16), int))
     dark, bright = (
-        {name: {"image": torch.rand(12, 32, 32) * gain, "low": 0, "scale": 1, "labels": labels} for name in "ab"}
+        {name: LabelledChip(torch.rand(12, 32, 32) * gain, np.zeros(1), np.ones(1), labels) for name in "ab"}
         for gain in (0.1, 1)
     )
     features, _, _ = probe_features({"first": (model, dark), "second": (model, bright)})

@@ -178,6 +178,7 @@ def test_a_contrastive_zscore_run_resumes_to_the_same_losses_and_saves_its_stati
     assert (processor.normalization, processor.mean["B1"], processor.std["B1"]) == ("zscore", 1000.0, 1000.0)
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one_and_resume_to_the_same_losses(pretrain, holes, tmp_path):
     run = ("--data", holes, "--steps", 40)
     pretrain(*run, "--output_dir", tmp_path / "one")
@@ -412,6 +413,7 @@ def test_the_command_line_wins_over_the_file_and_every_stage(tmp_path):
         stages()
 
 
+@pytest.mark.slow
 def test_the_option_mixed_precision_wins_over_accelerates_configuration(pretrain, shards, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     used = []
@@ -518,6 +520,7 @@ def test_a_run_may_go_on_elsewhere_or_from_an_older_checkpoint(pretrain, shards,
     assert losses(tmp_path / "whole") == before
 
 
+@pytest.mark.slow
 def test_unreadable_rows_are_counted_over_processes_and_resumes_and_there_are_pictures_without_validation(
     pretrain, shards, tmp_path
 ):

@@ -47,7 +47,7 @@ def test_a_classifier_is_served_as_it_was_scored(tmp_path):
     model, processor = load_model(str(folder))
 
     def on_page(path: Path) -> int:
-        labels, window = page.classify(read_upload(path, 32), 16, 16)
+        labels, window = page.classify(read_upload(path), 16, 16)
         assert window == (0, 0, 32, 32)
         return names.index(max(labels, key=labels.get))
 
@@ -90,7 +90,7 @@ def test_maps_are_served_as_they_were_scored(options, tmp_path):
         "predict_scene": in_scene,
         "pipeline": lambda path: segment(str(path))["map"].pixels[0],
         "handler": lambda path: decoded(handler({"inputs": path.read_bytes()})),
-        "page": lambda path: page.segment(read_upload(path, 32))[0],
+        "page": lambda path: page.segment(read_upload(path))[0],
     }
     for name, surface in surfaces.items():
         found = np.zeros((3, 3), int)

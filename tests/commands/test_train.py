@@ -120,6 +120,7 @@ def test_a_classifier_is_trained_scored_described_and_works_in_the_pipeline(clas
     assert {label["label"] for label in labels} == {"vegetation", "water"}
 
 
+@pytest.mark.slow
 def test_two_processes_with_half_the_batch_train_the_same_model(classes, tmp_path):
     options = {"num_train_epochs": 3, "logging_steps": 1, "crop_scale": 0.5}
     one = run("classification", tmp_path / "1", classes, 1, per_device_train_batch_size=8, **options)
@@ -134,6 +135,7 @@ def test_two_processes_with_half_the_batch_train_the_same_model(classes, tmp_pat
     assert two["test"]["confusion_matrix"] == one["test"]["confusion_matrix"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "score"), [("classification", "accuracy"), ("segmentation", "oa")])
 def test_the_finished_model_is_published_with_its_scores(task, score, classes, maps, tmp_path, hub):  # noqa: F811
     data, special = maps, {"class_names": CLASSES}
@@ -151,7 +153,7 @@ def test_the_finished_model_is_published_with_its_scores(task, score, classes, m
 def test_a_baseline_is_not_published(classes, tmp_path):
     overrides = "patch_size=4,hidden_size=8,num_hidden_layers=1,num_attention_heads=1,intermediate_size=8"
     vit = {"config_name": "vit", "config_overrides": overrides}
-    with pytest.raises(ValueError, match="publishes SpectralGPT models, not vit"):
+    with pytest.raises(ValueError, match="publishes only models of SpectralGPT, not vit"):
         run("classification", tmp_path, classes, push_to_hub=True, hub_model_id="org/water", **vit)
 
 

@@ -318,7 +318,7 @@ def test_labels_of_another_size_are_refused():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"class_weights": [1, 2, 3]}, r"`class_weights` must be a list of 2 weights \(`num_labels`\)"),
+        ({"class_weights": [1, 2, 3]}, r"`class_weights` must be a list of 2 weights \(`num_labels`, 2 or more\)"),
         ({"class_weights": [1, -1]}, "`class_weights` must be .* zero or more, or None, got"),
         ({"decode_hidden_size": 40}, "`decode_hidden_size` must be a multiple of 16"),
         ({"decode_dropout": 1.0}, r"`decode_dropout` must be in \[0, 1\)"),

@@ -154,6 +154,7 @@ def test_a_border_without_data_changes_nothing(dtype, saved):
     assert found[0, inside].shape == expected[0].shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mode", "threads", "workers"), [("installed", 2, 0), ("remote", 1, 2)])
 def test_saved_folders_suffice_in_another_process_with_and_without_the_package(mode, threads, workers, saved, tmp_path):
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}

@@ -203,6 +203,7 @@ def test_every_action_ends_at_its_deadline(tmp_path, crops, monkeypatch, name):
         getattr(act, name)(*calls[name])
 
 
+@pytest.mark.slow
 def test_the_tiny_checkpoint_answers_a_nodata_corner_in_tiles(tmp_path):
     with rasterio.open(SAMPLE) as sample:
         pixels, names = sample.read(), sample.descriptions

@@ -7,8 +7,8 @@ from spectralgpt_hf.training.console import ConsoleLog, describe_seconds
 
 @pytest.fixture
 def log(monkeypatch) -> ConsoleLog:
-    now = iter([100.0, 110.0, 110.0])
-    monkeypatch.setattr(console.time, "monotonic", lambda: next(now))
+    now = iter([100.0])
+    monkeypatch.setattr(console.time, "monotonic", lambda: next(now, 110.0))
     return ConsoleLog("miou")
 
 

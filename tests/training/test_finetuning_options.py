@@ -296,7 +296,11 @@ def test_options_that_others_replace_are_refused(changes, message, data):
             {"config_name": "vit", "config_overrides": None, "drop_path_rate": 0.1, "freeze_encoder": True},
             "vit has no stochastic depth",
         ),
-        (IMAGES, {"config_name": "vit", "config_overrides": None, "layer_decay": 0.5}, "SpectralGPT only, found vit"),
+        (
+            IMAGES,
+            {"config_name": "vit", "config_overrides": None, "layer_decay": 0.5},
+            "only available for SpectralGPT, found vit",
+        ),
     ],
 )
 @pytest.mark.filterwarnings("ignore")

@@ -143,6 +143,7 @@ def test_intervals_cover_the_score_shrink_with_the_set_and_repeat_with_the_seed(
 WORKER = Path(__file__).with_name("score_in_two_processes.py")
 
 
+@pytest.mark.slow
 def test_two_processes_score_each_sample_once(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(WORKER)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}

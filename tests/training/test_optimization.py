@@ -64,7 +64,7 @@ def test_rates_fall_by_layer_with_every_trainable_parameter_in_one_group(kind):
 
 def test_rates_by_layer_are_refused_for_other_architectures():
     model = ViTForImageClassification(ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2))
-    with pytest.raises(ValueError, match="found vit: set `layer_decay` to 1"):
+    with pytest.raises(ValueError, match="found vit: set it to 1"):
         parameter_groups(model, 0.05, learning_rate=1.0, layer_decay=0.75)
     assert len(parameter_groups(model, 0.05, learning_rate=1.0)) == 2
 

@@ -368,7 +368,9 @@ def _image_type(
         return _of_sensor(names, names, sensor)
     with open_raster(paths[0], resolution=None, expected=sensor) as reader:
         if reader.bands is None:
-            raise ValueError(f"{paths[0]}: expected named bands, found none: pass `band_names`, in the files' order.")
+            raise ValueError(
+                f"{paths[0]}: expected bands with names, found none. Pass `band_names`, in the order of the file."
+            )
         return _of_sensor(list(reader.bands), None, sensor)
 
 

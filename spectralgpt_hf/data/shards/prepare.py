@@ -133,8 +133,8 @@ def prepare_shards(
             unreadable = len(json.loads((output / "report.json").read_text(encoding="utf-8"))["unreadable"])
             if unreadable:
                 warnings.warn(
-                    f"{output} is complete, without {unreadable} files that could not be read then. To try again, "
-                    "delete the folder first.",
+                    f"{output} is complete, but {unreadable} files could not be read when it was written. To try "
+                    "again, delete the folder first.",
                     stacklevel=2,
                 )
             return output
@@ -193,7 +193,8 @@ def _is_complete(output: Path, identity: str) -> bool:
         raise ValueError(f"{output}: expected an empty or a new folder, found other files in it.")
     if found not in (None, identity):
         raise ValueError(
-            f"{output}: holds shards of other sources or options. Repeat those to go on, or choose another folder."
+            f"{output} holds shards of other sources or options. Repeat the command with those to resume it, or choose "
+            "another folder."
         )
     if found and not progress.is_dir():
         return True
@@ -234,8 +235,8 @@ def _run(job: Callable[[_Shard], None], shards: list[_Shard], num_workers: int) 
                 progress.update(len(futures[future].samples))
         except BrokenProcessPool as error:
             raise ChildProcessError(
-                "A process ended before its shard was finished, perhaps for lack of memory. Repeat the command to go "
-                "on, with fewer workers."
+                "A process ended before its shard was finished, perhaps for lack of memory. Repeat the command with "
+                "fewer workers to resume."
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
@@ -287,8 +288,8 @@ def _finish(output: Path, shards: list[_Shard], plan: Plan, identity: str, card:
         shutil.rmtree(output / PROGRESS)
         reasons = [entry["reason"] for entry in report["unreadable"]]
         raise ValueError(
-            f"{output}: nothing to write: {len(reasons)} files could not be read, {len(report['left_out'])} samples "
-            f"hold too little data. {' '.join(reasons[:3])}"
+            f"{output}: there are no samples to write. {len(reasons)} files could not be read, "
+            f"{len(report['left_out'])} samples hold too little data. {' '.join(reasons[:3])}"
         )
     write_json(output / "statistics.json", statistics)
     write_text(output / "README.md", card(rows, statistics, report, plan.class_names) + "\n")
@@ -299,6 +300,6 @@ def _finish(output: Path, shards: list[_Shard], plan: Plan, identity: str, card:
     if report["unreadable"] or report["left_out"]:
         warnings.warn(
             f"{len(report['unreadable'])} files could not be read, {len(report['left_out'])} samples hold too little "
-            f"data: {output / 'report.json'} names them.",
+            f"data: {output / 'report.json'} lists them.",
             stacklevel=3,
         )

@@ -73,7 +73,7 @@ class Reading:
         reader = open_raster(path, self.bands, self.resolution, band_names=self.band_names, expected=own)
         if reader.bands is None:
             reader.close()
-            raise ValueError(f"{path}: expected named bands, found none: pass `band_names`, in order.")
+            raise ValueError(f"{path}: expected bands with names, found none. Pass `band_names`, in order.")
         return reader
 
 
@@ -205,7 +205,7 @@ def plan_files(
     if are_folders or len(names) < len(paths):
         names = {os.path.relpath(path, base): path for path in paths}
     if len(names) < len(paths):
-        raise ValueError("Expected each source once; some are given twice, or lie within others.")
+        raise ValueError("Expected each source once, found some that are given twice or are inside others.")
     plan = Plan({"train": [], "validation": []}, reading, Report(base))
     samples = {name: _cut(name, path, plan, size, stride) for name, path in names.items()}
     held_out = _hold_out_files({name: len(chips) for name, chips in samples.items()}, validation_share, seed)
@@ -292,8 +292,8 @@ def _list_sources(root: str, are_folders: bool, reading: Reading) -> list[str]:
 
 
 _REFUSED_HDF5 = (
-    "{path}: HDF5 files, such as those of MMEarth, are not read, because nothing in them says which of their arrays "
-    "are images. Convert each image to a GeoTIFF (with h5py and rasterio) or to an .npy file, or write the arrays with "
+    "{path}: HDF5 files, such as those of MMEarth, cannot be read, because they do not state which of their arrays are "
+    "images. Convert each image to a GeoTIFF (with h5py and rasterio) or to an .npy file, or write the arrays with "
     "`spectralgpt_hf.data.shards.format.write_shards`."
 )
 
