@@ -14,7 +14,6 @@ from torch import nn
 from ..modeling.band_plan import require_same_bands
 from ..modeling.bands import Sensor
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
-from ..modeling.notices import warn
 from ..modeling.raster_files import Source
 from ..modeling.tiled import positions_with_data
 from ..modeling.tiling import TileGrid
@@ -23,7 +22,7 @@ from .checkpoints import check_model
 from .destinations import check_destination
 from .outputs import Layer, as_half, describe, keep_inside, write_layer
 from .scenes import Scene
-from .streaming import Parts, Resources, Task, map_scene
+from .streaming import Parts, Resources, Task, map_scene, warn_of_seams
 from .vectors import write_geoparquet
 
 
@@ -90,7 +89,7 @@ def embed_scene(
     if overlap is not None and per_chip:
         raise ValueError(f"`overlap` is for maps (.tif): chips overlap by their `stride` alone, got {overlap}.")
     if statistics_scope == "tile" and not per_chip:
-        warn("statistics_scope='tile': every tile has limits of its own, which makes seams in maps.")
+        warn_of_seams()
     resources = Resources(batch_size, workers, memory_limit, progress)
     require_same_bands(model.config.bands, processor.bands, (model.config.sensor, processor.sensor))
     with Scene(

@@ -13,7 +13,6 @@ import torch
 from ..modeling.band_plan import require_same_bands
 from ..modeling.bands import Sensor
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
-from ..modeling.notices import warn
 from ..modeling.post_processing import THRESHOLD, choose_classes, map_class_names
 from ..modeling.raster_files import Source
 from ..modeling.tiled import pixels_with_data
@@ -24,7 +23,7 @@ from .destinations import check_destination
 from .maps import class_colours
 from .outputs import Layer, as_half, describe, write_layer
 from .scenes import Scene
-from .streaming import Parts, Resources, Task, map_scene
+from .streaming import Parts, Resources, Task, map_scene, warn_of_seams
 
 
 NODATA = 255
@@ -124,7 +123,7 @@ def predict_scene(
     several = model.config.problem_type == "multi_label_classification" and model.config.num_labels > 1
     resources = Resources(batch_size, workers, memory_limit, progress)
     if statistics_scope == "tile" and not per_chip:
-        warn("statistics_scope='tile': every tile has limits of its own, which makes seams in maps.")
+        warn_of_seams()
     require_same_bands(model.config.bands, processor.bands, (model.config.sensor, processor.sensor))
     if mask_after is not None and after is None:
         raise ValueError("`mask_after` is the mask of a second date: pass `after` too, or leave it out.")

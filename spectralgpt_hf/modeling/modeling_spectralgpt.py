@@ -261,9 +261,9 @@ class SpectralGPTPositionEmbeddings(nn.Module):
 
         Their wavelengths run from a few patch positions to far beyond the grid.
         """
-        width = self.spatial_position_embeddings.shape[-1]
-        frequencies = 10_000 ** -torch.linspace(0, 1, width // 4)
-        angles = torch.arange(self.grid_size)[:, None] * frequencies
+        width, device = self.spatial_position_embeddings.shape[-1], self.spatial_position_embeddings.device
+        frequencies = 10_000 ** -torch.linspace(0, 1, width // 4, device=device)
+        angles = torch.arange(self.grid_size, device=device)[:, None] * frequencies
         waves = torch.cat([angles.sin(), angles.cos()], dim=1)  # (grid_size, D / 2)
         rows = waves[:, None].expand(-1, self.grid_size, -1)
         positions = torch.cat([rows, rows.transpose(0, 1)], dim=-1).flatten(0, 1)

@@ -117,7 +117,7 @@ def test_change_is_served_as_it_was_scored(tmp_path):
         "predict_scene": read_raster(written).pixels[0],
         "pipeline": detect((str(before), str(after)))["map"].pixels[0],
         "handler": decoded(handler({"inputs": images})),
-        "page": page.compare(read_upload(before, 32), read_upload(after, 32), 0.5)[0],
+        "page": page.compare(read_upload(before), read_upload(after), 0.5)[0],
     }
     truth = np.array(Image.open(data / "masks" / "a.png"))
     for name, found in maps.items():

@@ -63,7 +63,7 @@ def test_inputs_statistics_and_maps_are_those_of_the_scene_without_the_band(scen
         result = segment(source)["map"]
         assert result.valid.all()
         np.testing.assert_array_equal(result.pixels[0], expected)
-    assert read_upload(scene, 32).raster.valid.all()
+    assert read_upload(scene).raster.valid.all()
     model.save_pretrained(tmp_path / "model")
     processor().save_pretrained(tmp_path / "model")
     answer = endpoint_handler.EndpointHandler(str(tmp_path / "model"))({"inputs": scene.read_bytes()})

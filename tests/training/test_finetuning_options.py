@@ -299,7 +299,7 @@ def test_options_that_others_replace_are_refused(changes, message, data):
         (
             IMAGES,
             {"config_name": "vit", "config_overrides": None, "layer_decay": 0.5},
-            "only available for SpectralGPT, found vit",
+            "SpectralGPT, found vit",
         ),
     ],
 )

@@ -58,9 +58,7 @@ def test_damaged_tables_are_named(fmow):
     with pytest.raises(ValueError, match=r"val\.csv, line 2: unknown label 'airfield'; expected one of airport, "):
         load_fmow_sentinel(fmow, "val")
     (fmow / "val.csv").write_text("image,label\na,b\n")
-    with pytest.raises(
-        ValueError, match=r"val\.csv: expected columns category, location_id, image_id, found image, label"
-    ):
+    with pytest.raises(ValueError, match=r"val\.csv: expected columns category, location_id, .*, found image, label"):
         load_fmow_sentinel(fmow, "validation")
     (fmow / "val.csv").write_text(HEADER)
     with pytest.raises(ValueError, match=r"val\.csv: expected a line for each image"):
