@@ -76,6 +76,7 @@ def run(
     for name, value in options.items():
         argv += [f"--{name}", *value.split(",")] if name in LISTS else [f"--{name}={value}"]
     # A head starts anew in every run: that its weights are missing from the checkpoint is no news.
+    verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
         if command == "pretrain":
@@ -84,6 +85,8 @@ def run(
             train.main(TASKS[command], [*argv, *rest])
     except ModuleNotFoundError as error:
         raise ImportError(f"Training needs {error.name}: pip install 'spectralgpt-hf[train]'.") from error
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def prepared(data: Path, output: Path) -> Path:

@@ -225,7 +225,7 @@ def test_a_sentinel_2_model_maps_a_landsat_scene_by_wavelength_and_says_so(tmp_p
 def test_a_processor_for_a_drone_takes_its_arrays_without_names_in_its_order():
     processor = SpectralGPTImageProcessor(**DRONE)
     pixels = np.stack([1e4 * reflectance(number) for number in range(5)])
-    with pytest.warns(UserWarning, match="5 unnamed bands were taken for blue green red edge nir"):
+    with pytest.warns(UserWarning, match="5 unnamed bands are assumed to be blue green red edge nir"):
         batch = processor(pixels)
     assert batch["pixel_values"].shape == (1, 5, 32, 32)
     masked = SpectralGPTImageProcessor(**DRONE, missing_bands="mask")
