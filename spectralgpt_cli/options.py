@@ -1,8 +1,11 @@
 """Arguments and options that several commands share."""
 
+import inspect
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from dataclasses import MISSING, fields
+from functools import wraps
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -61,3 +64,33 @@ def revisions_of(
 def confirmation(yes: bool) -> bool | Callable[[str], bool]:
     """Return True, a function that asks in the terminal, or False if there is no terminal to ask in."""
     return yes or (typer.confirm if sys.stdin.isatty() else False)
+
+
+def expand_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Make the fields of a dataclass options of a command.
+
+    So several commands share options that are defined once. The dataclass is the type of the command's parameter
+    `options`, in which the command gets an instance of it.
+    """
+    group = get_type_hints(command)["options"]
+    hints = get_type_hints(group, include_extras=True)
+    own = [parameter for name, parameter in inspect.signature(command).parameters.items() if name != "options"]
+    shared = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(group)
+    ]
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        options = group(**{parameter.name: given.pop(parameter.name) for parameter in shared})
+        command(**given, options=options)
+
+    # Typer reads the parameters of a command from its signature.
+    run.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared)}
+    return run

@@ -1,86 +1,133 @@
 """Commands for whole scenes: predict, embed."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from .app import app, names, shows_progress
-from .options import Checkpoint, Revision
+from .options import Checkpoint, Revision, expand_options
 
 
 Source = Annotated[
     str, typer.Argument(help="Scene: a GeoTIFF, a SAFE product, a folder of bands, a STAC item, or a URL of one.")
 ]
-Area = Annotated[
-    str | None,
-    typer.Option(help="Part of the scene: left,bottom,right,top, or a GeoJSON file of polygons. Default: all of it."),
-]
-AreaCrs = Annotated[
-    str | None,
-    typer.Option(
-        help="Coordinate reference system of the area, such as EPSG:4326. Default: that of the scene for bounds, "
-        "and what the GeoJSON states, else EPSG:4326."
-    ),
-]
-BandNames = Annotated[
-    str | None,
-    typer.Option(help="Bands that the files hold, in order, with commas. Default: what the files themselves say."),
-]
-Offset = Annotated[
-    float | None,
-    typer.Option(
-        help="Offset, in digital numbers, that is added to all pixels. Default: what the files or metadata say."
-    ),
-]
-Nodata = Annotated[
-    float | None, typer.Option(help="Stored value that means no data. Default: what the files or metadata say.")
-]
-Mask = Annotated[
-    str | None,
-    typer.Option(help="SCL for the scene classification of a SAFE product, or a raster whose zeros are left out."),
-]
-PerTile = Annotated[
-    bool,
-    typer.Option(
-        "--per-tile", help="Measure the limits of normalisation on each tile, not on the scene. This makes seams."
-    ),
-]
-TileSize = Annotated[
-    int | None, typer.Option(help="Height and width of the tiles, in pixels. Default: the image size of the model.")
-]
-BatchSize = Annotated[
-    int | None,
-    typer.Option(help="Number of tiles that go through the model at once. Default: 32, and one per core on a CPU."),
-]
-Workers = Annotated[int, typer.Option(help="Number of threads that read and prepare tiles.")]
-MemoryLimit = Annotated[int, typer.Option(min=1, help="Memory for pixels, results and GDAL's cache, in MiB.")]
-MissingBands = Annotated[
-    str | None,
-    typer.Option(
-        help="What replaces bands that the files lack: error (nothing does), nearest, mean or mask. Default: what the "
-        "checkpoint's processor says."
-    ),
-]
-SensorName = Annotated[
-    str | None,
-    typer.Option("--sensor", help="Sensor that took the scene, such as landsat-8. Default: what its files say."),
-]
-Match = Annotated[
-    str | None,
-    typer.Option(
-        help="Set to wavelength to let the bands of another sensor serve those that the model expects, by wavelength. "
-        "Default: such scenes are refused."
-    ),
-]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace files that exist. Files that are read are never replaced.")
-]
-Device = Annotated[str | None, typer.Option(help="Device of the model: cpu, cuda, mps, ... Default: the fastest one.")]
-Dtype = Annotated[str, typer.Option(help="Type of the model's weights: float32, bfloat16 or float16.")]
+
+
+@dataclass(frozen=True)
+class SceneOptions:
+    """The options that both commands take."""
+
+    area: Annotated[
+        str | None,
+        typer.Option(
+            help="Part of the scene: left,bottom,right,top, or a GeoJSON file of polygons. Default: the whole scene."
+        ),
+    ] = None
+    area_crs: Annotated[
+        str | None,
+        typer.Option(
+            help="Coordinate reference system of the area, such as EPSG:4326. Default for bounds: that of the scene. "
+            "Default for GeoJSON: the one that it states, else EPSG:4326."
+        ),
+    ] = None
+    band_names: Annotated[
+        str | None,
+        typer.Option(help="Names of the files' bands, in order, with commas. Default: the names that the files state."),
+    ] = None
+    offset: Annotated[
+        float | None,
+        typer.Option(
+            help="Offset, in digital numbers, that is added to all pixels. Default: the one that the metadata state."
+        ),
+    ] = None
+    nodata: Annotated[
+        float | None,
+        typer.Option(help="Stored value that means no data. Default: the one that the files or metadata state."),
+    ] = None
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            help="SCL for the scene classification of a SAFE product, or a raster whose zeros are left out. "
+            "Default: none."
+        ),
+    ] = None
+    missing_bands: Annotated[
+        str | None,
+        typer.Option(
+            help="What replaces bands that the files lack: error (nothing does), nearest, mean or mask. Default: the "
+            "setting of the checkpoint."
+        ),
+    ] = None
+    per_tile: Annotated[
+        bool,
+        typer.Option(
+            "--per-tile", help="Measure the limits of normalisation on each tile, not on the scene. This causes seams."
+        ),
+    ] = False
+    tile_size: Annotated[
+        int | None, typer.Option(help="Height and width of the tiles, in pixels. Default: the image size of the model.")
+    ] = None
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Number of tiles that are sent to the device at once. Default: 32, on a CPU one per core."),
+    ] = None
+    workers: Annotated[
+        int, typer.Option(help="Number of threads that read, and number of threads that prepare tiles.")
+    ] = 2
+    memory_limit: Annotated[int, typer.Option(min=1, help="Memory for pixels, results and GDAL's cache, in MiB.")] = (
+        1024
+    )
+    device: Annotated[
+        str | None,
+        typer.Option(help="Device of the model: cpu, cuda, mps, ... Default: an accelerator, if any."),
+    ] = None
+    dtype: Annotated[str, typer.Option(help="Type of the model's weights: float32, bfloat16 or float16.")] = "float32"
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that exist. Files that are read are never replaced.")
+    ] = False
+    revision: Revision = "main"
+    sensor: Annotated[
+        str | None, typer.Option(help="Sensor that took the scene, such as landsat-8. Default: what its files state.")
+    ] = None
+    match: Annotated[
+        str | None,
+        typer.Option(
+            help="Set to wavelength to let the bands of another sensor serve those that the model expects, by "
+            "wavelength. Default: such scenes are refused."
+        ),
+    ] = None
+
+    @property
+    def for_loading(self) -> dict[str, Any]:
+        """Arguments of `load_model` and `load_encoder`."""
+        return {name: getattr(self, name) for name in ("device", "dtype", "revision", "missing_bands")}
+
+    @property
+    def for_running(self) -> dict[str, Any]:
+        """Arguments of `predict_scene` and `embed_scene`."""
+        return {
+            "area": _area(self.area),
+            "area_crs": self.area_crs,
+            "band_names": names(self.band_names),
+            "offset": self.offset,
+            "nodata": self.nodata,
+            "mask": self.mask,
+            "statistics_scope": "tile" if self.per_tile else "scene",
+            "tile_size": self.tile_size,
+            "batch_size": self.batch_size,
+            "workers": self.workers,
+            "memory_limit": self.memory_limit * 2**20,
+            "overwrite": self.overwrite,
+            "progress": shows_progress(),
+            "sensor": self.sensor,
+            "match": self.match,
+        }
 
 
 @app.command()
+@expand_options
 def predict(
     checkpoint: Annotated[
         str, typer.Argument(help="Checkpoint of a fine-tuned model: a folder, or a name on the Hub (namespace/name).")
@@ -90,10 +137,14 @@ def predict(
     after: Annotated[
         str | None, typer.Option(help="Scene of the second date, which change detection needs. Default: none.")
     ] = None,
+    mask_after: Annotated[
+        str | None,
+        typer.Option(help="Mask of the second date: SCL, or a raster whose zeros are left out. Default: none."),
+    ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(
-            help="Probability from which a pixel counts as changed, or as the class of a model of one class. "
+            help="Probability from which a pixel counts as changed, or as the class of a model with one class. "
             "Default: 0.5."
         ),
     ] = None,
@@ -107,40 +158,21 @@ def predict(
         bool,
         typer.Option("--probabilities", help="Write one band of probabilities per class to NAME_probabilities.tif."),
     ] = False,
-    area: Area = None,
-    area_crs: AreaCrs = None,
-    band_names: BandNames = None,
-    offset: Offset = None,
-    nodata: Nodata = None,
-    mask: Mask = None,
-    mask_after: Annotated[
-        str | None, typer.Option(help="Mask of the second date: SCL, or a raster whose zeros are left out.")
-    ] = None,
-    missing_bands: MissingBands = None,
-    per_tile: PerTile = False,
-    tile_size: TileSize = None,
     overlap: Annotated[
         float | None,
         typer.Option(help="Share of each tile that the next one covers too. Default: 0.5, and 0 for classification."),
     ] = None,
     shift: Annotated[
-        int, typer.Option(help="Pixels by which the grid of tiles is moved up and left, to see what depends on it.")
+        int,
+        typer.Option(help="Pixels by which the grid of tiles is moved up and left, to see how results depend on it."),
     ] = 0,
-    batch_size: BatchSize = None,
-    workers: Workers = 2,
-    memory_limit: MemoryLimit = 1024,
-    device: Device = None,
-    dtype: Dtype = "float32",
-    overwrite: Overwrite = False,
-    revision: Revision = "main",
-    sensor: SensorName = None,
-    match: Match = None,
+    options: SceneOptions = SceneOptions(),
 ) -> None:
     """Map classes, or change between two dates, over a scene of any size. Repeat a command to resume it."""
     from spectralgpt_hf.inference import predict_scene
     from spectralgpt_hf.inference.checkpoints import load_model
 
-    model, processor = load_model(checkpoint, device, dtype, revision=revision, missing_bands=missing_bands)
+    model, processor = load_model(checkpoint, **options.for_loading)
     chosen = {"confidence": confidence, "entropy": entropy, "probabilities": probabilities}
     written = predict_scene(
         model,
@@ -148,31 +180,18 @@ def predict(
         source,
         destination,
         after=after,
+        mask_after=mask_after,
         threshold=threshold,
         layers=[layer for layer, wanted in chosen.items() if wanted],
-        area=_area(area),
-        area_crs=area_crs,
-        band_names=names(band_names),
-        offset=offset,
-        nodata=nodata,
-        mask=mask,
-        mask_after=mask_after,
-        statistics_scope="tile" if per_tile else "scene",
-        tile_size=tile_size,
         overlap=overlap,
         shift=shift,
-        batch_size=batch_size,
-        workers=workers,
-        memory_limit=memory_limit * 2**20,
-        overwrite=overwrite,
-        progress=shows_progress(),
-        sensor=sensor,
-        match=match,
+        **options.for_running,
     )
     typer.echo(written)
 
 
 @app.command()
+@expand_options
 def embed(
     checkpoint: Checkpoint,
     source: Source,
@@ -187,56 +206,17 @@ def embed(
             "for tables."
         ),
     ] = None,
-    area: Area = None,
-    area_crs: AreaCrs = None,
-    band_names: BandNames = None,
-    offset: Offset = None,
-    nodata: Nodata = None,
-    mask: Mask = None,
-    missing_bands: MissingBands = None,
-    per_tile: PerTile = False,
-    tile_size: TileSize = None,
     overlap: Annotated[
         float | None, typer.Option(help="Share of each tile of a map that the next one covers too. Default: 0.5.")
     ] = None,
-    batch_size: BatchSize = None,
-    workers: Workers = 2,
-    memory_limit: MemoryLimit = 1024,
-    device: Device = None,
-    dtype: Dtype = "float32",
-    overwrite: Overwrite = False,
-    revision: Revision = "main",
-    sensor: SensorName = None,
-    match: Match = None,
+    options: SceneOptions = SceneOptions(),
 ) -> None:
     """Compute features of a scene of any size. Repeat an interrupted command to resume it."""
     from spectralgpt_hf.inference import embed_scene
     from spectralgpt_hf.inference.checkpoints import load_encoder
 
-    model, processor = load_encoder(checkpoint, device, dtype, revision=revision, missing_bands=missing_bands)
-    written = embed_scene(
-        model,
-        processor,
-        source,
-        destination,
-        stride=stride,
-        area=_area(area),
-        area_crs=area_crs,
-        band_names=names(band_names),
-        offset=offset,
-        nodata=nodata,
-        mask=mask,
-        statistics_scope="tile" if per_tile else "scene",
-        tile_size=tile_size,
-        overlap=overlap,
-        batch_size=batch_size,
-        workers=workers,
-        memory_limit=memory_limit * 2**20,
-        overwrite=overwrite,
-        progress=shows_progress(),
-        sensor=sensor,
-        match=match,
-    )
+    model, processor = load_encoder(checkpoint, **options.for_loading)
+    written = embed_scene(model, processor, source, destination, stride=stride, overlap=overlap, **options.for_running)
     typer.echo(written)
 
 

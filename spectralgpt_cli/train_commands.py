@@ -1,11 +1,13 @@
 """Commands for training: train classify, segment, change, pretrain."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from .app import App, Command, app
+from .options import expand_options
 
 
 DATA, MODEL, OPTIMISATION, OUTPUT = "Data", "Model", "Optimisation", "Output"
@@ -61,118 +63,172 @@ Shards = Annotated[
         metavar="DATA", help="Folder of shards from `spectralgpt prepare`, or of images, which are prepared first."
     ),
 ]
-Output = Annotated[
-    Path,
-    typer.Option("--output", rich_help_panel=OUTPUT, help="Folder to write to; the finished model lies in its model/."),
-]
-Config = Annotated[
-    Path | None,
-    typer.Option(
-        rich_help_panel=OUTPUT, help="YAML file of options, in place of a recipe. The command line wins over it."
-    ),
-]
-Recipe = Annotated[
-    str | None,
-    typer.Option(
-        rich_help_panel=OUTPUT, help="Name of a recipe that comes with the package. Default: one for few images."
-    ),
-]
-HelpAll = Annotated[
-    bool,
-    typer.Option(
-        "--help-all", is_eager=True, callback=_show_all, rich_help_panel=OUTPUT, help="List every option, then exit."
-    ),
-]
-BandNames = Annotated[
-    str | None,
-    typer.Option(
-        rich_help_panel=DATA, help="Bands that the files hold, in order, with commas. Default: what the files say."
-    ),
-]
-Offset = Annotated[
-    float | None,
-    typer.Option(
-        rich_help_panel=DATA,
-        help="Number added to all digital numbers, such as -1000; 0 for none. Default: what files or table.csv say.",
-    ),
-]
-DryRun = Annotated[
-    bool,
-    typer.Option(
-        "--dry-run", rich_help_panel=DATA, help="Stop after the summary of the data and a picture of samples."
-    ),
-]
-Checkpoint = Annotated[
-    str | None,
-    typer.Option(
-        "--checkpoint",
-        rich_help_panel=MODEL,
-        help="Model to start from: a folder, a name on the Hub (namespace/name), or one that comes with the package. "
-        "Default: the recipe's, tiny-zscore.",
-    ),
-]
-ImageSize = Annotated[
-    int | None,
-    typer.Option(rich_help_panel=MODEL, help="Height and width of the model's input in pixels. Default: the recipe's."),
-]
-Epochs = Annotated[
-    float | None,
-    typer.Option(
-        "--epochs", rich_help_panel=OPTIMISATION, help="Passes over the training data. Default: the recipe's."
-    ),
-]
-LearningRate = Annotated[
-    float | None,
-    typer.Option(rich_help_panel=OPTIMISATION, help="Largest learning rate, that of the head. Default: the recipe's."),
-]
-BatchSize = Annotated[
-    int | None,
-    typer.Option("--batch-size", rich_help_panel=OPTIMISATION, help="Images of a step. Default: the recipe's."),
-]
-Seed = Annotated[
-    int | None,
-    typer.Option(
-        rich_help_panel=OPTIMISATION, help="Seed of new weights, order and augmentation. Default: the recipe's."
-    ),
-]
-Classes = Annotated[
-    str | None,
-    typer.Option(
-        rich_help_panel=DATA,
-        help="Codes and names of the classes: 1=water,2=trees or a YAML file. Default: the codes found in the maps.",
-    ),
-]
-Holdout = Annotated[
-    str | None,
-    typer.Option(
-        rich_help_panel=DATA,
-        help="What is held out where there are no folders of splits: each file, spatial blocks of the images, or auto: "
-        "blocks where there are few files. Default: auto.",
-    ),
-]
+
+
+# Options, under the names that the training code has for them. Python lists the fields of the last base first.
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    band_names: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=DATA, help="Bands that the files hold, in order, with commas. Default: what the files say."
+        ),
+    ] = None
+    offset: Annotated[
+        float | None,
+        typer.Option(
+            rich_help_panel=DATA,
+            help="Number added to all digital numbers, such as -1000; 0 for none. Default: what files or table.csv "
+            "say.",
+        ),
+    ] = None
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", rich_help_panel=DATA, help="Stop after the summary of the data and a picture of samples."
+        ),
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapDataOptions(DataOptions):
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=DATA,
+            help="Codes and names of the classes: 1=water,2=trees or a YAML file. Default: the codes found in the "
+            "maps.",
+        ),
+    ] = None
+    holdout: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=DATA,
+            help="What is held out where there are no folders of splits: each file, spatial blocks of the images, or "
+            "auto: "
+            "blocks where there are few files. Default: auto.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    model_name_or_path: Annotated[
+        str | None,
+        typer.Option(
+            "--checkpoint",
+            rich_help_panel=MODEL,
+            help="Model to start from: a folder, a name on the Hub (namespace/name), or one that comes with the "
+            "package. "
+            "Default: the recipe's, tiny-zscore.",
+        ),
+    ] = None
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            rich_help_panel=MODEL, help="Height and width of the model's input in pixels. Default: the recipe's."
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuningOptions:
+    num_train_epochs: Annotated[
+        float | None,
+        typer.Option(
+            "--epochs", rich_help_panel=OPTIMISATION, help="Passes over the training data. Default: the recipe's."
+        ),
+    ] = None
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            rich_help_panel=OPTIMISATION, help="Largest learning rate, that of the head. Default: the recipe's."
+        ),
+    ] = None
+    per_device_train_batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", rich_help_panel=OPTIMISATION, help="Images of a step. Default: the recipe's."),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingOptions:
+    epochs: Annotated[
+        float | None,
+        typer.Option(
+            "--epochs", rich_help_panel=OPTIMISATION, help="Passes over the training data. Default: the recipe's."
+        ),
+    ] = None
+    base_learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            "--learning-rate",
+            rich_help_panel=OPTIMISATION,
+            help="Largest learning rate for a batch of 256, scaled with the batch. Default: the recipe's.",
+        ),
+    ] = None
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", rich_help_panel=OPTIMISATION, help="Images of a step. Default: the recipe's."),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            rich_help_panel=OPTIMISATION, help="Seed of new weights, order and augmentation. Default: the recipe's."
+        ),
+    ] = None
+    output_dir: Annotated[
+        Path,
+        typer.Option(
+            "--output", rich_help_panel=OUTPUT, help="Folder to write to; the finished model lies in its model/."
+        ),
+    ]
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=OUTPUT, help="Name of a recipe that comes with the package. Default: one for few images."
+        ),
+    ] = None
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            rich_help_panel=OUTPUT, help="YAML file of options, in place of a recipe. The command line wins over it."
+        ),
+    ] = None
+    help_all: Annotated[
+        bool,
+        typer.Option(
+            "--help-all",
+            is_eager=True,
+            callback=_show_all,
+            rich_help_panel=OUTPUT,
+            help="List every option, then exit.",
+        ),
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyOptions(RunOptions, FineTuningOptions, ModelOptions, DataOptions):
+    """Options of `train classify`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapOptions(RunOptions, FineTuningOptions, ModelOptions, MapDataOptions):
+    """Options of `train segment` and `train change`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainOptions(RunOptions, PretrainingOptions, ModelOptions):
+    """Options of `train pretrain`."""
 
 
 @train.command(cls=TrainCommand, context_settings=PASS_ON)
-def segment(
-    context: typer.Context,
-    data_dir: Data,
-    *,
-    classes: Classes = None,
-    band_names: BandNames = None,
-    offset: Offset = None,
-    holdout: Holdout = None,
-    dry_run: DryRun = False,
-    model_name_or_path: Checkpoint = None,
-    image_size: ImageSize = None,
-    num_train_epochs: Epochs = None,
-    learning_rate: LearningRate = None,
-    per_device_train_batch_size: BatchSize = None,
-    seed: Seed = None,
-    output_dir: Output,
-    recipe: Recipe = None,
-    config: Config = None,
-    help_all: HelpAll = False,
-) -> None:
+@expand_options
+def segment(context: typer.Context, data_dir: Data, *, options: MapOptions) -> None:
     """Train a model that gives every pixel a class, from images and maps of equal names.
 
     Further options follow those below; --help-all lists them.
@@ -181,24 +237,8 @@ def segment(
 
 
 @train.command(cls=TrainCommand, context_settings=PASS_ON)
-def classify(
-    context: typer.Context,
-    data_dir: Data,
-    *,
-    band_names: BandNames = None,
-    offset: Offset = None,
-    dry_run: DryRun = False,
-    model_name_or_path: Checkpoint = None,
-    image_size: ImageSize = None,
-    num_train_epochs: Epochs = None,
-    learning_rate: LearningRate = None,
-    per_device_train_batch_size: BatchSize = None,
-    seed: Seed = None,
-    output_dir: Output,
-    recipe: Recipe = None,
-    config: Config = None,
-    help_all: HelpAll = False,
-) -> None:
+@expand_options
+def classify(context: typer.Context, data_dir: Data, *, options: ClassifyOptions) -> None:
     """Train a model that gives every image a class, from one folder of images per class.
 
     Further options follow those below; --help-all lists them.
@@ -207,26 +247,8 @@ def classify(
 
 
 @train.command(cls=TrainCommand, context_settings=PASS_ON)
-def change(
-    context: typer.Context,
-    data_dir: Data,
-    *,
-    classes: Classes = None,
-    band_names: BandNames = None,
-    offset: Offset = None,
-    holdout: Holdout = None,
-    dry_run: DryRun = False,
-    model_name_or_path: Checkpoint = None,
-    image_size: ImageSize = None,
-    num_train_epochs: Epochs = None,
-    learning_rate: LearningRate = None,
-    per_device_train_batch_size: BatchSize = None,
-    seed: Seed = None,
-    output_dir: Output,
-    recipe: Recipe = None,
-    config: Config = None,
-    help_all: HelpAll = False,
-) -> None:
+@expand_options
+def change(context: typer.Context, data_dir: Data, *, options: MapOptions) -> None:
     """Train a model that finds what changed, from images before and after and maps of the change.
 
     Further options follow those below; --help-all lists them.
@@ -235,28 +257,8 @@ def change(
 
 
 @train.command(cls=TrainCommand, context_settings=PASS_ON)
-def pretrain(
-    context: typer.Context,
-    data: Shards,
-    *,
-    model_name_or_path: Checkpoint = None,
-    image_size: ImageSize = None,
-    epochs: Epochs = None,
-    base_learning_rate: Annotated[
-        float | None,
-        typer.Option(
-            "--learning-rate",
-            rich_help_panel=OPTIMISATION,
-            help="Largest learning rate for a batch of 256, scaled with the batch. Default: the recipe's.",
-        ),
-    ] = None,
-    batch_size: BatchSize = None,
-    seed: Seed = None,
-    output_dir: Output,
-    recipe: Recipe = None,
-    config: Config = None,
-    help_all: HelpAll = False,
-) -> None:
+@expand_options
+def pretrain(context: typer.Context, data: Shards, *, options: PretrainOptions) -> None:
     """Pretrain a model without labels, by masking and reconstructing images.
 
     Further options follow those below; --help-all lists them.

@@ -6,7 +6,7 @@ import math
 import warnings
 from os import PathLike
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -146,8 +146,7 @@ def _trace(graph: _Graph, example: dict[str, torch.Tensor]) -> torch.onnx.ONNXPr
                 dynamic_shapes={name: {0: batch} for name in example},
                 verbose=False,
             )
-            assert program is not None  # with `dynamo=True` and no file, the program is returned
-            return program
+            return cast(torch.onnx.ONNXProgram, program)  # with `dynamo=True` and no file, the program is returned
     finally:
         registration.setLevel(level)
 

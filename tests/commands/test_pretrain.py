@@ -29,18 +29,9 @@ from spectralgpt_hf.files import locked
 from spectralgpt_hf.modeling.bands import L2A_BANDS
 from spectralgpt_hf.training.stages import PretrainingOptions, check_model, parse_pretraining_options, split_stages
 from tests.hub.test_publish import hub, quick  # noqa: F401
+from tests.sizes import SMALL
 
 
-SMALL = {
-    "hidden_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 96,
-    "decoder_hidden_size": 32,
-    "decoder_num_hidden_layers": 1,
-    "decoder_num_attention_heads": 2,
-    "decoder_intermediate_size": 64,
-}
 OPTIONS = ["--log_every=1", "--num_workers=2", "--mixed_precision=no", "--save_every=4", "--eval_every=1000"]
 # Options of the runs with one stage. Those with a file have them there: the command line would win over the stages.
 SINGLE = ["--config_overrides", json.dumps(SMALL), "--batch_size=8", "--image_size=32", "--base_learning_rate=0.3"]

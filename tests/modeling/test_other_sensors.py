@@ -24,20 +24,10 @@ from spectralgpt_hf.modeling.modeling_spectralgpt import group_wavelengths, spec
 from spectralgpt_hf.modeling.pipeline_spectralgpt import MultispectralImageSegmentationPipeline
 from tests.modeling.other_products import landsat_9_folder, reflectance
 from tests.modeling.products import write_geotiff
+from tests.sizes import SMALL
 
 
-SIZES = {
-    "image_size": 32,
-    "hidden_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 96,
-    "decoder_hidden_size": 32,
-    "decoder_num_hidden_layers": 1,
-    "decoder_num_attention_heads": 2,
-    "decoder_intermediate_size": 64,
-    "decode_hidden_size": 16,
-}
+SIZES = SMALL | {"image_size": 32, "decode_hidden_size": 16}
 LANDSAT = ["B1", "B2", "B3", "B4", "B5", "B6", "B7"]
 DRONE = {"sensor": "drone", "bands": ["blue", "green", "red", "edge", "nir"], "wavelengths": [475, 560, 668, 717, 842]}
 
