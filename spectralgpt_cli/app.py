@@ -86,7 +86,7 @@ app = App(
     pretty_exceptions_enable=False,
     # Options may be written with `-` or with `_`, as the options of the training scripts are.
     context_settings={"token_normalize_func": lambda name: name.replace("_", "-")},
-    help="SpectralGPT, a foundation model for Sentinel-2: convert, publish, map, embed.",
+    help="SpectralGPT, a foundation model for Sentinel-2: train, evaluate, map, embed, convert, publish.",
 )
 
 

@@ -48,17 +48,12 @@ Change = Annotated[
 ]
 
 
-def revisions_of(
-    checkpoint: str, classification: str | None, segmentation: str | None, change: str | None
-) -> dict[str, str]:
-    """Return the revisions that were given, by the name of the argument whose checkpoint each is of."""
-    given = {
-        "checkpoint": checkpoint,
-        "classification": classification,
-        "segmentation": segmentation,
-        "change": change,
-    }
-    return {name: revision for name, revision in given.items() if revision}
+def revisions_of(checkpoint: str, **tasks: tuple[str | None, str | None]) -> dict[str, str]:
+    """Return the revisions that were given, by argument; each task has its checkpoint and its revision."""
+    for name, (source, revision) in tasks.items():
+        if revision and not source:
+            raise ValueError(f"`{name}_revision` has no effect without `{name}`: pass both.")
+    return {"checkpoint": checkpoint} | {name: revision for name, (_, revision) in tasks.items() if revision}
 
 
 def confirmation(yes: bool) -> bool | Callable[[str], bool]:

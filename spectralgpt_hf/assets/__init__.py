@@ -6,6 +6,7 @@ May import nothing of the package.
 import re
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 
 FOLDER = Path(__file__).parent
@@ -21,9 +22,10 @@ TASK_CHECKPOINTS = {
 }
 
 
-def find_task_checkpoints() -> dict[str, Path]:
-    """Return the embedded checkpoints that are fine-tuned to a task, by task; only those that this package holds."""
-    return {task: folder for task, folder in TASK_CHECKPOINTS.items() if folder.is_dir()}
+def find_task_checkpoints(**given: str | PathLike[str] | None) -> dict[str, Any]:
+    """Return checkpoints that are fine-tuned to a task, by task: those given, else those that this package holds."""
+    embedded = {task: folder for task, folder in TASK_CHECKPOINTS.items() if folder.is_dir()}
+    return embedded | {task: source for task, source in given.items() if source is not None}
 
 
 def find_checkpoint(checkpoint: str | PathLike[str]) -> str:

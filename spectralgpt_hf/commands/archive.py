@@ -36,8 +36,6 @@ class EmbeddingOptions(TypedDict, total=False):
     """The arguments of `embed_scene` that a run sets."""
 
     stride: int | None
-    overlap: float
-    batch_size: int | None
 
 
 class Embedder:

@@ -96,9 +96,8 @@ def evaluate(options: EvaluationOptions) -> dict[str, Any]:
     if options.eurosat is not None:
         scores["eurosat"] = score_eurosat(options, options.eurosat)
     if options.chips is not None:
-        folders = [find_checkpoint(checkpoint) for checkpoint in options.checkpoints]
         scores |= score_chips(
-            folders,
+            options.checkpoints,
             options.chips,
             with_offset=options.with_offset,
             seeds=options.seeds,
@@ -190,13 +189,12 @@ def _ways_to_learn(
     pretrained = SpectralGPTForImageClassification.from_pretrained(
         find_checkpoint(checkpoint), dtype=torch.float32, num_labels=len(EUROSAT_CLASSES), revision=options.revision
     )
-    weights = {name: value.clone() for name, value in pretrained.state_dict().items()}
 
     def finetune(trained: bool, rank: int, images: torch.Tensor, labels: torch.Tensor, seed: int) -> nn.Module:
         torch.manual_seed(seed)
         model = SpectralGPTForImageClassification(pretrained.config)
         if trained:
-            model.load_state_dict(weights)
+            model.load_state_dict(pretrained.state_dict())
         recipe = FewShotRecipe(steps=options.finetune_steps, lora_rank=rank)
         return finetune_few_shot(model, images, labels, recipe, seed)
 

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from ..assets import find_checkpoint
 from ..data.chip_grid import chip_corners
 from ..inference.reconstruction import psnr, reconstruct_image, simple_baselines, spectral_angle
 from ..modeling.band_plan import require_same_bands
@@ -104,9 +105,10 @@ def score_chips(
     contestants = {}
     scores: dict[str, Any] = {"reconstruction": {}, "land_use": {}}
     for checkpoint in checkpoints:
-        model = SpectralGPTForPreTraining.from_pretrained(checkpoint, revision=revision, dtype=torch.float32).eval()
-        processor = SpectralGPTImageProcessor.from_pretrained(checkpoint, revision=revision)
-        require_same_bands(model.config.bands, processor.bands)
+        found = find_checkpoint(checkpoint)
+        model = SpectralGPTForPreTraining.from_pretrained(found, revision=revision, dtype=torch.float32).eval()
+        processor = SpectralGPTImageProcessor.from_pretrained(found, revision=revision)
+        require_same_bands(model.config.bands, processor.bands, (model.config.sensor, processor.sensor))
         chips = read_chips(folder, processor, with_offset)
         contestants[checkpoint] = (model, chips)
         progress = tqdm(chips.items(), desc="Reconstruction", disable=None)

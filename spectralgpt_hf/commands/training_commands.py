@@ -91,9 +91,12 @@ def run(
 
 def prepared(data: Path, output: Path) -> Path:
     """Return a folder of shards: `data` itself, or `output`/shards, made of the images below `data`."""
-    if not data.is_dir() or any(data.glob("*.parquet")) or any(data.glob("data/*.parquet")):
+    try:
         find_shards(data)
         return data
+    except FileNotFoundError:
+        if not data.is_dir():
+            raise
     shards = output / "shards"
     print(f"{data} holds no shards: preparing its images in {shards}")
     prepare_shards([data], shards, size=CHIP_SIZE, stride=CHIP_SIZE // 2)

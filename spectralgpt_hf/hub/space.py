@@ -122,13 +122,10 @@ def publish_space(
             files and `force` is not set, or if a deletion or replacement was not confirmed.
         OSError: If the Hub refuses the upload or cannot be reached.
     """
-    if repo_id.count("/") != 1:
-        raise ValueError(f"`repo_id` must be namespace/name, got {repo_id!r}.")
-    given = {"classification": classification, "segmentation": segmentation, "change": change}
-    chosen = find_task_checkpoints() | {task: source for task, source in given.items() if source is not None}
+    target = Target(HfApi(token=token), repo_id, "main", "space")
+    chosen = find_task_checkpoints(classification=classification, segmentation=segmentation, change=change)
     files = space_files({"checkpoint": checkpoint, **chosen}, title, revisions)
     upload = Upload.of(files)
-    target = Target(HfApi(token=token), repo_id, "main", "space")
     return target.update(upload, private=private, force=force, confirm=confirm, dry_run=dry_run, report=report)
 
 

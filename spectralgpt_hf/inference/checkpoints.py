@@ -79,11 +79,11 @@ def check_model(model: SpectralGPTPreTrainedModel, processor: SpectralGPTImagePr
     """Check that a model is ready, and takes the bands that a processor gives.
 
     Raises:
-        ValueError: If the model is in training mode, or expects other bands, or in another order.
+        ValueError: If the model is in training mode, or expects other bands, in another order, or of another sensor.
     """
     if model.training:
         raise ValueError("Expected a model in evaluation mode: call `model.eval()`.")
-    require_same_bands(model.config.bands or processor.bands, processor.bands)
+    require_same_bands(model.config.bands or (), processor.bands, (model.config.sensor, processor.sensor))
 
 
 def _load(

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..modeling.band_plan import require_same_bands
 from ..modeling.bands import Sensor
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.raster_files import Source
@@ -22,7 +21,7 @@ from .checkpoints import check_model
 from .destinations import check_destination
 from .outputs import Layer, as_half, describe, keep_inside, write_layer
 from .scenes import Scene
-from .streaming import Parts, Resources, Task, map_scene, warn_of_seams
+from .streaming import Parts, Resources, Task, map_scene, tile_has_data, warn_of_seams
 from .vectors import write_geoparquet
 
 
@@ -91,7 +90,6 @@ def embed_scene(
     if statistics_scope == "tile" and not per_chip:
         warn_of_seams()
     resources = Resources(batch_size, workers, memory_limit, progress)
-    require_same_bands(model.config.bands, processor.bands, (model.config.sensor, processor.sensor))
     with Scene(
         [source],
         processor,
@@ -119,7 +117,7 @@ def embed_scene(
             )
         channels = encoder.config.hidden_size
         if per_chip:
-            task = Task(encoder, partial(_pooled, encoder), channels, _chip_has_data, _vectors)
+            task = Task(encoder, partial(_pooled, encoder), channels, tile_has_data, _vectors)
         else:
             places = partial(positions_with_data, patch_size=patch_size, cells=grid.cells)
             task = Task(encoder, partial(_feature_map, encoder, grid.cells), channels, places, _features)
@@ -170,10 +168,6 @@ def _feature_map(encoder: Any, cells: int, inputs: dict[str, torch.Tensor]) -> t
     size = encoder.config.patch_size
     places = mask.view(len(mask), -1, shape[0] // size, shape[1] // size).amax(1, keepdim=True).to(features.dtype)
     return resize(features * places) / resize(places).clamp(min=1e-6)
-
-
-def _chip_has_data(valid: np.ndarray, inputs: dict[str, torch.Tensor]) -> np.ndarray:
-    return np.array([[valid.any()]])
 
 
 def _features(values: np.ndarray, valid: np.ndarray) -> dict[str, np.ndarray]:

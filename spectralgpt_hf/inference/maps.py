@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..modeling.bands import SENTINEL_2, Sensor
 from .pictures import TRUE_COLOUR, composite, to_image
 
 
@@ -208,7 +207,6 @@ def change_overlay(
     limits: np.ndarray | None = None,
     valid: np.ndarray | None = None,
     opacity: float = 0.5,
-    sensor: Sensor = SENTINEL_2,
 ) -> Image.Image:
     """Lay change over a composite of the second date: tinted, with an outline that leaves the ground to be seen.
 
@@ -221,7 +219,6 @@ def change_overlay(
         channels, limits: As in `composite`.
         valid: (H, W).
         opacity: Of the tint, 0 to 1.
-        sensor: Whose bands these are.
 
     Returns:
         An RGBA picture.
@@ -231,7 +228,7 @@ def change_overlay(
     if truth is not None:
         cases = (changed & (truth == 1), changed & (truth == 0), ~changed & (truth == 1))
         layers = list(zip(cases, COMPARISON_COLOURS.values()))
-    picture = composite(pixels, bands, channels, limits, valid, sensor)
+    picture = composite(pixels, bands, channels, limits, valid)
     for where, colour in layers:
         weight = np.maximum(where * opacity, where & ~_eroded(where))[..., None]
         picture = picture * (1 - weight) + np.array(colour) / 255 * weight

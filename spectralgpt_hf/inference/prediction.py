@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..modeling.band_plan import require_same_bands
 from ..modeling.bands import Sensor
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.post_processing import THRESHOLD, choose_classes, map_class_names
@@ -20,13 +19,12 @@ from ..modeling.tiling import TileGrid
 from .areas import Area
 from .checkpoints import check_model
 from .destinations import check_destination
-from .maps import class_colours
+from .maps import MAP_NODATA, class_colours
 from .outputs import Layer, as_half, describe, write_layer
 from .scenes import Scene
-from .streaming import Parts, Resources, Task, map_scene, warn_of_seams
+from .streaming import Parts, Resources, Task, map_scene, tile_has_data, warn_of_seams
 
 
-NODATA = 255
 LAYERS = ("confidence", "entropy", "probabilities")
 
 SEGMENTATION, CHANGE, CLASSIFICATION = (
@@ -124,7 +122,6 @@ def predict_scene(
     resources = Resources(batch_size, workers, memory_limit, progress)
     if statistics_scope == "tile" and not per_chip:
         warn_of_seams()
-    require_same_bands(model.config.bands, processor.bands, (model.config.sensor, processor.sensor))
     if mask_after is not None and after is None:
         raise ValueError("`mask_after` is the mask of a second date: pass `after` too, or leave it out.")
     with Scene(
@@ -154,7 +151,7 @@ def predict_scene(
             model,
             partial(_scores, model),
             model.config.num_labels,
-            _chip_has_data if per_chip else pixels_with_data,
+            tile_has_data if per_chip else pixels_with_data,
             partial(_layers, names=layers, several=several, threshold=threshold),
         )
         options = {
@@ -203,8 +200,8 @@ def _check(
         raise ValueError(
             f"Expected a `threshold` between 0 and 1, for change detection or a model of one class, got {threshold}."
         )
-    if len(classes) > NODATA:
-        raise ValueError(f"Expected at most {NODATA} classes, which 8 bits hold, found {len(classes)}.")
+    if len(classes) > MAP_NODATA:
+        raise ValueError(f"Expected at most {MAP_NODATA} classes, which 8 bits hold, found {len(classes)}.")
     check_model(model, processor)
     return classes
 
@@ -213,10 +210,6 @@ def _scores(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """Return logits (B, K, cells, cells)."""
     logits = model(**inputs).logits
     return logits[..., None, None] if logits.ndim == 2 else logits
-
-
-def _chip_has_data(valid: np.ndarray, inputs: dict[str, torch.Tensor]) -> np.ndarray:
-    return np.array([[valid.any()]])
 
 
 def _layers(
@@ -250,7 +243,7 @@ def _layers(
 
 
 def _classes(numbers: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    return np.where(valid, numbers, NODATA).astype(np.uint8)[None]
+    return np.where(valid, numbers, MAP_NODATA).astype(np.uint8)[None]
 
 
 def _times_log(probabilities: np.ndarray) -> np.ndarray:
@@ -265,4 +258,4 @@ def _files(destination: Path, layers: Sequence[str], classes: list[str]) -> dict
         path = destination.with_name(f"{destination.stem}_{layer}{destination.suffix}")
         files[layer] = Layer(path, len(names), "float16", float("nan"), names)
     colours = {number: tuple(colour) for number, colour in enumerate(class_colours(classes).tolist())}
-    return files | {"classes": Layer(destination, 1, "uint8", NODATA, ["class"], colours)}
+    return files | {"classes": Layer(destination, 1, "uint8", MAP_NODATA, ["class"], colours)}

@@ -1,4 +1,4 @@
-"""Scenes as a stream of tiles ready for a model: opened once, normalised alike, read ahead in little memory."""
+"""Scenes as a stream of tiles ready for a model: normalised alike, read ahead in little memory."""
 
 import copy
 from collections import deque
@@ -17,7 +17,7 @@ from ..modeling.chips import open_chips
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.matching import Matching
 from ..modeling.notices import collected_warnings, warn_of_new
-from ..modeling.radiometry import measure_statistics
+from ..modeling.radiometry import settle
 from ..modeling.raster_files import Source
 from ..modeling.rasters import Raster, RasterReader, open_raster
 from ..modeling.tiled import PreparedTile, cut_tile, prepare_tile
@@ -161,11 +161,10 @@ class Scene:
                 sides = [min(LOOK_SIDE, side) for side in (reader.width, reader.height)]
                 corner = [(whole - side) // 2 for whole, side in zip((reader.width, reader.height), sides)]
                 raster = reader.read((*corner, *sides))
-            (chip,) = open_chips(raster, self.processor.bands, matching=matching)
-            chip.name = reader.name
             if raster.valid.any():  # otherwise there is nothing to look at
-                missing_bands = self.processor.missing_bands
-                measure_statistics(chip, self.processor.bands, missing_bands=missing_bands, matching=matching)
+                (chip,) = open_chips(raster, self.processor.bands, matching=matching)
+                chip.name = reader.name
+                settle(chip, self.processor.bands, self.processor.missing_bands, sensor=matching.expected)
 
     def _open_all(self, stack: ExitStack) -> list[RasterReader]:
         """Open all dates; all come onto the grid of the first."""

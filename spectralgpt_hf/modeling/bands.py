@@ -250,16 +250,10 @@ SENTINEL_2 = Sensor("sentinel-2", tuple(BANDS.values()), "Sentinel-2")
 
 L1C_BANDS = tuple(BANDS)
 L2A_BANDS = tuple(name for name in BANDS if name != "B10")
-BANDS_10M = ("B2", "B3", "B4", "B8")
 BANDS_10M_20M = tuple(name for name, band in BANDS.items() if (band.resolution or 0) < 60)
 EUROSAT_FILE_BANDS = (*(name for name in L1C_BANDS if name != "B8A"), "B8A")
 BIGEARTHNET_BANDS = L2A_BANDS
 SEGMUNICH_BANDS = BANDS_10M_20M
-
-
-def resolve_band(name: str) -> str:
-    """Return the canonical name of a band of Sentinel-2, as `Sensor.resolve`."""
-    return SENTINEL_2.resolve(name)
 
 
 def resolve_bands(names: Iterable[str], allow_mean: bool = False) -> tuple[str, ...]:

@@ -107,8 +107,8 @@ def sensor_of_statements(statements: Iterable[object]) -> Sensor | None:
     """Return the sensor that metadata state, or None where they state none.
 
     Args:
-        statements: Names of a platform, a constellation or an instrument. One of Sentinel-2 settles it: harmonised
-            products name several.
+        statements: Names of a platform, a constellation or an instrument. The first in the list
+            of sensors counts, because harmonised products name several.
     """
     plain = [re.sub(r"[^a-z0-9]", "", str(statement).lower()) for statement in statements if statement]
     return next(
@@ -120,3 +120,9 @@ def sensor_of_statements(statements: Iterable[object]) -> Sensor | None:
 def sensor_of_tags(tags: Mapping[str, str]) -> Sensor | None:
     """Return the sensor that the tags of a file state, or None where they state none."""
     return sensor_of_statements(value for key, value in tags.items() if _TAGS.fullmatch(key))
+
+
+def contradicts(stated: Sensor, own: Sensor) -> bool:
+    """Return whether a statement speaks of another sensor. It may name a family, such as Landsat, but not Sentinel."""
+    family = stated.name.partition("-")[0]
+    return stated.name != own.name and (family != own.name.partition("-")[0] or family == "sentinel")

@@ -19,7 +19,7 @@ told apart from what other threads warn of.
 
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -53,7 +53,7 @@ def collected_warnings() -> Iterator[list[str]]:
         _collected.reset(token)
 
 
-def warn_of_new(texts: Iterable[str], seen: set[str], warn: Callable[[str], None] = warn) -> None:
+def warn_of_new(texts: Iterable[str], seen: set[str]) -> None:
     """Warn of those texts that were not seen before, and note them in `seen`."""
     for text in texts:
         if text not in seen:

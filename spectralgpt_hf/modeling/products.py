@@ -86,7 +86,7 @@ class Product:
         scene_classification: Path of the SCL layer, or None.
         tags: What the metadata state: "date", "product", "processing_baseline".
         is_harmonised: Whether the metadata state that the offset is in the pixels already.
-        sensor: In whose names the bands are given.
+        sensor: Of the source: how its values are stored, and in whose names the bands are, unless they were matched.
     """
 
     name: str
@@ -95,6 +95,11 @@ class Product:
     tags: dict[str, str] = field(default_factory=dict)
     is_harmonised: bool = False
     sensor: Sensor = SENTINEL_2
+
+    @property
+    def finest(self) -> Layer:
+        """The layer of the finest resolution."""
+        return min(self.layers, key=lambda layer: self.sensor.band(layer.band or "").resolution or 0)
 
 
 def by_path(layers: Iterable[tuple[int, Layer]]) -> dict[str, list[tuple[int, Layer]]]:
@@ -233,7 +238,7 @@ def offsets_per_band(
         offset: A number, one for each of `bands`, or one for each band name.
         bands: All bands of the source, in its order.
         stated: What the metadata state for each of them, which stays where `offset` names other bands only.
-        sensor: In whose names the bands are given.
+        sensor: Of the source: how its values are stored, and in whose names the bands are, unless they were matched.
 
     Raises:
         ValueError: If a number is missing or not finite, or a band is unknown or named twice.

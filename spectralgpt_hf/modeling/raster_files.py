@@ -29,7 +29,7 @@ import numpy as np
 
 from .bands import SENTINEL_2, Sensor, find_band
 from .file_bands import name_bands, table_radiometry
-from .identification import sensor_of_files, sensor_of_tags
+from .identification import contradicts, sensor_of_files, sensor_of_tags
 from .matching import OF_SENTINEL_2, Matching, match_tags
 from .notices import warn
 from .products import (
@@ -129,6 +129,7 @@ class Files:
         name: The source, as messages call it.
         product: Its layers, whose bands have the names of `sensor`.
         sensor: That of the source, or the expected one where its bands serve that one's by wavelength.
+        finest: The layer of the finest resolution, whose grid all bands have by default.
         notes: Tags that say where the radiometry comes from, once `describe` has been called.
     """
 
@@ -149,7 +150,8 @@ class Files:
         self._held: dict[str, bytes] = {}
         self._decoded = 0
         with ExitStack() as self._stack, named_errors(self.name):
-            self.product, self.sensor = self._match(self._resolve(source, band_names))
+            self.finest = (product := self._resolve(source, band_names)).finest
+            self.product, self.sensor = self._match(product)
             # From here on the files stay open until `close`.
             self._stack = self._stack.pop_all()
 
@@ -256,7 +258,7 @@ class Files:
         stated = sensor_of_tags(tags)
         if stated is None or self.matching.sensor is not None or sensor_of_files([self.name, path]) is not None:
             return
-        if stated.name.partition("-")[0] != self.product.sensor.name.partition("-")[0]:
+        if contradicts(stated, self.product.sensor):
             if self.matching.match:
                 raise ValueError(f"{self.name}: the tags state {stated}: pass `sensor='{stated.name}'`.")
             Matching(self.product.sensor).sensor_of(stated, self.name)

@@ -359,9 +359,7 @@ class RasterReader:
 
     def _choose_grid(self, resolution: float | None) -> Grid:
         """Take the finest grid of the source, so that it does not depend on which bands are asked for."""
-        product = self._files.product
-        finest = min(product.layers, key=lambda layer: product.sensor.band(layer.band or "").resolution or 0)
-        paths = dict.fromkeys([finest.path, *(layer.path for layer in self._layers)])
+        paths = dict.fromkeys([self._files.finest.path, *(layer.path for layer in self._layers)])
         datasets = [self._files.open(path).dataset for path in paths]
         reference = min(datasets, key=lambda dataset: abs(dataset.transform.determinant))
         return choose_grid(reference, resolution, self.name)

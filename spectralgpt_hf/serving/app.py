@@ -117,8 +117,7 @@ def run(
         RuntimeError: If this process has used GDAL before.
     """
     restrict_gdal()
-    given = {"classification": classification, "segmentation": segmentation, "change": change}
-    chosen = find_task_checkpoints() | {task: source for task, source in given.items() if source is not None}
+    chosen = find_task_checkpoints(classification=classification, segmentation=segmentation, change=change)
     models = Models(checkpoint, **chosen, revisions=revisions)
     with serve(models, host, port, in_browser) as url:
         report(url)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from transformers import pipeline
 
-from ..inference.checkpoints import load_model
+from ..inference.checkpoints import load_model, reading
 from ..inference.maps import MAP_NODATA, ClassArea, class_areas
 from ..inference.reconstruction import (
     band_mean,
@@ -22,7 +22,7 @@ from ..inference.reconstruction import (
     regression,
     spectral_angle,
 )
-from ..modeling.bands import Sensor
+from ..modeling.bands import SENTINEL_2
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.modeling_spectralgpt import SpectralGPTForPreTraining
 from ..modeling.pipeline_spectralgpt import MultispectralFeatureExtractionPipeline
@@ -96,18 +96,22 @@ class Models:
         self.card_url = "" if Path(checkpoint).is_dir() else f"https://huggingface.co/{checkpoint}"
         self.card = _read_card(Path(checkpoint))
         # dtype: weights may be stored in half precision, and a CPU computes in single.
-        loaded: Any = SpectralGPTForPreTraining.from_pretrained(
-            checkpoint, revision=chosen["checkpoint"], dtype=torch.float32, output_loading_info=True
-        )
+        with reading(str(checkpoint)):
+            loaded: Any = SpectralGPTForPreTraining.from_pretrained(
+                checkpoint, revision=chosen["checkpoint"], dtype=torch.float32, output_loading_info=True
+            )
         self._model: SpectralGPTForPreTraining = loaded[0]
         if loaded[1]["missing_keys"]:
             raise ValueError(f"{checkpoint} has no pretraining decoder: expected a pretrained checkpoint.")
+        if (sensor := self._model.config.sensor) != SENTINEL_2.name:
+            raise ValueError(f"{checkpoint} expects images of {sensor}, but the page reads Sentinel-2 only.")
         self._model.eval()
         # Whole images at their own resolution; what stands in for a missing band is said in the page.
         options: dict[str, Any] = {"do_resize": False, "missing_bands": "nearest"}
-        self._processor = SpectralGPTImageProcessor.from_pretrained(
-            checkpoint, revision=chosen["checkpoint"], **options
-        )
+        with reading(str(checkpoint)):
+            self._processor = SpectralGPTImageProcessor.from_pretrained(
+                checkpoint, revision=chosen["checkpoint"], **options
+            )
         self._extract: Any = MultispectralFeatureExtractionPipeline(
             model=self._model.spectralgpt, image_processor=self._processor, device=torch.device("cpu")
         )
@@ -139,11 +143,6 @@ class Models:
         """Names of the numbers in the maps of the segmentation model."""
         config = self.pipelines[SEGMENTATION].model.config
         return map_class_names(config.id2label, config.num_labels)
-
-    @property
-    def sensor(self) -> Sensor:
-        """The sensor whose bands the pretrained model expects."""
-        return self._processor.expected
 
     @property
     def num_parameters(self) -> int:

@@ -153,8 +153,7 @@ def geotiff(
         cell: Side of the map's cells, in pixels of `like`.
         options: Further arguments of `write_raster`.
     """
-    a, b, c, d, e, f = (like.transform or Affine.identity())[:6]
-    placed = Affine(a * cell, b * cell, c, d * cell, e * cell, f)
+    placed = (like.transform or Affine.identity()) * Affine.scale(cell)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "map.tif"
         write_raster(file, pixels, crs=like.crs, transform=placed, bands=bands, nodata=nodata, **options)  # type: ignore[arg-type]

@@ -239,6 +239,8 @@ class FineTuner(Trainer):
         model = finished(model)
         if self.is_regression:
             rescale_outputs(model, self.mean, self.std)
+            # From here on the outputs have the unit of the labels.
+            self.mean, self.std = torch.zeros_like(self.mean), torch.ones_like(self.std)
         if not self.is_world_process_zero():
             return
         model.save_pretrained(folder)

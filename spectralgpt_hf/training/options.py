@@ -1,6 +1,5 @@
 """Options of the fine-tuning scripts: those of `transformers.TrainingArguments`, and those of this package."""
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import Enum
@@ -266,8 +265,6 @@ class FineTuningOptions(TrainingArguments):
     def __post_init__(self) -> None:
         self._refuse_without_effect()
         self.dataloader_pin_memory = self.dataloader_pin_memory and torch.accelerator.is_available()
-        # Progress bars are for terminals.
-        self.disable_tqdm = self.disable_tqdm or not sys.stderr.isatty()
         # What the data, the collator and the scores rely on.
         self.remove_unused_columns, self.label_names, self.batch_eval_metrics = False, ["labels", "ids"], True
         if self.frozen_share:

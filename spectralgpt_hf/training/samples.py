@@ -240,6 +240,10 @@ class Samples(torch.utils.data.Dataset):
             # A pixel without data at either date has no label.
             maps = batch["labels"]
             return maps[0].masked_fill((maps == IGNORE_INDEX).any(0), IGNORE_INDEX)
+        return self.label_of(row)
+
+    def label_of(self, row: Mapping[str, Any]) -> torch.Tensor:
+        """Return the class number (), the classes (K,) as 0 or 1, or the values (K,) of a row without a map."""
         if self.multi_label:
             return torch.zeros(len(self.class_names)).index_fill(0, torch.tensor(row["labels"], dtype=torch.long), 1.0)
         if self.problem_type == "regression":

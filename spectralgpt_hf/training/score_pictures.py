@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import torch
 
-from ..inference.pictures import TRUE_COLOUR, composite, composite_limits
+from ..inference.pictures import TRUE_COLOUR, composite, composite_limits, sensor_channels
 from ..modeling.geometry import IGNORE_INDEX
 from .finetuning import FineTuner
 from .samples import Samples
@@ -73,9 +73,7 @@ def draw_samples(samples: Samples, path: Path, count: int = 8) -> None:
 
 def _stored_labels(samples: Samples, index: int) -> torch.Tensor:
     row = samples.row(index)
-    if samples.multi_label:
-        return torch.zeros(len(samples.class_names)).index_fill(0, torch.tensor(row["labels"], dtype=torch.long), 1.0)
-    return torch.as_tensor(row["segmentation_map" if samples.dense else "label"])
+    return torch.as_tensor(row["segmentation_map"]) if samples.dense else samples.label_of(row)
 
 
 def _draw_rows(samples: Samples, rows: list[list[Panel]], path: Path, title: str = "") -> None:
@@ -100,7 +98,7 @@ def _draw_rows(samples: Samples, rows: list[list[Panel]], path: Path, title: str
 
 def _panels(samples: Samples, index: int, labels: torch.Tensor, logits: torch.Tensor | None = None) -> list[Panel]:
     row = samples.row(index)
-    channels = TRUE_COLOUR if set(TRUE_COLOUR) <= set(row["bands"]) else tuple(row["bands"][:3])
+    channels = sensor_channels(TRUE_COLOUR, row["bands"], samples.processor.expected) or tuple(row["bands"][:3])
     dates = [np.asarray(row[name]) for name in ("pixels", "pixels_after") if name in row]
     limits = composite_limits(np.concatenate(dates, axis=2), row["bands"], channels)  # one stretch for both dates
     images = [composite(date, row["bands"], channels, limits) for date in dates]

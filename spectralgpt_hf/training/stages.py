@@ -240,8 +240,8 @@ def _fit_positions(model: SpectralGPTForPreTraining, stage: PretrainingOptions) 
     """Give a model the image size and the bands of a stage, and their sensor."""
     resized = stage.image_size != model.config.image_size
     if stage.sensor not in (None, model.config.sensor) or stage.wavelengths:
-        known = SpectralGPTConfig(sensor=stage.sensor or model.config.sensor, bands=stage.bands).bands
-        model.resize_bands(stage.bands or known or (), stage.wavelengths, stage.sensor)
+        bands = stage.bands or SpectralGPTConfig(sensor=stage.sensor or model.config.sensor).bands
+        model.resize_bands(bands or (), stage.wavelengths, stage.sensor)
         model.resize_positions(stage.image_size)
     else:
         model.resize_positions(stage.image_size, stage.bands)

@@ -31,7 +31,6 @@ def start_from_samples(model: PreTrainedModel, samples: Samples) -> None:
     start_from_probe(model, features, labels, PROBE_WEIGHT_DECAY)
 
 
-@torch.no_grad()
 def start_from_probe(
     model: SpectralGPTForImageClassification, features: torch.Tensor, labels: torch.Tensor, weight_decay: float
 ) -> None:
@@ -43,10 +42,10 @@ def start_from_probe(
         labels: Class numbers (M,).
         weight_decay: Of the probe.
     """
-    with torch.enable_grad():
-        probe = LinearProbe(features, labels, model.classifier.out_features, weight_decay)
-    model.classifier.weight.copy_(probe.linear.weight / probe.std)
-    model.classifier.bias.copy_(probe.linear.bias - model.classifier.weight @ probe.mean)
+    probe = LinearProbe(features, labels, model.classifier.out_features, weight_decay)
+    with torch.no_grad():
+        model.classifier.weight.copy_(probe.linear.weight / probe.std)
+        model.classifier.bias.copy_(probe.linear.bias - model.classifier.weight @ probe.mean)
 
 
 class FrozenStart(TrainerCallback):

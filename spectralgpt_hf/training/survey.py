@@ -9,6 +9,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..data.readers.columns import MultispectralImage
+from ..modeling.bands import SENTINEL_2
 from ..modeling.chips import Chip, open_chips
 from ..modeling.pixel_statistics import percentiles
 from ..modeling.radiometry import CIRRUS_WITH_OFFSET
@@ -70,7 +71,9 @@ def describe_unstated_offsets(found: Mapping[str, Sequence[Path]], base: Path, o
 
 def _of_split(part: Samples) -> list[Path]:
     image = part.dataset.features["pixels"]
-    if not isinstance(image, MultispectralImage) or image.offset is not None or "B10" not in image.bands:
+    if not isinstance(image, MultispectralImage) or image.offset is not None:
+        return []
+    if image.sensor != SENTINEL_2.name or "B10" not in image.bands:
         return []
     stated = {date["path"]: date["offset"] for dates in references_of(part.dataset) for date in dates if date["path"]}
     paths = [path for path, offset in stated.items() if offset is None]

@@ -225,4 +225,10 @@ def test_the_command_passes_every_option_on(command, monkeypatch):
     assert result.exit_code == 0, result.output
     assert set(passed) == set(inspect.signature(function).parameters) - REQUIRED
     assert {name: value for name, value in passed.items() if name != "progress"} == COMMON | own
-    assert loaded == {"args": ("model", "cpu", "bfloat16"), "revision": "v1", "missing_bands": "mean"}
+    assert loaded == {
+        "args": ("model",),
+        "device": "cpu",
+        "dtype": "bfloat16",
+        "revision": "v1",
+        "missing_bands": "mean",
+    }

@@ -84,6 +84,15 @@ def test_tags_tell_the_sensor_and_band_names_say_how_its_bands_serve(tmp_path, t
     assert read_raster(path, band_names=["B8A", "B11"]).bands == ("B8A", "B11")
 
 
+def test_a_folder_of_bands_whose_tags_state_another_sentinel_is_refused(tmp_path):
+    for name in ("B2", "B3"):
+        path = write_geotiff(tmp_path / f"{name}.tif", numbers(1))
+        with rasterio.open(path, "r+") as dataset:
+            dataset.update_tags(SATELLITE="Sentinel-3A")
+    with pytest.raises(ValueError, match="an image of Sentinel-3"):
+        read_raster(tmp_path)
+
+
 def test_a_single_file_of_another_sensor_with_band_names_is_refused(tmp_path):
     path = write_geotiff(tmp_path / "20220316_101112_05_2445_3B_AnalyticMS_SR.tif", numbers(2), names=["blue", "nir"])
     with pytest.raises(ValueError, match="an image of PlanetScope"):

@@ -230,7 +230,7 @@ def test_warnings_of_the_reader_and_the_processor_are_shown(person, crops, tmp_p
 def test_each_checkpoint_is_loaded_at_its_revision(monkeypatch):
     asked = {}
     detector = type("SpectralGPTForChangeDetection", (), {})()
-    model = SimpleNamespace(eval=lambda: None, spectralgpt=None)
+    model = SimpleNamespace(eval=lambda: None, spectralgpt=None, config=SimpleNamespace(sensor="sentinel-2"))
 
     def load(name, result):
         def note(*_, revision, **__):

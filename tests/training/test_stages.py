@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from spectralgpt_hf import SpectralGPTImageProcessor
-from spectralgpt_hf.training.stages import PretrainingOptions, stage_processor, view_recipe
+from spectralgpt_hf import SpectralGPTConfig, SpectralGPTImageProcessor
+from spectralgpt_hf.training.stages import PretrainingOptions, check_model, stage_processor, view_recipe
 
 
 BANDS = ["B2", "B3", "B4"]
@@ -41,3 +41,10 @@ def test_zscore_without_statistics_and_atmosphere_without_zscore_are_refused(tmp
         stage_processor(PretrainingOptions(data=str(tmp_path), normalization="zscore"), BANDS, None)
     with pytest.raises(ValueError, match="`atmosphere` needs `normalization: zscore`"):
         stage_processor(PretrainingOptions(atmosphere=1.0), BANDS, None)
+
+
+def test_a_checkpoint_continues_with_a_sensor_of_ones_own():
+    before = SpectralGPTConfig.from_preset("tiny", image_size=32)
+    own = {"sensor": "drone", "bands": ["blue", "green", "red"], "wavelengths": [475.0, 560.0, 668.0]}
+    config = check_model(PretrainingOptions(data="shards", image_size=32, **own), before)
+    assert (config.sensor, list(config.bands), list(config.wavelengths)) == tuple(own.values())

@@ -90,7 +90,7 @@ class MultispectralImage(_Reference):
     nodata: float | None = None
     decode: bool = True
     sensor: str = SENTINEL_2.name
-    wavelengths: list[float] | None = None
+    wavelengths: list[float | None] | None = None
     _type: str = field(default="MultispectralImage", init=False, repr=False)
 
     def decode_example(self, value: Reference, token_per_repo_id: object = None) -> np.ndarray:

@@ -224,11 +224,19 @@ def _load_scenes(
     if classes is None:
         found = _codes(tuple(str(files[-1]) for files in select("all").values()), tuple(ignore), band)
         classes = {code: str(code) for code in found}
-    rows = {name: table.get(str(files[0].relative_to(base)), TableRow()) for name, files in samples.items()}
-    scenes = [
-        Scene(name, tuple(map(str, files[:-1])), str(files[-1]), row.site or scene_of(name), row.offset, row.nodata)
-        for (name, files), row in zip(samples.items(), rows.values())
-    ]
+    scenes = []
+    for name, files in samples.items():
+        found_rows = [table.get(file.relative_to(base).as_posix(), TableRow()) for file in files[:-1]]
+        scenes.append(
+            Scene(
+                name,
+                tuple(map(str, files[:-1])),
+                str(files[-1]),
+                found_rows[0].site or scene_of(name),
+                tuple(row.offset for row in found_rows),
+                tuple(row.nodata for row in found_rows),
+            )
+        )
     image = _image_type(base, [scene.images[0] for scene in scenes], band_names, sensor)
     rows = build_scene_dataset(base, scenes, image, _map_type(classes, ignore, band), size, stride)
     if wanted not in by_block:
@@ -377,7 +385,7 @@ def _image_type(
 def _of_sensor(bands: list[str], band_names: list[str] | None, sensor: Sensor) -> MultispectralImage:
     if sensor.name == SENTINEL_2.name:
         return MultispectralImage(bands, band_names=band_names)
-    wavelengths = [float(centre or 0) for centre in sensor.wavelengths(bands)]
+    wavelengths = sensor.wavelengths(bands)
     return MultispectralImage(bands, band_names=band_names, sensor=sensor.name, wavelengths=wavelengths)
 
 

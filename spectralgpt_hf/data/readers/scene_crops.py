@@ -21,16 +21,18 @@ class Scene:
         images: Paths of the image, or of the images of both dates.
         segmentation_map: Path of the map, on the grid of the first image.
         site: Location on Earth, which must not be in two splits; the scene by default.
-        offset: Number that is added to the images' digital numbers instead of the offset in their metadata, or None.
-        nodata: Stored value of the images that means no data, or None for the value that they declare.
+        offsets: For each image, the number that is added to its digital numbers instead of the offset in its metadata,
+            or None; empty for the metadata of all.
+        nodatas: For each image, the stored value that means no data, or None for the one that it declares; empty for
+            what all declare.
     """
 
     name: str
     images: tuple[str, ...]
     segmentation_map: str
     site: str | None = None
-    offset: float | None = None
-    nodata: float | None = None
+    offsets: tuple[float | None, ...] = ()
+    nodatas: tuple[float | None, ...] = ()
 
 
 def build_scene_dataset(
@@ -65,7 +67,13 @@ def build_scene_dataset(
     ids = [f"{scene.name}_{window[1]}_{window[0]}" if size and window else scene.name for scene, window, _ in rows]
     dates = [
         [
-            Reference(path=scene.images[date], window=window, extent=extent, offset=scene.offset, nodata=scene.nodata)
+            Reference(
+                path=scene.images[date],
+                window=window,
+                extent=extent,
+                offset=scene.offsets[date] if scene.offsets else None,
+                nodata=scene.nodatas[date] if scene.nodatas else None,
+            )
             for scene, window, extent in rows
         ]
         for date in range(len(scenes[0].images) if scenes else 1)

@@ -1,4 +1,4 @@
-"""Parquet shards: samples of Sentinel-2 in plain Arrow columns, which `datasets.load_dataset` reads directly.
+"""Parquet shards: multispectral samples in plain Arrow columns, which `datasets.load_dataset` reads directly.
 
 A folder holds `data/{split}-00000-of-00012.parquet`. Columns of a row:
 

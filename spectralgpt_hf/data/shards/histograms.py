@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import numpy as np
 
@@ -84,29 +84,14 @@ class Histograms:
     def statistics(self) -> BandStatistics:
         """Return the statistics that `measure_statistics` returns, with more percentiles and the number of pixels.
 
-        The bands are in the order of the sensor. Percentiles are interpolated between neighbouring ranks as NumPy does;
-        the standard deviation is that of the population.
+        Bands of Sentinel-2 are in the order of its products; others follow as they were found. Percentiles are
+        interpolated between neighbouring ranks as NumPy does; the standard deviation is that of the population.
         """
         order = {band: number for number, band in enumerate(L1C_BANDS)}
         bands = sorted((band for band in self.counts if self.counts[band].any()), key=lambda band: order.get(band, 99))
         rows = [self._describe(self.counts[band]) for band in bands]
-        return {
-            "bands": bands,
-            "pixels": [row["pixels"] for row in rows],
-            "minimum": [row["minimum"] for row in rows],
-            "maximum": [row["maximum"] for row in rows],
-            "mean": [row["mean"] for row in rows],
-            "std": [row["std"] for row in rows],
-            "percentile_1": [row["percentile_1"] for row in rows],
-            "percentile_2": [row["percentile_2"] for row in rows],
-            "percentile_5": [row["percentile_5"] for row in rows],
-            "percentile_25": [row["percentile_25"] for row in rows],
-            "percentile_50": [row["percentile_50"] for row in rows],
-            "percentile_75": [row["percentile_75"] for row in rows],
-            "percentile_95": [row["percentile_95"] for row in rows],
-            "percentile_98": [row["percentile_98"] for row in rows],
-            "percentile_99": [row["percentile_99"] for row in rows],
-        }
+        keys = [key for key in BandStatistics.__annotations__ if key != "bands"]
+        return cast(BandStatistics, {"bands": bands, **{key: [row[key] for row in rows] for key in keys}})
 
     def _describe(self, counts: np.ndarray) -> dict[str, float]:
         values = np.arange(self.lowest, HIGHEST + 1)

@@ -30,7 +30,7 @@ from ..readers.common import PathLike
 from .card import render_card
 from .format import SPLIT_NAMES, Compression, ShardRow, shard_path, shard_schema, write_shard
 from .histograms import Histograms
-from .sampling import DATASETS, SCENE_RESOLUTION, Plan, Reading, Report, Sample, plan_dataset, plan_files, read_rows
+from .sampling import DATASETS, Plan, Reading, Report, Sample, plan_dataset, plan_files, read_rows
 
 
 KINDS = (*DATASETS, "folder", "scenes")
@@ -116,10 +116,10 @@ def prepare_shards(
             Reading(
                 own.resolve_all(bands) if bands else None,
                 own.resolve_all(band_names) if band_names else None,
-                (SCENE_RESOLUTION if own.name == SENTINEL_2.name else own.resolution) if dataset == "scenes" else None,
+                own.resolution if dataset == "scenes" else None,
                 min_valid,
                 scale,
-                None if own.name == SENTINEL_2.name else own,
+                own,
             ),
             are_folders=dataset == "folder",
             size=size or (192 if dataset == "scenes" else None),
@@ -172,8 +172,8 @@ class _Shard:
 def _identify(plan: Plan, rows_per_shard: int, compression: str) -> str:
     """Return a hash of what determines the shards' content."""
     reading = asdict(plan.reading)
-    if reading["sensor"] is None:
-        del reading["sensor"]  # as before there were others
+    if plan.reading.sensor == SENTINEL_2:
+        del reading["sensor"]  # so that shards of earlier versions keep their identity
     content = [plan.splits, reading, plan.class_names, rows_per_shard, compression]
     # Where the sources lie does not matter.
     text = json.dumps(content).replace(json.dumps(os.path.join(plan.report.base, ""))[1:-1], "")

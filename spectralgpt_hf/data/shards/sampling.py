@@ -29,7 +29,6 @@ from .format import SPLIT_NAMES, ShardRow
 
 # Datasets of single images; the others of the registry come with maps, which shards do not hold.
 DATASETS = ("fmow", "bigearthnet-v1", "bigearthnet-v2", "eurosat")
-SCENE_RESOLUTION = 10
 
 
 class Sample(NamedTuple):
@@ -53,7 +52,7 @@ class Reading:
         resolution: Side of the pixels in metres, or None for the finest of each source.
         min_valid: Smallest share of pixels with data.
         scale: What stored values are multiplied by: 10000 where files hold reflectances.
-        sensor: Whose files these are; None for Sentinel-2.
+        sensor: Whose files these are.
     """
 
     bands: tuple[str, ...] | None = None
@@ -61,7 +60,7 @@ class Reading:
     resolution: float | None = None
     min_valid: float = 0.0
     scale: float = 1.0
-    sensor: Sensor | None = None
+    sensor: Sensor = SENTINEL_2
 
     def open(self, path: str) -> RasterReader:
         """Open a source whose bands have names.
@@ -69,8 +68,7 @@ class Reading:
         Raises:
             FileNotFoundError, ValueError: As `open_raster`, and if nothing names the bands.
         """
-        own = self.sensor or SENTINEL_2
-        reader = open_raster(path, self.bands, self.resolution, band_names=self.band_names, expected=own)
+        reader = open_raster(path, self.bands, self.resolution, band_names=self.band_names, expected=self.sensor)
         if reader.bands is None:
             reader.close()
             raise ValueError(f"{path}: expected bands with names, found none. Pass `band_names`, in order.")
@@ -261,7 +259,7 @@ def _list_sources(root: str, are_folders: bool, reading: Reading) -> list[str]:
         if root.endswith(SUFFIX) and not list_rows(root):
             raise ValueError(_REFUSED_TABLE.format(path=root))
         return list_rows(root) if root.endswith(SUFFIX) else [root]
-    sensor = reading.sensor or SENTINEL_2
+    sensor = reading.sensor
     if not are_folders and _is_product(root, sensor):
         return [root]
     suffixes = _IMAGES if reading.band_names is None else _IMAGES + _ARRAYS

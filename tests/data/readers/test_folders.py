@@ -187,6 +187,16 @@ def test_change_pairs_may_come_as_folders_of_splits(tmp_path):
         load_change_pairs(tmp_path, "test", band_names=RGB, **codes)
 
 
+def test_the_table_gives_each_date_of_a_pair_an_offset_of_its_own(tmp_path):
+    for folder in ("before", "after"):
+        write_images(tmp_path / folder, ["a"])
+    write_maps(tmp_path / "masks", ["a"])
+    (tmp_path / "table.csv").write_text("path,offset\nafter/a.tif,-1000\n")
+    (row,) = load_change_pairs(tmp_path, "all", band_names=RGB)
+    np.testing.assert_array_equal(row["pixels"], numbered_bands(3, 16))
+    np.testing.assert_array_equal(row["pixels_after"], numbered_bands(3, 16).astype(np.float32) - 1000)
+
+
 def test_a_genuine_pair_is_cut_into_crops(shared_data):
     dataset = load_change_pairs(
         shared_data / "change_australia",
