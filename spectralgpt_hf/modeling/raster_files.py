@@ -234,10 +234,8 @@ class Files:
         file, position = self.open(layer.path), layer.index - 1
         if layer.band is not None and not self._are_named:
             self._check_tags(file.tags, layer.path)
-        gain, offset = layer.gain, layer.offset
-        scale, added = file.scales[position], file.offsets[position]
-        sensor = self.product.sensor
-        by_table = None
+        gain, offset, by_table = layer.gain, layer.offset, None
+        scale, added, sensor = file.scales[position], file.offsets[position], self.product.sensor
         if gain is None and (scale, added) != (1, 0):
             gain, stated = linear(scale, added, self.name)
             offset = stated if offset is None else offset
@@ -256,12 +254,12 @@ class Files:
     def _check_tags(self, tags: Mapping[str, str], path: str) -> None:
         """Refuse a file whose tags state another sensor than the product's, unless names have settled it."""
         stated = sensor_of_tags(tags)
-        if stated is None or self.matching.sensor is not None or sensor_of_files([self.name, path]) is not None:
+        is_settled = self.matching.sensor is not None or sensor_of_files([self.name, path]) is not None
+        if stated is None or is_settled or not contradicts(stated, self.product.sensor):
             return
-        if contradicts(stated, self.product.sensor):
-            if self.matching.match:
-                raise ValueError(f"{self.name}: the tags state {stated}: pass `sensor='{stated.name}'`.")
-            Matching(self.product.sensor).sensor_of(stated, self.name)
+        if self.matching.match:
+            raise ValueError(f"{self.name}: the tags state {stated}: pass `sensor='{stated.name}'`.")
+        Matching(self.product.sensor).sensor_of(stated, self.name)
 
     def _match(self, product: Product) -> tuple[Product, Sensor]:
         """Let the bands of another sensor serve the expected ones, and return in whose names they are then."""
@@ -430,8 +428,7 @@ def is_remote(path: str) -> bool:
 
 def _name(source: Source) -> str:
     if is_stac_item(source):
-        identifier = source.get("id", "") if isinstance(source, Mapping) else source.id
-        return f"STAC item {identifier!r}"
+        return f"STAC item {(source.get('id', '') if isinstance(source, Mapping) else source.id)!r}"
     if isinstance(source, bytes | bytearray | memoryview):
         return f"raster of {len(source)} bytes"
     return os.fspath(source) if isinstance(source, str | os.PathLike) else type(source).__name__
