@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
@@ -8,7 +10,8 @@ from spectralgpt_hf.training.console import ConsoleLog, describe_seconds
 @pytest.fixture
 def log(monkeypatch) -> ConsoleLog:
     now = iter([100.0])
-    monkeypatch.setattr(console.time, "monotonic", lambda: next(now, 110.0))
+    # The name in this module, not `time.monotonic` itself: other threads of the test run ask for the time too.
+    monkeypatch.setattr(console, "time", SimpleNamespace(monotonic=lambda: next(now, 110.0)))
     return ConsoleLog("miou")
 
 
