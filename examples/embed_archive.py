@@ -1,16 +1,17 @@
 """Embed an archive of thousands of scenes with Ray Data, on one machine or a cluster.
 
-    python examples/embed_archive.py CHECKPOINT 'archive/*.tif' --output vectors --workers 4
-    python examples/embed_archive.py CHECKPOINT scenes.txt --output maps --suffix .tif --gpus 1 --address auto
+    python examples/embed_archive.py CHECKPOINT archive/ --output vectors --workers 4
+    python examples/embed_archive.py CHECKPOINT scenes.txt --output maps --maps --gpus 1 --address auto
 
-On a cluster, sources and output must be on storage that all machines share. Repeat the command to resume: finished
-scenes are skipped, and the finished strips of an interrupted scene are kept. Files appear under their names only once
-they are complete. If a worker dies, Ray starts another one with the same scene. Needs
-`pip install spectralgpt-hf[ray]`.
+It is `spectralgpt archive embed`; `--help` lists the options. On a cluster, the checkpoint, local sources and the
+output must be on storage that all machines share. Repeat the command to resume: scenes that are finished with the same
+checkpoint and options are skipped. Needs `pip install spectralgpt-hf[ray]`.
 """
 
-from spectralgpt_hf.commands.archive import main
+import sys
+
+from spectralgpt_cli import app
 
 
 if __name__ == "__main__":
-    main()
+    app(["archive", "embed", *sys.argv[1:]])

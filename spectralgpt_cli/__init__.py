@@ -5,6 +5,7 @@ and transformers. Therefore a command imports the package when it runs, and `--h
 """
 
 from . import (
+    archive_commands,
     checkpoint_commands,
     evaluation_commands,
     hub_commands,
@@ -17,6 +18,7 @@ from .app import app
 
 __all__ = [
     "app",
+    "archive_commands",
     "checkpoint_commands",
     "evaluation_commands",
     "hub_commands",

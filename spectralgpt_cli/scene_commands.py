@@ -1,4 +1,4 @@
-"""Commands for whole scenes: predict, embed."""
+"""Commands for whole scenes: predict, embed, search."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,38 +13,35 @@ from .options import Checkpoint, Revision, expand_options
 Source = Annotated[
     str, typer.Argument(help="Scene: a GeoTIFF, a SAFE product, a folder of bands, a STAC item, or a URL of one.")
 ]
+Confidence = Annotated[
+    bool, typer.Option("--confidence", help="Write the probability of the predicted class to NAME_confidence.tif.")
+]
+Stride = Annotated[
+    int | None,
+    typer.Option(
+        help="Distance between neighbouring vectors, in pixels. Default: the patch size for maps, the tile size "
+        "for tables."
+    ),
+]
+StoredDtype = Annotated[
+    str | None,
+    typer.Option(
+        help="Type of the stored embeddings: float32, float16, or int8 with scales. Default: float16 for maps, "
+        "float32 for tables."
+    ),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files that exist. Files that are read are never replaced.")
+]
 
 
 @dataclass(frozen=True)
-class SceneOptions:
-    """The options that both commands take."""
+class ReadingOptions:
+    """Options of every command that reads scenes."""
 
-    area: Annotated[
-        str | None,
-        typer.Option(
-            help="Part of the scene: left,bottom,right,top, or a GeoJSON file of polygons. Default: the whole scene."
-        ),
-    ] = None
-    area_crs: Annotated[
-        str | None,
-        typer.Option(
-            help="Coordinate reference system of the area, such as EPSG:4326. Default for bounds: that of the scene. "
-            "Default for GeoJSON: the one that it states, else EPSG:4326."
-        ),
-    ] = None
     band_names: Annotated[
         str | None,
         typer.Option(help="Names of the files' bands, in order, with commas. Default: the names that the files state."),
-    ] = None
-    offset: Annotated[
-        float | None,
-        typer.Option(
-            help="Offset, in digital numbers, that is added to all pixels. Default: the one that the metadata state."
-        ),
-    ] = None
-    nodata: Annotated[
-        float | None,
-        typer.Option(help="Stored value that means no data. Default: the one that the files or metadata state."),
     ] = None
     mask: Annotated[
         str | None,
@@ -60,15 +57,51 @@ class SceneOptions:
             "setting of the checkpoint."
         ),
     ] = None
+    tile_size: Annotated[
+        int | None, typer.Option(help="Height and width of the tiles, in pixels. Default: the image size of the model.")
+    ] = None
+    memory_limit: Annotated[int, typer.Option(min=1, help="Memory for pixels, results and GDAL's cache, in MiB.")] = (
+        1024
+    )
+    weights_dtype: Annotated[str, typer.Option(help="Type of the model's weights: float32, bfloat16 or float16.")] = (
+        "float32"
+    )
+    revision: Revision = "main"
+
+
+@dataclass(frozen=True)
+class SceneOptions(ReadingOptions):
+    """Options of `predict` and `embed`."""
+
+    area: Annotated[
+        str | None,
+        typer.Option(
+            help="Part of the scene: left,bottom,right,top, or a GeoJSON file of polygons. Default: the whole scene."
+        ),
+    ] = None
+    area_crs: Annotated[
+        str | None,
+        typer.Option(
+            help="Coordinate reference system of the area, such as EPSG:4326. Default for bounds: that of the scene. "
+            "Default for GeoJSON: the one that it states, else EPSG:4326."
+        ),
+    ] = None
+    offset: Annotated[
+        float | None,
+        typer.Option(
+            help="Offset, in digital numbers, that is added to all pixels. Default: the one that the metadata state."
+        ),
+    ] = None
+    nodata: Annotated[
+        float | None,
+        typer.Option(help="Stored value that means no data. Default: the one that the files or metadata state."),
+    ] = None
     per_tile: Annotated[
         bool,
         typer.Option(
             "--per-tile", help="Measure the limits of normalisation on each tile, not on the scene. This causes seams."
         ),
     ] = False
-    tile_size: Annotated[
-        int | None, typer.Option(help="Height and width of the tiles, in pixels. Default: the image size of the model.")
-    ] = None
     batch_size: Annotated[
         int | None,
         typer.Option(help="Number of tiles that are sent to the device at once. Default: 32, on a CPU one per core."),
@@ -76,18 +109,11 @@ class SceneOptions:
     workers: Annotated[
         int, typer.Option(help="Number of threads that read, and number of threads that prepare tiles.")
     ] = 2
-    memory_limit: Annotated[int, typer.Option(min=1, help="Memory for pixels, results and GDAL's cache, in MiB.")] = (
-        1024
-    )
     device: Annotated[
         str | None,
         typer.Option(help="Device of the model: cpu, cuda, mps, ... Default: an accelerator, if any."),
     ] = None
-    dtype: Annotated[str, typer.Option(help="Type of the model's weights: float32, bfloat16 or float16.")] = "float32"
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files that exist. Files that are read are never replaced.")
-    ] = False
-    revision: Revision = "main"
+    overwrite: Overwrite = False
     sensor: Annotated[
         str | None, typer.Option(help="Sensor that took the scene, such as landsat-8. Default: what its files state.")
     ] = None
@@ -102,7 +128,12 @@ class SceneOptions:
     @property
     def for_loading(self) -> dict[str, Any]:
         """Arguments of `load_model` and `load_encoder`."""
-        return {name: getattr(self, name) for name in ("device", "dtype", "revision", "missing_bands")}
+        return {
+            "device": self.device,
+            "dtype": self.weights_dtype,
+            "revision": self.revision,
+            "missing_bands": self.missing_bands,
+        }
 
     @property
     def for_running(self) -> dict[str, Any]:
@@ -148,9 +179,7 @@ def predict(
             "Default: 0.5."
         ),
     ] = None,
-    confidence: Annotated[
-        bool, typer.Option("--confidence", help="Write the probability of the predicted class to NAME_confidence.tif.")
-    ] = False,
+    confidence: Confidence = False,
     entropy: Annotated[
         bool, typer.Option("--entropy", help="Write the entropy of the probabilities to NAME_entropy.tif.")
     ] = False,
@@ -199,16 +228,11 @@ def embed(
         Path,
         typer.Argument(help="File to write: .tif for a map of features, .parquet for a table of one vector per chip."),
     ],
-    stride: Annotated[
-        int | None,
-        typer.Option(
-            help="Distance between neighbouring vectors, in pixels. Default: the patch size for maps, the tile size "
-            "for tables."
-        ),
-    ] = None,
+    stride: Stride = None,
     overlap: Annotated[
         float | None, typer.Option(help="Share of each tile of a map that the next one covers too. Default: 0.5.")
     ] = None,
+    dtype: StoredDtype = None,
     options: SceneOptions = SceneOptions(),
 ) -> None:
     """Compute features of a scene of any size. Repeat an interrupted command to resume it."""
@@ -216,8 +240,45 @@ def embed(
     from spectralgpt_hf.inference.checkpoints import load_encoder
 
     model, processor = load_encoder(checkpoint, **options.for_loading)
-    written = embed_scene(model, processor, source, destination, stride=stride, overlap=overlap, **options.for_running)
+    written = embed_scene(
+        model, processor, source, destination, stride=stride, overlap=overlap, dtype=dtype, **options.for_running
+    )
     typer.echo(written)
+
+
+@app.command()
+def search(
+    embeddings: Annotated[
+        list[str], typer.Argument(help="Tables of `spectralgpt embed` (.parquet), folders of them, or patterns.")
+    ],
+    like: Annotated[str, typer.Option(help="Site to which others are compared: longitude,latitude in degrees.")],
+    top: Annotated[int, typer.Option(help="Number of similar sites.")] = 10,
+    output: Annotated[
+        Path | None, typer.Option(help="GeoJSON file to write with the footprints of the sites. Default: none.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Find the sites whose embeddings are most similar to those of one site."""
+    from spectralgpt_hf.inference.destinations import check_outputs
+    from spectralgpt_hf.inference.similar_sites import search_embeddings, write_geojson
+
+    try:
+        longitude, latitude = map(float, like.split(","))
+    except ValueError:
+        raise ValueError(f"`like`: expected longitude,latitude in degrees, got {like!r}.") from None
+    if output is not None:
+        check_outputs([output], [], overwrite)
+    site, found = search_embeddings(embeddings, (longitude, latitude), top)
+    typer.echo(f"Compared to {site.product_id} at {site.longitude:.5f}, {site.latitude:.5f}:")
+    row = "{:>10}  {:>11}  {:>10}  {:<12}  {:<10}  {}".format
+    typer.echo(row("similarity", "longitude", "latitude", "grid cell", "date", "product"))
+    for other in found:
+        date = f"{other.timestamp:%Y-%m-%d}" if other.timestamp else ""
+        position = f"{other.longitude:.5f}", f"{other.latitude:.5f}"
+        typer.echo(row(f"{other.similarity:.4f}", *position, other.grid_cell, date, other.product_id))
+    if output is not None:
+        write_geojson(output, found)
+        typer.echo(output)
 
 
 def _area(text: str | None) -> str | list[float] | None:

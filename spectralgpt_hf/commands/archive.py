@@ -1,161 +1,166 @@
-"""Embed an archive of thousands of scenes with Ray Data, on one machine or a cluster.
+"""Archives of thousands of scenes on Ray Data, from one machine to a cluster: embeddings or maps, and their catalogue.
 
-    python examples/embed_archive.py CHECKPOINT 'archive/*.tif' --output vectors --workers 4
-    python examples/embed_archive.py CHECKPOINT scenes.txt --output maps --suffix .tif --gpus 1 --address auto
-
-On a cluster, sources and output must be on storage that all machines share. Repeat the command to resume: finished
-scenes are skipped, and the finished strips of an interrupted scene are kept. Files get their final names when they are
-complete. If a worker dies, Ray starts another one with the same scene. The command needs
-`pip install spectralgpt-hf[ray]`.
+On a cluster, the checkpoint, local sources and the output must be on storage that all machines share. Repeat the
+command to resume: scenes whose result carries the fingerprint of the same checkpoint, options and source are finished.
 """
 
-import argparse
-import glob
-import sys
+import json
+import logging
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Any
 
-from ..assets import find_checkpoint
-from ..inference import embed_scene
-from ..inference.checkpoints import load_encoder
-
-
-class SceneRow(TypedDict):
-    """A scene of the archive and the file to write; after the work also what happened.
-
-    `status` is "embedded", "there already", or "failed: " and the reason.
-    """
-
-    source: str
-    destination: str
-    status: NotRequired[str]
+from ..hub.embedding_cards import write_embedding_card
+from ..inference.archive_run import Job, SceneWorker, identify, plan, run_on_ray, split_finished, write_summary
+from ..inference.archive_sources import check_stems, find_sources
+from ..inference.mosaics import write_mosaic
+from ..inference.stac_items import item_path, write_collection
+from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 
 
-class EmbeddingOptions(TypedDict, total=False):
-    """The arguments of `embed_scene` that a run sets."""
-
-    stride: int | None
+# Readers of whole folders of tables (pyarrow, geopandas) pass over names that begin with `_`.
+SUMMARY, COLLECTION, MOSAIC = "_summary.parquet", "collection.json", "mosaic.tif"
 
 
-class Embedder:
-    """A worker, which loads the model once and then embeds one scene after another."""
-
-    def __init__(self, checkpoint: str, device: str | None, options: EmbeddingOptions) -> None:
-        self.model, self.processor = load_encoder(checkpoint, device)
-        self.options = options
-
-    def __call__(self, row: SceneRow) -> SceneRow:
-        """Embed the scene of a row, and return the row with its `status`."""
-        source, destination = row["source"], Path(row["destination"])
-        if destination.exists():
-            return {**row, "status": "there already"}
-        try:
-            embed_scene(self.model, self.processor, source, destination, progress=False, **self.options)
-        except (ValueError, OSError) as error:  # one damaged file must not stop the archive
-            return {**row, "status": f"failed: {error}"}
-        return {**row, "status": "embedded"}
-
-
-def find_scenes(patterns: list[str]) -> list[str]:
-    """Return the scenes that paths, patterns and lists (.txt, one scene per line) name, without repetitions.
-
-    Raises:
-        FileNotFoundError: If there are none.
-    """
-    scenes: list[str] = []
-    for pattern in patterns:
-        if pattern.endswith(".txt"):
-            scenes += [line.strip() for line in Path(pattern).read_text().splitlines() if line.strip()]
-        else:
-            scenes += sorted(glob.glob(pattern, recursive=True)) or ([pattern] if "://" in pattern else [])
-    if not scenes:
-        raise FileNotFoundError(f"{', '.join(patterns)}: expected scenes, found none. Check the paths and patterns.")
-    return list(dict.fromkeys(scenes))
-
-
-def plan(scenes: list[str], output: Path, suffix: str) -> list[SceneRow]:
-    """Return a row for each scene that has no result yet.
-
-    Raises:
-        ValueError: If two scenes would have the same result.
-    """
-    destinations = {scene: output / f"{Path(scene.rstrip('/')).stem}{suffix}" for scene in scenes}
-    twice = [path for path, count in Counter(destinations.values()).items() if count > 1]
-    if twice:
-        raise ValueError(f"Several scenes would be written to {twice[0]}: rename them, or choose several outputs.")
-    return [{"source": scene, "destination": str(path)} for scene, path in destinations.items() if not path.exists()]
-
-
-def embed_archive(
-    rows: list[SceneRow],
+def run_archive(
+    kind: str,
     checkpoint: str,
-    workers: int,
-    gpus: float,
-    options: EmbeddingOptions,
-    worker: type[Embedder] = Embedder,
-) -> dict[str, str]:
-    """Embed the scenes of `plan` on the cluster that Ray is connected to.
+    sources: Any,
+    output: Path,
+    *,
+    suffix: str = ".tif",
+    revision: str = "main",
+    address: str | None = None,
+    workers: int = 2,
+    gpus: float = 0,
+    device: str | None = None,
+    weights_dtype: str = "float32",
+    processor: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+    grid: str | None = None,
+    resolution: float | None = None,
+    overwrite: bool = False,
+    worker: type[SceneWorker] = SceneWorker,
+) -> list[dict[str, Any]]:
+    """Embed or map an archive, and write `_summary.parquet`, a STAC `collection.json` and, if wanted, a mosaic.
 
     Args:
-        rows: Rows of `plan`.
-        checkpoint: Folder that all machines can read, or name on the Hub.
+        kind: "embed" or "predict".
+        checkpoint: As in `load_model`, on storage that all machines share.
+        sources: As in `find_sources`.
+        output: Folder of the results.
+        suffix: Of the results: ".tif", or ".parquet" for tables of embeddings.
+        revision: Branch, tag or commit of a checkpoint on the Hub.
+        address: Of a running Ray cluster, or "auto"; by default Ray is started on this machine.
         workers: Number of processes, each with a model.
-        gpus: GPUs per worker; a fraction shares one. With 0, each worker takes one core.
-        options: Options of `embed_scene`.
+        gpus: Per worker; a fraction shares one.
+        device, weights_dtype: As in `load_model`.
+        processor: Options of the processor in place of what it was saved with.
+        options: Of `embed_scene` or `predict_scene`.
+        grid: Coordinate reference system of a mosaic, `mosaic.tif`, of all results.
+        resolution: Side of its cells, in its units.
+        overwrite: Whether files that are not results of an archive may be replaced.
         worker: Class of the workers.
 
     Returns:
-        The status of each source.
+        The rows of the summary.
+
+    Raises:
+        FileNotFoundError, ValueError, OSError: If no scene is found, two have one name, the checkpoint cannot be used,
+            or a result cannot be written. What fails at one scene is in the summary.
     """
-    import ray
-
-    dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
-        worker,  # type: ignore[arg-type]  # Ray types rows as plain dicts
-        fn_constructor_args=(checkpoint, "cuda" if gpus else "cpu", options),
-        concurrency=workers,
-        num_gpus=gpus or None,
-        num_cpus=None if gpus else 1,
-        max_restarts=-1,
-        max_task_retries=-1,
+    chosen = dict(options or {})
+    if (grid is None) != (resolution is None):
+        raise ValueError("`grid` and `resolution`: expected both or neither.")
+    if grid is not None:
+        if suffix != ".tif":
+            raise ValueError(f"`grid`: expected maps (.tif), which can be blended, not tables ({suffix}).")
+        if kind == "predict":
+            chosen["layers"] = [*dict.fromkeys([*chosen.get("layers", ()), "probabilities"])]
+    checkpoint, revision, identity = identify(checkpoint, revision)
+    config = SpectralGPTConfig.from_pretrained(checkpoint, revision=revision)
+    if kind == "predict" and "SpectralGPTForChangeDetection" in (config.architectures or ()):
+        raise ValueError(f"{checkpoint}: expected a model of single scenes, found one that compares two dates.")
+    found = find_sources(sources)
+    check_stems(found)
+    output = output.absolute()
+    output.mkdir(parents=True, exist_ok=True)
+    job = Job(
+        kind,
+        checkpoint,
+        revision,
+        identity,
+        device or ("cuda" if gpus else "cpu"),
+        weights_dtype,
+        dict(processor or {}),
+        chosen,
+        overwrite,
     )
-    return {row["source"]: row["status"] for row in dataset.iter_rows()}
+    results, rows = split_finished(plan(found, output, suffix), job)
+    print(f"{len(found)} scenes, {len(results)} of them finished")
+    if rows:
+        results += _with_ray(rows, job, address, workers, gpus, worker)
+    write_summary(output / SUMMARY, results)
+    done = sorted(result["destination"] for result in results if result["status"] != "failed")
+    if done:
+        _catalogue(output, done, job, config)
+    if done and grid is not None and resolution is not None:
+        maps = [name.removesuffix(".tif") + "_probabilities.tif" if kind == "predict" else name for name in done]
+        print(write_mosaic(maps, output / MOSAIC, grid, resolution, overwrite=True))
+    _report(results, output)
+    return results
 
 
-def main() -> None:
-    """Embed an archive with the options of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", help="Checkpoint: a folder that all machines can read, or a name on the Hub.")
-    parser.add_argument("scenes", nargs="+", help="Paths, patterns, or .txt files with one scene per line.")
-    parser.add_argument("--output", type=Path, required=True, help="Folder of the results.")
-    parser.add_argument(
-        "--suffix",
-        default=".parquet",
-        choices=(".parquet", ".tif"),
-        help="Whether to write one vector per chip (.parquet, the default) or a map of features (.tif).",
-    )
-    parser.add_argument("--stride", type=int, help="Distance between chips or tiles in pixels, as in embed_scene.")
-    parser.add_argument("--workers", type=int, default=2, help="Number of processes. Default: %(default)s.")
-    parser.add_argument("--gpus", type=float, default=0, help="GPUs per worker; a fraction shares one. Default: none.")
-    parser.add_argument(
-        "--address", help="Address of a running Ray cluster, or `auto`. Default: start Ray on this machine."
-    )
-    arguments = parser.parse_args()
-    checkpoint = find_checkpoint(arguments.checkpoint)  # a mistyped name ends the program before Ray starts
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    scenes = find_scenes(arguments.scenes)
-    rows = plan(scenes, arguments.output.absolute(), arguments.suffix)
-    print(f"{len(scenes)} scenes, {len(scenes) - len(rows)} of them finished")
-    if not rows:
-        return
+def _with_ray(
+    rows: Sequence[dict[str, str]], job: Job, address: str | None, workers: int, gpus: float, worker: type[SceneWorker]
+) -> list[dict[str, Any]]:
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError("Archives run on Ray: `pip install spectralgpt-hf[ray]`.") from error
 
-    import ray
+    started_here = not ray.is_initialized()
+    if started_here:
+        ray.init(
+            address=address,
+            num_cpus=None if address else workers,
+            include_dashboard=None if address else False,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
+    try:
+        return run_on_ray(rows, job, workers, gpus, worker)
+    finally:
+        if started_here:
+            ray.shutdown()
 
-    ray.init(address=arguments.address, num_cpus=None if arguments.address else arguments.workers)
-    options: EmbeddingOptions = {"stride": arguments.stride}
-    statuses = embed_archive(rows, checkpoint, arguments.workers, arguments.gpus, options)
-    failed = {source: status for source, status in statuses.items() if status.startswith("failed")}
-    for source, status in failed.items():
-        print(f"{source}: {status}")
-    print(f"{len(statuses) - len(failed)} embedded, {len(failed)} failed: {arguments.output}")
-    sys.exit(1 if failed else 0)
+
+def _catalogue(output: Path, done: Sequence[str], job: Job, config: SpectralGPTConfig) -> None:
+    """Write the STAC collection over finished results and, of tables, the card of the data set that they are."""
+    paths = [item_path(Path(name)) for name in done]
+    items = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()}
+    fields: dict[str, Any] = {}
+    title = f"{'Embeddings' if job.kind == 'embed' else 'Maps'} of {Path(job.checkpoint).name}"
+    if job.kind == "embed":
+        tables = done[0].endswith(".parquet")
+        dtype = job.options.get("dtype") or ("float32" if tables else "float16")
+        fields = {
+            "emb:type": "chip" if tables else "pixel",
+            "emb:dimensions": config.hidden_size,
+            "data_type": dtype,
+        }
+        if tables:
+            write_embedding_card(output, Path(job.checkpoint).name, config.hidden_size, dtype)
+    description = f"{title}, {len(items)} Sentinel-2 scenes, by SpectralGPT."
+    write_collection(output / COLLECTION, items, title=title, description=description, fields=fields)
+
+
+def _report(results: Sequence[Mapping[str, Any]], output: Path) -> None:
+    counts = Counter(str(result["status"]) for result in results)
+    for result in results:
+        if result["status"] == "failed":
+            print(f"failed: {result['source']}: {result['reason']}")
+    area = sum(result["km2"] for result in results if result["status"] == "done")
+    parts = [f"{count} {status}" for status, count in sorted(counts.items())]
+    print(f"{', '.join(parts)}; {area:,.0f} km2 now: {output / SUMMARY}")

@@ -33,6 +33,7 @@ from .. import SpectralGPTConfig, SpectralGPTForPreTraining
 from ..data.shards.stream import ShardStream
 from ..hub import publish
 from ..hub.cards import card_for
+from ..hub.model_items import write_model_item
 from ..modeling.modeling_spectralgpt import SpectralGPTForPreTrainingOutput
 from ..training.checkpointing import write_folder
 from ..training.contrast import build_projection, contrastive_loss, pooled_visible_tokens
@@ -249,6 +250,7 @@ def write_result(run: Run, stages: list[PretrainingOptions]) -> None:
             model = SpectralGPTForPreTraining.from_pretrained(folder, dtype=getattr(torch, options.save_dtype))
             model.save_pretrained(folder)
             (folder / "README.md").write_text(card_for(model.config, {"training": describe(stages, run)}))
+            write_model_item(folder, run.folder.resolve().name)
 
     write_folder(run.accelerator, run.folder / "model", write)
     if options.push_to_hub and run.accelerator.is_main_process:

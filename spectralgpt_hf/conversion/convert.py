@@ -15,6 +15,7 @@ from ..assets import find_checkpoint
 from ..files import atomic_path, digest, locked
 from ..hub.cards import Record, card_for
 from ..hub.endpoint import ENDPOINT_FILES
+from ..hub.model_items import write_model_item
 from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.modeling_spectralgpt import SpectralGPTForChangeDetection, SpectralGPTModel
@@ -76,8 +77,8 @@ def convert_checkpoint(
     """Convert a checkpoint of the original code into a folder for `from_pretrained`.
 
     The folder holds the configuration, safetensors, the processor with the bands and normalisation of this checkpoint,
-    the model's code, `handler.py` for Inference Endpoints, its card (README.md), and `conversion.json`: the source's
-    SHA-256, and for each tensor both names and the shape.
+    the model's code, `handler.py` for Inference Endpoints, its card (README.md), its STAC item (`stac_item.json`), and
+    `conversion.json`: the source's SHA-256, and for each tensor both names and the shape.
 
     Args:
         source: Path or URL of a `.pth` file, or of a `.safetensors` file with the original's names. It may hold a
@@ -139,6 +140,7 @@ def convert_checkpoint(
         (folder / "README.md").write_text(card_for(model.config, record), encoding="utf-8")
         for name, content in ENDPOINT_FILES.items():
             (folder / name).write_bytes(content)
+        write_model_item(folder, output_dir.resolve().name)
     if left_over:
         logger.warning(
             "%s: %d tensors do not belong to the encoder and were not converted; %s lists them.",

@@ -14,6 +14,7 @@ from ..training.metrics import ScoredSplit, SplitScores
 from ..training.samples import Samples
 from ..training.score_pictures import draw_confusion_matrix, draw_predictions
 from .cards import UNKNOWN, card_for, front_matter
+from .model_items import write_model_item
 from .publishing import publish
 
 
@@ -70,6 +71,8 @@ def finish(
         names = samples[drawn].class_names
         draw_confusion_matrix(scores[drawn]["confusion_matrix"], names, folder / "confusion_matrix.png")
     save_score_card(folder, tuner.model.config, metrics)
+    if isinstance(tuner.model.config, SpectralGPTConfig):
+        write_model_item(folder, folder.resolve().parent.name)
     if options.publish:
         publish(folder, options.hub_model_id or "", private=bool(options.hub_private_repo), token=options.hub_token)
 

@@ -27,12 +27,14 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.hf_api import RepoFile
 
+from ..inference.stac_items import MODEL_ITEM
 from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 from .allowed_files import MANIFEST, read_object
 from .cards import name_repository
 from .checks import check_checkpoint, check_outputs
 from .endpoint import ENDPOINT_FILES
 from .isolation import forward_in_isolation
+from .model_items import describe_model
 
 
 logger = logging.getLogger(__name__)
@@ -60,7 +62,8 @@ def publish(
     """Publish a checkpoint as one commit, and load it back from the Hub.
 
     Files that are already on the Hub are not uploaded again, so repeating the call resumes an interrupted upload. In
-    README.md, `org/<name>` becomes `repo_id`. `handler.py` for Inference Endpoints is added if the folder lacks it.
+    README.md, `org/<name>` becomes `repo_id`. The STAC item, `stac_item.json`, is written with the name there, and
+    `handler.py` for Inference Endpoints is added if the folder lacks it.
 
     Args:
         folder: Folder of the checkpoint, which `check_checkpoint` must accept.
@@ -93,6 +96,7 @@ def publish(
     contents: dict[str, Path | bytes] = ENDPOINT_FILES | {
         path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
     }
+    contents[MODEL_ITEM] = (json.dumps(describe_model(folder, repo_id.split("/")[1]), indent=2) + "\n").encode()
     contents[CARD] = name_repository((folder / CARD).read_text(encoding="utf-8"), repo_id).encode()
     upload = Upload.of(contents)
     changes = target.review(upload, seen, private=private, force=force, confirm=dry_run or confirm, report=report)

@@ -1,5 +1,6 @@
 """Write cloud-optimised GeoTIFFs of any size part by part in bounded memory, and read them back before renaming."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import rasterio
 import rasterio.shutil
 from affine import Affine
 from rasterio.crs import CRS
-from rasterio.enums import Resampling
+from rasterio.enums import Interleaving, Resampling
 from rasterio.windows import Window
 
 from ..files import atomic_path, writing_error
@@ -16,7 +17,10 @@ from ..modeling.tiling import Box
 
 
 BLOCK = 512
-"""Height and width of a block, in pixels."""
+"""Height and width of a block of one band, in pixels."""
+
+BLOCK_BYTES = 2**20
+"""Approximate size of a block of all bands without compression, so that one short read gives all bands of a pixel."""
 
 
 def write_cog(
@@ -33,6 +37,8 @@ def write_cog(
     descriptions: Sequence[str] | None = None,
     colormap: Mapping[int, tuple[int, ...]] | None = None,
     tags: Mapping[str, str] | None = None,
+    interleave: str = "band",
+    scales: np.ndarray | None = None,
 ) -> None:
     """Write a compressed COG with overviews, check its content, and rename it to the destination.
 
@@ -45,13 +51,16 @@ def write_cog(
         scratch: Folder for an uncompressed copy, from which the COG is made.
         count: Number of bands.
         shape: (height, width) of the file.
-        dtype: "uint8", "float32" or "float16".
+        dtype: "uint8", "int8", "float32" or "float16".
         crs: Coordinate reference system, or None.
         transform: From pixel to map coordinates.
         nodata: Value that means no data.
         descriptions: Description of each band.
         colormap: Colour (red, green, blue) of each value of a single 8-bit band.
         tags: Metadata.
+        interleave: "band" lays bands one after the other, which suits maps; "pixel" keeps all bands of a pixel in one
+            block.
+        scales: What the numbers of each band are multiplied with to obtain values, (C,).
 
     Raises:
         OSError: If the file cannot be written, for example on a full disk. The destination is then not changed.
@@ -72,6 +81,10 @@ def write_cog(
         "bigtiff": "if_safer",
         **half,
     }
+    block = BLOCK
+    if interleave == "pixel":
+        side = math.isqrt(BLOCK_BYTES // (count * np.dtype(dtype).itemsize))
+        block = min(BLOCK, max(16, side // 16 * 16))  # TIFF wants multiples of 16
     copy, written = scratch / f"{path.stem}.tif", np.zeros(2, np.uint64)
     factors = [2**level for level in range(1, 32) if max(shape) > BLOCK * 2 ** (level - 1)]
     try:
@@ -82,6 +95,8 @@ def write_cog(
                 dataset.write(stored, window=Window(box.left, box.top, box.right - box.left, box.bottom - box.top))
             if descriptions is not None:
                 dataset.descriptions = tuple(descriptions)
+            if scales is not None:
+                dataset.scales = tuple(scales.tolist())
             if colormap is not None:
                 dataset.write_colormap(1, dict(colormap))
             dataset.update_tags(**(tags or {}))
@@ -100,11 +115,11 @@ def write_cog(
                 driver="GTiff",
                 copy_src_overviews="YES",
                 tiled=True,
-                blockxsize=BLOCK,
-                blockysize=BLOCK,
-                interleave="band",
+                blockxsize=block,
+                blockysize=block,
+                interleave=interleave,
                 compress="deflate",
-                predictor=2 if dtype == "uint8" else 3,
+                predictor=3 if "float" in dtype else 2,
                 bigtiff="if_safer",
                 **half,
             )
@@ -129,8 +144,9 @@ def _read_back(path: Path, overviews: int, nodata: float) -> np.ndarray:
     found = np.zeros(2, np.uint64)
     for level in (None, *range(overviews)):
         with rasterio.open(path, **({} if level is None else {"overview_level": level})) as dataset:
-            for band in dataset.indexes:
-                for _, window in dataset.block_windows(band):
-                    pixels = dataset.read(band, window=window)
+            together = dataset.interleaving == Interleaving.pixel
+            for bands in [dataset.indexes] if together else dataset.indexes:
+                for _, window in dataset.block_windows(1):
+                    pixels = dataset.read(bands, window=window)
                     found += _checksum(pixels, nodata) if level is None else 0
     return found

@@ -1,8 +1,8 @@
-"""Features of whole scenes: a map of them, or one vector a chip."""
+"""Features of whole scenes: a map of them, or one vector per chip."""
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..files import write_json
 from ..modeling.bands import Sensor
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.raster_files import Source
@@ -19,10 +20,12 @@ from ..modeling.tiling import TileGrid
 from .areas import Area
 from .checkpoints import check_model
 from .destinations import check_destination
-from .outputs import Layer, as_half, describe, keep_inside, write_layer
+from .outputs import INTEGER_NODATA, Layer, describe, keep_inside, masked, measure_scales, write_layer
+from .quantization import HALF
 from .scenes import Scene
+from .stac_items import describe_embeddings, item_path
 from .streaming import Parts, Resources, Task, map_scene, tile_has_data, warn_of_seams
-from .vectors import write_geoparquet
+from .vectors import VECTOR_DTYPES, Chips, write_geoparquet
 
 
 def embed_scene(
@@ -41,6 +44,8 @@ def embed_scene(
     statistics_scope: str = "scene",
     tile_size: int | None = None,
     overlap: float | None = None,
+    dtype: str | None = None,
+    tags: Mapping[str, str] | None = None,
     overwrite: bool = False,
     batch_size: int | None = None,
     workers: int = 2,
@@ -51,9 +56,10 @@ def embed_scene(
 ) -> Path:
     """Embed a scene of any size.
 
-    The destination's name says how: `.tif` gets a map of features, a COG of half floats with one band per feature (the
-    spectral groups averaged, overlapping tiles blended); `.parquet` gets GeoParquet with one row per chip: `id`,
-    `geometry` (its footprint), `crs`, `date` and `vector`, the pooled output.
+    The destination's name says how: `.tif` gets a map of features, a COG with one band per feature in which all bands
+    of a pixel lie together (the spectral groups averaged, overlapping tiles blended); `.parquet` gets GeoParquet with
+    one row per chip and the columns of the Major TOM embeddings (`vectors.write_geoparquet`), of which `embedding` is
+    the pooled output. Beside it comes a STAC item with the embedding extension, `<destination>.stac.json`.
 
     Runs resume, share work between processes, and keep to their memory as `predict_scene` does.
 
@@ -69,6 +75,10 @@ def embed_scene(
             stride alone.
         tile_size: Pixels on a side of a tile or chip; by default the model's image size, or the nearest multiple of
             both patch size and stride.
+        dtype: Of the stored numbers: `"float32"`, `"float16"` or `"int8"`; by default half floats in maps, single
+            precision in tables. Integers are to be multiplied by a scale, which a map has for each feature and a table
+            for each chip. There is a warning where a type cannot hold the values.
+        tags: Further metadata of the file.
         area, area_crs, band_names, offset, nodata, mask, statistics_scope, overwrite: As in `predict_scene`.
         batch_size, workers, memory_limit, progress, sensor, match: As in `predict_scene`.
 
@@ -89,6 +99,10 @@ def embed_scene(
         raise ValueError(f"`overlap` is for maps (.tif): chips overlap by their `stride` alone, got {overlap}.")
     if statistics_scope == "tile" and not per_chip:
         warn_of_seams()
+    dtype = dtype or ("float32" if per_chip else HALF)
+    if dtype not in VECTOR_DTYPES:
+        raise ValueError(f"`dtype`: expected one of {', '.join(VECTOR_DTYPES)}, got {dtype!r}.")
+    kept = HALF if dtype == HALF and not per_chip else "float32"  # in the strips: one type becomes others later
     resources = Resources(batch_size, workers, memory_limit, progress)
     with Scene(
         [source],
@@ -120,7 +134,9 @@ def embed_scene(
             task = Task(encoder, partial(_pooled, encoder), channels, tile_has_data, _vectors)
         else:
             places = partial(positions_with_data, patch_size=patch_size, cells=grid.cells)
-            task = Task(encoder, partial(_feature_map, encoder, grid.cells), channels, places, _features)
+            task = Task(
+                encoder, partial(_feature_map, encoder, grid.cells), channels, places, partial(_features, dtype=kept)
+            )
         options = {
             "stride": stride,
             "band_names": band_names,
@@ -128,17 +144,28 @@ def embed_scene(
             "nodata": nodata,
             "mask": mask,
         }
-        tags = describe(scene, encoder, grid, options)
+        tags = dict(tags or {}) | describe(scene, encoder, grid, options)
+        item = item_path(destination)
+        applied = {
+            "tile_size": grid.size,
+            "stride": grid.stride if per_chip else grid.cell,
+            "kind": "chip" if per_chip else "pixel",
+        }
 
         def write(parts: Callable[[str], Parts], scratch: Path) -> None:
+            scales = None
+            if dtype == "int8" and not per_chip:
+                scales = measure_scales(parts("features"), scene, grid)
             if per_chip:
-                _write_vectors(destination, parts("features"), scene, grid, channels, tags)
+                _write_vectors(destination, parts("features"), scene, grid, dtype, tags)
             else:
-                layer = Layer(destination, channels, "float16", float("nan"))
-                write_layer(layer, parts("features"), scratch, scene, grid, tags)
+                empty = float("nan") if scales is None else INTEGER_NODATA
+                layer = Layer(destination, channels, dtype, empty, interleave="pixel")
+                write_layer(layer, parts("features"), scratch, scene, grid, tags, scales)
+            write_json(item, describe_embeddings(destination, scene, source, encoder, tags, applied, dtype, scales))
 
-        key = {"tags": tags, "suffix": suffix}
-        map_scene(scene, grid, task, [destination], overwrite, write, key, resources)
+        key = {"tags": tags, "suffix": suffix, "kept": kept}
+        map_scene(scene, grid, task, [item, destination], overwrite, write, key, resources)
     return destination
 
 
@@ -170,32 +197,31 @@ def _feature_map(encoder: Any, cells: int, inputs: dict[str, torch.Tensor]) -> t
     return resize(features * places) / resize(places).clamp(min=1e-6)
 
 
-def _features(values: np.ndarray, valid: np.ndarray) -> dict[str, np.ndarray]:
-    return {"features": as_half(values, valid)}
+def _features(values: np.ndarray, valid: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
+    return {"features": masked(values, valid, dtype)}
 
 
 def _vectors(values: np.ndarray, valid: np.ndarray) -> dict[str, np.ndarray]:
     return {"features": np.where(valid, values, np.float32(np.nan))}
 
 
-def _write_vectors(path: Path, parts: Parts, scene: Scene, grid: TileGrid, channels: int, tags: dict[str, str]) -> None:
+def _write_vectors(path: Path, parts: Parts, scene: Scene, grid: TileGrid, dtype: str, tags: dict[str, str]) -> None:
     """Write a row for each chip with data in the area of interest."""
     area = grid.to_cells(scene.area.box)
-    name = Path(scene.reader.tags["source"]).stem
-    ids, corners, vectors = [], [], []
+    boxes, vectors = [], []
     for box, features in keep_inside(parts, scene, grid, np.nan):
         for row, column in np.argwhere(np.isfinite(features).all(0)):
             top, left = grid.tops[area.top + box.top + row], grid.lefts[area.left + box.left + column]
-            ids.append(f"{name}_{top}_{left}")
-            right, bottom = left + grid.size, top + grid.size
-            corners.append([(left, top), (left, bottom), (right, bottom), (right, top)])
+            boxes.append((left, top, left + grid.size, top + grid.size))
             vectors.append(features[:, row, column])
-    if not ids:
+    if not boxes:
         raise ValueError(f"{path}: nothing to write: no chip of the area has data.")
+    pixels = np.array(boxes)
     a, b, c, d, e, f = tuple(scene.reader.transform)[:6]
-    x, y = np.moveaxis(np.array(corners, float).reshape(-1, 4, 2), -1, 0)
+    x, y = pixels[:, [0, 0, 2, 2]], pixels[:, [1, 3, 3, 1]]
     footprints = np.stack([a * x + b * y + c, d * x + e * y + f], -1)
     if a * e - b * d > 0:  # rows run up on the map: rings stay counter-clockwise
         footprints = footprints[:, ::-1]
-    stacked = np.array(vectors, np.float32).reshape(len(ids), channels)
-    write_geoparquet(path, ids, footprints, stacked, crs=scene.reader.crs, date=tags.get("date"), tags=tags)
+    chips = Chips(pixels, footprints, np.array(vectors, np.float32), scene.reader.crs)
+    product = scene.reader.tags.get("product") or Path(scene.reader.tags["source"]).stem
+    write_geoparquet(path, chips, dtype=dtype, product=product, date=tags.get("date"), model=tags["weights"], tags=tags)

@@ -130,8 +130,7 @@ def class_areas(
     counted = (labels >= 0) & (labels < len(names))
     if valid is not None:
         counted &= valid
-    height, width = labels.shape
-    rows, columns = (np.unique(np.linspace(0, size, 17).round().astype(int)) for size in (height, width))
+    rows, columns = _cell_edges(labels.shape)
     cells = _pixel_hectares(crs, transform, rows, columns) if crs and transform else np.zeros((16, 16))
     pixels, hectares = np.zeros(len(names), int), np.zeros(len(names))
     for i, (top, bottom) in enumerate(pairwise(rows)):
@@ -144,6 +143,15 @@ def class_areas(
         ClassArea(name, int(number), float(number / total), float(area) if crs and transform else None)
         for name, number, area in zip(names, pixels, hectares)
     ]
+
+
+def ground_hectares(crs: Any, transform: Any, shape: tuple[int, int]) -> float:
+    """Return the area on the ground of a grid of (height, width) pixels, in hectares; 0 without a georeference."""
+    if not crs or not transform:
+        return 0.0
+    rows, columns = _cell_edges(shape)
+    hectares = _pixel_hectares(crs, transform, rows, columns)
+    return float((hectares * np.outer(np.diff(rows), np.diff(columns))).sum())
 
 
 def class_legend(areas: Sequence[ClassArea], colours: np.ndarray | None = None, font_size: int = 16) -> Image.Image:
@@ -239,6 +247,12 @@ def _eroded(where: np.ndarray) -> np.ndarray:
     """Return the pixels whose four neighbours are there too; beyond the border all are."""
     padded = np.pad(where, 1, constant_values=True)
     return padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:] & where
+
+
+def _cell_edges(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the edges, in rows and columns, of the cells in which the size of a pixel counts as constant."""
+    rows, columns = (np.unique(np.linspace(0, size, 17).round().astype(int)) for size in shape)
+    return rows, columns
 
 
 def _pixel_hectares(crs: Any, transform: Any, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -11,8 +11,13 @@ from transformers import PreTrainedModel
 
 from ..modeling.tiling import TileGrid
 from .cogs import write_cog
+from .quantization import HALF, quantize, scales_for, to_half, warn_of_coarse_steps
+from .resuming import hash_weights
 from .scenes import Scene
 from .streaming import Parts
+
+
+INTEGER_NODATA = -128
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class Layer:
         dtype: As in `write_cog`.
         nodata: Value that means no data.
         descriptions: Description of each band.
-        colormap: As in `write_cog`.
+        colormap, interleave: As in `write_cog`.
     """
 
     path: Path
@@ -34,6 +39,7 @@ class Layer:
     nodata: float
     descriptions: Sequence[str] | None = None
     colormap: Mapping[int, tuple[int, ...]] | None = None
+    interleave: str = "band"
 
 
 def describe(scene: Scene, model: PreTrainedModel, grid: TileGrid, options: Mapping[str, object]) -> dict[str, str]:
@@ -53,6 +59,7 @@ def describe(scene: Scene, model: PreTrainedModel, grid: TileGrid, options: Mapp
     scope = "tile" if scene.is_per_tile else "given" if scene.statistics is None else "scene"
     tags |= {
         "model": os.path.basename(str(model.config._name_or_path).rstrip("/")) or type(model).__name__,
+        "weights": hash_weights(model),
         "normalization": f"{processor.normalization}, limits per {scope}",
         "tile_size": str(grid.size),
         "tile_stride": str(grid.stride),
@@ -66,7 +73,13 @@ def describe(scene: Scene, model: PreTrainedModel, grid: TileGrid, options: Mapp
 
 
 def write_layer(
-    layer: Layer, parts: Parts, scratch: Path, scene: Scene, grid: TileGrid, tags: Mapping[str, str]
+    layer: Layer,
+    parts: Parts,
+    scratch: Path,
+    scene: Scene,
+    grid: TileGrid,
+    tags: Mapping[str, str],
+    scales: np.ndarray | None = None,
 ) -> None:
     """Write one layer as a COG, with nodata outside the area of interest.
 
@@ -77,11 +90,12 @@ def write_layer(
         scene: The scene, for its georeference and area.
         grid: Grid of the tiles, for the georeference of the cells.
         tags: Tags of the file.
+        scales: Scale of each band (C,) of a file of integers. The parts are real numbers, and are rounded to multiples.
     """
     area = grid.to_cells(scene.area.box)
     write_cog(
         layer.path,
-        keep_inside(parts, scene, grid, layer.nodata),
+        keep_inside(parts, scene, grid, layer.nodata) if scales is None else _as_integers(parts, scene, grid, scales),
         scratch,
         count=layer.count,
         shape=(area.bottom - area.top, area.right - area.left),
@@ -92,6 +106,8 @@ def write_layer(
         descriptions=layer.descriptions,
         colormap=layer.colormap,
         tags=tags,
+        interleave=layer.interleave,
+        scales=scales,
     )
 
 
@@ -121,17 +137,24 @@ def _recorded(value: object) -> object:
     return value if isinstance(value, bool | int | float) else str(value)
 
 
-def as_half(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    """Return values (K, rows, columns) as half floats, NaN where they are not valid.
+def measure_scales(parts: Parts, scene: Scene, grid: TileGrid) -> np.ndarray:
+    """Return the scale (C,), float32, with which each band of parts fits into 8 bits, inside of the area."""
+    largest: np.ndarray | float = 0.0
+    for _, pixels in keep_inside(parts, scene, grid, np.nan):
+        largest = np.fmax(largest, np.fmax.reduce(np.abs(pixels), axis=(1, 2)))
+    return scales_for(np.nan_to_num(largest))
 
-    Raises:
-        ValueError: If a valid value is beyond the range of half floats.
-    """
+
+def _as_integers(parts: Parts, scene: Scene, grid: TileGrid, scales: np.ndarray) -> Parts:
+    """Yield parts as int8, -128 where there is no data."""
+    for box, pixels in keep_inside(parts, scene, grid, np.nan):
+        valid = np.isfinite(pixels).all(0)
+        integers = quantize(np.where(valid, pixels, 0), scales[:, None, None])
+        warn_of_coarse_steps(pixels[:, valid].T, (integers[:, valid] * scales[:, None]).T)
+        yield box, np.where(valid, integers, np.int8(INTEGER_NODATA))
+
+
+def masked(values: np.ndarray, valid: np.ndarray, dtype: str) -> np.ndarray:
+    """Return values (K, rows, columns) as "float16" or "float32", NaN where they are not valid."""
     values = np.where(valid, values, np.float32(np.nan))
-    largest, limit = float(np.nanmax(np.abs(values), initial=0)), float(np.finfo(np.float16).max)
-    if largest > limit:
-        raise ValueError(
-            f"Expected values up to {limit:,.0f}, the limit of the half floats of a map, found {largest:,.0f}. Vectors "
-            "(.parquet) are stored in single precision."
-        )
-    return values.astype(np.float16)
+    return to_half(values) if dtype == HALF else values

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from .areas import Area
 from .checkpoints import check_model
 from .destinations import check_destination
 from .maps import MAP_NODATA, class_colours
-from .outputs import Layer, as_half, describe, write_layer
+from .outputs import Layer, describe, masked, write_layer
 from .scenes import Scene
 from .streaming import Parts, Resources, Task, map_scene, tile_has_data, warn_of_seams
 
@@ -52,6 +52,7 @@ def predict_scene(
     tile_size: int | None = None,
     overlap: float | None = None,
     shift: int = 0,
+    tags: Mapping[str, str] | None = None,
     overwrite: bool = False,
     batch_size: int | None = None,
     workers: int = 2,
@@ -94,6 +95,7 @@ def predict_scene(
         overlap: Share of a tile that the next one covers too, 0 or more and below 1. 0.5 by default; 0 for
             classification.
         shift: By how many pixels the grid of tiles is moved up and left, to see what depends on it.
+        tags: Further metadata of the files.
         overwrite: Whether to replace existing files at the end. Inputs are never replaced.
         batch_size: Tiles that go to the device at once.
         workers: Threads that read and prepare.
@@ -163,7 +165,8 @@ def predict_scene(
             "mask_after": mask_after,
             "shift": shift or None,
         }
-        tags = describe(scene, model, grid, options) | {"classes": json.dumps(dict(enumerate(classes)))}
+        given = dict(tags or {})
+        tags = given | describe(scene, model, grid, options) | {"classes": json.dumps(dict(enumerate(classes)))}
         files = _files(destination, layers, classes)
 
         def write(parts: Callable[[str], Parts], scratch: Path) -> None:
@@ -239,7 +242,7 @@ def _layers(
         probabilities = exponentials / exponentials.sum(0)
         entropy = -_times_log(probabilities).sum(0, keepdims=True) / np.log(max(2, len(logits)))
     found = {"confidence": probabilities.max(0, keepdims=True), "entropy": entropy, "probabilities": probabilities}
-    return classes | {name: as_half(found[name], valid) for name in names}
+    return classes | {name: masked(found[name], valid, "float16") for name in names}
 
 
 def _classes(numbers: np.ndarray, valid: np.ndarray) -> np.ndarray:

@@ -124,7 +124,7 @@ def test_a_bare_binary_segmentation_is_told_from_change_detection_by_the_caller(
 def test_the_folder_is_complete(toy):
     code = {path.name for path in Path(convert.__file__).parents[1].joinpath("modeling").glob("*.py")} - {"__init__.py"}
     others = {"README.md", "config.json", "preprocessor_config.json", "model.safetensors", "conversion.json"}
-    assert {path.name for path in toy.iterdir()} == code | others | {"handler.py", "requirements.txt"}
+    assert {path.name for path in toy.iterdir()} == code | others | {"handler.py", "requirements.txt", "stac_item.json"}
 
 
 def test_the_record_names_each_tensor_and_the_source_but_no_path(toy):

@@ -1,5 +1,6 @@
 """Publishing with the unmodified client to a Hub on loopback, and loading from there."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from spectralgpt_hf import SpectralGPTForPreTraining, SpectralGPTImageProcessor,
 from spectralgpt_hf.conversion import convert_checkpoint
 from spectralgpt_hf.hub import checks, isolation, publish, publishing
 from spectralgpt_hf.hub.allowed_files import MANIFEST
+from spectralgpt_hf.hub.model_items import describe_model
 from spectralgpt_hf.hub.publishing import Upload
 from tests.conversion.originals import TOY, TOY_HEADS
 from tests.hub_server import TOKEN, HubServer, Repository, Trouble, sha256
@@ -83,6 +85,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
     """Return what a repository should hold."""
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
     files["README.md"] = files["README.md"].replace(b"org/spectralgpt", NAME.encode())
+    files["stac_item.json"] = (json.dumps(describe_model(folder, NAME.split("/")[1]), indent=2) + "\n").encode()
     files |= {MANIFEST: Upload.of({name: content for name, content in files.items()}).contents[MANIFEST]}
     return files | {".gitattributes": b"*.safetensors filter=lfs\n"}
 

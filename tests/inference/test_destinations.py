@@ -72,10 +72,15 @@ def test_one_process_writes_a_destination(scene, run, name):
     assert not list(scene.parent.glob(".*"))
 
 
+def content(path):
+    """Return the values of a map, as bytes, or the bytes of another file."""
+    return read(path).tobytes() if path.suffix == ".tif" else path.read_bytes()
+
+
 @pytest.mark.parametrize(("run", "name"), [(predict, "map.tif"), (embed, "features.tif"), (embed, "chips.parquet")])
 def test_a_full_disk_leaves_the_old_file_and_the_finished_strips(tmp_path, run, name):
     scene, path = write_scene(tmp_path / "scene.tif", width=150, height=150), tmp_path / name
-    expected = run(scene, tmp_path / f"expected_{name}").read_bytes()
+    expected = content(run(scene, tmp_path / f"expected_{name}"))
     path.write_text("old")
     size = {"map.tif": 4_000, "features.tif": 20_000, "chips.parquet": 3_500}[name]
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -88,7 +93,7 @@ def test_a_full_disk_leaves_the_old_file_and_the_finished_strips(tmp_path, run, 
     assert path.read_text() == "old"
     assert not list(tmp_path.glob(".*"))
     assert list((tmp_path / f"{name}.parts").rglob("*.npz"))
-    assert run(scene, path).read_bytes() == expected  # goes on, and needs no further word to replace the old file
+    assert content(run(scene, path)) == expected  # goes on, and needs no further word to replace the old file
 
 
 def test_a_source_that_changed_behind_a_virtual_raster_is_not_resumed(tmp_path, monkeypatch):
@@ -139,11 +144,16 @@ def test_a_field_smaller_than_a_cell_gives_the_cell_that_holds_it(scene, name):
         assert len(read_table(path)) == 1
 
 
-def test_features_beyond_half_precision_are_refused(scene):
+def test_features_beyond_half_precision_end_at_its_largest_number_with_a_warning(scene):
     model = encoder()
     model.layernorm.weight.data *= 1e5
-    with pytest.raises(ValueError, match="65,504"):
-        embed_scene(model, processor(), scene, scene.with_name("features.tif"), progress=False)
+    with pytest.warns(UserWarning, match="65,504"):
+        path = embed_scene(model, processor(), scene, scene.with_name("features.tif"), progress=False)
+    features = read(path)
+    assert np.nanmax(np.abs(features)) == 65504
+    whole = read(embed_scene(model, processor(), scene, scene.with_name("whole.tif"), dtype="float32", progress=False))
+    assert np.nanmax(np.abs(whole)) > 65504
+    np.testing.assert_allclose(features, np.clip(whole, -65504, 65504), rtol=1e-3)
 
 
 def test_a_model_of_one_class_maps_where_its_probability_reaches_the_threshold(scene):

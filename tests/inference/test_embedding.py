@@ -4,6 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 import rasterio
 import torch
+from rasterio.enums import Interleaving
 from rio_cogeo import cog_validate
 from torch import nn
 
@@ -73,26 +74,27 @@ def test_places_without_data_have_no_features(tmp_path, embed):
 def test_vectors_of_chips_are_geoparquet(scene, embed):
     table = geopandas.read_parquet(embed(scene, "vectors.parquet"))
     with rasterio.open(scene) as source:
-        assert table.crs == source.crs.to_string()
+        native = source.crs.to_string()
         left, top = source.transform * (32, 32)
-    assert list(table.columns) == ["id", "geometry", "crs", "date", "vector"]
+    assert table.crs.to_string() == "OGC:CRS84"
     assert len(table) == 9
-    row = table.set_index("id").loc["scene_20200304_32_32"]
-    assert row.geometry.bounds == (left, top - 320, left + 320, top)
+    row = table[[[*box] == [32, 32, 64, 64] for box in table["pixel_bbox"]]].iloc[0]
+    footprint = geopandas.GeoSeries.from_wkt([row.utm_footprint], crs=native)
+    assert footprint[0].bounds == (left, top - 320, left + 320, top)
     assert row.geometry.exterior.is_ccw
-    assert (row.date, row.crs) == ("2020-03-04", "EPSG:32618")
+    assert (str(row.timestamp.date()), row.product_id, row.utm_crs) == ("2020-03-04", "scene_20200304", native)
     inputs = processor()(read_raster(scene, window=(32, 32, 32, 32)), statistics=processor().measure_statistics(scene))
     with torch.no_grad():
         expected = encoder()(**inputs).pooler_output[0]
-    np.testing.assert_allclose(row.vector, expected, atol=1e-5)
+    np.testing.assert_allclose(row.embedding, expected, atol=1e-5)
     metadata = pq.read_schema(scene.parent / "vectors.parquet").metadata
-    assert b"statistics" in metadata
+    assert {b"statistics", b"weights"} <= metadata.keys()
 
 
 def test_chips_may_overlap_and_those_without_data_have_no_row(tmp_path, embed):
     ragged = write_scene(tmp_path / "ragged.tif", change=cut_corner, nodata=0)
     table = geopandas.read_parquet(embed(ragged, "vectors.parquet", stride=16))
-    corners = {tuple(map(int, name.split("_")[1:])) for name in table["id"]}
+    corners = {(box[1], box[0]) for box in table["pixel_bbox"]}
     valid = read_raster(ragged).valid
     expected = {
         (top, left)
@@ -104,24 +106,63 @@ def test_chips_may_overlap_and_those_without_data_have_no_row(tmp_path, embed):
     assert len(expected) < 20
 
 
-def test_how_the_work_is_divided_changes_no_byte(scene, embed):
-    for name in ("map.tif", "vectors.parquet"):
-        first = embed(scene, f"first_{name}", workers=1)
-        other = embed(scene, f"other_{name}", workers=3, batch_size=5, memory_limit=40 * 2**20)
+def test_all_features_of_a_pixel_lie_in_one_block_of_the_map(scene, embed):
+    with rasterio.open(embed(scene)) as result:
+        assert result.interleaving == Interleaving.pixel
+        height, width = result.block_shapes[0]
+        assert height * width * result.count * 2 <= 2**20
+
+
+def test_integers_and_their_scales_give_the_map_back(scene, embed):
+    expected = embed(scene, "whole.tif", dtype="float32")
+    path = embed(scene, "integers.tif", dtype="int8")
+    with rasterio.open(path) as result:
+        assert (result.dtypes[0], result.nodata) == ("int8", -128)
+        restored = result.read().astype(float) * np.array(result.scales)[:, None, None]
+    whole = read(expected)
+    valid = np.isfinite(whole).all(0)
+    vectors, found = whole[:, valid], restored[:, valid]
+    cosines = (vectors * found).sum(0) / np.linalg.norm(vectors, axis=0) / np.linalg.norm(found, axis=0)
+    assert cosines.min() > 0.999
+    assert np.abs(vectors).max(1) == pytest.approx(np.abs(found).max(1), rel=1e-3)
+    valid, errors, _ = cog_validate(str(path))
+    assert valid, errors
+
+
+def test_integers_mark_cells_without_data(tmp_path, embed):
+    ragged = write_scene(tmp_path / "ragged.tif", change=cut_corner, nodata=0)
+    lost = np.isnan(read(embed(ragged, "whole.tif"))[0])
+    assert lost.any()
+    np.testing.assert_array_equal(read(embed(ragged, "integers.tif", dtype="int8")) == -128, np.tile(lost, (32, 1, 1)))
+
+
+def assert_same(first, other):
+    """Compare tables byte by byte, and maps value by value: what blocks hold beyond the edge of a map is left open."""
+    if first.suffix == ".parquet":
         assert first.read_bytes() == other.read_bytes()
+        return
+    np.testing.assert_array_equal(read(first), read(other))
+    with rasterio.open(first) as one, rasterio.open(other) as two:
+        assert (one.transform, one.dtypes, one.tags()) == (two.transform, two.dtypes, two.tags())
+
+
+def test_how_the_work_is_divided_changes_no_value(scene, embed):
+    for name, dtype in [("map.tif", None), ("integers.tif", "int8"), ("vectors.parquet", None)]:
+        first = embed(scene, f"first_{name}", workers=1, dtype=dtype)
+        other = embed(scene, f"other_{name}", workers=3, batch_size=5, memory_limit=40 * 2**20, dtype=dtype)
+        assert_same(first, other)
 
 
 def test_any_model_with_the_encoder_embeds(scene, embed):
     model = segmenter()
-    assert (
-        embed(scene, "a.tif", model=model).read_bytes() == embed(scene, "b.tif", model=model.spectralgpt).read_bytes()
-    )
+    assert_same(embed(scene, "a.tif", model=model), embed(scene, "b.tif", model=model.spectralgpt))
 
 
 @pytest.mark.parametrize(
     ("name", "options", "expected"),
     [
         ("features.png", {}, "ends with .tif"),
+        ("features.tif", {"dtype": "int4"}, "one of float32, float16, int8"),
         ("features.tif", {"stride": 0}, "positive `stride`"),
         ("features.tif", {"stride": 12, "tile_size": 32}, "of `stride` \\(12 px\\)"),
     ],

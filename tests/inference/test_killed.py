@@ -60,7 +60,11 @@ def test_a_command_killed_half_way_and_repeated_gives_the_same_file(checkpoint, 
     files = {path.name for path in (tmp_path / "whole").iterdir()}
     assert {path.name for path in (tmp_path / "killed").iterdir()} == files
     for file in files:
-        assert (whole.parent / file).read_bytes() == (killed.parent / file).read_bytes()
+        one, other = whole.parent / file, killed.parent / file
+        if name == file == "features.tif":
+            assert read(one).tobytes() == read(other).tobytes()
+        else:
+            assert one.read_bytes() == other.read_bytes()
 
 
 @pytest.mark.slow

@@ -42,6 +42,7 @@ PREDICT: dict[str, tuple[dict[str, Any], dict[str, Any], Any]] = {
 }
 EMBED: dict[str, tuple[dict[str, Any], dict[str, Any], Any]] = {
     "stride": ({}, {}, 16),
+    "dtype": ({}, {}, "int8"),
     **{name: PREDICT[name] for name in ("area", "area_crs", "band_names", "offset", "nodata", "mask")},
     **{name: PREDICT[name] for name in ("statistics_scope", "tile_size", "overlap")},
 }
@@ -51,11 +52,12 @@ OPERATIONAL = {
     "workers": "changes the speed only",
     "memory_limit": "changes the memory only",
     "progress": "shows a bar",
+    "tags": "adds metadata, which commands have no option for",
 }
 ELSEWHERE = {name: "tested on Landsat scenes in modeling/test_other_sensors.py" for name in ("sensor", "match")}
 REQUIRED = {"model", "processor", "source", "destination"}
 # What the georeference and the files that are written tell by themselves.
-EVIDENT = {"after", "layers", "area", "area_crs", "statistics_scope", "tile_size", "overlap"}
+EVIDENT = {"after", "layers", "area", "area_crs", "statistics_scope", "tile_size", "overlap", "dtype"}
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +106,7 @@ def test_every_option_is_listed():
     for function, examples in ((predict_scene, PREDICT), (embed_scene, EMBED)):
         listed = set(examples) | set(OPERATIONAL) | set(ELSEWHERE)
         assert listed == set(inspect.signature(function).parameters) - REQUIRED
-    assert set(PREDICT) >= EVIDENT
+    assert {*PREDICT, *EMBED} >= EVIDENT
 
 
 # Both functions share the reading of scenes: what is tested of one is tested of the other with the slow tests.
@@ -181,8 +183,9 @@ COMMANDS = {
     "embed": (
         embed_scene,
         "--stride 16 --area 1,2,3,4 --area-crs EPSG:4326 --band-names B2,B3 --offset -1000 --nodata 7 --mask SCL "
-        "--per-tile --tile-size 64 --overlap 0.25 --batch-size 3 --workers 4 --memory-limit 512 --overwrite",
-        {"stride": 16, "overlap": 0.25},
+        "--per-tile --tile-size 64 --overlap 0.25 --batch-size 3 --workers 4 --memory-limit 512 --overwrite "
+        "--dtype int8",
+        {"stride": 16, "overlap": 0.25, "dtype": "int8"},
     ),
 }
 COMMON = {
@@ -220,10 +223,11 @@ def test_the_command_passes_every_option_on(command, monkeypatch):
     monkeypatch.setattr(inference, function.__name__, spy)
     for name in ("load_model", "load_encoder"):
         monkeypatch.setattr(checkpoints, name, load)
-    loading = "--device cpu --dtype bfloat16 --revision v1 --missing-bands mean --sensor landsat-8 --match wavelength"
+    loading = "--device cpu --weights-dtype bfloat16 --revision v1 --missing-bands mean"
+    loading += " --sensor landsat-8 --match wavelength"
     result = CliRunner().invoke(app, [command, "model", "a.tif", "out.tif", *arguments.split(), *loading.split()])
     assert result.exit_code == 0, result.output
-    assert set(passed) == set(inspect.signature(function).parameters) - REQUIRED
+    assert set(passed) == set(inspect.signature(function).parameters) - REQUIRED - {"tags"}
     assert {name: value for name, value in passed.items() if name != "progress"} == COMMON | own
     assert loaded == {
         "args": ("model",),

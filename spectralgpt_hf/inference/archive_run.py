@@ -1,0 +1,299 @@
+"""Thousands of scenes through a model on Ray Data: workers that load it once, and a driver that survives them.
+
+A scene that fails, or ends the process of its worker, is tried again after all others, `ATTEMPTS` times in all. So an
+outage has time to pass, and a scene that kills its worker takes no other scene along.
+"""
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import rasterio
+
+from ..assets import find_checkpoint
+from ..files import atomic_path, digest, write_json
+from ..modeling.configuration_spectralgpt import SpectralGPTConfig
+from ..modeling.rasters import RasterReader, open_raster
+from ..modeling.tiling import Box
+from .archive_sources import ArchiveSource
+from .checkpoints import load_encoder, load_model
+from .embedding import embed_scene
+from .maps import ground_hectares
+from .prediction import predict_scene
+from .resuming import fingerprint
+from .stac_items import describe_result, item_path
+
+
+ATTEMPTS = 3
+TAG = "fingerprint"
+"""Of a finished file: what it was made of."""
+
+CHECKS = 16
+"""Files whose fingerprints are read at once."""
+
+RESOURCES = ("batch_size", "workers", "memory_limit")
+"""Options that do not change a result."""
+
+KILLED = "its worker was killed: out of memory, or a crash of a library at this scene"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is done to every scene.
+
+    Attributes:
+        kind: "embed" or "predict".
+        checkpoint: Folder that all machines see, or name on the Hub.
+        revision: Commit of a checkpoint on the Hub.
+        identity: Of the checkpoint's content.
+        device: As in `load_model`.
+        weights_dtype: Type of the model's weights.
+        processor: Options of the processor in place of what it was saved with.
+        options: Of `embed_scene` or `predict_scene`.
+        overwrite: Whether files that are not results of an archive may be replaced.
+    """
+
+    kind: str
+    checkpoint: str
+    revision: str
+    identity: str
+    device: str | None = None
+    weights_dtype: str = "float32"
+    processor: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    overwrite: bool = False
+
+    def mark(self, reader: RasterReader) -> str:
+        """Return the fingerprint of a scene's result: checkpoint, options, and the size and time of the source."""
+        from .. import __version__  # not before the package is imported as a whole
+
+        made_of = {name: getattr(self, name) for name in ("kind", "identity", "weights_dtype", "processor")}
+        made_of["options"] = {name: value for name, value in self.options.items() if name not in RESOURCES}
+        return fingerprint(version=__version__, sources=reader.identity(), **made_of)
+
+    def open(self, source: ArchiveSource) -> RasterReader:
+        """Open a scene as the job reads it."""
+        return open_raster(source.open(), mask=self.options.get("mask"), band_names=self.options.get("band_names"))
+
+
+def identify(checkpoint: str, revision: str = "main") -> tuple[str, str, str]:
+    """Return the folder or name of a checkpoint, its commit, and what identifies its content.
+
+    Raises:
+        FileNotFoundError, OSError: If there is no such checkpoint.
+    """
+    checkpoint = find_checkpoint(checkpoint)
+    if not os.path.isdir(checkpoint):
+        commit = SpectralGPTConfig.from_pretrained(checkpoint, revision=revision)._commit_hash or revision
+        return checkpoint, commit, commit
+    folder = Path(os.path.abspath(checkpoint))
+    files = sorted([*folder.glob("*.safetensors"), folder / "config.json", folder / "preprocessor_config.json"])
+    parts = "".join(f"{file.name} {digest(file)}\n" for file in files if file.is_file())
+    return str(folder), revision, hashlib.sha256(parts.encode()).hexdigest()
+
+
+def plan(sources: Sequence[ArchiveSource], output: Path, suffix: str) -> list[dict[str, str]]:
+    """Return a row for Ray for each scene: its name, text and destination."""
+    return [
+        {"name": source.name, "text": source.text, "destination": str(output / f"{source.stem}{suffix}")}
+        for source in sources
+    ]
+
+
+def split_finished(rows: Sequence[dict[str, str]], job: Job) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+    """Return the results of scenes that are finished, and the rows of all others.
+
+    Only sources with a result are opened, which is to say that they were read without harm before.
+    """
+
+    def look(row: dict[str, str]) -> dict[str, Any] | None:
+        started = time.monotonic()
+        if not os.path.exists(row["destination"]):
+            return None
+        try:
+            with job.open(ArchiveSource(row["name"], row["text"])) as reader:
+                if _mark_of(row["destination"]) == job.mark(reader):
+                    return _result(row, "there already", "", square_kilometres(reader), time.monotonic() - started)
+        except (ValueError, OSError):  # the worker says why
+            pass
+        return None
+
+    with ThreadPoolExecutor(CHECKS) as pool:
+        found = list(pool.map(look, rows))
+    return [result for result in found if result], [row for row, result in zip(rows, found) if not result]
+
+
+class SceneWorker:
+    """A process of Ray, which loads the model at its first scene.
+
+    Args:
+        job: What to do.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self._loaded: tuple[Any, Any] | None = None
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Work on the scene of a row, and return its result: done, there already, or failed with the reason."""
+        started = time.monotonic()
+        try:
+            status, area = self.work(ArchiveSource(row["name"], row["text"]), Path(row["destination"]))
+        except Exception as error:  # whatever a scene does, the others go on
+            reason = str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"
+            return _result(row, "failed", " ".join(reason.split()), 0.0, time.monotonic() - started)
+        return _result(row, status, "", area, time.monotonic() - started)
+
+    def work(self, source: ArchiveSource, destination: Path) -> tuple[str, float]:
+        """Return the status of a scene and its area in square kilometres."""
+        job = self.job
+        with job.open(source) as reader:
+            mark, area = job.mark(reader), square_kilometres(reader)
+        found = _mark_of(destination)
+        if found == mark:
+            return "there already", area
+        model, processor = self.load()
+        run = embed_scene if job.kind == "embed" else predict_scene
+        run(
+            model,
+            processor,
+            source.open(),
+            destination,
+            tags={TAG: mark},
+            overwrite=job.overwrite or found is not None,
+            progress=False,
+            **job.options,
+        )
+        if job.kind == "predict":
+            with job.open(source) as reader:
+                whole = Box(0, 0, reader.width, reader.height)
+                item = describe_result(destination, "classes", reader, whole, source.open(), model, reader.tags)
+            write_json(item_path(destination), item)
+        return "done", area
+
+    def load(self) -> tuple[Any, Any]:
+        """Return the model and its processor."""
+        if self._loaded is None:
+            load, job = load_encoder if self.job.kind == "embed" else load_model, self.job
+            self._loaded = load(
+                job.checkpoint, job.device, job.weights_dtype, revision=job.revision, **dict(job.processor)
+            )
+        return self._loaded
+
+
+def run_on_ray(
+    rows: Sequence[dict[str, str]],
+    job: Job,
+    workers: int,
+    gpus: float = 0,
+    worker: type[SceneWorker] = SceneWorker,
+    report: Callable[[str], object] = print,
+) -> list[dict[str, Any]]:
+    """Work on scenes on the cluster that Ray is connected to.
+
+    Args:
+        rows: Of `plan`.
+        job: What to do.
+        workers: Number of processes, each with a model.
+        gpus: Per worker; a fraction shares one. With 0, each worker takes one core.
+        worker: Class of the workers.
+        report: Called with a line on each pass over the scenes.
+
+    Returns:
+        A result for each row, in no order.
+    """
+    finished: dict[str, dict[str, Any]] = {}
+    left = list(rows)
+    for attempt in range(1, ATTEMPTS + 1):
+        if not left:
+            break
+        report(f"Attempt {attempt} of {ATTEMPTS}: {len(left)} scenes")
+        found = {result["destination"]: result for result in _one_pass(left, job, workers, gpus, worker)}
+        for row in left:
+            result = found.get(row["destination"]) or _result(row, "failed", KILLED, 0.0, 0.0)
+            before = finished.get(row["destination"], {}).get("seconds", 0.0)
+            finished[row["destination"]] = result | {"attempts": attempt, "seconds": result["seconds"] + before}
+        left = [row for row in left if finished[row["destination"]]["status"] == "failed"]
+    return list(finished.values())
+
+
+def _one_pass(
+    rows: Sequence[dict[str, str]], job: Job, workers: int, gpus: float, worker: type[SceneWorker]
+) -> list[dict[str, Any]]:
+    """Try each scene once. Those whose worker dies are missing in what comes back."""
+    import ray
+
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # a scene that kills its worker is in the summary
+    context = ray.data.DataContext.get_current()
+    context.max_errored_blocks = -1
+    context.enable_progress_bars = "TQDM_DISABLE" not in os.environ
+    callable_class: Any = worker  # Ray's types know callables only
+    dataset = ray.data.from_items(list(rows), override_num_blocks=len(rows)).map(
+        callable_class,
+        fn_constructor_args=(job,),
+        # One scene per worker at a time: whoever waits behind a scene that kills the worker would die with it.
+        compute=ray.data.ActorPoolStrategy(size=min(workers, len(rows)), max_tasks_in_flight_per_actor=1),
+        num_gpus=gpus or None,
+        num_cpus=None if gpus else 1,
+        max_restarts=-1,
+        max_task_retries=0,
+    )
+    return list(dataset.iter_rows())
+
+
+SUMMARY = pa.schema(
+    {
+        "source": pa.string(),
+        "destination": pa.string(),
+        "status": pa.string(),
+        "reason": pa.string(),
+        "attempts": pa.int32(),
+        "km2": pa.float64(),
+        "seconds": pa.float64(),
+    }
+)
+
+
+def write_summary(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
+    """Write one row per scene: where it is, "done", "there already" or "failed" and why, its area, and the time."""
+    ordered = sorted(results, key=lambda result: str(result["source"]))
+    with atomic_path(path) as scratch:
+        pq.write_table(pa.Table.from_pylist(list(map(dict, ordered)), SUMMARY), scratch)
+
+
+def square_kilometres(reader: RasterReader) -> float:
+    """Return the area of a scene's grid on the ground; 0 where it has no georeference."""
+    return ground_hectares(reader.crs, reader.transform, (reader.height, reader.width)) / 100
+
+
+def _result(row: Mapping[str, Any], status: str, reason: str, area: float, seconds: float) -> dict[str, Any]:
+    return {
+        "source": row["name"],
+        "destination": row["destination"],
+        "status": status,
+        "reason": reason,
+        "attempts": 0 if status == "there already" else 1,
+        "km2": round(area, 6),
+        "seconds": round(seconds, 3),
+    }
+
+
+def _mark_of(path: str | Path) -> str | None:
+    """Return the fingerprint in a result; None where there is no file, or one of other origin."""
+    if not os.path.isfile(path):
+        return None
+    try:
+        if str(path).endswith(".parquet"):
+            return (pq.read_schema(path).metadata or {}).get(TAG.encode(), b"").decode() or None
+        with rasterio.open(path) as dataset:
+            return dataset.tags().get(TAG)
+    except (pa.ArrowInvalid, rasterio.errors.RasterioError):
+        return None

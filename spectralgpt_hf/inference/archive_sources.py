@@ -1,0 +1,163 @@
+"""The scenes of an archive: files, folders, patterns, lists, STAC items and item collections, each with a name."""
+
+import json
+import os
+import posixpath
+import re
+import urllib.request
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from glob import glob
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
+
+from ..modeling.products import read_folder
+from ..modeling.raster_files import Source, is_remote, is_stac_item
+
+
+SCENE_SUFFIXES = (".tif", ".tiff", ".jp2", ".zip", ".vrt")
+TIMEOUT_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class ArchiveSource:
+    """A scene, as text, which every worker of a cluster can open.
+
+    Attributes:
+        name: For people: the path, the URL without its query (which may hold a signature), or the id of a STAC item.
+        text: The path or URL, or a STAC item as JSON.
+    """
+
+    name: str
+    text: str
+
+    @property
+    def stem(self) -> str:
+        """What its result is called, without a suffix."""
+        last = posixpath.basename(self.name.rstrip("/")) or self.name
+        return re.sub(r"\.(tiff?|jp2|zip|vrt|json|geojson|SAFE)$", "", last)
+
+    def open(self) -> Source:
+        """Return what `open_raster` opens."""
+        return json.loads(self.text) if self.text.startswith("{") else self.text
+
+
+def find_sources(sources: str | os.PathLike[str] | Source | Sequence[Any]) -> list[ArchiveSource]:
+    """Return the scenes that sources name, each once.
+
+    Args:
+        sources: One or several of: a file, a SAFE product or folder of bands; a folder that holds such, at any depth; a
+            pattern (`archive/**/*.tif`); a list (.txt, one source per line, relative to the current folder); a URL
+            (`s3://`, `https://`, ...) or a path of GDAL (`/vsis3/`, ...) of a scene; a STAC item or an item collection
+            as a file, a URL (which ends with .json or .geojson before its query), parsed JSON, or an object of pystac.
+
+    Raises:
+        FileNotFoundError: If one of them names no scene.
+        ValueError: If a file or URL of STAC cannot be read.
+    """
+    listed: Sequence[Any] = (
+        sources if isinstance(sources, Sequence) and not isinstance(sources, str | bytes) else [sources]
+    )
+    found: list[ArchiveSource] = []
+    for source in listed:
+        scenes = list(_expand(source))
+        if not scenes:
+            raise FileNotFoundError(f"{source}: expected a scene, a folder, pattern or list of scenes, found none.")
+        found += scenes
+    return list(dict.fromkeys(found))
+
+
+def check_stems(sources: Iterable[ArchiveSource]) -> None:
+    """Refuse scenes whose results would have one name.
+
+    Raises:
+        ValueError: If there are such.
+    """
+    stems = Counter(source.stem for source in sources)
+    twice = [stem for stem, count in stems.items() if count > 1]
+    if twice:
+        raise ValueError(f"Several scenes are called {twice[0]}: their results would be one file. Run them apart.")
+
+
+def _expand(source: Any) -> Iterator[ArchiveSource]:
+    if is_stac_item(source) or hasattr(source, "to_dict"):
+        yield from _expand_stac(dict(source) if isinstance(source, Mapping) else source.to_dict(), "STAC", "")
+        return
+    path = os.fspath(source)
+    plain = path.split("?")[0]
+    if re.match(r"https?://.*\.(geo)?json$", plain):
+        yield from _expand_stac(_fetch(path), plain, path)
+    elif is_remote(path):
+        yield ArchiveSource(plain, path)
+    elif path.endswith(".txt"):
+        for line in filter(None, map(str.strip, Path(path).read_text(encoding="utf-8").splitlines())):
+            yield from _expand(line)
+    else:
+        for match in [path] if os.path.exists(path) else sorted(glob(path, recursive=True)):
+            yield from _expand_path(Path(os.path.abspath(match)))
+
+
+def _expand_path(path: Path, inside: bool = False) -> Iterator[ArchiveSource]:
+    """Give the scenes of a file or folder. Other files `inside` a folder are passed over."""
+    if path.is_dir():
+        if _is_scene(path):
+            yield ArchiveSource(str(path), str(path))
+            return
+        for child in sorted(path.iterdir()):
+            yield from _expand_path(child, inside=True)
+    elif path.suffix.lower() in (".json", ".geojson"):
+        try:
+            content = json.loads(path.read_bytes())
+        except ValueError as error:
+            if not inside:
+                raise ValueError(f"{path}: expected a STAC item or item collection: {error}.") from error
+            return
+        if not inside or _is_stac(content):
+            yield from _expand_stac(content, str(path), str(path))
+    elif not inside or path.suffix.lower() in SCENE_SUFFIXES:
+        yield ArchiveSource(str(path), str(path))
+
+
+def _is_scene(folder: Path) -> bool:
+    try:
+        read_folder(str(folder))
+    except ValueError:  # of several dates, or without bands
+        return folder.suffix == ".SAFE"
+    return True
+
+
+def _is_stac(content: Any) -> bool:
+    if not isinstance(content, Mapping):
+        return False
+    members = content.get("features") or [content]
+    return all(isinstance(item, Mapping) and "stac_version" in item and "assets" in item for item in members)
+
+
+def _expand_stac(content: Any, name: str, base: str) -> Iterator[ArchiveSource]:
+    """Give the items of an item collection, or an item; their relative links become absolute."""
+    if not isinstance(content, Mapping) or content.get("type") not in ("Feature", "FeatureCollection"):
+        raise ValueError(f"{name}: expected a STAC item or item collection.")
+    for item in content["features"] if content["type"] == "FeatureCollection" else [content]:
+        assets = {
+            key: {**asset, "href": _absolute(str(asset["href"]), base)}
+            for key, asset in (item.get("assets") or {}).items()
+            if isinstance(asset, Mapping) and "href" in asset
+        }
+        used = {key: item[key] for key in ("type", "id", "properties", "stac_version", "links") if key in item}
+        yield ArchiveSource(str(item.get("id") or name), json.dumps({**used, "assets": assets}))
+
+
+def _absolute(href: str, base: str) -> str:
+    if is_remote(href) or os.path.isabs(href) or not base:
+        return href
+    return urljoin(base, href) if is_remote(base) else os.path.normpath(os.path.join(os.path.dirname(base), href))
+
+
+def _fetch(url: str) -> Any:
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer:
+            return json.load(answer)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{url.split('?')[0]}: expected a STAC item or item collection: {error}.") from error

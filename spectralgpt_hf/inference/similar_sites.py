@@ -1,0 +1,191 @@
+"""Similar sites: a scan through tables of embeddings, batch by batch, for the vectors nearest to that of one site."""
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from glob import glob
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from ..files import write_json
+
+
+SITE = ("unique_id", "product_id", "timestamp", "grid_cell", "centre_lon", "centre_lat", "geometry", "bbox")
+BATCH = 8192
+"""Rows that are compared at once: 24 MiB of vectors of 768 numbers."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A chip of a table of embeddings; the columns are those of `write_geoparquet`.
+
+    Attributes:
+        similarity: Cosine of the angle between its vector and that of the site that was asked for, -1 to 1.
+        unique_id, product_id, timestamp, grid_cell: As in the table.
+        longitude, latitude: Of its centre, in degrees.
+        geometry: Its footprint, GeoJSON in WGS84.
+        file: The table.
+    """
+
+    similarity: float
+    unique_id: str
+    product_id: str
+    timestamp: datetime | None
+    grid_cell: str
+    longitude: float
+    latitude: float
+    geometry: dict[str, Any]
+    file: str
+
+
+def search_embeddings(
+    embeddings: str | Path | Sequence[str | Path], like: tuple[float, float], top: int = 10
+) -> tuple[Site, list[Site]]:
+    """Find the sites whose embeddings are most similar to that of one site.
+
+    Args:
+        embeddings: GeoParquet files of `embed_scene`, folders of them, or patterns. They may be stored in different
+            types, but must be of one model.
+        like: Longitude and latitude of the site, in degrees (WGS84). Of several chips that hold it, the latest counts,
+            and then the one whose centre is nearest.
+        top: Number of results.
+
+    Returns:
+        The chip that holds `like`, and at most `top` others, the most similar first. Chips that hold `like` too, of
+        other dates or overlapping, are left out.
+
+    Raises:
+        FileNotFoundError: If there is no such table.
+        ValueError: If no chip holds the point, the tables are of different models, or one is no table of embeddings.
+    """
+    if top < 1:
+        raise ValueError(f"`top`: expected a positive number, got {top}.")
+    files = _find_tables([embeddings] if isinstance(embeddings, str | Path) else embeddings)
+    query, site = _find_site(files, like)
+    query = query / max(float(np.linalg.norm(query)), 1e-30)
+    best: list[tuple[float, str, dict[str, Any]]] = []
+    for file, batch in _batches(files, ~_holds(like)):
+        vectors = _vectors(batch)
+        lengths = np.linalg.norm(vectors, axis=1)
+        similarities = vectors @ query / np.where(lengths > 0, lengths, 1)
+        for row in np.argsort(-similarities, kind="stable")[:top]:
+            best.append((float(similarities[row]), file, batch.slice(row, 1).to_pylist()[0]))
+        best = sorted(best, key=lambda found: -found[0])[:top]
+    return site, [_site(*found) for found in best]
+
+
+def write_geojson(path: str | Path, sites: Sequence[Site]) -> None:
+    """Write sites as a GeoJSON FeatureCollection, one feature per site, in the given order."""
+    features = [
+        {
+            "type": "Feature",
+            "id": site.unique_id,
+            "geometry": site.geometry,
+            "properties": {
+                "rank": rank,
+                "similarity": round(site.similarity, 6),
+                "product_id": site.product_id,
+                "timestamp": site.timestamp and site.timestamp.isoformat(),
+                "grid_cell": site.grid_cell,
+                "file": site.file,
+            },
+        }
+        for rank, site in enumerate(sites, 1)
+    ]
+    write_json(path, {"type": "FeatureCollection", "features": features})
+
+
+def _find_tables(patterns: Sequence[str | Path]) -> list[str]:
+    """Return the tables, all of one model. Of a folder, Parquet files without embeddings are passed over."""
+    models: dict[bytes, str] = {}
+    files = []
+    for pattern in map(str, patterns):
+        inside = Path(pattern).is_dir()
+        for file in sorted(map(str, Path(pattern).rglob("*.parquet")) if inside else glob(pattern, recursive=True)):
+            try:
+                schema = pq.read_schema(file)
+            except pa.ArrowInvalid as error:
+                raise ValueError(f"{file}: expected a table of embeddings, GeoParquet ({error}).") from error
+            missing = [name for name in ("embedding", *SITE) if name not in schema.names]
+            if missing and inside:
+                continue
+            if missing:
+                raise ValueError(f"{file}: expected a table of embeddings, found no column {', '.join(missing)}.")
+            models[(schema.metadata or {}).get(b"weights", b"")] = file
+            files.append(file)
+    if not files:
+        raise FileNotFoundError(f"{', '.join(map(str, patterns))}: found no table of embeddings (.parquet).")
+    if len(models) > 1:
+        raise ValueError(
+            f"Expected embeddings of one model, found those of {len(models)}: such as {' and '.join(models.values())}."
+        )
+    return files
+
+
+def _find_site(files: Sequence[str], like: tuple[float, float]) -> tuple[np.ndarray, Site]:
+    """Return the vector of the chip that holds a point, and the chip."""
+    found = []
+    for file, batch in _batches(files, _holds(like)):
+        for vector, row in zip(_vectors(batch), batch.to_pylist()):
+            distance = np.hypot(row["centre_lon"] - like[0], row["centre_lat"] - like[1])
+            moment = row["timestamp"].timestamp() if row["timestamp"] else 0.0
+            found.append(((-moment, distance), vector, _site(1.0, file, row)))
+    if not found:
+        raise ValueError(f"Expected a site within the embeddings, found no chip that holds {like[0]}, {like[1]}.")
+    _, vector, site = min(found, key=lambda entry: entry[0])
+    return vector, site
+
+
+def _holds(point: tuple[float, float]) -> ds.Expression:
+    """Return the condition that the bounds of a chip hold a point."""
+    west, south, east, north = (ds.field("bbox", edge) for edge in ("xmin", "ymin", "xmax", "ymax"))
+    longitude, latitude = point
+    beside = (west <= longitude) & (longitude <= east)
+    across = (west > east) & ((west <= longitude) | (longitude <= east))
+    return (south <= latitude) & (latitude <= north) & (beside | across)
+
+
+def _batches(files: Sequence[str], condition: ds.Expression) -> Iterator[tuple[str, pa.RecordBatch]]:
+    for file in files:
+        scan = ds.dataset(file).to_batches(columns=["embedding", *SITE], filter=condition, batch_size=BATCH)
+        yield from ((file, batch) for batch in scan if batch.num_rows)
+
+
+def _vectors(batch: pa.RecordBatch) -> np.ndarray:
+    """Return the embeddings of a batch (n, D), float32. Those of integers are a multiple of the real ones."""
+    flat = batch["embedding"].flatten().to_numpy(zero_copy_only=False)
+    return flat.astype(np.float32).reshape(batch.num_rows, -1)
+
+
+def _site(similarity: float, file: str, row: dict[str, Any]) -> Site:
+    return Site(
+        similarity,
+        row["unique_id"],
+        row["product_id"],
+        row["timestamp"],
+        row["grid_cell"],
+        row["centre_lon"],
+        row["centre_lat"],
+        _geometry(row["geometry"]),
+        file,
+    )
+
+
+def _geometry(binary: bytes) -> dict[str, Any]:
+    """Return the GeoJSON of a polygon or multipolygon in well-known binary, little-endian, as `write_geoparquet`."""
+    kind, count = struct.unpack_from("<xII", binary)
+    if kind == 3:
+        points = np.frombuffer(binary, "<f8", offset=13).reshape(-1, 2)
+        return {"type": "Polygon", "coordinates": [points.tolist()]}
+    size = [9]
+    for _ in range(count):
+        size.append(size[-1] + 13 + 16 * struct.unpack_from("<I", binary, size[-1] + 9)[0])
+    parts = [_geometry(binary[start:stop])["coordinates"] for start, stop in pairwise(size)]
+    return {"type": "MultiPolygon", "coordinates": parts}

@@ -1,0 +1,212 @@
+"""STAC items beside results, and a collection over them, with the embedding extension.
+
+The extension is https://github.com/geo-embeddings/embeddings-stac-specification, whose items are of STAC 1.0.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rasterio.warp import transform_bounds, transform_geom
+
+from ..files import write_json
+from ..modeling.raster_files import Source, is_remote
+from ..modeling.rasters import RasterReader
+from ..modeling.tiling import Box
+from .scenes import Scene
+from .vectors import WGS84, timestamp
+
+
+EMBEDDINGS = "https://stac-extensions.github.io/embeddings/v0.0.1/schema.json"
+PROJECTION = "https://stac-extensions.github.io/projection/v1.1.0/schema.json"
+STAC_VERSION = "1.0.0"
+MODEL_ITEM = "stac_item.json"
+"""The item of a checkpoint, beside its weights."""
+
+LAUNCH = "2015-06-23T00:00:00Z"
+"""Of Sentinel-2A: no scene is older."""
+
+GEOTIFF = "image/tiff; application=geotiff; profile=cloud-optimized"
+PARQUET = "application/vnd.apache.parquet"
+
+
+def item_path(result: Path) -> Path:
+    """Return where the item of a result is written: beside it, under its name and `.stac.json`."""
+    return result.with_name(f"{result.name}.stac.json")
+
+
+def describe_embeddings(
+    result: Path,
+    scene: Scene,
+    source: Source,
+    model: Any,
+    tags: Mapping[str, str],
+    options: Mapping[str, Any],
+    dtype: str,
+    scales: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """Return the STAC item of a file of embeddings.
+
+    Args:
+        result: The file, .tif or .parquet.
+        scene: Of which they are.
+        source: Where it was read.
+        model: That made them.
+        tags: Of the result.
+        options: How the model was applied, as JSON.
+        dtype: Of the stored embeddings.
+        scales: Of integers, where each feature has one.
+    """
+    item = describe_result(result, "embeddings", scene.reader, scene.area.box, source, model, tags)
+    item["stac_extensions"].append(EMBEDDINGS)
+    properties: dict[str, Any] = item["properties"] | {
+        "emb:runtime_parameters": dict(options),
+        "emb:preprocessing": {"format": "spectralgpt-hf", "expression": scene.processor.to_dict() | _measured(scene)},
+    }
+    if dtype == "int8":
+        properties["emb:quantization"] = {
+            "method": "per-feature linear" if scales is not None else "per-vector linear, in `embedding_scale`",
+            "original_dtype": "float32",
+            "quantized_dtype": "int8",
+            **({} if scales is None else {"scale": [float(scale) for scale in scales]}),
+        }
+    return item | {"properties": properties}
+
+
+def describe_result(
+    result: Path, asset: str, reader: RasterReader, box: Box, source: Source, model: Any, tags: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return a STAC item for a file made of a scene.
+
+    Args:
+        result: The file.
+        asset: Name of the file in the item.
+        reader: The scene.
+        box: The part of it that the file covers, in pixels.
+        source, model, tags: As in `describe_embeddings`.
+    """
+    a, b, c, d, e, f = tuple(reader.transform)[:6]
+    corners = [(box.left, box.top), (box.left, box.bottom), (box.right, box.bottom), (box.right, box.top)]
+    outline = [(a * x + b * y + c, d * x + e * y + f) for x, y in corners]
+    kind = PARQUET if result.suffix == ".parquet" else GEOTIFF
+    geography, projection = _geography(outline, reader.crs)
+    links = [
+        {"rel": "emb:model", "href": _model_link(model, result), "type": "application/geo+json"},
+        *({"rel": "emb:source-data", "href": href} for href in _source_links(source, result)),
+    ]
+    return {
+        "type": "Feature",
+        "stac_version": STAC_VERSION,
+        "stac_extensions": [PROJECTION],
+        "id": result.stem,
+        **geography,
+        "properties": {**_time(tags.get("date")), **projection},
+        "links": links,
+        "assets": {asset: {"href": f"./{result.name}", "type": kind, "roles": ["data", asset]}},
+    }
+
+
+def write_collection(
+    path: Path,
+    items: Mapping[str, Mapping[str, Any]],
+    *,
+    title: str,
+    description: str,
+    fields: Mapping[str, Any],
+) -> None:
+    """Write a STAC collection over items that lie in its folder.
+
+    Args:
+        path: To write.
+        items: By file name, at least one.
+        title, description: Of the collection.
+        fields: Further members, such as those of the embedding extension.
+    """
+    boxes = np.array([item["bbox"] for item in items.values() if "bbox" in item] or [[-180, -90, 180, 90]])
+    extent = [*boxes[:, :2].min(0).tolist(), *boxes[:, 2:].max(0).tolist()]
+    moments = [
+        moment
+        for item in items.values()
+        for moment in (item["properties"].get(name) for name in ("datetime", "start_datetime", "end_datetime"))
+        if moment
+    ]
+    open_end = any(item["properties"]["datetime"] is None for item in items.values())
+    inherited = [link for item in items.values() for link in item["links"] if link["rel"].startswith("emb:")]
+    collection = {
+        "type": "Collection",
+        "stac_version": STAC_VERSION,
+        "stac_extensions": [EMBEDDINGS] if "emb:type" in fields else [],
+        "id": re.sub(r"[^\w.-]+", "-", title),
+        "title": title,
+        "description": description,
+        "license": "proprietary",
+        "extent": {
+            "spatial": {"bbox": [extent]},
+            "temporal": {"interval": [[min(moments), None if open_end else max(moments)]]},
+        },
+        "links": [
+            *({"rel": "item", "href": f"./{name}", "type": "application/geo+json"} for name in items),
+            *{(link["rel"], link["href"]): link for link in inherited}.values(),
+        ],
+        **fields,
+    }
+    write_json(path, collection)
+
+
+def _geography(outline: Sequence[tuple[float, float]], crs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return geometry and bounds in WGS84, and what the projection extension says."""
+    if crs is None:
+        return {"geometry": None}, {}
+    ring = {"type": "Polygon", "coordinates": [[*outline, outline[0]]]}
+    x, y = zip(*outline)
+    bounds = transform_bounds(crs, WGS84, min(x), min(y), max(x), max(y))
+    code = crs.to_epsg()
+    projection = {"proj:epsg": code, **({} if code else {"proj:wkt2": crs.to_wkt(version="WKT2_2019")})}
+    geometry = transform_geom(crs, WGS84, ring, antimeridian_cutting=True)
+    return {"geometry": geometry, "bbox": [*bounds]}, projection
+
+
+def _time(date: str | None) -> dict[str, Any]:
+    """Return the moment of a scene; where it is not known, all the time that Sentinel-2 flies."""
+    moment = timestamp(date)
+    if moment is None:
+        return {"datetime": None, "start_datetime": LAUNCH, "end_datetime": "9999-12-31T23:59:59Z"}
+    return {"datetime": _rfc3339(moment)}
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def _measured(scene: Scene) -> dict[str, Any]:
+    return {} if scene.statistics is None else {"statistics": scene.statistics}
+
+
+def _model_link(model: Any, result: Path) -> str:
+    """Return where the item of a model's checkpoint is: on the Hub, or in its folder."""
+    name = str(model.config._name_or_path)
+    if name and not os.path.isdir(name):
+        commit = getattr(model.config, "_commit_hash", None) or "main"
+        return f"https://huggingface.co/{name}/resolve/{commit}/{MODEL_ITEM}"
+    return _relative(os.path.join(name, MODEL_ITEM), result)
+
+
+def _source_links(source: Source, result: Path) -> Iterable[str]:
+    """Return where a source is, without signatures; a STAC item may name itself."""
+    if isinstance(source, str | os.PathLike):
+        name = os.fspath(source)
+        yield name.split("?")[0] if is_remote(name) else _relative(name, result)
+    elif not isinstance(source, bytes | bytearray | memoryview):
+        item: Any = source if isinstance(source, Mapping) else source.to_dict()
+        links = {link.get("rel"): str(link["href"]) for link in item.get("links", ()) if "href" in link}
+        assets = [str(asset["href"]) for asset in item.get("assets", {}).values() if "href" in asset]
+        for href in [links["self"]] if "self" in links else assets[:1]:
+            yield href.split("?")[0]
+
+
+def _relative(path: str, result: Path) -> str:
+    return Path(os.path.relpath(path, result.absolute().parent)).as_posix()

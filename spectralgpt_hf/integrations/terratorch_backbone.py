@@ -1,0 +1,89 @@
+"""SpectralGPT as a backbone of TerraTorch: `import spectralgpt_hf.integrations.terratorch_backbone` registers it.
+
+    model = MODEL_FACTORY_REGISTRY.build("EncoderDecoderFactory").build_model(
+        task="segmentation", backbone="terratorch_spectralgpt", backbone_checkpoint="org/spectralgpt-base",
+        backbone_out_indices=[3, 6, 9, 12], necks=[{"name": "LearnedInterpolateToPyramidal"}],
+        decoder="UperNetDecoder", num_classes=7)
+
+Images must be normalised by the checkpoint's own image processor. Needs `pip install spectralgpt-hf[terratorch]`.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from ..modeling.bands import resolve_bands
+from ..modeling.configuration_spectralgpt import SpectralGPTConfig
+from ..modeling.modeling_spectralgpt import SpectralGPTBackbone
+
+
+try:
+    from terratorch.registry import TERRATORCH_BACKBONE_REGISTRY
+except ImportError as error:
+    raise ImportError("This adapter needs TerraTorch: `pip install spectralgpt-hf[terratorch]`.") from error
+
+
+class SpectralGPTForTerraTorch(nn.Module):
+    """A backbone with what TerraTorch asks for.
+
+    Args:
+        backbone: Whose features are given.
+
+    Attributes:
+        out_channels: Number of channels of each feature map.
+        patch_size: Pixels on a side of a token; TerraTorch pads images to multiples of it.
+    """
+
+    def __init__(self, backbone: SpectralGPTBackbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.out_channels = list(backbone.out_channels)
+        self.patch_size = backbone.patch_size
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Return a feature map (B, D, h, w) for each of `out_indices`, of normalised images (B, C, H, W)."""
+        return list(self.backbone(images).feature_maps)
+
+
+@TERRATORCH_BACKBONE_REGISTRY.register
+def spectralgpt(
+    checkpoint: str | None = None,
+    out_indices: Sequence[int] | None = None,
+    pretrained: bool = True,
+    bands: Sequence[str] | None = None,
+    preset: str = "base",
+    revision: str = "main",
+) -> SpectralGPTForTerraTorch:
+    """Build the backbone; TerraTorch passes these as `backbone_<name>`.
+
+    Args:
+        checkpoint: Folder or name on the Hub, which `pretrained` needs.
+        out_indices: Layers whose features are given: 0 for the embeddings, then 1 to the number of layers. By default
+            the last one.
+        pretrained: Whether to load the weights; otherwise they are random, of `checkpoint`'s configuration or `preset`.
+        bands: Names of the bands of the images, which must be those of the checkpoint, in their order.
+        preset: Size of a model without a checkpoint, as in `SpectralGPTConfig.from_preset`.
+        revision: Branch, tag or commit on the Hub.
+
+    Raises:
+        ValueError: If `pretrained` has no checkpoint, or the bands differ.
+    """
+    indices = None if out_indices is None else list(out_indices)
+    if pretrained and checkpoint is None:
+        raise ValueError(
+            "`backbone_pretrained`: expected a `backbone_checkpoint` (folder or name on the Hub), got none."
+        )
+    if checkpoint is None:
+        config = SpectralGPTConfig.from_preset(preset, out_indices=indices)
+    else:
+        config = SpectralGPTConfig.from_pretrained(checkpoint, revision=revision, out_indices=indices)
+    if bands is not None and list(resolve_bands(bands)) != list(config.bands or ()):
+        raise ValueError(
+            f"`backbone_bands`: expected {' '.join(config.bands or ())}, in this order, got {' '.join(bands)}."
+        )
+    if pretrained:
+        backbone = SpectralGPTBackbone.from_pretrained(checkpoint, revision=revision, out_indices=indices)
+    else:
+        backbone = SpectralGPTBackbone(config)
+    return SpectralGPTForTerraTorch(backbone)

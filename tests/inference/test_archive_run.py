@@ -1,0 +1,117 @@
+"""Workers of archives, without Ray; `commands/test_archive.py` runs them on it."""
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import rasterio
+
+from spectralgpt_hf import SpectralGPTImageProcessor
+from spectralgpt_hf.inference.archive_run import TAG, Job, SceneWorker, identify, plan, split_finished
+from spectralgpt_hf.inference.archive_sources import find_sources
+from spectralgpt_hf.inference.stac_items import item_path
+from tests.stac import problems
+
+from .scenes import encoder, segmenter, write_scene
+
+
+@pytest.fixture
+def archive(tmp_path):
+    (tmp_path / "scenes").mkdir()
+    for number in range(3):
+        write_scene(tmp_path / "scenes" / f"scene{number}.tif", left=20 * number, width=64, height=40)
+    segmenter().save_pretrained(tmp_path / "checkpoint")
+    SpectralGPTImageProcessor().save_pretrained(tmp_path / "checkpoint")
+    (tmp_path / "out").mkdir()
+    return tmp_path
+
+
+def job_of(archive, kind="embed", **options):
+    checkpoint, revision, identity = identify(str(archive / "checkpoint"))
+    return Job(kind, checkpoint, revision, identity, "cpu", **options)
+
+
+def rows_of(archive, suffix=".parquet"):
+    return plan(find_sources(archive / "scenes"), archive / "out", suffix)
+
+
+def statuses(results):
+    return [result["status"] for result in results]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".tif"])
+def test_the_fingerprint_in_a_file_says_that_it_is_finished(archive, suffix):
+    job, rows = job_of(archive), rows_of(archive, suffix)
+    assert split_finished(rows, job) == ([], rows)
+    worker = SceneWorker(job)
+    assert statuses(map(worker, rows[:2])) == ["done", "done"]
+    finished, left = split_finished(rows, job)
+    assert statuses(finished) == ["there already"] * 2
+    assert left == rows[2:]
+    assert worker(rows[0])["status"] == "there already"
+    assert finished[0]["km2"] == pytest.approx(0.64 * 0.40, rel=0.01)
+
+
+@pytest.mark.parametrize("change", ["checkpoint", "options", "processor", "source", "dtype"])
+def test_another_checkpoint_option_or_source_is_done_anew(archive, change):
+    rows = rows_of(archive)[:1]
+    assert SceneWorker(job_of(archive))(rows[0])["status"] == "done"
+    job = job_of(archive)
+    if change == "checkpoint":
+        encoder(seed=1).save_pretrained(archive / "checkpoint")
+        job = job_of(archive)
+    elif change == "source":
+        write_scene(archive / "scenes" / "scene0.tif", left=7, width=64, height=40)
+    else:
+        values = {"options": {"stride": 16}, "processor": {"missing_bands": "mean"}, "dtype": {"dtype": "float16"}}
+        name = "options" if change == "dtype" else change
+        job = replace(job, **{name: values[change]})
+    assert split_finished(rows, job) == ([], rows)
+    before = Path(rows[0]["destination"]).read_bytes()
+    assert SceneWorker(job)(rows[0])["status"] == "done"
+    assert before != Path(rows[0]["destination"]).read_bytes()
+
+
+def test_a_file_of_another_origin_is_replaced_only_when_asked(archive):
+    row = rows_of(archive)[0]
+    shutil.copy(archive / "scenes" / "scene0.tif", row["destination"])
+    result = SceneWorker(job_of(archive))(row)
+    assert result["status"] == "failed"
+    assert "exists" in result["reason"]
+    assert SceneWorker(job_of(archive, overwrite=True))(row)["status"] == "done"
+    assert TAG.encode() in pq.read_schema(row["destination"]).metadata
+
+
+def test_whatever_a_scene_raises_is_its_reason(archive):
+    (archive / "scenes" / "scene0.tif").write_bytes(b"II*\0 truncated")
+
+    class Broken(SceneWorker):
+        def load(self):
+            model, processor = super().load()
+            model.register_forward_hook(lambda *_: 1 / 0)
+            return model, processor
+
+    worker = Broken(job_of(archive))
+    results = [worker(row) for row in rows_of(archive)]
+    assert statuses(results) == ["failed"] * 3
+    assert "scene0.tif" in results[0]["reason"]
+    assert results[1]["reason"] == "ZeroDivisionError: division by zero"
+    assert not os.path.exists(results[1]["destination"])
+
+
+def test_maps_carry_the_fingerprint_and_have_an_item(archive):
+    row = rows_of(archive, ".tif")[0]
+    result = SceneWorker(job_of(archive, "predict"))(row)
+    assert result["status"] == "done", result["reason"]
+    with rasterio.open(row["destination"]) as dataset:
+        assert dataset.tags()[TAG]
+    item = json.loads(item_path(archive / "out" / "scene0.tif").read_text())
+    assert "classes" in item["assets"]
+    del item["assets"]["classes"]
+    item["assets"]["embeddings"] = {"href": "x"}
+    item["stac_extensions"].append("https://stac-extensions.github.io/embeddings/v0.0.1/schema.json")
+    assert problems(item, "embeddings") == []  # all but the asset's name is sound STAC
