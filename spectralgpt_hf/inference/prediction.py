@@ -19,6 +19,7 @@ from ..modeling.tiling import TileGrid
 from .areas import Area
 from .checkpoints import check_model
 from .destinations import check_destination
+from .map_styles import style_path, write_style
 from .maps import MAP_NODATA, class_colours
 from .outputs import Layer, describe, masked, write_layer
 from .scenes import Scene
@@ -62,6 +63,8 @@ def predict_scene(
     match: str | None = None,
 ) -> Path:
     """Map a scene of any size: a COG of class numbers on its grid, with colours and the names of the classes.
+
+    A style beside it, `.qml`, makes QGIS show both.
 
     Tiles overlap, and their logits are blended. All are normalised with statistics measured once for the scene, which
     are written into the tags. A run that was killed goes on where it stopped when it is called again with the same
@@ -172,9 +175,11 @@ def predict_scene(
         def write(parts: Callable[[str], Parts], scratch: Path) -> None:
             for name, file in files.items():
                 write_layer(file, parts(name), scratch, scene, grid, tags)
+            write_style(destination, classes, class_colours(classes))
 
+        paths = [style_path(destination), *(file.path for file in files.values())]
         key = {"tags": tags, "layers": [*layers]}
-        map_scene(scene, grid, task, [file.path for file in files.values()], overwrite, write, key, resources)
+        map_scene(scene, grid, task, paths, overwrite, write, key, resources)
     return destination
 
 
