@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from multiprocessing import get_context
+from threading import RLock
 
 import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from tqdm.auto import tqdm
 
 from spectralgpt_hf.assets import SAMPLE
 from spectralgpt_hf.data import load_shards, prepare_shards
@@ -219,6 +221,12 @@ def kill_when_a_shard_is_finished(folder, process_id):
     return finished
 
 
+def prepare_alone(*arguments, **options):
+    """Prepare shards in a fork, with a lock of its own for progress bars: killed, it would keep the common one."""
+    tqdm.set_lock(RLock())
+    prepare_shards(*arguments, **options)
+
+
 def assert_same_content(folder, other):
     assert digests(folder) == digests(other)
     for name in ("statistics.json", "report.json"):
@@ -230,7 +238,7 @@ def test_a_killed_run_goes_on_and_ends_as_one_that_was_not(scenes, tmp_path):
     options = {"size": 64, "stride": 32, "rows_per_shard": 49, "num_workers": 1}
     whole = prepare_shards(scenes, tmp_path / "whole", **options)
     folder = tmp_path / "killed"
-    process = get_context("fork").Process(target=prepare_shards, args=(scenes, folder), kwargs=options)
+    process = get_context("fork").Process(target=prepare_alone, args=(scenes, folder), kwargs=options)
     process.start()
     finished = kill_when_a_shard_is_finished(folder, process.pid)
     process.join()
