@@ -1,4 +1,4 @@
-"""Scenes as a stream of tiles ready for a model: normalised alike, read ahead in little memory."""
+"""Read a scene as a stream of prepared tiles, ahead of the model and in bounded memory."""
 
 import copy
 from collections import deque
@@ -7,19 +7,21 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import pairwise
 from threading import Lock, local
-from typing import Any
 
 import numpy as np
 import rasterio
+from rasterio.crs import CRS
 
-from ..modeling.bands import SENTINEL_2, Sensor
-from ..modeling.chips import open_chips
+from ..modeling.bands import Sensor
+from ..modeling.chips import Chip, chip_of, open_image, read_decimated
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.matching import Matching
+from ..modeling.normalization import Statistics
 from ..modeling.notices import collected_warnings, warn_of_new
-from ..modeling.radiometry import settle
+from ..modeling.products import Offset
+from ..modeling.radiometry import STATISTICS_SIDE, settle
 from ..modeling.raster_files import Source
-from ..modeling.rasters import Raster, RasterReader, open_raster
+from ..modeling.rasters import Raster, RasterReader
 from ..modeling.tiled import PreparedTile, cut_tile, prepare_tile
 from ..modeling.tiling import Strip, Tile, TileGrid
 from .areas import Area, SceneArea, locate_area
@@ -27,33 +29,36 @@ from .threads import Item, Result, ordered_map, restored_threads
 
 
 CHUNK_ROWS = 512
-"""Rows that are read at once: whole blocks of nearly all files, so that none is decoded twice."""
+"""Rows that are read at once. Nearly all files have blocks of at most so many rows, so that none is decoded twice."""
 
-
-LOOK_SIDE = 512
-"""Pixels on a side of the middle of a scene that is looked at where its limits are known beforehand."""
+CHECKED_SIDE = 512
+"""Height and width in pixels of the middle of a scene whose values are checked if no statistics are measured."""
 
 
 class Scene:
-    """One date, or two on the grid of the first, with one radiometry. Use it in a `with` statement.
+    """One date, or two dates on the grid of the first, normalised alike. Use it in a `with` statement.
+
+    Each file of a source is opened once. GDAL does not allow threads to share an open file, so each further thread that
+    reads at the same time opens the source again.
 
     Args:
         sources: One or two, as in `open_raster`.
-        processor: Of the checkpoint. It is not changed.
-        band_names: Of the bands in the files, where these do not say them.
-        offset, nodata, masks: As in `open_raster`; a mask for each source.
+        processor: Processor of the checkpoint. It is not changed.
+        band_names: Names of the bands in the files, if the files do not state them.
+        offset, nodata, masks: As in `open_raster`; there is a mask for each source.
         area, area_crs: As in `locate_area`.
-        statistics_scope: `"scene"`: statistics measured once for all tiles and dates; `"tile"`: on each tile.
-        resize: Whether tiles are resized as the processor says.
+        statistics_scope: `"scene"` measures the statistics once for all tiles and dates, `"tile"` on each tile.
+        resize: Whether tiles are resized as the processor is set to.
         sensor, match: As in `SpectralGPTImageProcessor.preprocess`.
 
     Attributes:
-        reader: The first date.
-        area: What is worked on.
-        statistics: Of the scene; None where they are not needed.
-        is_per_tile: Whether they are measured on each tile instead.
-        cores: Threads that torch was to use, which are as many tiles as a CPU computes at once.
-        processor: With what was said above.
+        readers: A reader of each date.
+        reader: The reader of the first date.
+        area: The area of interest.
+        statistics: Statistics of the scene; None if they are not needed.
+        is_per_tile: Whether statistics are measured on each tile instead.
+        cores: Number of threads that torch was set to use. On a CPU, so many tiles are computed at once.
+        processor: A copy of the processor with the settings above.
     """
 
     def __init__(
@@ -62,11 +67,11 @@ class Scene:
         processor: SpectralGPTImageProcessor,
         *,
         band_names: Sequence[str] | None = None,
-        offset: Any = None,
+        offset: Offset | None = None,
         nodata: float | None = None,
-        masks: Sequence[Any] = (None, None),
+        masks: Sequence[Source | None] = (None, None),
         area: Area | None = None,
-        area_crs: Any = None,
+        area_crs: CRS | str | int | None = None,
         statistics_scope: str = "scene",
         resize: bool = False,
         sensor: Sensor | str | None = None,
@@ -78,41 +83,29 @@ class Scene:
         self.processor.do_resize = processor.do_resize and resize
         self.processor.do_center_crop = processor.do_center_crop and resize
         self._local, self._lock, self._opened = local(), Lock(), ExitStack()
-        self._open: list[partial[RasterReader]] = []
-        expected = processor.expected
-        reading: dict[str, Any] = {"offset": offset, "nodata": nodata, "band_names": band_names}
-        reading |= {"sensor": sensor, "match": match}
-        opening = {**reading, "expected": expected, "resolution": expected.resolution}
+        matching = Matching.of(processor.expected, sensor, match)
+        image = (processor.bands, matching, band_names, nodata, offset)
+        self._open = [partial(open_image, source, *image, mask) for source, mask in zip(sources, masks)]
+        self._warned: set[str] = set()
         with ExitStack() as stack:
             self.cores = stack.enter_context(restored_threads())
-            told: set[str] = set()
-            for source, mask in zip(sources, masks):
-                given = {"mask": mask, **opening}
-                with collected_warnings() as heard, open_raster(source, **given) as reader:
-                    bands = [band for band in reader.bands or () if band in processor.bands] or None
-                    if bands is None and reader.bands is not None:
-                        held, wanted = " ".join(reader.bands), " ".join(processor.bands)
-                        raise ValueError(f"{reader.name}: expected some of the bands {wanted}, found {held}.")
-                warn_of_new(heard, told)
-                self._open.append(partial(open_raster, source, bands, **given))
-            with collected_warnings() as heard:
-                self.readers = self._open_all(stack)
-            warn_of_new(heard, told)
+            opened = self._warn_once(_with_warnings(self._open_all)(stack))
+            self.readers = self._select(opened)
             self.reader = self.readers[0]
             self.area: SceneArea = locate_area(area, area_crs, self.reader)
-            self.statistics: dict[str, Any] | None = None
+            self.statistics: Statistics | None = None
             self.is_per_tile = statistics_scope == "tile"
             if self.is_per_tile:
                 self.processor.statistics_scope = "image"
                 self.processor.statistics = None
             elif self.processor.measures_pixels:
-                measure = partial(self.processor.measure_statistics, mask=[*masks][: len(sources)], **reading)
-                ((self.statistics, heard),) = ordered_map(_listening(measure), [list(sources)], 1, 1)
-                warn_of_new(heard, told)
+                (measured,) = ordered_map(_with_warnings(self._measure), [opened], 1, 1)
+                self.statistics = self._warn_once(measured)
             if self.statistics is None:
-                ((_, heard),) = ordered_map(_listening(self._look), [0], 1, 1)
-                warn_of_new(heard, told)
+                (checked,) = ordered_map(_with_warnings(self._check_values), [opened], 1, 1)
+                self._warn_once(checked)
             self._opened = stack.pop_all()
+        self._idle = [self.readers]
 
     def __enter__(self) -> "Scene":
         return self
@@ -123,24 +116,24 @@ class Scene:
 
     @property
     def identity(self) -> list[tuple[str, str]]:
-        """The files that are read, and what changes when their content does; as in `RasterReader.identity`."""
+        """The files that are read, and a state of each that changes with its content, as in `RasterReader.identity`."""
         return [pair for reader in self.readers for pair in reader.identity()]
 
     @property
     def bytes_per_pixel(self) -> int:
-        """What all bands and dates of a pixel, and their valid masks, take once read."""
+        """Memory of all bands and dates of a pixel, with their valid masks."""
         return sum(reader.read((0, 0, 1, 1)).pixels.nbytes + 1 for reader in self.readers)
 
     def tiles(
         self, grid: TileGrid, strips: list[Strip], workers: int, valid_of: Callable[..., np.ndarray]
     ) -> Iterator[PreparedTile]:
-        """Yield the tiles that reach into strips of one panel, row by row, read and prepared ahead by threads.
+        """Yield the tiles that overlap strips of one panel, row by row. Threads read and prepare them ahead.
 
         Args:
-            grid: Of the tiles.
-            strips: That follow each other.
-            workers: Number of threads that read, and of threads that prepare.
-            valid_of: Gives the valid mask of the cells from that of the pixels and the inputs.
+            grid: Grid of the tiles.
+            strips: Neighbouring strips of one panel.
+            workers: Number of threads that read, and number of threads that prepare.
+            valid_of: As in `prepare_tile`.
         """
         rows, columns = grid.rows_of(strips), grid.columns_of(strips[0])
         left = grid.lefts[columns[0]]
@@ -152,33 +145,52 @@ class Scene:
         cut = self._cut(chunks, grid, rows, columns, (left, top))
         yield from ordered_map(partial(self._prepare, valid_of=valid_of), cut, workers, 4 * workers + 4)
 
-    def _look(self, _: int) -> None:
-        """Look at the middle of each date for values that seem wrong, where no statistics are measured."""
-        matching = Matching(self.processor.expected)
-        cirrus = ["B10"] if matching.expected.name == SENTINEL_2.name else []
-        for opener in self._open:
-            with opener(beside=cirrus * (opener.args[1] is not None)) as reader:
-                sides = [min(LOOK_SIDE, side) for side in (reader.width, reader.height)]
-                corner = [(whole - side) // 2 for whole, side in zip((reader.width, reader.height), sides)]
-                raster = reader.read((*corner, *sides))
-            if raster.valid.any():  # otherwise there is nothing to look at
-                (chip,) = open_chips(raster, self.processor.bands, matching=matching)
-                chip.name = reader.name
-                settle(chip, self.processor.bands, self.processor.missing_bands, sensor=matching.expected)
-
     def _open_all(self, stack: ExitStack) -> list[RasterReader]:
-        """Open all dates; all come onto the grid of the first."""
-        first = stack.enter_context(self._open[0]())
-        return [first, *(stack.enter_context(opener(like=first)) for opener in self._open[1:])]
+        """Open all dates on their own grids."""
+        return [stack.enter_context(opener()) for opener in self._open]
+
+    def _select(self, opened: list[RasterReader]) -> list[RasterReader]:
+        """Return readers of the bands that the processor uses, or of all bands without names, on the first grid."""
+        return [reader.select(reader.bands and self.processor.bands, like=opened[0]) for reader in opened]
+
+    def _measure(self, opened: list[RasterReader]) -> Statistics:
+        """Measure the statistics of all dates together on decimated reads."""
+        return self.processor.measure_statistics(
+            [self._chip(read_decimated(reader, STATISTICS_SIDE), reader) for reader in opened]
+        )
+
+    def _check_values(self, opened: list[RasterReader]) -> None:
+        """Warn if values in the middle of a date look wrong. Measuring statistics would include this check."""
+        for reader in opened:
+            sides = [min(CHECKED_SIDE, side) for side in (reader.width, reader.height)]
+            corner = [(whole - side) // 2 for whole, side in zip((reader.width, reader.height), sides)]
+            raster = reader.read((*corner, *sides))
+            if raster.valid.any():
+                own = self.processor
+                settle(self._chip(raster, reader), own.bands, own.missing_bands, sensor=own.expected)
+
+    def _chip(self, raster: Raster, reader: RasterReader) -> Chip:
+        return chip_of(raster, reader.name, self.processor.bands, self.processor.expected)
+
+    def _warn_once(self, outcome: "tuple[Result, list[str]]") -> Result:
+        """Raise the warnings of a call that were not raised before, and return its result."""
+        result, texts = outcome
+        warn_of_new(texts, self._warned)
+        return result
 
     def _read(self, window: tuple[int, int, int, int]) -> list[Raster]:
-        """Read a window of each date. Datasets must not be shared by threads: each has its own."""
-        if not hasattr(self._local, "readers"):
-            # Without one, a dataset makes its own, and could be closed by this thread alone.
-            rasterio.Env().__enter__()
-            with self._lock:
-                self._local.readers = _quietly(self._open_all)(self._opened)
-        return [_quietly(reader.read)(window) for reader in self._local.readers]
+        """Read a window of each date, with readers that no other thread uses meanwhile."""
+        if not hasattr(self._local, "environment"):
+            # In an environment of the thread, datasets do not create their own, which only this thread could close.
+            self._local.environment = rasterio.Env().__enter__()
+        with self._lock:
+            readers = self._idle.pop() if self._idle else None
+            if readers is None:
+                readers = self._select(_without_warnings(self._open_all)(self._opened))
+        try:
+            return [_without_warnings(reader.read)(window) for reader in readers]
+        finally:
+            self._idle.append(readers)
 
     def _cut(
         self,
@@ -188,7 +200,7 @@ class Scene:
         columns: list[int],
         corner: tuple[int, int],
     ) -> Iterator[tuple[Tile, list[Raster]]]:
-        """Cut chunks into tiles; beyond the scene there is no data."""
+        """Cut chunks into tiles. Pixels of a tile beyond the scene have no data."""
         left, top = corner
         held: deque[list[Raster]] = deque()
         for row in rows:
@@ -206,22 +218,22 @@ class Scene:
         statistics = self.statistics
         with_data = [date for date in item[1] if date.valid.any()]
         if self.is_per_tile and self.processor.mean is not None and with_data:
-            # zscore and sigma_clip have limits that are known, which those of the tile replace.
-            statistics = _quietly(self.processor.measure_statistics)(with_data)
-        # The scene as a whole has been looked at before.
+            # Limits of zscore and sigma_clip are known, but those of the tile replace them.
+            statistics = _without_warnings(self.processor.measure_statistics)(with_data)
+        # The values of the scene were checked when it was opened.
         return prepare_tile(*item, self.processor, valid_of, statistics=statistics, warn=False)
 
 
-def _listening(function: Callable[[Item], Result]) -> Callable[[Item], tuple[Result, list[str]]]:
-    """Return a function that also returns what it would warn of."""
+def _with_warnings(function: Callable[[Item], Result]) -> Callable[[Item], tuple[Result, list[str]]]:
+    """Return a function that returns the texts of its warnings beside its result."""
 
-    def listening(item: Item) -> tuple[Result, list[str]]:
-        with collected_warnings() as heard:
-            return function(item), heard
+    def collecting(item: Item) -> tuple[Result, list[str]]:
+        with collected_warnings() as texts:
+            return function(item), texts
 
-    return listening
+    return collecting
 
 
-def _quietly(function: Callable[[Item], Result]) -> Callable[[Item], Result]:
-    """Return a function without its warnings."""
-    return lambda item: _listening(function)(item)[0]
+def _without_warnings(function: Callable[[Item], Result]) -> Callable[[Item], Result]:
+    """Return a function that raises no warnings."""
+    return lambda item: _with_warnings(function)(item)[0]

@@ -28,7 +28,7 @@ from .identification import sensor_of_tags
 from .matching import OF_SENTINEL_2, Matching, match_tags
 from .products import Offset, linear, offsets_per_band
 from .raster_files import Source, is_stac_item
-from .rasters import Raster, open_raster
+from .rasters import Raster, RasterReader, open_raster
 from .sensors import SENSORS
 
 
@@ -244,26 +244,59 @@ def _is_numbers(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(number, Real) for number in value)
 
 
-def _read(source: Any, name: str, given: _Given, longest_side: int | None) -> Raster:
-    """Read the bands in use, and B10 of Sentinel-2 beside them, as a `Raster`."""
-    matching = given.matching
-    with open_raster(
+def open_image(
+    source: Source,
+    expected: Sequence[str],
+    matching: Matching,
+    band_names: BandNames | None = None,
+    nodata: float | None = None,
+    offset: Offset | None = None,
+    mask: Source | None = None,
+) -> RasterReader:
+    """Open the bands of a file that a model expects. B10 of Sentinel-2 is read beside them, because it shows an offset.
+
+    Arguments and errors are those of `open_chips`, for one file.
+    """
+    return open_raster(
         source,
-        _own(given.expected),
+        _own(expected),
         resolution=matching.expected.resolution,
-        mask=cast(Source | None, given.mask),
-        offset=given.offset,
-        band_names=given.band_names,
-        nodata=given.nodata,
+        mask=mask,
+        offset=offset,
+        band_names=band_names,
+        nodata=nodata,
         skip_missing=True,
         beside=("B10",) if matching.expected.name == SENTINEL_2.name else (),
         sensor=matching.sensor,
         match=matching.match,
         expected=matching.expected,
-    ) as reader:
+    )
+
+
+def read_decimated(reader: RasterReader, longest_side: int | None) -> Raster:
+    """Read a source at a size of at most `longest_side` pixels on a side; None reads all pixels."""
+    shrink = max(1.0, max(reader.height, reader.width) / (longest_side or math.inf))
+    return reader.read(out_shape=(max(1, round(reader.height / shrink)), max(1, round(reader.width / shrink))))
+
+
+def chip_of(raster: Raster, name: str, expected: Sequence[str], sensor: Sensor) -> Chip:
+    """Return pixels that `open_image` has read as a chip.
+
+    Args:
+        raster: The pixels.
+        name: Name of the source in messages.
+        expected: Bands that the model expects.
+        sensor: Sensor of these bands.
+    """
+    return _from_raster(raster, name, _Given(expected, matching=Matching(sensor)))
+
+
+def _read(source: Any, name: str, given: _Given, longest_side: int | None) -> Raster:
+    mask = cast(Source | None, given.mask)
+    options = (given.expected, given.matching, given.band_names, given.nodata, given.offset, mask)
+    with open_image(source, *options) as reader:
         given.check_offset(name, len(reader.bands or ()))
-        shrink = max(1.0, max(reader.height, reader.width) / (longest_side or math.inf))
-        return reader.read(out_shape=(max(1, round(reader.height / shrink)), max(1, round(reader.width / shrink))))
+        return read_decimated(reader, longest_side)
 
 
 def _from_raster(raster: Any, name: str, given: _Given) -> Chip:
