@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-from huggingface_hub import EvalResult, ModelCard
+import yaml
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, eval_result_entries_to_yaml
 from transformers import PreTrainedConfig
 
+from ..files import write_text
 from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 from ..training.finetuning import FineTuner, public_name
 from ..training.metrics import ScoredSplit, SplitScores
@@ -73,8 +75,27 @@ def finish(
     save_score_card(folder, tuner.model.config, metrics)
     if isinstance(tuner.model.config, SpectralGPTConfig):
         write_model_item(folder, folder.resolve().parent.name)
+    if options.hub_dataset and "test" in metrics:
+        save_hub_score(folder, options.hub_dataset, tuner.scores.main, metrics["test"])
     if options.publish:
         publish(folder, options.hub_model_id or "", private=bool(options.hub_private_repo), token=options.hub_token)
+
+
+def save_hub_score(folder: Path, dataset: str, name: str, scores: SplitScores) -> None:
+    """Write a test score to `.eval_results/<dataset>.yaml`, which the Hub shows with the model and with the dataset.
+
+    Args:
+        folder: Folder of the checkpoint.
+        dataset: Dataset on the Hub, namespace/name or namespace/name/task. Without a task, it is "default".
+        name: Name of the score.
+        scores: Scores of the test split. Nothing is written if the model was trained on these samples.
+    """
+    if scores["trained_on_too"]:
+        return
+    namespace, repository, *task = dataset.split("/")
+    value = round(scores["scores"][name], 6)
+    entry = EvalResultEntry(f"{namespace}/{repository}", task[0] if task else "default", value, notes=name)
+    write_text(folder / ".eval_results" / f"{repository}.yaml", yaml.safe_dump(eval_result_entries_to_yaml([entry])))
 
 
 def save_score_card(folder: Path, config: PreTrainedConfig, metrics: Metrics) -> None:

@@ -100,6 +100,7 @@ ALWAYS_RECORDED = (
 NOT_RECORDED = {
     "dataset": "is an entry of its own",
     "model_name_or_path": "is an entry of its own, `base_model`",
+    "hub_dataset": "is written to `.eval_results`",
     "data_dir": "is a path of one machine",
     "images": "is a path of one machine",
     "before": "is a path of one machine",
@@ -261,6 +262,11 @@ class FineTuningOptions(TrainingArguments):
         "Size in pixels to resize to before the centre crop of `image_size` (classification); saved in the processor.",
     )
     bootstrap_resamples: int = option(200, "Number of resamples behind the 95 % intervals of the scores.")
+    hub_dataset: str | None = option(
+        None,
+        "Dataset on the Hub whose test split is scored: namespace/name, or namespace/name/task. The score is written "
+        "to `.eval_results`, which the Hub shows with the dataset.",
+    )
 
     def __post_init__(self) -> None:
         self._refuse_without_effect()
@@ -293,6 +299,10 @@ class FineTuningOptions(TrainingArguments):
             raise ValueError(f"`statistics` must be 'scene' or 'dataset', got {self.statistics!r}.")
         if self.publish and not self.hub_model_id:
             raise ValueError("`push_to_hub` needs `hub_model_id`: namespace/name.")
+        if self.hub_dataset is not None and self.hub_dataset.count("/") not in (1, 2):
+            raise ValueError(
+                f"`hub_dataset`: expected namespace/name or namespace/name/task, got {self.hub_dataset!r}."
+            )
         if not self.learning_rate > 0:
             raise ValueError(f"`learning_rate` must be above 0, got {self.learning_rate}.")
         if not 0 <= self.frozen_share < 1:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from huggingface_hub import ModelCard
+import yaml
+from huggingface_hub import ModelCard, hf_hub_download, parse_eval_result_entries
 from PIL import Image
 from transformers import pipeline
 
@@ -100,9 +101,11 @@ def test_a_classifier_is_trained_scored_described_and_works_in_the_pipeline(clas
         drop_path_rate=0.1,
         eval_resize=36,
         symmetries=True,
+        hub_dataset="org/buildings/scenes",
         **regularised,
     )
     folder = tmp_path / "model"
+    assert not (folder / ".eval_results").exists()  # the model was trained on some of the samples that were scored
     assert metrics["test"]["samples"] == 16
     assert 0 <= metrics["test"]["scores"]["accuracy"] <= 1
     low, high = metrics["test"]["intervals_95"]["accuracy"]
@@ -136,13 +139,20 @@ def test_two_processes_with_half_the_batch_train_the_same_model(classes, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("task", "score"), [("classification", "accuracy"), ("segmentation", "oa")])
-def test_the_finished_model_is_published_with_its_scores(task, score, classes, maps, tmp_path, hub):  # noqa: F811
+@pytest.mark.parametrize(
+    ("task", "score", "main"), [("classification", "accuracy", "accuracy"), ("segmentation", "oa", "miou")]
+)
+def test_the_finished_model_is_published_with_its_scores(task, score, main, classes, maps, tmp_path, hub):  # noqa: F811
     data, special = maps, {"class_names": CLASSES}
     if task == "classification":
         pretrained = {"model_name_or_path": str(CHECKPOINT), "config_name": None, "config_overrides": None}
         data, special = classes, pretrained | {"lora_rank": 2, "max_steps": 2}
-    run(task, tmp_path, data, push_to_hub=True, hub_model_id="org/water", **special)
+    splits = {"train_split": "train", "test_split": "validation", "hub_dataset": "org/lakes/maps"}
+    metrics = run(task, tmp_path, data, push_to_hub=True, hub_model_id="org/water", **splits, **special)
+    scores = hf_hub_download("org/water", ".eval_results/lakes.yaml", cache_dir=tmp_path / "cache")
+    (entry,) = parse_eval_result_entries(yaml.safe_load(Path(scores).read_text()))
+    assert (entry.dataset_id, entry.task_id, entry.notes) == ("org/lakes", "maps", main)
+    assert entry.value == pytest.approx(metrics["test"]["scores"][main], abs=1e-6)
     assert ModelCard.load("org/water").data.eval_results[0].metric_type == score
     architecture = SPECTRALGPT[task]
     model = architecture.from_pretrained("org/water", cache_dir=tmp_path / "cache")
