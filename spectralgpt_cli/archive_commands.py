@@ -18,7 +18,7 @@ archive = App(
 app.add_typer(archive, name="archive")
 
 Sources = Annotated[
-    list[str],
+    list[str] | None,
     typer.Argument(
         help="Scenes: files, SAFE products, folders of scenes, patterns, .txt lists, STAC items or item collections "
         "(.json), URLs, s3:// or /vsis3/ paths."
@@ -51,14 +51,19 @@ class ArchiveOptions(ReadingOptions):
         ),
     ] = False
 
-    def run(self, kind: str, checkpoint: str, sources: list[str], suffix: str, **options: Any) -> None:
+    def run(self, kind: str, checkpoint: str, sources: list[str] | None, suffix: str, **options: Any) -> None:
         """Run an archive; `options` are those of `embed_scene` or `predict_scene`."""
+        scenes = [*(sources or []), *self.search()]
+        if not scenes:
+            raise ValueError("Expected SOURCES, or `stac` to search for them.")
+        if self.region is not None:
+            options |= {"area": self.region, "area_crs": "EPSG:4326"}
         from spectralgpt_hf.commands.archive import run_archive
 
         results = run_archive(
             kind,
             checkpoint,
-            sources,
+            scenes,
             self.output,
             suffix=suffix,
             revision=self.revision,
@@ -85,7 +90,7 @@ class ArchiveOptions(ReadingOptions):
 @expand_options
 def embed(
     checkpoint: Checkpoint,
-    sources: Sources,
+    sources: Sources = None,
     *,
     maps: Annotated[
         bool, typer.Option("--maps", help="Write maps of features (.tif). Default: tables of one vector per chip.")
@@ -102,7 +107,7 @@ def embed(
 @expand_options
 def predict(
     checkpoint: Checkpoint,
-    sources: Sources,
+    sources: Sources = None,
     *,
     confidence: Confidence = False,
     options: ArchiveOptions,

@@ -1,5 +1,6 @@
 """Commands for whole scenes: predict, embed, search."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +10,8 @@ import typer
 from .app import app, names, shows_progress
 from .options import Checkpoint, Revision, expand_options
 
+
+SEARCH = "Search of a STAC API"
 
 Source = Annotated[
     str, typer.Argument(help="Scene: a GeoTIFF, a SAFE product, a folder of bands, a STAC item, or a URL of one.")
@@ -39,6 +42,30 @@ Overwrite = Annotated[
 class ReadingOptions:
     """Options of every command that reads scenes."""
 
+    stac: Annotated[
+        str | None,
+        typer.Option(
+            help="URL of a STAC API to search for scenes, in place of SOURCE. Needs --collection. Default: none.",
+            rich_help_panel=SEARCH,
+        ),
+    ] = None
+    collection: Annotated[
+        str | None,
+        typer.Option(help="Collection of the API, such as sentinel-2-l2a. Default: none.", rich_help_panel=SEARCH),
+    ] = None
+    bbox: Annotated[
+        str | None,
+        typer.Option(help="Region to search: west,south,east,north in degrees. Default: none.", rich_help_panel=SEARCH),
+    ] = None
+    datetime: Annotated[
+        str | None,
+        typer.Option(help="Date, or interval such as 2024-06-01/2024-08-31. Default: any.", rich_help_panel=SEARCH),
+    ] = None
+    max_cloud: Annotated[
+        float | None,
+        typer.Option(min=0, max=100, help="Largest share of clouds, in percent. Default: any.", rich_help_panel=SEARCH),
+    ] = None
+
     band_names: Annotated[
         str | None,
         typer.Option(help="Names of the files' bands, in order, with commas. Default: the names that the files state."),
@@ -67,6 +94,30 @@ class ReadingOptions:
         "float32"
     )
     revision: Revision = "main"
+
+    def search(self) -> list[Mapping[str, Any]]:
+        """Return the STAC items that the options describe; none without `--stac`."""
+        criteria = {name: getattr(self, name) for name in ("collection", "bbox", "datetime", "max_cloud")}
+        if self.stac is None:
+            for name, value in criteria.items():
+                if value is not None:
+                    raise ValueError(f"`{name}` has no effect without `stac`: pass both.")
+            return []
+        if self.collection is None:
+            raise ValueError("`stac` needs `collection`, such as sentinel-2-l2a.")
+        from spectralgpt_hf.inference.stac_search import search_items
+
+        return search_items(self.stac, **criteria | {"bbox": self.region})
+
+    @property
+    def region(self) -> list[float] | None:
+        """`bbox` as numbers."""
+        if self.bbox is None:
+            return None
+        region = _area(self.bbox)
+        if not isinstance(region, list) or len(region) != 4:
+            raise ValueError(f"`bbox`: expected west,south,east,north in degrees, got {self.bbox!r}.")
+        return region
 
 
 @dataclass(frozen=True)
@@ -125,6 +176,23 @@ class SceneOptions(ReadingOptions):
         ),
     ] = None
 
+    def locate(self, source: str, destination: Path | None) -> tuple[str | Mapping[str, Any], Path]:
+        """Return what to read and what to write: with `--stac`, the one argument is the file to write."""
+        if self.stac is None:
+            self.search()  # which refuses options without effect
+            if destination is None:
+                raise ValueError("Expected SOURCE and DESTINATION, or `stac` and DESTINATION.")
+            return source, destination
+        if destination is not None:
+            raise ValueError(f"`stac` finds the scene, so that there must be no SOURCE, got {source}.")
+        if self.region is None:
+            raise ValueError("`stac` needs `bbox`, of which the clearest scene is taken.")
+        from spectralgpt_hf.inference.stac_search import choose_item, cloud_cover
+
+        item = choose_item(self.search(), self.region)
+        typer.echo(f"{item['id']}, {item['properties'].get('datetime')}, clouds: {cloud_cover(item):.0f} %", err=True)
+        return item, Path(source)
+
     @property
     def for_loading(self) -> dict[str, Any]:
         """Arguments of `load_model` and `load_encoder`."""
@@ -139,8 +207,8 @@ class SceneOptions(ReadingOptions):
     def for_running(self) -> dict[str, Any]:
         """Arguments of `predict_scene` and `embed_scene`."""
         return {
-            "area": _area(self.area),
-            "area_crs": self.area_crs,
+            "area": self.region if self.stac and self.area is None else _area(self.area),
+            "area_crs": "EPSG:4326" if self.stac and self.area is None else self.area_crs,
             "band_names": names(self.band_names),
             "offset": self.offset,
             "nodata": self.nodata,
@@ -164,7 +232,8 @@ def predict(
         str, typer.Argument(help="Checkpoint of a fine-tuned model: a folder, or a name on the Hub (namespace/name).")
     ],
     source: Source,
-    destination: Annotated[Path, typer.Argument(help="GeoTIFF to write, which ends with .tif.")],
+    destination: Annotated[Path | None, typer.Argument(help="GeoTIFF to write, which ends with .tif.")] = None,
+    *,
     after: Annotated[
         str | None, typer.Option(help="Scene of the second date, which change detection needs. Default: none.")
     ] = None,
@@ -201,13 +270,14 @@ def predict(
     from spectralgpt_hf.inference import predict_scene
     from spectralgpt_hf.inference.checkpoints import load_model
 
+    found, path = options.locate(source, destination)
     model, processor = load_model(checkpoint, **options.for_loading)
     chosen = {"confidence": confidence, "entropy": entropy, "probabilities": probabilities}
     written = predict_scene(
         model,
         processor,
-        source,
-        destination,
+        found,
+        path,
         after=after,
         mask_after=mask_after,
         threshold=threshold,
@@ -225,9 +295,10 @@ def embed(
     checkpoint: Checkpoint,
     source: Source,
     destination: Annotated[
-        Path,
+        Path | None,
         typer.Argument(help="File to write: .tif for a map of features, .parquet for a table of one vector per chip."),
-    ],
+    ] = None,
+    *,
     stride: Stride = None,
     overlap: Annotated[
         float | None, typer.Option(help="Share of each tile of a map that the next one covers too. Default: 0.5.")
@@ -239,9 +310,10 @@ def embed(
     from spectralgpt_hf.inference import embed_scene
     from spectralgpt_hf.inference.checkpoints import load_encoder
 
+    found, path = options.locate(source, destination)
     model, processor = load_encoder(checkpoint, **options.for_loading)
     written = embed_scene(
-        model, processor, source, destination, stride=stride, overlap=overlap, dtype=dtype, **options.for_running
+        model, processor, found, path, stride=stride, overlap=overlap, dtype=dtype, **options.for_running
     )
     typer.echo(written)
 
