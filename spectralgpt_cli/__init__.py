@@ -5,6 +5,7 @@ and transformers. Therefore a command imports the package when it runs, and `--h
 """
 
 from . import (
+    agent_commands,
     archive_commands,
     checkpoint_commands,
     evaluation_commands,
@@ -17,6 +18,7 @@ from .app import app
 
 
 __all__ = [
+    "agent_commands",
     "app",
     "archive_commands",
     "checkpoint_commands",
