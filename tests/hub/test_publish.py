@@ -153,6 +153,7 @@ def test_publishing_again_sends_what_changed_removes_stale_weights_and_leaves_th
         "add    model.safetensors",
         "delete model.safetensors.index.json",
         f"change {MANIFEST}",
+        "change stac_item.json",  # which lists the files of weights
     ]
     assert repo.files == files_in(folder) | {"picture.png": b"added on the website"}
     commits = len(repo.commits)
