@@ -110,6 +110,7 @@ def test_a_locked_path_refuses_other_processes_and_says_who_holds_it(tmp_path):
         holder.wait()
 
 
+@pytest.mark.slow
 def test_a_lock_dies_with_its_process_and_the_next_holder_cleans_up(tmp_path):
     (tmp_path / ".map.tif.1.part").touch()
     (tmp_path / ".other.tif.1.part").touch()

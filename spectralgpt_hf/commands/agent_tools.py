@@ -6,8 +6,7 @@ read and write the paths that they are given, and never replace a file. Without 
 
 import json
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime as Datetime
 from functools import wraps
@@ -43,10 +42,10 @@ def describe_model(checkpoint: str = "tiny") -> dict[str, Any]:
     info = describe_checkpoint(checkpoint)
     return {
         "architecture": info.architecture,
-        "bands": list(info.config.bands),
+        "bands": list(info.config.bands or ()),
         "image_size": info.config.image_size,
         "parameters": info.num_parameters,
-        "classes": {str(number): name for number, name in info.config.id2label.items()},
+        "classes": {str(number): name for number, name in (info.config.id2label or {}).items()},
     }
 
 
@@ -56,15 +55,15 @@ def describe_scene(source: str) -> dict[str, Any]:
     Args:
         source: Path or URL of the scene.
     """
-    with _warnings() as found, open_raster(source) as reader:
+    with warnings.catch_warnings(record=True, action="always") as caught, open_raster(source) as reader:
         return {
             "height": reader.height,
             "width": reader.width,
-            "bands": [str(band) for band in reader.bands],
+            "bands": [str(band) for band in reader.bands or ()],
             "crs": str(reader.crs) if reader.crs else None,
             "transform": list(reader.transform)[:6] if reader.transform else None,
             "statements": {name: str(value) for name, value in reader.tags.items()},
-            "warnings": found,
+            "warnings": _texts(caught),
         }
 
 
@@ -81,9 +80,9 @@ def map_scene(
         region: Part of the scene. Default: the whole scene.
     """
     model, processor = load_model(checkpoint)
-    with _warnings() as found:
+    with warnings.catch_warnings(record=True, action="always") as caught:
         path = predict_scene(model, processor, source, destination, after=after, progress=False, **_area(region))
-        return {"map": str(path), "shares": _shares(path), "warnings": found}
+        return {"map": str(path), "shares": _shares(path), "warnings": _texts(caught)}
 
 
 def embed(checkpoint: str, source: str, destination: str, region: Region | None = None) -> dict[str, Any]:
@@ -96,9 +95,9 @@ def embed(checkpoint: str, source: str, destination: str, region: Region | None 
         region: Part of the scene. Default: the whole scene.
     """
     model, processor = load_encoder(checkpoint)
-    with _warnings() as found:
+    with warnings.catch_warnings(record=True, action="always") as caught:
         path = embed_scene(model, processor, source, destination, progress=False, **_area(region))
-        return {"embeddings": str(path), "warnings": found}
+        return {"embeddings": str(path), "warnings": _texts(caught)}
 
 
 def find_similar_sites(embeddings: str, longitude: float, latitude: float, top: int = 10) -> list[dict[str, Any]]:
@@ -173,19 +172,9 @@ def build_server() -> Any:
     return server
 
 
-@contextmanager
-def _warnings() -> Iterator[list[str]]:
-    """Collect the texts of warnings, which belong into the answer."""
-    texts: list[str] = []
-
-    def keep(message: Warning | str, category: type[Warning], *_: Any) -> None:
-        if category is UserWarning and str(message) not in texts:
-            texts.append(str(message))
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        warnings.showwarning = keep
-        yield texts
+def _texts(caught: Sequence[warnings.WarningMessage]) -> list[str]:
+    """Return the texts of the package's warnings, each once."""
+    return list(dict.fromkeys(str(warning.message) for warning in caught if warning.category is UserWarning))
 
 
 def _area(region: Region | None) -> dict[str, Any]:

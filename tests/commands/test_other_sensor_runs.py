@@ -106,6 +106,7 @@ def test_other_sensors_are_left_out_and_named(scenes, tmp_path):
         prepare_shards(scenes, tmp_path / "s", size=24, num_workers=1)
 
 
+@pytest.mark.slow
 def test_pretraining_saves_a_checkpoint_of_the_sensor_with_its_card(pretrained):
     model = SpectralGPTForPreTraining.from_pretrained(pretrained)
     assert (model.config.sensor, model.config.bands, model.config.num_groups) == ("landsat-8", BANDS, 3)

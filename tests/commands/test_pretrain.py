@@ -138,6 +138,7 @@ def kill_at_random(process: subprocess.Popen, folder: Path, before: int) -> int:
     return logged
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_resumes_to_the_same_losses(pretrain, shards, tmp_path):
     run = ("--data", shards, "--steps", 60)
     pretrain(*run, "--output_dir", tmp_path / "whole")
@@ -192,6 +193,7 @@ def test_two_processes_equal_one_and_resume_to_the_same_losses(pretrain, holes, 
     assert losses(killed) == losses(tmp_path / "two")
 
 
+@pytest.mark.slow
 def test_stages_go_on_from_each_other_and_resume_in_the_second(pretrain, shards, tmp_path):
     config = tmp_path / "stages.yaml"
     config.write_text(
@@ -220,6 +222,7 @@ def test_stages_go_on_from_each_other_and_resume_in_the_second(pretrain, shards,
     assert [(r["step"], r.get("loss")) for r in read_log(folder)] == [(r["step"], r.get("loss")) for r in log]
 
 
+@pytest.mark.slow
 def test_a_second_stage_starts_better_from_interpolated_positions(pretrain, shards, tmp_path):
     pretrain("--data", shards, "--steps", 60, "--output_dir", tmp_path / "stage1")
     first = {}
@@ -307,6 +310,7 @@ def test_a_run_that_is_told_to_end_saves_first(pretrain, shards, tmp_path):
     assert len(list((folder / "checkpoints").iterdir())) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("hub", "quick")
 def test_the_result_is_published_without_paths_of_the_machine(pretrain, shards, tmp_path):
     start = ("--model_name_or_path", "tiny", "--config_overrides", "{}", "--save_dtype", "float16")
@@ -454,6 +458,7 @@ def test_the_size_of_a_new_model_is_refused_beside_a_checkpoint(tmp_path):
         PretrainingOptions(preset="tiny", model_name_or_path="somewhere")
 
 
+@pytest.mark.slow
 def test_a_run_that_was_resumed_elsewhere_resumes_there_without_the_first_folder(pretrain, shards, tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text(f"{STAGED}stages:\n- {{steps: 4}}\n- {{steps: 8}}\n")
@@ -495,6 +500,7 @@ def test_a_checkpoint_from_before_an_option_existed_resumes_and_a_refused_one_le
     assert losses(tmp_path) == whole
 
 
+@pytest.mark.slow
 def test_a_run_may_go_on_elsewhere_or_from_an_older_checkpoint(pretrain, shards, tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text(f"{STAGED}max_grad_norm: 0\nstages:\n- {{steps: 4}}\n- {{steps: 12, base_learning_rate: 1e-2}}\n")

@@ -70,7 +70,10 @@ def test_a_classifier_is_served_as_it_was_scored(tmp_path):
     assert len(certainty) > 8  # the model sees the images
 
 
-@pytest.mark.parametrize("options", [{}, {"normalization": "zscore", "mean": [1500] * 12, "std": [700] * 12}])
+ZSCORE = {"normalization": "zscore", "mean": [1500] * 12, "std": [700] * 12}
+
+
+@pytest.mark.parametrize("options", [{}, pytest.param(ZSCORE, marks=pytest.mark.slow)])
 def test_maps_are_served_as_they_were_scored(options, tmp_path):
     data, folder = tmp_path / "data", tmp_path / "run" / "model"
     write_maps(data, [(128, 0), (256, 256), (300, 40)], 64)
@@ -101,6 +104,7 @@ def test_maps_are_served_as_they_were_scored(options, tmp_path):
     assert np.count_nonzero(np.sum(scored, 0)) > 1
 
 
+@pytest.mark.slow
 def test_change_is_served_as_it_was_scored(tmp_path):
     data, folder = tmp_path / "data", tmp_path / "run" / "model"
     write_pair(data, (128, 64), 64)

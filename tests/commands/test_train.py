@@ -215,6 +215,7 @@ def test_the_pipeline_with_the_saved_classifier_gives_the_scores_of_metrics_json
     assert found.tolist() == metrics["test"]["confusion_matrix"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lora", [False, True])
 def test_a_table_of_values_trains_a_regression_that_the_pipeline_gives_in_their_unit(lora, tmp_path):
     values = write_values(tmp_path / "data", CORNERS, 32)
@@ -282,6 +283,7 @@ class Interruption(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_an_interrupted_and_resumed_run_ends_with_the_same_metrics(classes, tmp_path, monkeypatch):
     options = {
         "drop_path_rate": 0.2,

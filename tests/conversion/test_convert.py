@@ -453,6 +453,7 @@ def test_a_killed_conversion_leaves_no_folder_and_the_next_one_cleans_up(tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_in_a_message_that_names_the_folder_and_leaves_nothing(tmp_path):
     with convert_process(FULL, tmp_path / "out") as process:
         _, error = process.communicate()
@@ -462,6 +463,7 @@ def test_a_full_disk_ends_in_a_message_that_names_the_folder_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_two_conversions_into_one_folder_do_not_meet(tmp_path):
     with convert_process(WAIT, tmp_path / "out") as process:
         try:

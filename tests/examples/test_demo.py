@@ -2,9 +2,11 @@ import re
 import subprocess
 import sys
 
+import pytest
 from PIL import Image, ImageChops, ImageStat
 
 
+@pytest.mark.slow
 def test_the_demo_prints_its_scores_and_draws_its_picture(tmp_path):
     picture = tmp_path / "demo.png"
     command = [sys.executable, "examples/demo.py", "--output", str(picture)]

@@ -39,6 +39,7 @@ def test_an_embedded_head_loads_with_the_encoder_of_its_base(folders, tmp_path):
         torch.testing.assert_close(second.float(), first.float(), rtol=1e-3, atol=1e-6, msg=name)
 
 
+@pytest.mark.slow
 def test_an_encoder_that_was_trained_is_refused(folders, tmp_path):
     base, classifier = folders
     model = SpectralGPTForImageClassification.from_pretrained(classifier, dtype=torch.float32)

@@ -97,6 +97,7 @@ def shard(folder: Path) -> None:
     assert len(list(folder.glob("model-*.safetensors"))) == 2
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_published_from_the_command_line_and_loads_everywhere(hub, folder, tmp_path):
     result = CliRunner().invoke(app, ["publish", str(folder), NAME])
     assert result.exit_code == 0, result.output

@@ -27,6 +27,7 @@ def outcomes(tmp_path_factory):
     return [json.loads(line) for line in process.stdout.splitlines()]
 
 
+@pytest.mark.slow
 def test_two_hundred_damaged_inputs_end_in_a_message_that_names_the_file(outcomes):
     assert len(outcomes) >= 200
     wrong = [o for o in outcomes if {o["whole"], o["window"], o["processor"]} - {"read", "refused"}]

@@ -73,6 +73,7 @@ def test_an_unknown_problem_type_is_refused():
         classifier(problem_type="ranking")
 
 
+@pytest.mark.slow
 def test_training_compiles_to_one_graph_and_records_the_problem_type():
     torch._dynamo.reset()
     model = classifier().train()

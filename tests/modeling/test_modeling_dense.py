@@ -387,6 +387,7 @@ def test_gradient_checkpointing_changes_no_gradient(cls):
     torch.testing.assert_close(gradients[1], gradients[0], rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", DENSE)
 def test_the_model_compiles_into_one_graph(cls):
     model = small_model(cls, class_weights=[1.0, 2.0], num_labels=2, num_hidden_layers=1)

@@ -54,6 +54,7 @@ def test_the_choice_is_keyed_by_the_noise_of_each_image():
     assert not torch.equal(decoded[0], decoded[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention_mask", ["all", "masked"])
 @pytest.mark.parametrize("masking", MASKING_UNITS)
 def test_the_losses_are_unbiased_over_draws(masking, attention_mask):
@@ -102,6 +103,7 @@ def test_a_quarter_of_the_patch_positions_halves_the_arithmetic_of_base():
     assert flops[0.25] / flops[1.0] == pytest.approx(0.53, abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention_mask", [None, half_masked()], ids=["all", "masked"])
 def test_it_compiles_to_one_graph(attention_mask):
     torch._dynamo.reset()

@@ -383,6 +383,7 @@ app.run(report=print)
 """
 
 
+@pytest.mark.slow
 def test_the_process_that_serves_restricts_gdal():
     result = subprocess.run([sys.executable, "-c", RUN], capture_output=True, text=True, timeout=120)
     expected = ["['COG', 'GTiff', 'JP2OpenJPEG', 'MEM']", "http://127.0.0.1", "Stopped."]

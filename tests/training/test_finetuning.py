@@ -28,6 +28,7 @@ def gradient(data, folder, processes: int, batch: int, accumulated: int) -> torc
     return torch.load(folder / "gradient.pt", weights_only=True)
 
 
+@pytest.mark.slow
 def test_the_gradient_of_a_step_does_not_depend_on_how_batches_and_processes_share_it(tmp_path):
     script.write_data(tmp_path / "data")
     whole = gradient(tmp_path / "data", tmp_path / "whole", 1, batch=4, accumulated=1)
