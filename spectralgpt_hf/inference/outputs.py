@@ -54,7 +54,11 @@ def describe(scene: Scene, model: PreTrainedModel, grid: TileGrid, options: Mapp
     """
     processor = scene.processor
     tags = dict(scene.reader.tags)
-    for reader in scene.readers[1:]:
+    if scene.is_series:
+        tags["sources"] = json.dumps([reader.tags["source"] for reader in scene.readers])
+        if scene.days is not None:
+            tags["dates"] = json.dumps([str(np.datetime64(day, "D")) for day in scene.days])
+    for reader in scene.readers[1:] if not scene.is_series else []:
         tags |= {f"after_{name}": reader.tags[name] for name in ("source", "date", "offset") if name in reader.tags}
     scope = "tile" if scene.is_per_tile else "given" if scene.statistics is None else "scene"
     tags |= {

@@ -11,9 +11,12 @@ import numpy as np
 import torch
 
 from ..modeling.bands import Sensor
+from ..modeling.chips import one_each
+from ..modeling.dates import Date
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.post_processing import THRESHOLD, choose_classes, map_class_names
 from ..modeling.raster_files import Source
+from ..modeling.series import Series, open_series
 from ..modeling.tiled import pixels_with_data
 from ..modeling.tiling import TileGrid
 from .areas import Area
@@ -36,9 +39,11 @@ SEGMENTATION, CHANGE, CLASSIFICATION = (
 def predict_scene(
     model: Any,
     processor: SpectralGPTImageProcessor,
-    source: Source,
-    destination: str | os.PathLike[str],
+    source: Source | None = None,
+    destination: str | os.PathLike[str] | None = None,
     *,
+    sources: Any = None,
+    dates: Sequence[Date] | None = None,
     after: Source | None = None,
     threshold: float | None = None,
     layers: Sequence[str] = (),
@@ -78,6 +83,10 @@ def predict_scene(
         processor: Of the checkpoint.
         source: Scene, or first date: anything that `open_raster` opens.
         destination: File to write.
+        sources: Series of several dates, in place of `source`: a list of such scenes, a folder of dated files, a STAC
+            item collection, or a `Series`, as in `open_series`. All dates come onto the grid of the first, and a pixel
+            has a class where any date has data.
+        dates: Date of each of `sources`, where these do not say it.
         after: Second date, for change detection; it is warped onto the grid of the first if it has another.
         threshold: From which probability on a pixel counts as changed, or as the one class of a model that knows only
             one; 0.5 by default. Models of more classes take none.
@@ -91,7 +100,8 @@ def predict_scene(
         band_names: Names of the bands in the files, in their order, where these do not say them.
         offset: Added to the digital numbers, as in `open_raster`.
         nodata: Stored value that means no data, as in `open_raster`.
-        mask: Further pixels to leave out, such as clouds: `"SCL"` or a file, as in `open_raster`.
+        mask: Further pixels to leave out, such as clouds: `"SCL"` or a file, as in `open_raster`; for `sources` also a
+            list with one for each date.
         mask_after: The same for the second date.
         statistics_scope: `"scene"`, or `"tile"` to measure on each tile, which makes seams.
         tile_size: Pixels on a side of a tile; the model's image size by default.
@@ -118,8 +128,9 @@ def predict_scene(
             data, or a file to write is an input.
         OSError: If a file cannot be written, or another process writes it.
     """
+    series = _check_sources(source, destination, sources, dates, after)
     classes = _check(model, processor, after, layers, threshold)
-    destination = check_destination(destination, (".tif", ".tiff"))
+    destination = check_destination(destination or "", (".tif", ".tiff"))
     if threshold is None and len(classes) == 2 and (model.config.num_labels == 1 or after is not None):
         threshold = THRESHOLD
     per_chip = type(model).__name__ == CLASSIFICATION
@@ -130,12 +141,12 @@ def predict_scene(
     if mask_after is not None and after is None:
         raise ValueError("`mask_after` is the mask of a second date: pass `after` too, or leave it out.")
     with Scene(
-        [source] if after is None else [source, after],
+        series or [image for image in (source, after) if image is not None],
         processor,
         band_names=band_names,
         offset=offset,
         nodata=nodata,
-        masks=(mask, mask_after),
+        masks=(mask, mask_after) if series is None else one_each(mask, len(series.images), "mask"),
         area=area,
         area_crs=area_crs,
         statistics_scope=statistics_scope,
@@ -181,6 +192,25 @@ def predict_scene(
         key = {"tags": tags, "layers": [*layers]}
         map_scene(scene, grid, task, paths, overwrite, write, key, resources)
     return destination
+
+
+def _check_sources(
+    source: Source | None,
+    destination: str | os.PathLike[str] | None,
+    sources: Any,
+    dates: Sequence[Date] | None,
+    after: Source | None,
+) -> Series | None:
+    """Return the series to map; None where it is one scene or a pair."""
+    if (source is None) == (sources is None):
+        raise ValueError("Expected either `source`, a scene, or `sources`, a series of several dates.")
+    if destination is None:
+        raise ValueError("Expected `destination`, the file to write.")
+    if sources is None and dates is not None:
+        raise ValueError("`dates` are those of `sources`: pass these, or leave the dates out.")
+    if sources is not None and after is not None:
+        raise ValueError("`after` is the second date of a pair: pass `source` with it, or `sources` alone.")
+    return None if sources is None else open_series(sources, dates)
 
 
 def _check(

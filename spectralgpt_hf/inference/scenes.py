@@ -22,6 +22,7 @@ from ..modeling.products import Offset
 from ..modeling.radiometry import STATISTICS_SIDE, settle
 from ..modeling.raster_files import Source
 from ..modeling.rasters import Raster, RasterReader
+from ..modeling.series import Series
 from ..modeling.tiled import PreparedTile, cut_tile, prepare_tile
 from ..modeling.tiling import Strip, Tile, TileGrid
 from .areas import Area, SceneArea, locate_area
@@ -36,13 +37,13 @@ CHECKED_SIDE = 512
 
 
 class Scene:
-    """One date, or two dates on the grid of the first, normalised alike. Use it in a `with` statement.
+    """One date, a pair or a series on the grid of the first date, normalised alike. Use it in a `with` statement.
 
     Each file of a source is opened once. GDAL does not allow threads to share an open file, so each further thread that
     reads at the same time opens the source again.
 
     Args:
-        sources: One or two, as in `open_raster`.
+        sources: One or two, or a `Series` of any number, as in `open_raster`.
         processor: Processor of the checkpoint. It is not changed.
         band_names: Names of the bands in the files, if the files do not state them.
         offset, nodata, masks: As in `open_raster`; there is a mask for each source.
@@ -59,11 +60,13 @@ class Scene:
         is_per_tile: Whether statistics are measured on each tile instead.
         cores: Number of threads that torch was set to use. On a CPU, so many tiles are computed at once.
         processor: A copy of the processor with the settings above.
+        is_series: Whether the dates are a series, where pixels have data that have it at any date.
+        days: Dates of a series in days since 1 January 1970; None if one is unknown.
     """
 
     def __init__(
         self,
-        sources: Sequence[Source],
+        sources: Sequence[Source] | Series,
         processor: SpectralGPTImageProcessor,
         *,
         band_names: Sequence[str] | None = None,
@@ -79,19 +82,23 @@ class Scene:
     ) -> None:
         if statistics_scope not in ("scene", "tile"):
             raise ValueError(f"`statistics_scope` must be 'scene' or 'tile', got {statistics_scope!r}.")
+        self.is_series = isinstance(sources, Series)
+        images: Sequence[Source] = sources.images if isinstance(sources, Series) else sources
         self.processor = copy.deepcopy(processor.for_match(match))
         self.processor.do_resize = processor.do_resize and resize
         self.processor.do_center_crop = processor.do_center_crop and resize
         self._local, self._lock, self._opened = local(), Lock(), ExitStack()
         matching = Matching.of(processor.expected, sensor, match)
         image = (processor.bands, matching, band_names, nodata, offset)
-        self._open = [partial(open_image, source, *image, mask) for source, mask in zip(sources, masks)]
+        self._open = [partial(open_image, source, *image, mask) for source, mask in zip(images, masks)]
         self._warned: set[str] = set()
         with ExitStack() as stack:
             self.cores = stack.enter_context(restored_threads())
             opened = self._warn_once(_with_warnings(self._open_all)(stack))
             self.readers = self._select(opened)
             self.reader = self.readers[0]
+            tags = [reader.tags for reader in self.readers]
+            self.days = sources.days(tags) if isinstance(sources, Series) else None
             self.area: SceneArea = locate_area(area, area_crs, self.reader)
             self.statistics: Statistics | None = None
             self.is_per_tile = statistics_scope == "tile"
@@ -217,11 +224,12 @@ class Scene:
     def _prepare(self, item: tuple[Tile, list[Raster]], valid_of: Callable[..., np.ndarray]) -> PreparedTile:
         statistics = self.statistics
         with_data = [date for date in item[1] if date.valid.any()]
-        if self.is_per_tile and self.processor.mean is not None and with_data:
-            # Limits of zscore and sigma_clip are known, but those of the tile replace them.
+        if self.is_per_tile and (self.processor.mean is not None or self.is_series) and with_data:
+            # Limits of zscore and sigma_clip are known, but those of the tile replace them. All dates share them.
             statistics = _without_warnings(self.processor.measure_statistics)(with_data)
         # The values of the scene were checked when it was opened.
-        return prepare_tile(*item, self.processor, valid_of, statistics=statistics, warn=False)
+        dates = (self.is_series, self.days)
+        return prepare_tile(*item, self.processor, valid_of, *dates, statistics=statistics, warn=False)
 
 
 def _with_warnings(function: Callable[[Item], Result]) -> Callable[[Item], tuple[Result, list[str]]]:

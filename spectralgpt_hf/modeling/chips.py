@@ -38,6 +38,10 @@ BandNames: TypeAlias = Sequence[str]
 Mask: TypeAlias = str | os.PathLike[str] | bytes | np.ndarray | torch.Tensor | None
 
 
+class NoDataError(ValueError):
+    """An image has no pixel, or no token, with data."""
+
+
 @dataclass(eq=False)
 class Chip:
     """An image as it came in, and what is known about it.

@@ -113,6 +113,9 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
     wavelengths (`list[float]`, *optional*):
         Central wavelengths of the bands in nm, None for `"mean"`. Defaults to the sensor's table, and to names such as
         `"842nm"`.
+    temporal_fusion (`str`, *optional*, defaults to `"mean"`):
+        How the tokens of several dates become one set: their `"mean"`, or `"attention"` over the dates with a learned
+        query per head and the day of the year, which adds parameters.
     decoder_hidden_size (`int`, *optional*, defaults to 512):
         Width of the pretraining decoder.
     decoder_num_hidden_layers (`int`, *optional*, defaults to 4):
@@ -182,6 +185,7 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
     drop_path_rate: float | int = 0.0
     layer_norm_eps: float = 1e-6
     initializer_range: float = 0.02
+    temporal_fusion: str = "mean"
 
     decoder_hidden_size: int = 512
     decoder_num_hidden_layers: int = 4
@@ -362,6 +366,7 @@ class _DecoderConfig(SpectralGPTConfig):  # trf-ignore: TRF057 (never seen by us
 _CHOICES: dict[str, tuple[str | None, ...]] = {
     "masking": MASKINGS,
     "group_pooling": ("mean", "concat"),
+    "temporal_fusion": ("mean", "attention"),
     "problem_type": ("regression", "single_label_classification", "multi_label_classification", None),
 }
 

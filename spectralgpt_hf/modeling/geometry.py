@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .chips import as_tensor
+from .chips import NoDataError, as_tensor
 from .configuration_spectralgpt import IGNORE_INDEX
 from .rasters import read_raster
 
@@ -226,6 +226,12 @@ def token_validity(share: torch.Tensor, patch_size: int) -> torch.Tensor:
     return tokens.reshape(*share.shape[:-2], *tokens.shape[-2:])
 
 
+def count_tokens(pixel_values: torch.Tensor, patch_size: int, spectral_patch_size: int) -> int:
+    """Return the number N of tokens of an image in `pixel_values` (..., C, H, W)."""
+    num_channels, height, width = pixel_values.shape[-3:]
+    return -(-num_channels // spectral_patch_size) * (height // patch_size) * (width // patch_size)
+
+
 def token_masks(
     names: Sequence[str],
     lacking: Sequence[bool],
@@ -245,7 +251,7 @@ def token_masks(
         spectral_patch_size: Bands of a token.
 
     Raises:
-        ValueError: If an image has no token with data.
+        NoDataError: If an image has no token with data.
     """
     if share is None and not any(lacking):
         return [None] * len(names)
@@ -256,7 +262,7 @@ def token_masks(
     positions = token_validity(share, patch_size).flatten(1)
     for name, any_position in zip(names, positions.any(1).tolist()):
         if not any_position:
-            raise ValueError(
+            raise NoDataError(
                 f"{name}: no token of {patch_size} x {patch_size} px has data in half of its pixels. Leave this image "
                 "out."
             )

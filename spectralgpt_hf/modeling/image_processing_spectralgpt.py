@@ -14,9 +14,8 @@
 """Image processor for SpectralGPT: from any Sentinel-2 image to `pixel_values`, from outputs to labels and maps."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
-from itertools import groupby
 from typing import Any, TypedDict
 
 import torch
@@ -32,6 +31,7 @@ from .geometry import (
     PreprocessingReport,
     Sizes,
     common_size,
+    count_tokens,
     fit_labels,
     fit_pixels,
     plan_sizes,
@@ -41,15 +41,13 @@ from .matching import Matching, matched_bands
 from .normalization import NORMALIZATIONS, Statistics, by_band, check_statistics, given_limits, measured_limits
 from .pixel_statistics import allocate, quantise_, valid_mean
 from .post_processing import PostProcessing
-from .radiometry import Notices, measure_statistics, stack_chips, warn_once
+from .radiometry import Notices, measure_statistics, stack_chips, stackable_runs, warn_once
 from .sensors import model_sensor
+from .series import find_series, preprocess_series
 
 
 STATISTICS_SCOPES = ("image", "given")
 MISSING_BANDS = ("error", "nearest", "mean", "mask")
-
-# Values that go through the arithmetic at once: few enough for the last cache of a CPU.
-CHUNK_VALUES = 2**22
 
 
 class SpectralGPTImageProcessorKwargs(TypedDict, total=False):
@@ -113,7 +111,7 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
     ```
     """
 
-    model_input_names = ["pixel_values", "attention_mask"]
+    model_input_names = ["pixel_values", "attention_mask", "dates"]
     valid_kwargs = SpectralGPTImageProcessorKwargs  # type: ignore[assignment]
     _auto_class = "AutoImageProcessor"  # saving copies the code beside the settings
 
@@ -238,6 +236,19 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
         """Return the attributes, and where the code is that reads them."""
         return super().to_dict() | {"auto_map": {"AutoImageProcessor": AUTO_MAP["AutoImageProcessor"]}}
 
+    def __call__(self, images: Any, *args: Any, dates: Any = None, **kwargs: Any) -> Any:
+        """Turn images into the input of the model (`preprocess`), and series of several dates (`preprocess_series`).
+
+        Args:
+            images: Images as in `preprocess`; or one series or a list of them, as in `find_series`.
+            args, kwargs: Of `preprocess`; series take keywords only.
+            dates: Date of each image of one series, or a list of such for several.
+        """
+        series = find_series(images, dates)
+        if series is not None:
+            return preprocess_series(self, series, **kwargs)
+        return super().__call__(images, *args, **kwargs)
+
     def preprocess(  # trf-ignore: TRF057
         self,
         images: ImageInput,
@@ -316,14 +327,14 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
         pixel_values = allocate((len(chips), len(own.bands), height, width), torch.float32, chips[0].pixels.device)
         notices: Notices = defaultdict(list)
         reports: list[PreprocessingReport] = []
-        for run in _runs(chips, given):
+        for run in stackable_runs(chips, [entry is None for entry in given]):
             reports += own._normalize(chips[run], given[run], sizes[run.start], pixel_values[run], notices)
         if warn:
             warn_once(notices)
         data = {"pixel_values": pixel_values}
         masks = [report.tokens for report in reports]
         if any(mask is not None for mask in masks):
-            number = -(-len(self.bands) // self.spectral_patch_size) * (height * width) // self.patch_size**2
+            number = count_tokens(pixel_values, self.patch_size, self.spectral_patch_size)
             everywhere = torch.ones(number, dtype=torch.int64, device=pixel_values.device)
             data["attention_mask"] = torch.stack([everywhere if mask is None else mask for mask in masks])
         if segmentation_maps is not None:
@@ -437,14 +448,3 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
                 "scene or the pair with `processor.measure_statistics(images)`."
             )
         return self._saved_statistics()
-
-
-def _runs(chips: list[Chip], statistics: list[Statistics | None]) -> Iterator[slice]:
-    """Cut a list into runs of neighbours that stack, short enough to stay in the cache."""
-    start = 0
-    for _, group in groupby(zip(chips, statistics), key=lambda pair: (pair[0].kind(), pair[1] is None)):
-        stop = start + len(list(group))
-        longest = max(1, CHUNK_VALUES // chips[start].pixels.numel())
-        for first in range(start, stop, longest):
-            yield slice(first, min(first + longest, stop))
-        start = stop

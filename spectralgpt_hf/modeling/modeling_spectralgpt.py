@@ -15,10 +15,10 @@
 
 Source: Hong et al., SpectralGPT: Spectral Remote Sensing Foundation Model, IEEE TPAMI 46(8), 2024 (arXiv 2311.07113).
 
-Shapes: B images, C bands, H x W pixels; G = C / spectral_patch_size spectral groups, rounded up; h = H / patch_size and
-w = W / patch_size rows and columns of patch positions; N = G * h * w tokens in spectral-major order
-(token = g * h * w + row * w + column); P = spectral_patch_size * patch_size ** 2 values in a token; K visible tokens;
-D hidden size of the encoder or, within the decoder, of the decoder.
+Shapes: B images, or series of T dates; C bands, H x W pixels; G = C / spectral_patch_size spectral groups, rounded up;
+h = H / patch_size and w = W / patch_size rows and columns of patch positions; N = G * h * w tokens in spectral-major
+order (token = g * h * w + row * w + column); P = spectral_patch_size * patch_size ** 2 values in a token; K visible
+tokens; D hidden size of the encoder or, within the decoder, of the decoder.
 """
 
 import math
@@ -53,7 +53,8 @@ from .configuration_spectralgpt import SpectralGPTConfig
 class SpectralGPTModelOutput(BaseModelOutputWithPooling):
     r"""
     last_hidden_state (`torch.FloatTensor` of shape `(batch_size, num_tokens, hidden_size)`):
-        Tokens after the final LayerNorm, in spectral-major order (or in the order of `ids_keep`).
+        Tokens after the final LayerNorm, in spectral-major order (or in the order of `ids_keep`). A series has one set
+        of tokens, which is fused from its dates.
     pooler_output (`torch.FloatTensor` of shape `(batch_size, hidden_size)`):
         Mean over the tokens with data of the last layer's output, then the final LayerNorm.
     last_layer_output (`torch.FloatTensor` of shape `(batch_size, num_tokens, hidden_size)`):
@@ -159,6 +160,40 @@ def gather_tokens(tokens: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
     return tokens.gather(1, ids[..., None].expand(-1, -1, tokens.shape[-1]))
 
 
+def flatten_dates(
+    pixel_values: torch.Tensor, attention_mask: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return the dates of series as single images, (B * T, C, H, W) and (B * T, N). Single images stay as they are.
+
+    Raises:
+        ValueError: If `attention_mask` does not have one value per token of each date, (B, T, N).
+    """
+    if pixel_values.ndim != 5:
+        return pixel_values, attention_mask
+    if attention_mask is not None:
+        series = tuple(pixel_values.shape[:2])
+        if attention_mask.ndim != 3 or attention_mask.shape[:2] != series:
+            raise ValueError(
+                f"`attention_mask` of a series must have shape {(*series, 'tokens')} (batch, dates, tokens), got "
+                f"{tuple(attention_mask.shape)}."
+            )
+        attention_mask = attention_mask.flatten(0, 1)
+    return pixel_values.flatten(0, 1), attention_mask
+
+
+def with_data_at_any_date(attention_mask: torch.Tensor | None) -> torch.Tensor | None:
+    """Return which tokens (B, N) of series have data at one date or more; a mask of single images stays as it is."""
+    if attention_mask is None or attention_mask.ndim != 3:
+        return attention_mask
+    return (attention_mask != 0).any(dim=1)
+
+
+def dates_that_count(attention_mask: torch.Tensor) -> torch.Tensor:
+    """Return at which dates (B, T, N), bool, each token counts: those with data, or all where no date has data."""
+    valid = attention_mask != 0
+    return valid | ~valid.any(dim=1, keepdim=True)
+
+
 def masked_mean(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     """Average over the second dimension. The sum is in float32, because float16 overflows and bfloat16 stops counting.
 
@@ -190,8 +225,8 @@ def token_grid(
     """
     if pixel_values.ndim != 4:
         raise ValueError(
-            "`pixel_values` must have 4 dimensions (batch, bands, height, width), got shape "
-            f"{tuple(pixel_values.shape)}."
+            "`pixel_values` must have 4 dimensions (batch, bands, height, width); only the encoder, classification and "
+            f"segmentation take series (batch, dates, bands, height, width); got shape {tuple(pixel_values.shape)}."
         )
     if not pixel_values.is_floating_point():
         raise ValueError(
@@ -424,6 +459,55 @@ class SpectralGPTLayer(GradientCheckpointingLayer):
         return hidden_states + self.drop_path(self.mlp(self.layernorm_after(hidden_states)))
 
 
+class SpectralGPTTemporalFusion(nn.Module):
+    """Makes one set of tokens (B, N, D) of those of several dates (B, T, N, D), by attention over the dates.
+
+    The idea is that of L-TAE (arXiv 2007.00586): every head has a learned query and weights the dates for its own share
+    of the channels. Keys are made of the token and of the day of the year, values are the tokens themselves. The
+    weights of a single date are 1, so that its tokens stay as they are, and a new module almost averages the dates.
+    """
+
+    key_dim = 8
+    num_harmonics = 4
+    days_of_year = 365.2425
+
+    def __init__(self, config: SpectralGPTConfig):
+        super().__init__()
+        self.num_heads = config.num_attention_heads
+        self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.token_proj = nn.Linear(config.hidden_size, self.num_heads * self.key_dim)
+        self.date_proj = nn.Linear(2 * self.num_harmonics, self.num_heads * self.key_dim, bias=False)
+        self.query = nn.Parameter(torch.zeros(self.num_heads, self.key_dim))
+
+    def forward(
+        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, dates: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the fused tokens (B, N, D).
+
+        Args:
+            hidden_states: (B, T, N, D).
+            attention_mask: (B, T, N), 0 = token without data, which has no weight.
+            dates: (B, T), in days since any 1 January.
+        """
+        waves = self.day_of_year_waves(dates).to(hidden_states)
+        keys = self.token_proj(self.layernorm(hidden_states)) + self.date_proj(waves)[:, :, None]
+        keys = keys.unflatten(-1, (self.num_heads, self.key_dim))  # (B, T, N, heads, key_dim)
+        scores = torch.einsum("btnhk,hk->btnh", keys.float(), self.query.float()) * self.key_dim**-0.5
+        values = hidden_states.unflatten(-1, (self.num_heads, -1)).float()  # sums are in float32, as in `masked_mean`
+        if attention_mask is not None:
+            counted = dates_that_count(attention_mask.to(scores.device))[..., None]  # (B, T, N, 1)
+            scores = scores.masked_fill(~counted, torch.finfo(scores.dtype).min)
+            values = values.masked_fill(~counted[..., None], 0.0)
+        weights = scores.softmax(dim=1)  # (B, T, N, heads)
+        return (weights[..., None] * values).sum(dim=1).flatten(-2).to(hidden_states.dtype)
+
+    def day_of_year_waves(self, dates: torch.Tensor) -> torch.Tensor:
+        """Return sines and cosines (B, T, 2 * harmonics), float32, of the first harmonics of a year."""
+        harmonics = torch.arange(1, self.num_harmonics + 1, device=dates.device)
+        angles = (dates.float() % self.days_of_year)[..., None] * harmonics * (2 * math.pi / self.days_of_year)
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
 @auto_docstring
 class SpectralGPTPreTrainedModel(PreTrainedModel):
     config: SpectralGPTConfig
@@ -434,6 +518,7 @@ class SpectralGPTPreTrainedModel(PreTrainedModel):
     _no_split_modules = [
         "SpectralGPTEmbeddings",
         "SpectralGPTLayer",
+        "SpectralGPTTemporalFusion",
         "SpectralGPTDecoder",
         "SpectralGPTDecodeHead",
     ]
@@ -460,6 +545,8 @@ class SpectralGPTPreTrainedModel(PreTrainedModel):
         elif isinstance(module, SpectralGPTGroupFusion):
             init.constant_(module.weight, 1 / module.weight.shape[1])  # the mean, as in the other read-outs
             init.zeros_(module.bias)
+        elif isinstance(module, SpectralGPTTemporalFusion):
+            init.normal_(module.query, std=self.config.initializer_range)
         elif isinstance(module, SpectralGPTDecoder):
             init.trunc_normal_(module.mask_token, std=self.config.initializer_range)
 
@@ -556,6 +643,8 @@ class SpectralGPTModel(SpectralGPTPreTrainedModel):
         self.embeddings = SpectralGPTEmbeddings(config)
         self.layers = nn.ModuleList([SpectralGPTLayer(config, i) for i in range(config.num_hidden_layers)])
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        # CODEPATH: the released checkpoints know single dates only, and have no parameters for several.
+        self.temporal_fusion = SpectralGPTTemporalFusion(config) if config.temporal_fusion == "attention" else None
         self.post_init()
 
     def feature_map(
@@ -567,11 +656,12 @@ class SpectralGPTModel(SpectralGPTPreTrainedModel):
             hidden_states: Tokens (B, N, D).
             height: Height of the image, in pixels.
             width: Width of the image, in pixels.
-            attention_mask: (B, N), 0 = token without data, left out of the average.
+            attention_mask: (B, N), 0 = token without data, left out of the average. Of a series (B, T, N).
 
         Returns:
             Features (B, D, h, w); 0 at a patch position without any data.
         """
+        attention_mask = with_data_at_any_date(attention_mask)
         grid = (-1, height // self.config.patch_size, width // self.config.patch_size)
         mask = None if attention_mask is None else attention_mask.unflatten(1, grid)
         return masked_mean(hidden_states.unflatten(1, grid), mask).permute(0, 3, 1, 2)
@@ -584,14 +674,26 @@ class SpectralGPTModel(SpectralGPTPreTrainedModel):
         pixel_values: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         ids_keep: torch.Tensor | None = None,
+        dates: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> SpectralGPTModelOutput:
         r"""
+        pixel_values (`torch.FloatTensor` of shape `(batch_size, num_channels, height, width)`):
+            Normalised images, or series `(batch_size, num_dates, num_channels, height, width)` of dates in any order:
+            every date is encoded by itself, then `config.temporal_fusion` makes one set of tokens of them. The
+            `hidden_states` and `attentions` of a series hold its dates as a batch, one after the other.
         attention_mask (`torch.Tensor` of shape `(batch_size, num_tokens)`, *optional*):
-            0 = token without data: no other token attends to it, and it is left out of the pooled output.
+            0 = token without data: no other token attends to it, and it is left out of the pooled output. Of a series
+            `(batch_size, num_dates, num_tokens)`; the other dates then serve.
         ids_keep (`torch.LongTensor` of shape `(batch_size, num_kept)`, *optional*):
-            Indices of the tokens to encode, in the order of the output. All tokens by default.
+            Indices of the tokens to encode, in the order of the output. All tokens by default. Not for series.
+        dates (`torch.Tensor` of shape `(batch_size, num_dates)`, *optional*):
+            Days since any 1 January, such as 1 January 1970, by which `temporal_fusion="attention"` knows the day of
+            the year. It needs them for series of two dates or more.
         """
+        num_dates = pixel_values.shape[1] if pixel_values.ndim == 5 else 1
+        self.check_series(pixel_values, ids_keep, dates)
+        pixel_values, attention_mask = flatten_dates(pixel_values, attention_mask)
         hidden_states = self.embeddings(pixel_values, attention_mask, ids_keep)
         if attention_mask is not None and ids_keep is not None:
             attention_mask = attention_mask.gather(1, ids_keep)
@@ -604,12 +706,58 @@ class SpectralGPTModel(SpectralGPTPreTrainedModel):
         )
         for layer in self.layers:
             hidden_states = layer(hidden_states, layer_mask, **kwargs)
+        hidden_states, attention_mask = self.fuse_dates(hidden_states, attention_mask, num_dates, dates)
 
         return SpectralGPTModelOutput(
             last_hidden_state=self.layernorm(hidden_states),
             pooler_output=self.layernorm(masked_mean(hidden_states, attention_mask)),
             last_layer_output=hidden_states,
         )
+
+    def check_series(
+        self, pixel_values: torch.Tensor, ids_keep: torch.Tensor | None, dates: torch.Tensor | None
+    ) -> None:
+        """Raise a `ValueError` if series come with `ids_keep`, or `dates` are missing or do not fit."""
+        is_series = pixel_values.ndim == 5
+        num_dates = pixel_values.shape[1] if is_series else 1
+        if num_dates == 0:
+            raise ValueError(f"Expected a series of one date or more, got shape {tuple(pixel_values.shape)}.")
+        if is_series and ids_keep is not None:
+            raise ValueError("`ids_keep` is for single dates (batch, bands, height, width): encode a series whole.")
+        if dates is not None and dates.shape != (pixel_values.shape[0], num_dates):
+            raise ValueError(
+                f"`dates` must have shape {(pixel_values.shape[0], num_dates)} (batch, dates), got "
+                f"{tuple(dates.shape)}."
+            )
+        if self.temporal_fusion is not None and dates is None and num_dates > 1:
+            raise ValueError(
+                '`temporal_fusion="attention"` needs the `dates` (batch, dates) of a series, in days since any '
+                "1 January: pass those that `SpectralGPTImageProcessor` returns."
+            )
+
+    def fuse_dates(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        num_dates: int,
+        dates: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return one set of tokens (B, N, D), and their mask (B, N), of all dates (B * T, N, D) and (B * T, N)."""
+        # CODEPATH: the released checkpoints know single dates only; the mean of one date is the date, bit for bit.
+        if self.temporal_fusion is None and num_dates == 1:
+            return hidden_states, attention_mask
+        hidden_states = hidden_states.unflatten(0, (-1, num_dates))  # (B, T, N, D)
+        if attention_mask is not None:
+            attention_mask = attention_mask.unflatten(0, (-1, num_dates))  # (B, T, N)
+        # CODEPATH: as above; no released checkpoint has several dates.
+        if self.temporal_fusion is None:
+            counted = None if attention_mask is None else dates_that_count(attention_mask)
+            fused = masked_mean(hidden_states, counted)
+        else:
+            if dates is None:  # a single date, whose weight is 1
+                dates = hidden_states.new_zeros(hidden_states.shape[:2])
+            fused = self.temporal_fusion(hidden_states, attention_mask, dates)
+        return fused, with_data_at_any_date(attention_mask)
 
 
 @auto_docstring(custom_intro="Predicts the values of every token from the encoded visible ones.")
@@ -956,17 +1104,20 @@ class SpectralGPTForImageClassification(SpectralGPTPreTrainedModel):
         pixel_values: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        dates: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> ImageClassifierOutput:
         r"""
         attention_mask (`torch.Tensor` of shape `(batch_size, num_tokens)`, *optional*):
-            0 = token without data.
+            0 = token without data. Of a series `(batch_size, num_dates, num_tokens)`.
         labels (`torch.Tensor` of shape `(batch_size,)` or `(batch_size, num_labels)`, *optional*):
             By `config.problem_type`, which is inferred from the labels and recorded if it is None: class indices
             (cross-entropy), 0 or 1 for each class (several labels per image: binary cross-entropy), or values
             (regression: mean squared error). `"single_label_classification"` also takes class probabilities (mixup).
+        dates (`torch.Tensor` of shape `(batch_size, num_dates)`, *optional*):
+            Of a series `pixel_values` (batch_size, num_dates, num_channels, height, width), as in `SpectralGPTModel`.
         """
-        outputs = self.spectralgpt(pixel_values, attention_mask, **kwargs)
+        outputs = self.spectralgpt(pixel_values, attention_mask, dates=dates, **kwargs)
         logits = self.classifier(self.dropout(outputs.pooler_output))
         return ImageClassifierOutput(
             loss=None if labels is None else classification_loss(logits, labels, self.config),
@@ -1217,19 +1368,24 @@ class SpectralGPTForSemanticSegmentation(SpectralGPTPreTrainedModel):
         pixel_values: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        dates: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> SemanticSegmenterOutput:
         r"""
         attention_mask (`torch.Tensor` of shape `(batch_size, num_tokens)`, *optional*):
-            0 = token without data. Pixels without data in any spectral group are left out of the loss.
+            0 = token without data. Of a series `(batch_size, num_dates, num_tokens)`. Pixels without data in any
+            spectral group, at any date, are left out of the loss.
         labels (`torch.LongTensor` of shape `(batch_size, height, width)`, *optional*):
             Class of each pixel; `config.semantic_loss_ignore_index` is left out of the loss.
+        dates (`torch.Tensor` of shape `(batch_size, num_dates)`, *optional*):
+            Of a series `pixel_values` (batch_size, num_dates, num_channels, height, width), as in `SpectralGPTModel`.
 
         The keyword `num_items_in_batch`, which the Trainer passes, is described at `dense_loss`.
         """
         num_items_in_batch = kwargs.pop("num_items_in_batch", None)
-        outputs = self.spectralgpt(pixel_values, attention_mask, **kwargs)
-        grid = token_grid(pixel_values, self.config)
+        outputs = self.spectralgpt(pixel_values, attention_mask, dates=dates, **kwargs)
+        grid = token_grid(flatten_dates(pixel_values)[0], self.config)
+        attention_mask = with_data_at_any_date(attention_mask)
         features = self.decode_head.group_fusion(outputs.last_layer_output, grid, attention_mask)
         logits = self.decode_head(features)  # (B, classes, H, W)
         loss = None
@@ -1342,8 +1498,8 @@ class SpectralGPTBackbone(BackboneMixin, SpectralGPTPreTrainedModel):
             0 = token without data.
         """
         kwargs["output_hidden_states"] = True
+        grid = token_grid(pixel_values, self.config, attention_mask)
         outputs = self.spectralgpt(pixel_values, attention_mask, **kwargs)
-        grid = token_grid(pixel_values, self.config)
         feature_maps = tuple(
             self.pool_groups(hidden_state, grid, attention_mask)
             for stage, hidden_state in zip(self.stage_names, outputs.hidden_states)

@@ -37,18 +37,13 @@ from transformers.pipelines.base import Pipeline, no_collate_fn
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
 from .band_plan import require_same_bands
-from .chips import Chip, open_chips
 from .geometry import PreprocessingReport
-from .matching import Matching
 from .notices import collected_warnings, warn_of_new
 from .post_processing import THRESHOLD, map_class_names
 from .radiometry import settle
+from .series import READING, SETTINGS, Series, find_series, open_dates, prepare_dates
 from .tiled import LargeImage, check_deadline, keeps_pixels, pixels_with_data, positions_with_data
 
-
-# Arguments of the pipelines that say how an image is read, and those that override attributes of the processor.
-READING = ("band_names", "nodata", "offset", "mask", "sensor", "match")
-SETTINGS = ("do_resize", "do_center_crop", "size", "crop_size", "missing_bands")
 
 # How many batches of inputs are read ahead, to find images of one size.
 LOOK_AHEAD = 4
@@ -62,6 +57,11 @@ class MultispectralPipeline(Pipeline):
     `match` and `statistics` are passed to the processor. If it wants `statistics` and there are none, they are measured
     on each image.
 
+    All but change detection also take series of several dates: a `Series`, `xarray` with a dimension `time`, a STAC
+    item collection, or a list of images inside of the list of inputs: `pipe([first, second])` gives the results of two
+    images, `pipe([[first, second]])` that of one series in a list, and `pipe([first, second], dates=[...])` that of one
+    series. All dates are normalised alike, with statistics measured on the whole series.
+
     Maps and features of an image that is larger than the model's own size (`config.image_size`), and that the processor
     does not resize, are computed tile by tile as in `predict_scene` and `embed_scene`, with the same result: statistics
     are measured once for the image, tiles overlap by half, and their results are blended. All pixels and results are
@@ -74,6 +74,7 @@ class MultispectralPipeline(Pipeline):
     model: Any
     image_processor: Any
     tiles_large_images = True
+    takes_series = True
 
     _load_processor = False
     _load_image_processor = True
@@ -86,13 +87,20 @@ class MultispectralPipeline(Pipeline):
         config, processor = self.model.config, self.image_processor
         require_same_bands(config.bands, processor.bands, (config.sensor, processor.sensor))
 
-    def __call__(self, inputs: Any, **kwargs: Any) -> Any:
+    def __call__(self, inputs: Any, dates: Sequence[Any] | None = None, **kwargs: Any) -> Any:
         """Run the pipeline.
 
         Args:
             inputs: One input, a list (gives a list), or a generator or dataset (gives an iterator, in the same order).
+            dates: Date of each image, if the inputs are one series; a list of such if they are several. Any text in
+                ISO 8601, moment, or days since 1 January 1970. Files and STAC items know their dates.
             kwargs: `batch_size`, `num_workers`, the processor's arguments and those of the pipeline.
         """
+        if dates is not None and not self.takes_series:
+            raise ValueError("Expected a pair of images, which has no `dates`: they are for series.")
+        if dates is not None or (self.takes_series and not isinstance(inputs, list | tuple)):
+            found = find_series(inputs, dates) or [inputs]
+            inputs = found if dates is not None and isinstance(dates[0], list | tuple) else found[0]
         inputs = self._as_inputs(inputs)
         return [] if isinstance(inputs, list) and not inputs else super().__call__(inputs, **kwargs)
 
@@ -115,8 +123,11 @@ class MultispectralPipeline(Pipeline):
         outputs = self._forward_by_size(iter(loader), batch_size, forward_params)
         return PipelineIterator(outputs, self.postprocess, postprocess_params)
 
-    def preprocess(self, input_: Any, **options: Any) -> dict[str, Any]:
-        return self._prepare(list(input_) if isinstance(input_, list | tuple) else [input_], options)
+    def preprocess(self, input_: Any, in_tiles: bool = True, **options: Any) -> dict[str, Any]:
+        series = find_series([input_])
+        if series is None:
+            return self._prepare([input_], options, in_tiles)
+        return self._prepare(list(series[0].images), options, in_tiles, series[0])
 
     def _preprocess_and_listen(self, input_: Any, **options: Any) -> dict[str, Any]:
         """Return the prepared input, with what a worker process would warn of, which its parent would not hear."""
@@ -146,17 +157,20 @@ class MultispectralPipeline(Pipeline):
         )
         return {"logits": torch.from_numpy(logits)[None], "reports": [report]}
 
-    def _prepare(self, images: list[Any], options: dict[str, Any], in_tiles: bool = True) -> dict[str, Any]:
-        """Return one image, or two dates, as inputs of the model and reports, or as a `LargeImage` under `"large"`."""
+    def _prepare(
+        self, images: list[Any], options: dict[str, Any], in_tiles: bool = True, series: Series | None = None
+    ) -> dict[str, Any]:
+        """Return an image, a pair or the dates of a `series` as inputs of the model and reports, or as a `LargeImage`.
+
+        The latter stands under `"large"`.
+        """
         reading = {name: options[name] for name in READING if name in options}
         settings = {name: options[name] for name in SETTINGS if name in options}
         others = {name: value for name, value in options.items() if name not in (*READING, *SETTINGS, "statistics")}
         statistics = options.get("statistics")
         processor = self.image_processor.for_match(reading.get("match")).with_settings(**settings)
-        given = {name: value for name, value in reading.items() if name not in ("sensor", "match")}
-        matching = Matching.of(processor.expected, reading.get("sensor"), reading.get("match"))
-        chips = open_chips(images, processor.bands, **given, matching=matching)
-        _check_one_grid(chips)
+        chips = open_dates(processor, images, reading)
+        days = None if series is None else series.days([chip.tags for chip in chips])
         is_larger = max(chips[0].pixels.shape[1:]) > self.model.config.image_size
         is_large = is_larger and in_tiles and self.tiles_large_images and keeps_pixels(processor)
         one_radiometry = is_large or len(chips) > 1 or processor.statistics_scope == "given"
@@ -164,12 +178,15 @@ class MultispectralPipeline(Pipeline):
         if statistics is None and processor.measures_pixels and one_radiometry:
             statistics, warn = processor.measure_statistics(images, **reading), False  # which raises the warnings
         if not is_large:
+            if series is not None:
+                inputs, report = prepare_dates(processor, chips, days, statistics, warn=warn, **others)
+                return {**inputs, "reports": [report]}
             processing = {"return_tensors": "pt", "report": True, "warn": warn, **others}
             batch, reports = processor(chips, statistics=statistics, **processing)
             return {**batch, "reports": reports}
         settled = (processor.bands, processor.missing_bands, warn, processor.expected)
-        dates = [settle(chip, *settled) for chip in chips]
-        return {"large": LargeImage(chips[0].name, dates, processor, statistics, others)}
+        dates = [settle(chip, *settled, may_be_empty=series is not None) for chip in chips]
+        return {"large": LargeImage(chips[0].name, dates, processor, statistics, others, series is not None, days)}
 
     def _as_inputs(self, inputs: Any) -> Any:
         """Return several inputs as a list or a generator: the base class takes all other types as one input."""
@@ -188,7 +205,7 @@ class MultispectralPipeline(Pipeline):
             by_size: dict[tuple[int, ...], list[int]] = {}
             for i, item in enumerate(window):
                 # Large images go alone: their tiles are the batch.
-                size = (-i - 1,) if "large" in item else tuple(item["pixel_values"].shape)
+                size = (-i - 1,) if "large" in item else (*item["pixel_values"].shape, "dates" in item)
                 by_size.setdefault(size, []).append(i)
             results: dict[int, dict[str, Any]] = {}
             for indices in by_size.values():
@@ -267,6 +284,8 @@ class MultispectralChangeDetectionPipeline(MultispectralPipeline):
     and the share of changed pixels among those with data in both dates.
     """
 
+    takes_series = False
+
     def preprocess(self, input_: Any, **options: Any) -> dict[str, Any]:
         if isinstance(input_, Mapping) and {"before", "after"} <= input_.keys():
             input_ = (input_["before"], input_["after"])
@@ -320,9 +339,6 @@ class MultispectralFeatureExtractionPipeline(MultispectralPipeline):
         in_tiles = {} if output is None else {"in_tiles": output != "tokens"}
         return processing | in_tiles, _given(output=output, deadline=deadline), {}
 
-    def preprocess(self, input_: Any, in_tiles: bool = True, **options: Any) -> dict[str, Any]:
-        return self._prepare([input_], options, in_tiles)
-
     def _forward(
         self, model_inputs: dict[str, Any], output: str = "pooled", deadline: float | None = None
     ) -> dict[str, Any]:
@@ -330,7 +346,7 @@ class MultispectralFeatureExtractionPipeline(MultispectralPipeline):
             return {"features": self._features_in_tiles(model_inputs["large"], output, deadline)[None]}
         check_deadline(deadline, model_inputs["reports"][0].source)
         pixel_values, mask = model_inputs["pixel_values"], model_inputs.get("attention_mask")
-        outputs = self.model(pixel_values, attention_mask=mask)
+        outputs = self.model(pixel_values, attention_mask=mask, dates=model_inputs.get("dates"))
         features = outputs.pooler_output if output == "pooled" else outputs.last_hidden_state
         if output == "map":
             features = self.model.feature_map(features, *pixel_values.shape[-2:], mask)
@@ -374,15 +390,6 @@ def register_pipelines() -> None:
     """Make the tasks known to `transformers.pipeline`."""
     for task, (implementation, auto_class) in TASKS.items():
         PIPELINE_REGISTRY.register_pipeline(task, implementation, pt_model=auto_class, type="image")
-
-
-def _check_one_grid(chips: Sequence[Chip]) -> None:
-    first, last = chips[0], chips[-1]
-    if first.pixels.shape[1:] != last.pixels.shape[1:] or (first.crs, first.transform) != (last.crs, last.transform):
-        raise ValueError(
-            f"{first.name} and {last.name} are not on one grid: expected the same size, reference system and "
-            "transform. Warp one onto the other before (rasterio's WarpedVRT does)."
-        )
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -193,7 +193,7 @@ def read_stac_item(item: Mapping[str, Any], name: str, folder: str = "", matchin
     for by_key, (key, asset) in itertools.product((True, False), by_resolution):
         if not isinstance(asset, Mapping) or not isinstance(asset.get("href"), str):
             continue
-        href = _join(folder, asset["href"])
+        href = join_href(folder, asset["href"])
         described = [*_mappings(asset.get("eo:bands")), *_mappings(asset.get("bands"))]
         label = key if by_key else str(described[0].get("name")) if len(described) == 1 else ""
         band = sensor.find(label)
@@ -333,7 +333,7 @@ def _layers_of_one_asset(assets: Mapping[str, Any], sensor: Sensor, name: str, f
             if band is None and isinstance(centre, int | float):
                 band = sensor.find(f"{centre} um")
             if band is not None and band not in found:
-                found[band] = Layer(_join(folder, asset["href"]), number, band, gain, offset)
+                found[band] = Layer(join_href(folder, asset["href"]), number, band, gain, offset)
         if found:
             return found
     return {}
@@ -445,5 +445,6 @@ def _mappings(value: Any) -> list[Mapping[str, Any]]:
     return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, Iterable) else []
 
 
-def _join(folder: str, href: str) -> str:
+def join_href(folder: str, href: str) -> str:
+    """Return a link of a STAC item, which may be relative to a folder, as a path or URL."""
     return href if re.match(r"/|[a-z][a-z0-9+.\-]+:", href, re.IGNORECASE) else os.path.join(folder, href)

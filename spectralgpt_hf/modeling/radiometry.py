@@ -17,8 +17,9 @@ Values that look wrong raise a warning that says what to pass, and are never cha
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -26,7 +27,7 @@ import torch
 
 from .band_plan import BandPlan, plan_bands
 from .bands import L2A_BANDS, SENTINEL_2, Sensor
-from .chips import BandNames, Chip, ImageInput, Mask, Offset, open_chips
+from .chips import BandNames, Chip, ImageInput, Mask, NoDataError, Offset, open_chips
 from .matching import OF_SENTINEL_2, Matching
 from .notices import warn
 from .pixel_statistics import mean_std, minimum_maximum, percentiles, stack, with_extremes
@@ -39,6 +40,9 @@ Notices: TypeAlias = dict[str, list[str]]
 PERCENTILES = (0.01, 0.99)
 # Longest side of the decimated read that statistics are measured on.
 STATISTICS_SIDE = 1024
+
+# Values that go through the arithmetic at once: few enough for the last cache of a CPU.
+CHUNK_VALUES = 2**22
 
 # Digital numbers are reflectance x 10000 in 16 bits, so that 6.5535 is the largest reflectance.
 LARGEST_REFLECTANCE = 6.5535
@@ -86,7 +90,7 @@ def measure_statistics(
 
     Args:
         images: One image or a list, as in `SpectralGPTImageProcessor.preprocess`. Files are read decimated, to at most
-            1024 pixels a side.
+            1024 pixels a side. Images without data are left out, unless none has data.
         bands: Bands to measure; `"mean"` is the mean of the others.
         band_names, nodata, offset, mask: As in `SpectralGPTImageProcessor.preprocess`.
         missing_bands: As the processor's attribute.
@@ -103,9 +107,15 @@ def measure_statistics(
     notices: Notices = defaultdict(list)
     samples: list[torch.Tensor] = []
     masks: list[torch.Tensor | None] = []
-    for chip in open_chips(images, bands, band_names, nodata, offset, mask, STATISTICS_SIDE, matching):
+    chips = open_chips(images, bands, band_names, nodata, offset, mask, STATISTICS_SIDE, matching)
+    for chip in chips:
         plan = plan_bands(chip.name, chip.bands, bands, missing_bands, matching.expected)
-        part = stack_chips([chip], plan, notices)
+        try:
+            part = stack_chips([chip], plan, notices)
+        except NoDataError:
+            if chip is chips[-1] and not samples:
+                raise
+            continue
         inside = slice(None) if part.valid is None else part.valid[0].flatten()
         samples.append(part.pixels[0].float().flatten(1)[:, inside])
         masks.append(
@@ -151,7 +161,8 @@ def stack_chips(chips: Sequence[Chip], plan: BandPlan, notices: Notices) -> Stac
         notices: Takes the warnings, with the names of the chips.
 
     Raises:
-        ValueError: If a chip has no valid pixel, or values that float32 cannot compute with.
+        NoDataError: If a chip has no valid pixel.
+        ValueError: If it has values that float32 cannot compute with.
     """
     first = chips[0]
     for chip in chips:
@@ -168,7 +179,7 @@ def stack_chips(chips: Sequence[Chip], plan: BandPlan, notices: Notices) -> Stac
     if valid is not None:
         for chip, any_valid in zip(chips, valid.flatten(1).any(1).tolist()):
             if not any_valid:
-                raise ValueError(f"{chip.name}: no pixel of this image has data. Leave it out.")
+                raise NoDataError(f"{chip.name}: no pixel of this image has data. Leave it out.")
         extremes = minimum_maximum(raw, valid)
     kept_extremes = list(extremes) if is_whole else [extreme[:, plan.kept] for extreme in extremes]
     _check_radiometry(chips, raw, valid, kept_extremes, notices)
@@ -188,7 +199,12 @@ def stack_chips(chips: Sequence[Chip], plan: BandPlan, notices: Notices) -> Stac
 
 
 def settle(
-    chip: Chip, bands: Sequence[str], missing_bands: str, notify: bool = True, sensor: Sensor = SENTINEL_2
+    chip: Chip,
+    bands: Sequence[str],
+    missing_bands: str,
+    notify: bool = True,
+    sensor: Sensor = SENTINEL_2,
+    may_be_empty: bool = False,
 ) -> Raster:
     """Return an image in digital numbers, with all offsets added and its valid mask decided, to cut tiles from.
 
@@ -198,20 +214,40 @@ def settle(
         missing_bands: As the processor's attribute.
         notify: Whether to raise warnings; False where measuring statistics has raised them.
         sensor: Whose bands these are.
+        may_be_empty: Whether an image without data, such as one date of a series, is not an error.
 
     Raises:
-        ValueError: If a band is missing and must not be, or no pixel has data.
+        NoDataError: If no pixel has data.
+        ValueError: If a band is missing and must not be.
     """
     notices: Notices = defaultdict(list)
-    stack = stack_chips([chip], plan_bands(chip.name, chip.bands, bands, missing_bands, sensor), notices)
+    plan = plan_bands(chip.name, chip.bands, bands, missing_bands, sensor)
+    valid = np.ones(chip.pixels.shape[1:], bool)
+    try:
+        stack = stack_chips([chip], plan, notices)
+        valid = valid if stack.valid is None else stack.valid[0].cpu().numpy()
+    except NoDataError:
+        if not may_be_empty:
+            raise
+        valid[:] = False
     if notify:
         warn_once(notices)
     pixels = chip.pixels.float() if chip.pixels.dtype == torch.bfloat16 else chip.pixels  # which NumPy lacks
     if chip.offset is not None:
         pixels = pixels.float() + chip.offset[:, None, None]
-    valid = np.ones(pixels.shape[1:], bool) if stack.valid is None else stack.valid[0].cpu().numpy()
     georeference = (chip.crs, chip.transform, chip.tags, chip.offsets)
     return Raster(pixels.cpu().numpy(), chip.bands, valid, *georeference, sensor=sensor.name)
+
+
+def stackable_runs(chips: Sequence[Chip], flags: Sequence[bool]) -> Iterator[slice]:
+    """Cut a list into runs of neighbours that stack and have equal flags, short enough to stay in the cache."""
+    start = 0
+    for _, group in groupby(zip(chips, flags), key=lambda pair: (pair[0].kind(), pair[1])):
+        stop = start + len(list(group))
+        longest = max(1, CHUNK_VALUES // chips[start].pixels.numel())
+        for first in range(start, stop, longest):
+            yield slice(first, min(first + longest, stop))
+        start = stop
 
 
 def warn_once(notices: Notices) -> None:

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from .bands import SENTINEL_2, Sensor
+from .dates import date_in_name
 from .grids import Grid, Part, choose_grid, read_part
 from .matching import Matching
 from .notices import warn
@@ -347,9 +348,8 @@ class RasterReader:
         tags = self._files.product.tags | self._files.notes
         dates = [value for key, value in tags.items() if key.lower() in ("date", "datetime", "acquisition_date")]
         name = os.path.basename(self.name.rstrip("/"))
-        if not dates and (found := re.search(r"(?<!\d)(20\d\d)-?([01]\d)-?([0-3]\d)(?!\d)", name)):
-            dates = ["-".join(found.groups())]
-        tags |= {"date": dates[0]} if dates else {}
+        date = dates[0] if dates else date_in_name(name)
+        tags |= {"date": date} if date else {}
         tags["source"] = name
         if self.offsets is not None:
             tags["offset"] = _join_numbers(self.offsets)

@@ -30,6 +30,7 @@ from torch import nn
 from .geometry import PreprocessingReport, Sizes, token_validity
 from .pixel_statistics import Statistics
 from .rasters import Raster
+from .series import join_dates
 from .tiling import Blend, Box, Strip, Tile, TileGrid
 
 
@@ -63,14 +64,17 @@ class PreparedTile:
 
 @dataclass(eq=False)
 class LargeImage:
-    """An image, or two dates on one grid, that is larger than the model's image size.
+    """An image, a pair or a series of dates on one grid, that is larger than the model's image size.
 
     Attributes:
         name: Name of the source in messages.
-        dates: One or two rasters in digital numbers.
+        dates: Rasters in digital numbers.
         processor: The processor of the checkpoint, which does not resize.
         statistics: Statistics of all tiles and dates together; None if the processor holds its limits.
         options: Further arguments of `processor.preprocess`.
+        is_series: Whether the dates are a series, where pixels have data that have it at any date; those of a pair must
+            have it at both.
+        days: Dates of a series in days since 1 January 1970; None where one is unknown.
     """
 
     name: str
@@ -78,6 +82,8 @@ class LargeImage:
     processor: "SpectralGPTImageProcessor"
     statistics: Statistics | None
     options: Mapping[str, Any]
+    is_series: bool = False
+    days: Sequence[int] | None = None
 
     def score(
         self,
@@ -105,7 +111,7 @@ class LargeImage:
             whole image.
 
         Raises:
-            ValueError: If the deadline passes, or no pixel has data in all dates.
+            ValueError: If the deadline passes, or no pixel has data.
         """
         height, width = self.dates[0].valid.shape
         grid = TileGrid.cover(height, width, size, OVERLAP, cell, self.processor.patch_size)
@@ -122,9 +128,9 @@ class LargeImage:
 
         parts = [part for _, *part in blend_strips(scored(), grid, strips, channels)]
         if not reports:
-            raise ValueError(f"{self.name}: no pixel has data in both dates.")
+            raise ValueError(f"{self.name}: no pixel has data in {'any date' if self.is_series else 'both dates'}.")
         values, valid = (np.concatenate(arrays, -2) for arrays in zip(*parts))
-        with_data = torch.from_numpy(np.logical_and.reduce([date.valid for date in self.dates]))
+        with_data = torch.from_numpy(valid_pixels(self.dates, self.is_series))
         shape = (height, width)
         whole = replace(
             reports[0],
@@ -145,6 +151,8 @@ class LargeImage:
                     dates,
                     self.processor,
                     valid_of,
+                    self.is_series,
+                    self.days,
                     statistics=self.statistics,
                     warn=False,
                     **self.options,
@@ -187,28 +195,46 @@ def prepare_tile(
     dates: Sequence[Raster],
     processor: "SpectralGPTImageProcessor",
     valid_of: Callable[[np.ndarray, dict[str, torch.Tensor]], np.ndarray],
+    is_series: bool = False,
+    days: Sequence[int] | None = None,
     **options: Any,
 ) -> PreparedTile:
     """Normalise a tile by itself, so that the result does not depend on other tiles.
 
     Args:
         tile: Its position in the grid.
-        dates: One or two rasters of the tile.
+        dates: Rasters of the tile: one, a pair, or those of a series.
         processor: Processor of the checkpoint.
         valid_of: Returns the valid mask (cells, cells) for that of the pixels (size, size) and the model's inputs.
+        is_series, days: As in `LargeImage`.
         options: Arguments of `processor.preprocess`.
     """
     resized = processor.do_resize and processor.size is not None
-    valid = np.logical_and.reduce([date.valid for date in dates])
+    valid = valid_pixels(dates, is_series)
     inputs: dict[str, torch.Tensor] = {}
     reports: list[PreprocessingReport] = []
     if valid.any():
-        for date, suffix in zip(dates, ("", "_after")):
+        batches: list[Mapping[str, torch.Tensor] | None] = []
+        for date in dates:
+            if not date.valid.any():  # of a series
+                batches.append(None)
+                continue
             counted = with_tokens(date, None if resized else processor.patch_size)
             batch, (report,) = processor.preprocess(counted, report=True, **options)
-            inputs.update({f"{name}{suffix}": tensor for name, tensor in batch.items()})
+            batches.append(batch)
             reports.append(report)
+        if is_series:
+            inputs = join_dates(batches, days, processor)
+        else:
+            for found, suffix in zip(batches, ("", "_after")):
+                inputs |= {f"{name}{suffix}": tensor for name, tensor in (found or {}).items()}
     return PreparedTile(tile, inputs, valid_of(valid, inputs), reports[0] if reports else None)
+
+
+def valid_pixels(dates: Sequence[Raster], is_series: bool) -> np.ndarray:
+    """Return which pixels (H, W) have data: at any date of a series, at all dates otherwise."""
+    joined = np.logical_or if is_series else np.logical_and
+    return joined.reduce([date.valid for date in dates])
 
 
 def with_tokens(tile: Raster, token_size: int | None) -> Raster:

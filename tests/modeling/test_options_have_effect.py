@@ -20,6 +20,7 @@ from spectralgpt_hf import (
     SpectralGPTForPreTraining,
     SpectralGPTForSemanticSegmentation,
     SpectralGPTImageProcessor,
+    SpectralGPTModel,
 )
 from spectralgpt_hf.modeling.bands import L2A_BANDS
 from spectralgpt_hf.modeling.image_processing_spectralgpt import SpectralGPTImageProcessorKwargs, measure_statistics
@@ -165,6 +166,7 @@ CONFIGURATION: dict[str, tuple[dict[str, Any], Any]] = {
     "semantic_loss_ignore_index": ({}, 7),
     "group_pooling": ({}, "concat"),
     "apply_layernorm": ({}, False),
+    "temporal_fusion": ({}, "attention"),
     "_out_features": ({}, ["stage1"]),
     "_out_indices": ({}, [1]),
 }
@@ -202,7 +204,10 @@ def compute(config: SpectralGPTConfig) -> str:
         output = model(pixels, **given)
         tensors = output.feature_maps if model_class is SpectralGPTBackbone else (output.loss, output.logits)
         found += [(tuple(tensor.shape), tensor.double().sum().item()) for tensor in tensors]
-    return repr(found)
+    torch.manual_seed(0)
+    series = torch.stack([pixels, pixels.flip(-1)], dim=1)
+    output = SpectralGPTModel(config).eval()(series, dates=torch.tensor([[10, 200]] * 2))
+    return repr([*found, output.pooler_output.double().sum().item()])
 
 
 def test_every_option_of_the_configuration_is_listed():
