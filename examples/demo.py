@@ -31,14 +31,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--image", default=str(SAMPLE), help="Sentinel-2 file. Default: the embedded image.")
     parser.add_argument("--checkpoint", default="embedded", help="Folder or name on the Hub. Default: %(default)s.")
+    parser.add_argument("--revision", default="main", help="Branch, tag or commit on the Hub. Default: %(default)s.")
     parser.add_argument("--output", type=Path, default=Path("outputs/demo.png"), help="Picture. Default: %(default)s.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of the mask. Default: %(default)s.")
     options = parser.parse_args()
 
     # The weights are stored in half precision; a CPU computes in single precision.
-    checkpoint = find_checkpoint(options.checkpoint)
-    model = SpectralGPTForPreTraining.from_pretrained(checkpoint, dtype=torch.float32).eval()
-    processor = SpectralGPTImageProcessor.from_pretrained(checkpoint)
+    checkpoint = find_checkpoint(options.checkpoint, options.revision)
+    model = SpectralGPTForPreTraining.from_pretrained(checkpoint, revision=options.revision, dtype=torch.float32).eval()
+    processor = SpectralGPTImageProcessor.from_pretrained(checkpoint, revision=options.revision)
     inputs, (report,) = processor.preprocess(options.image, report=True)
     image = inputs["pixel_values"][0]
     height, width = report.sizes.original

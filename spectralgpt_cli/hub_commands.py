@@ -126,14 +126,13 @@ def demo(
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
     """Serve a page that reconstructs, maps and compares images."""
-    from spectralgpt_hf.assets import find_checkpoint
     from spectralgpt_hf.serving.app import run
 
     run(
-        find_checkpoint(checkpoint),
-        classification=classification and find_checkpoint(classification),
-        segmentation=segmentation and find_checkpoint(segmentation),
-        change=change and find_checkpoint(change),
+        checkpoint,
+        classification=classification,
+        segmentation=segmentation,
+        change=change,
         revisions=revisions_of(
             revision,
             classification=(classification, classification_revision),

@@ -39,6 +39,14 @@ def test_a_folder_without_a_checkpoint_says_where_one_is(tmp_path):
         find_checkpoint(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["tiny", CHECKPOINT])
+def test_a_revision_of_a_folder_is_refused(name):
+    with pytest.raises(ValueError, match=r"`revision` 'nope': only checkpoints on the Hub .* is a folder"):
+        find_checkpoint(name, "nope")
+    assert find_checkpoint(name, "main") == str(CHECKPOINT)
+    assert find_checkpoint("org/spectralgpt-base", "nope") == "org/spectralgpt-base"
+
+
 def test_a_file_is_answered_with_the_command_that_converts_it():
     with pytest.raises(ValueError, match=r"is a file, expected the folder of a checkpoint\. `spectralgpt convert`"):
         find_checkpoint(CHECKPOINT / "model.safetensors")

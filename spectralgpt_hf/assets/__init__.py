@@ -28,18 +28,29 @@ def find_task_checkpoints(**given: str | PathLike[str] | None) -> dict[str, Any]
     return embedded | {task: source for task, source in given.items() if source is not None}
 
 
-def find_checkpoint(checkpoint: str | PathLike[str]) -> str:
+def find_checkpoint(checkpoint: str | PathLike[str], revision: str = "main") -> str:
     """Return what `from_pretrained` takes for a checkpoint that a user has named.
 
     Args:
         checkpoint: A folder, a name on the Hub (`namespace/name`), `"embedded"`, or the name of a checkpoint that comes
             with the package, with or without `spectralgpt-` (`"tiny"`).
+        revision: Branch, tag or commit of a checkpoint on the Hub.
 
     Raises:
         FileNotFoundError: If it is none of these. A name like that of a folder, where checkpoints lie beside it, counts
             as a mistyped folder: the Hub would be asked for it in vain.
-        ValueError: If it is a file, or a folder that holds no checkpoint.
+        ValueError: If it is a file, a folder that holds no checkpoint, or a folder for which a revision is given.
     """
+    found = _find_checkpoint(checkpoint)
+    if revision != "main" and Path(found).is_dir():
+        raise ValueError(
+            f"`revision` {revision!r}: only checkpoints on the Hub have revisions, but {checkpoint} is a folder on "
+            "this computer. Leave the revision out, or name the checkpoint on the Hub (namespace/name)."
+        )
+    return found
+
+
+def _find_checkpoint(checkpoint: str | PathLike[str]) -> str:
     name, path = str(checkpoint), Path(checkpoint).expanduser()
     embedded = {
         folder.parent.name.removeprefix("spectralgpt-"): folder.parent for folder in FOLDER.glob("*/config.json")

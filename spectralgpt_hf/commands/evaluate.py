@@ -116,7 +116,7 @@ def score_eurosat(options: EvaluationOptions, folder: Path) -> Contest:
     features: dict[str, torch.Tensor] = {}
     untrained: dict[str, list[torch.Tensor]] = {}
     for checkpoint in options.checkpoints:
-        found = find_checkpoint(checkpoint)
+        found = find_checkpoint(checkpoint, options.revision)
         model = SpectralGPTModel.from_pretrained(found, dtype=torch.float32, revision=options.revision)
         processor = SpectralGPTImageProcessor.from_pretrained(found, revision=options.revision)
         for name in options.read_outs:
@@ -166,7 +166,7 @@ def finetune_checkpoints(
     results: dict[str, dict[str, MeanStd]] = {}
     draws = [(shots, seed) for shots in SHOTS for seed in range(options.finetune_seeds)]
     for checkpoint in options.checkpoints:
-        found = find_checkpoint(checkpoint)
+        found = find_checkpoint(checkpoint, options.revision)
         processor = SpectralGPTImageProcessor.from_pretrained(found, revision=options.revision)
         inputs = processor.preprocess(list(images.pixels), band_names=EUROSAT_FILE_BANDS)["pixel_values"]
         for name, learn in _ways_to_learn(checkpoint, options).items():
@@ -187,7 +187,10 @@ def _ways_to_learn(
 ) -> dict[str, Callable[[torch.Tensor, torch.Tensor, int], nn.Module]]:
     """Return functions by name that train a classifier on images (M, C, H, W), their classes (M,) and a seed."""
     pretrained = SpectralGPTForImageClassification.from_pretrained(
-        find_checkpoint(checkpoint), dtype=torch.float32, num_labels=len(EUROSAT_CLASSES), revision=options.revision
+        find_checkpoint(checkpoint, options.revision),
+        dtype=torch.float32,
+        num_labels=len(EUROSAT_CLASSES),
+        revision=options.revision,
     )
 
     def finetune(trained: bool, rank: int, images: torch.Tensor, labels: torch.Tensor, seed: int) -> nn.Module:

@@ -105,7 +105,7 @@ def score_chips(
     contestants = {}
     scores: dict[str, Any] = {"reconstruction": {}, "land_use": {}}
     for checkpoint in checkpoints:
-        found = find_checkpoint(checkpoint)
+        found = find_checkpoint(checkpoint, revision)
         model = SpectralGPTForPreTraining.from_pretrained(found, revision=revision, dtype=torch.float32).eval()
         processor = SpectralGPTImageProcessor.from_pretrained(found, revision=revision)
         require_same_bands(model.config.bands, processor.bands, (model.config.sensor, processor.sensor))

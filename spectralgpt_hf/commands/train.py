@@ -12,7 +12,7 @@ from transformers import set_seed
 
 from ..data.readers.layouts import find_base
 from ..hub.finetuned_cards import SCORED_SPLITS, finish
-from ..training.arguments import parse_options
+from ..training.arguments import build_options, read_options
 from ..training.finetuning import FineTuner
 from ..training.models import build_model, build_processor
 from ..training.options import FineTuningOptions, Task
@@ -22,28 +22,36 @@ from ..training.summary import describe_data, describe_scores, find_problems
 from ..training.survey import describe_unstated_offsets, find_unstated_offsets
 
 
-def main(task: Task, argv: Sequence[str] | None = None) -> None:
+def main(task: Task, argv: Sequence[str] | None = None, has_recipe: bool = False) -> None:
     """Fine-tune a model for a task with the options of the command line, and write it with its scores and card.
 
     Args:
         task: "classification", "segmentation" or "change-detection".
         argv: Command line without the program's name; that of the process by default.
+        has_recipe: Whether the file of options is a recipe of this package. Those of its options that have no effect on
+            the data at hand are left out; others are refused.
 
     Raises:
         ValueError, OSError: If options, data or checkpoint are not fit; before training.
     """
-    options = parse_options(FineTuningOptions, argv)
+    file, given, _ = read_options(FineTuningOptions, argv)
+    options = build_options(FineTuningOptions, file | given)
     set_seed(options.seed)
 
     options.check_applies(task)
     samples = load_samples(task, options, build_processor(options, task))
     train = samples["train"]
+    if has_recipe:
+        left_out = options.leave_out(file.keys() - given.keys(), task, train.problem_type)
+        if left_out and options.process_index == 0:
+            print(f"left out of the recipe, because it has no effect on these labels: {', '.join(left_out)}")
+    options.check_applies(task, train.problem_type)
     if options.process_index == 0:
         show_data(task, options, samples)
     if options.dry_run:
         return
     weights = class_weights(options.class_weights, train)
-    model = build_model(task, options, train.class_names, weights, train.problem_type)
+    model = build_model(task, options, train.class_names, weights, train.problem_type, train.class_codes)
 
     # The background of a map is scored apart from its classes.
     names = train.class_names

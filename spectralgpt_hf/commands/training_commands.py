@@ -82,7 +82,7 @@ def run(
         if command == "pretrain":
             pretrain.main([*argv, *rest])
         else:
-            train.main(TASKS[command], [*argv, *rest])
+            train.main(TASKS[command], [*argv, *rest], has_recipe=config is None)
     except ModuleNotFoundError as error:
         raise ImportError(f"Training needs {error.name}: pip install 'spectralgpt-hf[train]'.") from error
     finally:

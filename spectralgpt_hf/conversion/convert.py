@@ -172,7 +172,7 @@ def restore_checkpoint(
     output_file = Path(output_file)
     if output_file.exists() or output_file.suffix not in (".pth", ".safetensors"):
         raise ValueError(f"Expected a new file ending with .pth or .safetensors, got {output_file}.")
-    checkpoint = find_checkpoint(checkpoint)
+    checkpoint = find_checkpoint(checkpoint, revision)
     config = SpectralGPTConfig.from_pretrained(checkpoint, revision=revision)
     architecture = saved_architecture(config)
     model = architecture.from_pretrained(checkpoint, revision=revision, dtype="auto")

@@ -75,7 +75,7 @@ def export_onnx(
     output_file = Path(output_file)
     if output_file.suffix != ".onnx":
         raise ValueError(f"Expected a file ending with .onnx, got {output_file}.")
-    checkpoint = find_checkpoint(checkpoint)
+    checkpoint = find_checkpoint(checkpoint, revision)
     with reading(checkpoint):
         config = SpectralGPTConfig.from_pretrained(checkpoint, revision=revision)
     size = config.image_size if image_size is None else image_size

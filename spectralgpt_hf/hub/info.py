@@ -57,7 +57,7 @@ def describe_checkpoint(checkpoint: str | PathLike[str], revision: str = "main")
         ValueError: If it is not a checkpoint of SpectralGPT.
         OSError: If there is no such checkpoint.
     """
-    checkpoint = find_checkpoint(checkpoint)
+    checkpoint = find_checkpoint(checkpoint, revision)
     with reading(checkpoint):
         config = SpectralGPTConfig.from_pretrained(checkpoint, revision=revision)
         processor = SpectralGPTImageProcessor.from_pretrained(checkpoint, revision=revision)

@@ -151,8 +151,9 @@ def space_files(
         paths = [path for path in sorted(PACKAGE.glob(part)) if path.name not in LEFT_OUT]
         files |= {f"spectralgpt_hf/{path.relative_to(PACKAGE).as_posix()}": path for path in paths}
     sources = {}
+    chosen = revisions or {}
     for name, source in checkpoints.items():
-        sources[name] = found = find_checkpoint(source)
+        sources[name] = found = find_checkpoint(source, chosen.get(name, "main"))
         if Path(found).is_dir():
             sources[name] = f"checkpoints/{name}"
             files |= {f"checkpoints/{name}/{path.name}": path for path in _weights_and_settings(Path(found))}
@@ -160,8 +161,7 @@ def space_files(
     listed = "".join(["models:\n", *(f"- {model}\n" for model in models)]) if models else ""
     packages = "".join(f"{package}=={version(package).partition('+')[0]}\n" for package in REQUIREMENTS)
     arguments = ", ".join(f"{name}={json.dumps(source)}" for name, source in sources.items())
-    pinned = {name: chosen for name, chosen in (revisions or {}).items() if sources.get(name) in models}
-    pinned = {name: chosen for name, chosen in pinned.items() if chosen != "main"}
+    pinned = {name: revision for name, revision in chosen.items() if name in sources and revision != "main"}
     arguments += f", revisions={json.dumps(pinned)}" if pinned else ""
     return files | {
         "app.py": APP.format(arguments=arguments, proxies=PROXIES).encode(),

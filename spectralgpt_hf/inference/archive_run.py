@@ -90,7 +90,7 @@ def identify(checkpoint: str, revision: str = "main") -> tuple[str, str, str]:
     Raises:
         FileNotFoundError, OSError: If there is no such checkpoint.
     """
-    checkpoint = find_checkpoint(checkpoint)
+    checkpoint = find_checkpoint(checkpoint, revision)
     if not os.path.isdir(checkpoint):
         commit = SpectralGPTConfig.from_pretrained(checkpoint, revision=revision)._commit_hash or revision
         return checkpoint, commit, commit

@@ -42,7 +42,7 @@ def load_model(
             `dtype` is unknown.
         FileNotFoundError: If there is no such checkpoint.
     """
-    checkpoint = find_checkpoint(checkpoint)
+    checkpoint = find_checkpoint(checkpoint, revision)
     with reading(checkpoint):
         names = AutoConfig.from_pretrained(checkpoint, revision=revision).architectures or ["none"]
     if names[0] not in modeling_spectralgpt.__all__:
@@ -54,7 +54,7 @@ def load_encoder(
     checkpoint: str, device: str | None = None, dtype: str = "float32", *, revision: str = "main", **options: Any
 ) -> tuple[SpectralGPTModel, SpectralGPTImageProcessor]:
     """Load the encoder of any checkpoint, in evaluation mode, and the processor; arguments as in `load_model`."""
-    return _load(SpectralGPTModel, find_checkpoint(checkpoint), device, dtype, revision, options)
+    return _load(SpectralGPTModel, find_checkpoint(checkpoint, revision), device, dtype, revision, options)
 
 
 @contextmanager

@@ -78,7 +78,9 @@ def write_mosaic(
         first, classes = maps[0], maps[0].classes
         written: dict[str, Any] = {"count": first.count, "dtype": HALF, "nodata": np.nan, "interleave": "pixel"}
         if classes:
-            colours = {number: tuple(colour) for number, colour in enumerate(class_colours(classes).tolist())}
+            colours = {
+                code: tuple(colour) for code, colour in zip(classes, class_colours([*classes.values()]).tolist())
+            }
             written = {
                 "count": 1,
                 "dtype": "uint8",
@@ -135,11 +137,10 @@ class _Map:
             return cls(path, file.count, file.shape, file.crs, file.transform, bounds, scales, file.tags())
 
     @property
-    def classes(self) -> list[str]:
-        """Names of the classes whose probabilities it holds; none for a map of features."""
-        classes = json.loads(self.tags.get("classes", "{}"))
-        names = [str(classes[key]) for key in sorted(classes, key=int)]
-        return names if len(names) == self.count else []
+    def classes(self) -> dict[int, str]:
+        """Codes and names of the classes whose probabilities it holds, in their order; none for a map of features."""
+        classes = {int(code): str(name) for code, name in json.loads(self.tags.get("classes", "{}")).items()}
+        return classes if len(classes) == self.count else {}
 
     def weights(self, crs: Any, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Return the weight at points of the mosaic: 1 in the middle of the map, towards 0 at its edges."""
@@ -192,7 +193,8 @@ def _blend_box(maps: Sequence[_Map], box: Box, crs: Any, grid: Any) -> np.ndarra
         return None
     blended = total / np.where(weights > 0, weights, 1)
     if maps[0].classes:
-        return np.where(weights > 0, blended.argmax(0), MAP_NODATA).astype(np.uint8)[None]
+        codes = np.array([*maps[0].classes], np.uint8)
+        return np.where(weights > 0, codes[blended.argmax(0)], np.uint8(MAP_NODATA))[None]
     return to_half(np.where(weights > 0, blended, np.float32(np.nan)))
 
 

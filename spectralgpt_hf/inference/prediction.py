@@ -67,7 +67,9 @@ def predict_scene(
     sensor: Sensor | str | None = None,
     match: str | None = None,
 ) -> Path:
-    """Map a scene of any size: a COG of class numbers on its grid, with colours and the names of the classes.
+    """Map a scene of any size: a COG of classes on its grid, with their colours and names.
+
+    The map holds the codes of the maps that the model was trained on (`config.class_codes`), else class numbers.
 
     A style beside it, `.qml`, makes QGIS show both.
 
@@ -131,6 +133,7 @@ def predict_scene(
     series = _check_sources(source, destination, sources, dates, after)
     classes = _check(model, processor, after, layers, threshold)
     destination = check_destination(destination or "", (".tif", ".tiff"))
+    codes = list(model.config.class_codes or range(len(classes)))
     if threshold is None and len(classes) == 2 and (model.config.num_labels == 1 or after is not None):
         threshold = THRESHOLD
     per_chip = type(model).__name__ == CLASSIFICATION
@@ -168,7 +171,7 @@ def predict_scene(
             partial(_scores, model),
             model.config.num_labels,
             tile_has_data if per_chip else pixels_with_data,
-            partial(_layers, names=layers, several=several, threshold=threshold),
+            partial(_layers, names=layers, several=several, threshold=threshold, codes=np.array(codes, np.uint8)),
         )
         options = {
             "threshold": threshold,
@@ -180,8 +183,8 @@ def predict_scene(
             "shift": shift or None,
         }
         given = dict(tags or {})
-        tags = given | describe(scene, model, grid, options) | {"classes": json.dumps(dict(enumerate(classes)))}
-        files = _files(destination, layers, classes)
+        tags = given | describe(scene, model, grid, options) | {"classes": json.dumps(dict(zip(codes, classes)))}
+        files = _files(destination, layers, classes, codes)
 
         def write(parts: Callable[[str], Parts], scratch: Path) -> None:
             for name, file in files.items():
@@ -251,7 +254,12 @@ def _scores(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def _layers(
-    logits: np.ndarray, valid: np.ndarray, names: Sequence[str], several: bool, threshold: float | None
+    logits: np.ndarray,
+    valid: np.ndarray,
+    names: Sequence[str],
+    several: bool,
+    threshold: float | None,
+    codes: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """Turn blended logits (K, rows, columns) into the layers of a strip.
 
@@ -261,8 +269,9 @@ def _layers(
         names: Layers beside the classes.
         several: Whether classes do not exclude each other.
         threshold: From which probability on the second of two classes is chosen; None for the likeliest class.
+        codes: Value of each class in the map (K,), uint8.
     """
-    classes = {"classes": _classes(choose_classes(logits, threshold), valid)}
+    classes = {"classes": np.where(valid, codes[choose_classes(logits, threshold)], np.uint8(MAP_NODATA))[None]}
     if not names:
         return classes
     if len(logits) == 1:  # of the sigmoid, which is the softmax beside a logit of 0
@@ -280,20 +289,16 @@ def _layers(
     return classes | {name: masked(found[name], valid, "float16") for name in names}
 
 
-def _classes(numbers: np.ndarray, valid: np.ndarray) -> np.ndarray:
-    return np.where(valid, numbers, MAP_NODATA).astype(np.uint8)[None]
-
-
 def _times_log(probabilities: np.ndarray) -> np.ndarray:
     return probabilities * np.log(np.maximum(probabilities, np.float32(1e-30)))
 
 
-def _files(destination: Path, layers: Sequence[str], classes: list[str]) -> dict[str, Layer]:
+def _files(destination: Path, layers: Sequence[str], classes: list[str], codes: list[int]) -> dict[str, Layer]:
     """Return the files to write, by layer. The map comes last: where it is, all is."""
     files = {}
     for layer in layers:
         names = classes if layer == "probabilities" else [layer]
         path = destination.with_name(f"{destination.stem}_{layer}{destination.suffix}")
         files[layer] = Layer(path, len(names), "float16", float("nan"), names)
-    colours = {number: tuple(colour) for number, colour in enumerate(class_colours(classes).tolist())}
+    colours = {code: tuple(colour) for code, colour in zip(codes, class_colours(classes).tolist())}
     return files | {"classes": Layer(destination, 1, "uint8", MAP_NODATA, ["class"], colours)}

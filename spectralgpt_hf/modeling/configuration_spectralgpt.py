@@ -147,6 +147,9 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
         Dropout after every convolution block of that head.
     class_weights (`list[float]`, *optional*):
         Weight of each class in the loss of segmentation and change detection. All 1 by default.
+    class_codes (`list[int]`, *optional*):
+        Value of each class in the map files that are written, 0 to 254: those of the maps that the model was trained
+        on. Defaults to the class numbers 0, 1, 2, ...
     semantic_loss_ignore_index (`int`, *optional*, defaults to 255):
         Label of pixels left out of the loss of segmentation and change detection. It must not be a class number.
     group_pooling (`str`, *optional*, defaults to `"mean"`):
@@ -202,6 +205,7 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
     decode_hidden_size: int = 256
     decode_dropout: float | int = 0.5
     class_weights: list[float | int] | tuple[float | int, ...] | None = None
+    class_codes: list[int] | tuple[int, ...] | None = None
     semantic_loss_ignore_index: int = IGNORE_INDEX
 
     group_pooling: str = "mean"
@@ -345,6 +349,13 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
                 and min(self.class_weights) >= 0,
                 "class_weights",
                 f"a list of {self.num_labels} weights (`num_labels`, 2 or more), zero or more, or None",
+            )
+        if self.class_codes is not None:
+            expect(
+                len(set(self.class_codes)) == len(self.class_codes) == self.num_labels > 1
+                and 0 <= min(self.class_codes) <= max(self.class_codes) < IGNORE_INDEX,
+                "class_codes",
+                f"{self.num_labels} different numbers from 0 to 254 (`num_labels`, 2 or more), or None",
             )
         for prefix in ("", "decoder_"):
             heads = getattr(self, f"{prefix}num_attention_heads")

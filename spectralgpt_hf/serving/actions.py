@@ -243,12 +243,14 @@ class Actions:
         return page.mark(shown), page.mark(over.convert("RGB"))
 
     def save_classes(self, upload: Upload | None, classes: np.ndarray | None) -> Iterator[Any]:
-        """Offer the map of classes, with its colours and their names."""
+        """Offer the map of classes, which holds their codes, with its colours and their names."""
         if upload and classes is not None:
-            names = self._models.class_names
-            colours = {i: tuple(map(int, colour)) for i, colour in enumerate(class_colours(names))}
-            tags = {f"class_{i}": name for i, name in enumerate(names)}
-            content = geotiff(classes, upload.raster, ["class"], nodata=MAP_NODATA, colormap=colours, tags=tags)
+            names, codes = self._models.class_names, self._models.class_codes
+            colours = {code: tuple(map(int, colour)) for code, colour in zip(codes, class_colours(names))}
+            tags = {f"class_{code}": name for code, name in zip(codes, names)}
+            values = np.full(MAP_NODATA + 1, MAP_NODATA, np.uint8)
+            values[: len(codes)] = codes
+            content = geotiff(values[classes], upload.raster, ["class"], nodata=MAP_NODATA, colormap=colours, tags=tags)
             yield from _offer(upload, "classes", content)
 
     def compare(

@@ -203,9 +203,13 @@ class EndpointHandler:
 
     def _encode(self, result: Any, output_format: str) -> tuple[str, str]:
         """Return a map as base64, and its media type; pixels without data are nodata or transparent."""
-        names = self._map_class_names(self.pipeline.model.config.id2label, self.pipeline.model.config.num_labels)
+        config = self.pipeline.model.config
+        names = self._map_class_names(config.id2label, config.num_labels)
+        codes = list(config.class_codes or range(len(names)))
         empty = int(np.iinfo(result.pixels.dtype).max)
-        classes = np.where(result.valid, result.pixels[0], empty).astype(result.pixels.dtype)
+        classes = np.where(result.valid, np.array(codes)[np.where(result.valid, result.pixels[0], 0)], empty).astype(
+            result.pixels.dtype
+        )
         has_colours = classes.dtype == np.uint8 and len(names) <= empty
         if output_format == "png":
             if not has_colours:
@@ -221,8 +225,8 @@ class EndpointHandler:
                 crs=result.crs,
                 transform=result.transform,
                 nodata=empty,
-                colormap={i: _colour(i) for i in range(len(names))} if has_colours else None,
-                tags=result.tags | {f"class_{i}": name for i, name in enumerate(names)},
+                colormap={code: _colour(code) for code in codes} if has_colours else None,
+                tags=result.tags | {f"class_{code}": name for code, name in zip(codes, names)},
             )
             return base64.b64encode((Path(folder) / "map.tif").read_bytes()).decode(), "image/tiff"
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from transformers import pipeline
 
+from ..assets import find_checkpoint
 from ..inference.checkpoints import load_model, reading
 from ..inference.maps import MAP_NODATA, ClassArea, class_areas
 from ..inference.reconstruction import (
@@ -68,7 +69,7 @@ class Models:
     """The checkpoints behind the page, loaded once.
 
     Args:
-        checkpoint: Pretrained, for reconstruction and embeddings: folder, or name on the Hub.
+        checkpoint: Pretrained, for reconstruction and embeddings: as in `assets.find_checkpoint`.
         classification, segmentation, change: Fine-tuned to these tasks, or None.
         revisions: By the name of one of these arguments, the branch, tag or commit on the Hub. Default: `main`.
 
@@ -79,7 +80,8 @@ class Models:
         pipelines: By task, those there are.
 
     Raises:
-        ValueError: If a checkpoint is one of another task.
+        ValueError: If a checkpoint is one of another task, or a revision is given for a folder.
+        FileNotFoundError: If there is no such checkpoint.
     """
 
     def __init__(
@@ -92,11 +94,12 @@ class Models:
         revisions: Mapping[str, str] | None = None,
     ) -> None:
         chosen = defaultdict(lambda: "main", revisions or {})
+        checkpoint = find_checkpoint(checkpoint, chosen["checkpoint"])
         self.name = Path(checkpoint).name
         self.card_url = "" if Path(checkpoint).is_dir() else f"https://huggingface.co/{checkpoint}"
         self.card = _read_card(Path(checkpoint))
         # dtype: weights may be stored in half precision, and a CPU computes in single.
-        with reading(str(checkpoint)):
+        with reading(checkpoint):
             loaded: Any = SpectralGPTForPreTraining.from_pretrained(
                 checkpoint, revision=chosen["checkpoint"], dtype=torch.float32, output_loading_info=True
             )
@@ -108,7 +111,7 @@ class Models:
         self._model.eval()
         # Whole images at their own resolution; what stands in for a missing band is said in the page.
         options: dict[str, Any] = {"do_resize": False, "missing_bands": "nearest"}
-        with reading(str(checkpoint)):
+        with reading(checkpoint):
             self._processor = SpectralGPTImageProcessor.from_pretrained(
                 checkpoint, revision=chosen["checkpoint"], **options
             )
@@ -143,6 +146,11 @@ class Models:
         """Names of the numbers in the maps of the segmentation model."""
         config = self.pipelines[SEGMENTATION].model.config
         return map_class_names(config.id2label, config.num_labels)
+
+    @property
+    def class_codes(self) -> list[int]:
+        """Values of these numbers in a map that is written."""
+        return list(self.pipelines[SEGMENTATION].model.config.class_codes or range(len(self.class_names)))
 
     @property
     def num_parameters(self) -> int:

@@ -94,6 +94,7 @@ def build_model(
     class_names: Sequence[str],
     class_weights: Sequence[float] | None = None,
     problem_type: ProblemType | None = None,
+    class_codes: Sequence[int] | None = None,
 ) -> PreTrainedModel:
     """Return a model with a new head.
 
@@ -103,6 +104,7 @@ def build_model(
         class_names: Names of the classes, in the order of their numbers.
         class_weights: Weight of each class in the loss, saved in the configuration of SpectralGPT's dense heads.
         problem_type: "single_label_classification", "multi_label_classification" or "regression"; None for maps.
+        class_codes: Value of each class in maps, saved in the configuration of SpectralGPT.
 
     Raises:
         ValueError: If the bands do not fit the pretrained model, LoRA does not fit the model, an option has no effect
@@ -122,6 +124,7 @@ def build_model(
             raise ValueError(f"`drop_path_rate`: {config.model_type} has no stochastic depth. Leave it out.")
         config.drop_path_rate = options.drop_path_rate
     if is_spectralgpt(config):
+        config.class_codes = class_codes and list(class_codes)
         model = _build_spectralgpt(task, config, options, class_weights)
     else:
         model = _build_baseline(task, config, options)

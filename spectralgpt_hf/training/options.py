@@ -1,6 +1,6 @@
 """Options of the fine-tuning scripts: those of `transformers.TrainingArguments`, and those of this package."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
@@ -52,6 +52,10 @@ def _single_label(task: Task, dataset: str, problem_type: ProblemType | None) ->
     return task == "classification" and problem_type in (None, "single_label_classification")
 
 
+def _one_class_each(task: Task, dataset: str, problem_type: ProblemType | None) -> bool:
+    return problem_type in (None, "single_label_classification")
+
+
 def _pairs(task: Task, dataset: str, problem_type: ProblemType | None) -> bool:
     return dataset == "folder" and task == "change-detection"
 
@@ -80,6 +84,7 @@ APPLIES: dict[str, tuple[Condition, str]] = {
     "mixup": (_single_label, "classification with one label per image"),
     "cutmix": (_single_label, "classification with one label per image"),
     "label_smoothing": (_single_label, "classification with one label per image"),
+    "class_weights": (_one_class_each, "images or pixels with one class each"),
 }
 """Options that have an effect in some runs only: a condition on task, dataset and problem type, and what it says."""
 
@@ -294,7 +299,7 @@ class FineTuningOptions(TrainingArguments):
         if (self.model_name_or_path is None) == (self.config_name is None):
             raise ValueError("Pass either `model_name_or_path` (pretrained) or `config_name` (random weights).")
         if self.model_name_or_path is not None:
-            self.model_name_or_path = find_checkpoint(self.model_name_or_path)
+            self.model_name_or_path = find_checkpoint(self.model_name_or_path, self.revision)
         if self.statistics not in ("scene", "dataset"):
             raise ValueError(f"`statistics` must be 'scene' or 'dataset', got {self.statistics!r}.")
         if self.publish and not self.hub_model_id:
@@ -343,16 +348,32 @@ class FineTuningOptions(TrainingArguments):
             task: "classification", "segmentation" or "change-detection".
             problem_type: Of the classifier, once the data have been read.
         """
+        for name in self._without_effect(task, problem_type):
+            kind = f"{task} ({problem_type})" if problem_type else task
+            raise ValueError(
+                f"`{name}` is for {APPLIES[name][1]}, and has no effect for {kind} with the dataset {self.dataset}: "
+                "leave it out."
+            )
+
+    def leave_out(self, names: Collection[str], task: Task, problem_type: ProblemType | None) -> list[str]:
+        """Set those of some options that have no effect to their defaults, and return them.
+
+        A recipe of this package is written before the data are known: it may hold options of which only some apply.
+        """
+        left_out = [name for name in self._without_effect(task, problem_type) if name in names]
         for entry in fields(FineTuningOptions):
-            if entry.name not in APPLIES or getattr(self, entry.name) == entry.default:
-                continue
-            applies, where = APPLIES[entry.name]
-            if not applies(task, self.dataset, problem_type):
-                kind = f"{task} ({problem_type})" if problem_type else task
-                raise ValueError(
-                    f"`{entry.name}` is for {where}, and has no effect for {kind} with the dataset {self.dataset}: "
-                    "leave it out."
-                )
+            if entry.name in left_out:
+                setattr(self, entry.name, entry.default)
+        return left_out
+
+    def _without_effect(self, task: Task, problem_type: ProblemType | None) -> list[str]:
+        return [
+            entry.name
+            for entry in fields(FineTuningOptions)
+            if entry.name in APPLIES
+            and getattr(self, entry.name) != entry.default
+            and not APPLIES[entry.name][0](task, self.dataset, problem_type)
+        ]
 
     def recorded(self) -> dict[str, Any]:
         """Return the settings that `metrics.json` and the card state: all that the result depends on."""

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from ..data.readers.columns import MultispectralImage
+from ..data.readers.columns import MultispectralImage, SegmentationMap
 from ..data.readers.common import hold_out
 from ..data.readers.folders import load_change_pairs, load_image_folder, load_image_masks
 from ..data.readers.oscd import OSCD_CLASSES
@@ -159,6 +159,7 @@ class Samples(torch.utils.data.Dataset):
     Attributes:
         problem_type: As in the configuration of a classifier; None for maps. Floats as labels mean regression.
         class_names: Names of the classes, in the order of their numbers; of the values in regression.
+        class_codes: Value of each class in the stored maps, where each class has one from 0 to 254; None otherwise.
         scenes: Name of the scene of each sample.
         windows: Window of each sample in its scene (left, top, width, height), or None if it is the whole scene.
     """
@@ -178,8 +179,10 @@ class Samples(torch.utils.data.Dataset):
         self.dense = "segmentation_map" in features
         self.problem_type: ProblemType | None = None
         self.class_names: list[str]
+        self.class_codes: list[int] | None = None
         if self.dense:
             self.class_names = list(features["segmentation_map"].names)
+            self.class_codes = _single_codes(features["segmentation_map"])
         else:
             self.problem_type, self.class_names = _kind_of_labels(dataset)
         self.multi_label = self.problem_type == "multi_label_classification"
@@ -251,6 +254,17 @@ class Samples(torch.utils.data.Dataset):
         return torch.tensor(row["label"])
 
 
+def _single_codes(maps: SegmentationMap) -> list[int] | None:
+    """Return the stored value of each class, if each class has one that 8 bits hold beside that of no data."""
+    codes: dict[int, list[int]] = {}
+    for code, label in zip(maps.codes or (), maps.labels or ()):
+        codes.setdefault(label, []).append(code)
+    found = [codes.get(number, []) for number in range(len(maps.names))]
+    if any(len(values) != 1 or not 0 <= values[0] < IGNORE_INDEX for values in found):
+        return None
+    return [values[0] for values in found]
+
+
 def _kind_of_labels(dataset: datasets.Dataset) -> tuple[ProblemType, list[str]]:
     """Return the problem type that the column of labels means, and the names of the classes or values."""
     column = "labels" if "labels" in dataset.features else "label"
@@ -298,8 +312,6 @@ def class_weights(kind: str, samples: Samples) -> list[float] | None:
     if kind == "none":
         return None
     number = len(samples.class_names)
-    if samples.problem_type in ("multi_label_classification", "regression"):
-        raise ValueError(f"`class_weights` need samples with one class each, not {samples.problem_type}: leave it out.")
     if kind not in ("root", "balanced", "change"):
         weights = [float(weight) for weight in kind.split(",")]
     elif kind == "change":

@@ -12,7 +12,7 @@ from spectralgpt_hf.assets import SAMPLE
 from spectralgpt_hf.commands.training_commands import RECIPES, TASKS, describe_options, find_recipe, prepared
 from spectralgpt_hf.data import prepare_shards
 from spectralgpt_hf.modeling.rasters import read_raster, write_raster
-from tests.commands.labelled import write_classes, write_maps, write_pair
+from tests.commands.labelled import write_classes, write_maps, write_pair, write_values
 from tests.data.files import write_image
 
 
@@ -48,9 +48,23 @@ def test_maps_are_learnt_from_a_folder_of_ones_own_and_the_command_says_how_it_g
     assert "validation loss" in output
     assert f"in {tmp_path / 'run' / 'model'}" in output
     assert (tmp_path / "run" / "samples.png").is_file()
+    config = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
+    assert config["class_codes"] == [0, 1, 2]
     metrics = json.loads((tmp_path / "run" / "model" / "metrics.json").read_text())
     assert (metrics["settings"]["num_train_epochs"], metrics["settings"]["weight_decay"]) == (3.0, 0.1)
     assert f"{metrics['test']['scores']['miou']:.3f}" in output
+
+
+def test_the_default_recipe_leaves_out_what_has_no_effect_on_values(tmp_path):
+    write_values(tmp_path / "data", [(left, top) for top in (0, 128, 256) for left in range(0, 512, 128)], 32)
+    arguments = ("classify", tmp_path / "data", "--output", tmp_path / "run", "--image-size", 16, "--epochs", 1)
+    output = train(*arguments)
+    assert "because it has no effect on these labels: probe_first, class_weights, label_smoothing" in output
+    metrics = json.loads((tmp_path / "run" / "model" / "metrics.json").read_text())
+    assert "rmse" in metrics["test"]["scores"]
+    assert metrics["settings"]["class_weights"] == "none"
+    assert "probe_first" not in metrics["settings"]
+    assert "`--label-smoothing` is for" in train(*arguments, "--label-smoothing", "0.2", expect=1)
 
 
 @pytest.mark.slow

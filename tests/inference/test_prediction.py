@@ -10,6 +10,7 @@ from rasterio.warp import transform_bounds
 from rio_cogeo import cog_validate
 
 from spectralgpt_hf.inference import predict_scene
+from spectralgpt_hf.inference.mosaics import write_mosaic
 from spectralgpt_hf.modeling.rasters import open_raster, read_raster, write_raster
 from tests.modeling.products import write_safe, zip_folder
 
@@ -75,6 +76,17 @@ def test_logits_of_overlapping_tiles_are_blended_under_one_radiometry(scene, pre
             weights[top : top + 32, left : left + 32] += window
     expected = torch.from_numpy(total / weights).softmax(0).numpy()
     np.testing.assert_allclose(result, expected, atol=2e-3)
+
+
+def test_a_map_holds_the_codes_of_the_maps_that_were_learnt_from(scene, predict):
+    numbers = read(predict(scene))[0]
+    path = predict(scene, "codes.tif", segmenter(class_codes=[7, 2, 30]), layers=("probabilities",))
+    with rasterio.open(path) as result:
+        np.testing.assert_array_equal(result.read(1), np.array([7, 2, 30], np.uint8)[numbers])
+        assert json.loads(result.tags()["classes"]) == {"7": "class 0", "2": "class 1", "30": "class 2"}
+        assert len({result.colormap(1)[code] for code in (7, 2, 30)}) == 3
+    mosaic = write_mosaic([path.with_name("codes_probabilities.tif")], path.with_name("mosaic.tif"), "EPSG:3857", 10)
+    assert set(np.unique(read(mosaic))) == {2, 7, 30, 255}
 
 
 def test_how_the_work_is_divided_changes_no_byte(scene, predict):
