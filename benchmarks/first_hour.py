@@ -121,8 +121,6 @@ def chips(options: argparse.Namespace) -> dict[str, list[tuple[float, ...]]]:
         for kind, predict in simple_models(features, labels, options.seeds[0]).items():
             found[kind] = predict(table[held_out])
         truth = maps[held_out].ravel()
-        names = json.loads((output / "model" / "config.json").read_text())["id2label"]
-        found["model"] = np.array([int(names[str(number)]) for number in range(len(names))])[found["model"]]
         row = {kind: (float(np.mean(truth == values)), mean_iou(truth, values)) for kind, values in found.items()}
         report(f"{held_out} ({minutes:.1f} min)", row, scores)
     return scores

@@ -70,7 +70,6 @@ def predict_scene(
     """Map a scene of any size: a COG of classes on its grid, with their colours and names.
 
     The map holds the codes of the maps that the model was trained on (`config.class_codes`), else class numbers.
-
     A style beside it, `.qml`, makes QGIS show both.
 
     Tiles overlap, and their logits are blended. All are normalised with statistics measured once for the scene, which
@@ -189,7 +188,7 @@ def predict_scene(
         def write(parts: Callable[[str], Parts], scratch: Path) -> None:
             for name, file in files.items():
                 write_layer(file, parts(name), scratch, scene, grid, tags)
-            write_style(destination, classes, class_colours(classes))
+            write_style(destination, dict(zip(codes, classes)), class_colours(classes))
 
         paths = [style_path(destination), *(file.path for file in files.values())]
         key = {"tags": tags, "layers": [*layers]}

@@ -352,7 +352,8 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
             )
         if self.class_codes is not None:
             expect(
-                len(set(self.class_codes)) == len(self.class_codes) == self.num_labels > 1
+                len(self.class_codes) == self.num_labels
+                and len(set(self.class_codes)) == len(self.class_codes) > 1
                 and 0 <= min(self.class_codes) <= max(self.class_codes) < IGNORE_INDEX,
                 "class_codes",
                 f"{self.num_labels} different numbers from 0 to 254 (`num_labels`, 2 or more), or None",

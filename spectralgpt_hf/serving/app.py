@@ -5,6 +5,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,14 @@ try:
 except ImportError as error:
     raise ImportError("The demo needs gradio: `pip install spectralgpt-hf[serve]`.") from error
 from gradio import processing_utils, route_utils
+from gradio.exceptions import InvalidPathError
 from starlette.formparsers import MultiPartException
 from starlette.middleware import Middleware
 
 from . import page
 from .actions import Actions
 from .gallery import EXAMPLES, FIRST, thumbnail_css
-from .gate import Gate
+from .gate import MAX_WAITING, Gate, visitor_of
 from .style import CSS, JS, theme
 from .tabs import AT_ONCE, QUIET, TASK_TABS, Shared, embeddings_tab, in_page, reconstruct_tab, shown_picture, state
 from .tasks import Models
@@ -33,7 +35,7 @@ from .uploads import MAX_BYTES
 
 # Files are deleted after so many seconds.
 DELETE_AFTER, DELETE_EVERY = 3600, 600
-MAX_PEOPLE, MAX_WAITING = 32, 64
+MAX_PEOPLE = 32
 # Of masking, before the visitor changes them: share in percent, what is masked together, and seed.
 DEFAULTS = (90, next(iter(page.MASKINGS)), 0)
 
@@ -59,6 +61,7 @@ def serve(models: Models, host: str | None = None, port: int | None = None, in_b
         # uvicorn trusts proxies on this machine by default, but not every one of them removes what visitors forge.
         os.environ.setdefault("FORWARDED_ALLOW_IPS", "")
         _forbid_downloads()
+        _hide_folders()
         _take_one_file()
         act = Actions(models)
         demo = build(models, act)
@@ -79,7 +82,7 @@ def serve(models: Models, host: str | None = None, port: int | None = None, in_b
                 css=CSS + thumbnail_css(),
                 js=JS,
                 allowed_paths=[str(SAMPLE), str(GALLERY)],
-                app_kwargs={"middleware": [Middleware(Gate, folder=Path(folder))]},
+                app_kwargs={"middleware": [Middleware(Gate, folder=Path(folder), waiting=partial(_waiting, demo))]},
                 run_history=False,
                 show_error=True,
             )
@@ -213,7 +216,7 @@ def build(models: Models, act: Actions) -> gr.Blocks:
                 after_load(event.success)
         shared.connect()
         shared.look_after(composite.input)
-    return demo.queue(default_concurrency_limit=AT_ONCE, max_size=MAX_WAITING)
+    return demo.queue(default_concurrency_limit=AT_ONCE, max_size=2 * MAX_WAITING)
 
 
 def _forbid_downloads() -> None:
@@ -223,6 +226,26 @@ def _forbid_downloads() -> None:
         raise ValueError(f"Expected an uploaded file, found the URL {url!r:.100}.")
 
     processing_utils.async_ssrf_protected_download = refuse  # type: ignore[assignment]
+
+
+def _hide_folders() -> None:
+    """Keep the server's folders out of what Gradio says of a path that a visitor sends instead of an uploaded file."""
+    check = getattr(processing_utils._check_allowed, "__wrapped__", processing_utils._check_allowed)
+
+    @wraps(check)
+    def run(path: str | Path, check_in_upload_folder: bool) -> None:
+        try:
+            check(path, check_in_upload_folder)
+        except InvalidPathError as error:
+            raise InvalidPathError(f"Expected an uploaded file, found the path {str(path)!r:.100}.") from error
+
+    processing_utils._check_allowed = run
+
+
+def _waiting(demo: gr.Blocks) -> list[str]:
+    """Return who sent each request that waits in the queue."""
+    queues = demo._queue.event_queue_per_concurrency_id.values()
+    return [visitor_of(event.request.scope) for queue in queues for event in queue.queue]
 
 
 class _OneFile(route_utils.GradioMultiPartParser):

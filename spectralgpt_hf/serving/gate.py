@@ -4,11 +4,12 @@ import logging
 import re
 import time
 from collections import defaultdict, deque
+from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import IPv4Address, ip_address, ip_network
 from pathlib import Path
 
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .uploads import MAX_BYTES
@@ -22,12 +23,14 @@ ALLOWED = re.compile(
     r"|heartbeat/\w+|(call|run|api)/.+|file=(?!https?:).+)/?",
     re.IGNORECASE,
 )
+QUEUED = re.compile(r"/gradio_api/(queue/join|(call|run|api)/.+)/?", re.IGNORECASE)
 MAX_BODY = 2**20  # of all requests but uploads
 MAX_UPLOAD = MAX_BYTES + 2**16  # of an upload: a file, and the form around it
 ALLOWANCE, PERIOD = 256 * 2**20, 3600  # bytes that one address may upload in so many seconds
 LEAST_CHARGE = 2**16  # bytes that an upload counts at least, so that the number of files has a limit too
 MAX_DISCARDED = 80 * 2**20  # bytes of a refused body that are read
 DISK_QUOTA = 4 * 2**30  # bytes that the page's temporary files may take
+MAX_WAITING = 32  # requests of one visitor that wait in the queue
 KEPT = 5400  # seconds for which temporary files are kept: longer than Gradio keeps those that it knows
 
 UNREADABLE = "This request cannot be read: expected one that the page or the client for programs makes."
@@ -53,10 +56,11 @@ class Gate:
     Args:
         app: What answers the other requests.
         folder: Where the page's temporary files lie.
+        waiting: Returns who sent each of the requests that wait in the queue, as `visitor_of`.
     """
 
-    def __init__(self, app: ASGIApp, folder: Path) -> None:
-        self._app, self._folder = app, folder
+    def __init__(self, app: ASGIApp, folder: Path, waiting: Callable[[], list[str]] = list) -> None:
+        self._app, self._folder, self._waiting = app, folder, waiting
         self._uploads: dict[str, deque[tuple[float, int]]] = defaultdict(deque)
         self._under_way = 0
 
@@ -82,7 +86,10 @@ class Gate:
         refusal = self._refusal(scope, length, is_upload)
         if refusal:
             await _discard(receive, length)
-            await PlainTextResponse(refusal[1], refusal[0])(scope, receive, send_with_headers)
+            status, text = refusal
+            # The page shows `detail` where it queues an event, and any text where it uploads.
+            answer = JSONResponse({"detail": text}, status) if QUEUED.fullmatch(scope["path"]) else None
+            await (answer or PlainTextResponse(text, status))(scope, receive, send_with_headers)
             return
         held = length or 0 if is_upload else 0
         self._under_way += held
@@ -107,9 +114,11 @@ class Gate:
         most = MAX_UPLOAD if is_upload else MAX_BODY
         if length > most:
             return 413, f"Expected a body of at most {most} bytes, found {length}."
+        address, now = visitor_of(scope), time.monotonic()
+        if QUEUED.fullmatch(scope["path"]) and self._waiting().count(address) >= MAX_WAITING:
+            return 429, f"{MAX_WAITING} requests from this address wait already: try again when some are answered."
         if not is_upload:
             return None
-        address, now = visitor_of(scope), time.monotonic()
         for known in list(self._uploads):
             recent = self._uploads[known]
             while recent and recent[0][0] < now - PERIOD:

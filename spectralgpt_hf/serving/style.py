@@ -86,9 +86,12 @@ table.scores td.best { font-weight: 650; }
 }
 """
 
-# Gradio's slider between two pictures is for the mouse alone, and its pictures have no alternative texts.
+# Gradio's slider between two pictures is for the mouse alone, and its pictures have no alternative texts. At the end of
+# every upload, its client warns in the console of a method of its own that does nothing.
 JS = """
 () => {
+  const warn = console.warn;
+  console.warn = (...values) => values[0] === 'Method not implemented.' || warn(...values);
   const drag = (handle, shift) => {
     const box = handle.getBoundingClientRect(), x = box.x + box.width / 2, y = box.y + box.height / 2;
     const send = (target, type, x) => target.dispatchEvent(

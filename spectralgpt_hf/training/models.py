@@ -124,7 +124,7 @@ def build_model(
             raise ValueError(f"`drop_path_rate`: {config.model_type} has no stochastic depth. Leave it out.")
         config.drop_path_rate = options.drop_path_rate
     if is_spectralgpt(config):
-        config.class_codes = class_codes and list(class_codes)
+        config.class_codes = list(class_codes) if class_codes else None
         model = _build_spectralgpt(task, config, options, class_weights)
     else:
         model = _build_baseline(task, config, options)

@@ -81,10 +81,12 @@ def test_a_dry_run_shows_the_files_and_a_private_space_is_private(hub, monkeypat
 
 def test_a_space_loads_checkpoints_of_the_hub_at_their_revisions():
     sources = {"checkpoint": CHECKPOINT, "classification": "org/a", "segmentation": "org/b"}
-    revisions = {"checkpoint": "v1", "classification": "v2", "segmentation": "main", "change": "v3"}
+    revisions = {"checkpoint": "main", "classification": "v2", "segmentation": "main", "change": "v3"}
     app = space_files(sources, revisions=revisions)["app.py"].decode()
     assert """segmentation="org/b", revisions={"classification": "v2"}, report=print)""" in app
     compile(app, "app.py", "exec")
+    with pytest.raises(ValueError, match="only checkpoints on the Hub have revisions"):
+        space_files(sources, revisions={"checkpoint": "v1"})
 
 
 def test_what_is_no_checkpoint_and_what_gives_something_away_is_not_published(hub, tmp_path):  # noqa: F811

@@ -10,17 +10,21 @@ import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 
+import gradio as gr
 import numpy as np
 import pytest
 import rasterio
+from gradio.queueing import Event
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from starlette.requests import Request
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from spectralgpt_hf.assets import CHECKPOINT, SAMPLE
 from spectralgpt_hf.hub.space import PROXIES
 from spectralgpt_hf.serving import gate
 from spectralgpt_hf.serving.actions import Actions
+from spectralgpt_hf.serving.app import _waiting
 from spectralgpt_hf.serving.tasks import Models
 from spectralgpt_hf.serving.uploads import read_upload
 from tests.modeling.products import write_geotiff
@@ -100,11 +104,12 @@ def test_small_uploads_of_great_cost_are_refused_at_once(person, tmp_path, size,
 
 def test_only_uploaded_files_are_opened(demo_url):
     named = {"meta": {"_type": "gradio.FileData"}, "orig_name": "a.tif"}
-    paths = ["/etc/passwd", str(SAMPLE), str(SAMPLE.parent / "README.md"), str(SAMPLE.parent / "__init__.py")]
+    paths = ["/etc/passwd", str(SAMPLE), str(SAMPLE.parent / "README.md"), str(SAMPLE.parent / "__init__.py"), "a.tif"]
     for path in paths:
         answer = send(demo_url, "load", {**named, "path": path})
         assert "event: error" in answer
-        assert "not uploaded by a user" in answer
+        assert f"Expected an uploaded file, found the path '{path}'" in answer
+        assert str(Path.cwd()) in path or str(Path.cwd()) not in answer
     for url in ("http://127.0.0.1:1/a.tif", "https://127.0.0.1:1/a.tif"):
         answer = send(demo_url, "load", {**named, "path": url})
         assert "Expected an uploaded file, found the URL" in answer
@@ -236,12 +241,12 @@ def test_a_forged_forwarding_header_gives_no_allowance_of_its_own(demo_url, monk
 class Answers:
     """A Gate before a server that answers everything, behind `proxies`."""
 
-    def __init__(self, folder, proxies=""):
+    def __init__(self, folder, proxies="", waiting=list):
         async def app(scope, receive, send):
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b""})
 
-        self._gate = ProxyHeadersMiddleware(gate.Gate(app, folder), trusted_hosts=proxies)
+        self._gate = ProxyHeadersMiddleware(gate.Gate(app, folder, waiting), trusted_hosts=proxies)
 
     def ask(self, path="/gradio_api/upload", length="10", method="POST", address="10.0.0.1", forwarded=None):
         headers = [] if length is None else [(b"content-length", length.encode())]
@@ -296,6 +301,29 @@ def test_the_half_of_an_address_that_a_visitor_chooses_does_not_count(tmp_path, 
     assert server.ask(length="60", address="2001:db8:0:1::1") == 200
     assert [server.ask(length="60", address=a) for a in ("::ffff:192.0.2.1", "192.0.2.1")] == [200, 429]
     assert [server.ask(length="60", address=a) for a in ("testclient", "another")] == [200, 429]
+
+
+def test_one_visitor_cannot_fill_the_queue(tmp_path):
+    waiting = ["10.0.0.1"] * gate.MAX_WAITING
+    server = Answers(tmp_path, waiting=lambda: waiting)
+    for path in ("/gradio_api/queue/join", "/gradio_api/call/embed"):
+        assert server.ask(path) == 429
+        assert server.ask(path, address="10.0.0.2") == 200
+    assert server.ask() == 200  # an upload
+    waiting.pop()
+    assert server.ask("/gradio_api/queue/join") == 200
+
+
+def test_who_waits_in_the_queue_is_known():
+    with gr.Blocks() as demo:
+        gr.Button().click(lambda: None, concurrency_id="model")
+    demo.queue()
+    (function,) = demo.fns.values()
+    demo._queue.create_event_queue_for_fn(function)
+    for address in ("10.0.0.1", "10.0.0.2", "10.0.0.1"):
+        event = Event(None, function, Request({"type": "http", "client": (address, 1)}), None)
+        demo._queue.event_queue_per_concurrency_id["model"].queue.append(event)
+    assert _waiting(demo) == ["10.0.0.1", "10.0.0.2", "10.0.0.1"]
 
 
 def test_uploads_end_where_the_disk_space_does(tmp_path, monkeypatch):

@@ -102,7 +102,7 @@ def test_a_person_uploads_slides_clicks_and_downloads(page, crops, tmp_path):
         page.locator("#scores").get_by_text(re.compile(rf"^{share}.*% of the tokens are masked")).wait_for()
 
     page.locator("#save-reconstruction:not([disabled])").wait_for()
-    click(page.locator("#image img"), 0.75, 0.25)
+    click(page.locator("#image img"), 0.76, 0.26)
     page.locator("#spectrum svg[aria-label*='row 16, column 48']").wait_for()
     page.locator("#pixel input").first.fill("5")
     page.locator("#pixel input").first.press("Enter")
