@@ -241,6 +241,14 @@ def predict(
         str | None,
         typer.Option(help="Mask of the second date: SCL, or a raster whose zeros are left out. Default: none."),
     ] = None,
+    series: Annotated[
+        bool,
+        typer.Option(
+            "--series",
+            help="Map several dates together: SOURCE is a folder of files with dates in their names, or a STAC item "
+            "collection in JSON.",
+        ),
+    ] = False,
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -276,8 +284,9 @@ def predict(
     written = predict_scene(
         model,
         processor,
-        found,
+        None if series else found,
         path,
+        sources=found if series else None,
         after=after,
         mask_after=mask_after,
         threshold=threshold,

@@ -62,7 +62,7 @@ class Series:
     dates: Sequence[Date | None] | None = None
 
     def __post_init__(self) -> None:
-        if not self.images:
+        if len(self.images) == 0:
             raise ValueError("Expected a series of one image or more, found none.")
         dates = [None] * len(self.images) if self.dates is None else self.dates
         if len(dates) != len(self.images):

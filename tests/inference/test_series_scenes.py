@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 import rasterio
+from typer.testing import CliRunner
 
+from spectralgpt_cli import app
 from spectralgpt_hf.inference import predict_scene
 from spectralgpt_hf.modeling.pipeline_spectralgpt import MultispectralImageSegmentationPipeline
 
@@ -103,3 +105,15 @@ def test_masks_and_dates_of_a_series_go_to_their_dates(tmp_path):
 def test_a_scene_and_a_series_are_told_apart(arguments, message):
     with pytest.raises(ValueError, match=message):
         predict_scene(segmenter(), processor(), **arguments)
+
+
+def test_the_command_maps_a_folder_of_dated_files(tmp_path):
+    write_series(tmp_path / "series")
+    model = segmenter()
+    model.save_pretrained(tmp_path / "checkpoint")
+    processor().save_pretrained(tmp_path / "checkpoint")
+    arguments = ["predict", tmp_path / "checkpoint", tmp_path / "series", tmp_path / "map.tif", "--series"]
+    result = CliRunner().invoke(app, [*map(str, arguments), "--device", "cpu", "--workers", "1"])
+    assert result.exit_code == 0, result.output
+    with rasterio.open(tmp_path / "map.tif") as file:
+        assert json.loads(file.tags()["dates"]) == ["2015-07-11", "2015-07-31", "2015-08-20"]
