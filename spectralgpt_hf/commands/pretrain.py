@@ -36,6 +36,7 @@ from ..hub.cards import card_for
 from ..hub.model_items import write_model_item
 from ..modeling.modeling_spectralgpt import SpectralGPTForPreTrainingOutput
 from ..training.checkpointing import write_folder
+from ..training.console import describe_pretraining_step
 from ..training.contrast import build_projection, contrastive_loss, pooled_visible_tokens
 from ..training.monitoring import Throughput, attainable_flops, draw_reconstruction, step_flops
 from ..training.optimization import parameter_groups
@@ -185,7 +186,10 @@ def train_stage(run: Run, stage: PretrainingOptions, previous: str | Path | None
                 "skipped_steps": run.skipped,
                 "unreadable_rows": run.unreadable,
             }
-            run.record(record | throughput.rates())
+            record |= throughput.rates()
+            run.record(record)
+            if progress.disable:
+                accelerator.print(describe_pretraining_step(run.stage_step, steps, effective_batch, record))
         if run.step % stage.eval_every == 0 or is_last:
             if validation is not None:
                 validate(run, model, config, recipe, validation)
@@ -253,6 +257,7 @@ def write_result(run: Run, stages: list[PretrainingOptions]) -> None:
             write_model_item(folder, run.folder.resolve().name)
 
     write_folder(run.accelerator, run.folder / "model", write)
+    run.accelerator.print(f"The checkpoint is in {run.folder / 'model'}.")
     if options.push_to_hub and run.accelerator.is_main_process:
         run.accelerator.print(publish(run.folder / "model", options.push_to_hub))
 

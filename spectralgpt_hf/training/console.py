@@ -1,4 +1,4 @@
-"""What a fine-tuning run prints: losses, scores, rate and time left, a line each."""
+"""What training runs print: losses, scores, rate and time left, a line each."""
 
 import time
 from collections.abc import Mapping
@@ -71,6 +71,23 @@ class ConsoleLog(TrainerCallback):
             f"epoch {state.epoch or 0:.1f}  step {state.global_step}/{state.max_steps}  loss {loss:.4f}  "
             f"learning rate {rate:.1e}  {steps * images / elapsed:.1f} images/s  {describe_seconds(left)} left"
         )
+
+
+def describe_pretraining_step(step: int, steps: int, batch: int, record: Mapping[str, Any]) -> str:
+    """Return the line for a record of pretraining.
+
+    Args:
+        step: Steps of the stage that are done.
+        steps: Steps of the stage.
+        batch: Images of a step.
+        record: Record, as `log.jsonl` holds it.
+    """
+    rate = record["samples_per_second"]
+    return (
+        f"epoch {record['epoch']:.1f}  step {step}/{steps}  loss {record['loss']:.4f}  "
+        f"learning rate {record['learning_rate']:.1e}  {rate:.1f} images/s  "
+        f"{describe_seconds((steps - step) * batch / max(rate, 1e-9))} left"
+    )
 
 
 def describe_seconds(seconds: float) -> str:

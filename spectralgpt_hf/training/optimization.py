@@ -1,8 +1,9 @@
-"""Parameter groups, and a schedule that transformers does not have."""
+"""Parameter groups, a schedule that transformers does not have, and the types that machines compute in."""
 
 import re
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -68,3 +69,12 @@ def _head_depth(model: nn.Module) -> int:
         found = getattr(config, "model_type", type(model).__name__)
         raise ValueError(f"`layer_decay` is only available for SpectralGPT, found {found}: set it to 1.")
     return config.num_hidden_layers + 1
+
+
+def computes_in_bfloat16() -> bool:
+    """Return whether the accelerator, or else the processor, has instructions for bfloat16. Emulation is slow."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if torch.accelerator.is_available():
+        return True
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -13,6 +13,7 @@ from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.modeling_spectralgpt import SpectralGPTForPreTraining, SpectralGPTPositionEmbeddings
 from .arguments import JsonMapping, build_options, convert_options, option, read_options
+from .optimization import computes_in_bfloat16
 from .views import ViewRecipe
 
 
@@ -136,8 +137,10 @@ class PretrainingOptions(RuntimeOptions, StageOptions):
     )
     weight_decay: float = option(0.05, "Weight decay of AdamW. Biases, norms, positions and learned tokens have none.")
     max_grad_norm: float = option(1.0, "Norm to which gradients are clipped. 0 turns clipping off.")
-    mixed_precision: Literal["bf16", "fp16", "no"] = option(
-        "bf16", "Type of the arithmetic of a step. It wins over Accelerate's configuration; `no` means float32."
+    mixed_precision: Literal["auto", "bf16", "fp16", "no"] = option(
+        "auto",
+        "Type of the arithmetic of a step. It wins over Accelerate's configuration; `no` means float32, `auto` bf16 "
+        "where the processor or GPU computes with it, else float32.",
     )
     gradient_checkpointing: bool = option(False, "Recomputes activations in the backward pass to save memory.")
     max_nonfinite_steps: int = option(20, "Steps in a row with a gradient that is not finite before the run ends.")
@@ -156,6 +159,9 @@ class PretrainingOptions(RuntimeOptions, StageOptions):
             _check(name, getattr(self, name), 1)
         for name in ("weight_decay", "max_grad_norm", "max_nonfinite_steps", "time_limit"):
             _check(name, getattr(self, name), 0)
+        # What a run records and compares when it resumes is the type itself.
+        if self.mixed_precision == "auto":
+            self.mixed_precision = "bf16" if computes_in_bfloat16() else "no"
 
 
 STAGE_OPTIONS = {entry.name for entry in fields(StageOptions)}

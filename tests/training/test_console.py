@@ -4,7 +4,7 @@ import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from spectralgpt_hf.training import console
-from spectralgpt_hf.training.console import ConsoleLog, describe_seconds
+from spectralgpt_hf.training.console import ConsoleLog, describe_pretraining_step, describe_seconds
 
 
 @pytest.fixture
@@ -34,3 +34,9 @@ def test_steps_and_scores_are_printed_with_rate_and_time_left(log, tmp_path, cap
 @pytest.mark.parametrize(("seconds", "text"), [(8.4, "8 s"), (600, "10 min"), (9000, "2.5 h")])
 def test_durations_have_the_unit_that_suits_them(seconds, text):
     assert describe_seconds(seconds) == text
+
+
+def test_a_step_of_pretraining_is_printed_with_rate_and_time_left():
+    record = {"epoch": 0.25, "loss": 0.5, "learning_rate": 1e-4, "samples_per_second": 16.0}
+    line = "epoch 0.2  step 10/40  loss 0.5000  learning rate 1.0e-04  16.0 images/s  15 s left"
+    assert describe_pretraining_step(10, 40, 8, record) == line

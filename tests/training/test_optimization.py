@@ -11,6 +11,7 @@ from spectralgpt_hf import (
 )
 from spectralgpt_hf.training.models import with_lora
 from spectralgpt_hf.training.optimization import exponential_schedule, parameter_groups
+from spectralgpt_hf.training.stages import PretrainingOptions
 
 
 CONFIG = SpectralGPTConfig.from_preset("tiny", num_hidden_layers=3)
@@ -78,3 +79,13 @@ def test_the_rate_falls_by_a_factor_after_each_epoch():
         optimizer.step()
         schedule.step()
     assert rates == pytest.approx([1.0, 1.0, 0.95, 0.95, 0.95**2])
+
+
+def test_bfloat16_is_chosen_where_the_machine_computes_in_it(monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for amx, expected in ((True, "bf16"), (False, "no")):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
+        assert PretrainingOptions().mixed_precision == expected
+        assert PretrainingOptions(mixed_precision="bf16").mixed_precision == "bf16"
