@@ -21,7 +21,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 
 PSEUDO_BAND_MEAN = "mean"
@@ -198,6 +198,7 @@ def wavelength_name(wavelength: float) -> str:
     return f"{wavelength:.8g}nm"
 
 
+@lru_cache(maxsize=4096)  # images name the same few bands again and again
 def normalise(name: str) -> str:
     """Drop case, separators, the word "band" and leading zeros, so that "Band_08a" and "B8A" are the same."""
     plain = re.sub(r"[\s_.\-]", "", name.lower())
