@@ -15,6 +15,7 @@ from ..modeling.bands import BANDS
 from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.normalization import LIMITS
+from ..modeling.pixel_statistics import StatisticName
 from .info import describe_checkpoint
 
 
@@ -144,7 +145,7 @@ def _scaling(processor: SpectralGPTImageProcessor) -> list[dict[str, Any]] | Non
         return None
     statistics = processor.statistics
 
-    def look_up(key: str) -> list[float]:
+    def look_up(key: StatisticName) -> list[float]:
         values = getattr(processor, key) if statistics is None else dict(zip(statistics["bands"], statistics[key]))
         return [values[band] for band in processor.bands]
 

@@ -1,4 +1,4 @@
-"""Features of whole scenes: a map of them, or one vector per chip."""
+"""Compute features of whole scenes, as a map or as one vector per chip."""
 
 import math
 import os
@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from rasterio.crs import CRS
 from torch import nn
 
 from ..files import write_json
 from ..modeling.bands import Sensor
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
+from ..modeling.modeling_spectralgpt import SpectralGPTModel, SpectralGPTPreTrainedModel
+from ..modeling.products import Offset
 from ..modeling.raster_files import Source
 from ..modeling.tiled import positions_with_data
 from ..modeling.tiling import TileGrid
@@ -29,18 +32,18 @@ from .vectors import VECTOR_DTYPES, Chips, write_geoparquet
 
 
 def embed_scene(
-    model: Any,
+    model: SpectralGPTPreTrainedModel,
     processor: SpectralGPTImageProcessor,
     source: Source,
     destination: str | os.PathLike[str],
     *,
     stride: int | None = None,
     area: Area | None = None,
-    area_crs: Any = None,
+    area_crs: CRS | str | int | None = None,
     band_names: Sequence[str] | None = None,
-    offset: Any = None,
+    offset: Offset | None = None,
     nodata: float | None = None,
-    mask: Any = None,
+    mask: Source | None = None,
     statistics_scope: str = "scene",
     tile_size: int | None = None,
     overlap: float | None = None,
@@ -56,28 +59,29 @@ def embed_scene(
 ) -> Path:
     """Embed a scene of any size.
 
-    The destination's name says how: `.tif` gets a map of features, a COG with one band per feature in which all bands
-    of a pixel lie together (the spectral groups averaged, overlapping tiles blended); `.parquet` gets GeoParquet with
-    one row per chip and the columns of the Major TOM embeddings (`vectors.write_geoparquet`), of which `embedding` is
-    the pooled output. Beside it comes a STAC item with the embedding extension, `<destination>.stac.json`.
+    The suffix of the destination selects the format. `.tif` is a map of features: a COG with one band per feature, in
+    which all bands of a pixel are stored together; the spectral groups are averaged and overlapping tiles blended.
+    `.parquet` is GeoParquet with one row per chip and the columns of the Major TOM embeddings
+    (`vectors.write_geoparquet`), of which `embedding` is the pooled output. A STAC item with the embedding extension is
+    written beside it, as `<destination>.stac.json`.
 
-    Runs resume, share work between processes, and keep to their memory as `predict_scene` does.
+    Resuming, sharing work between processes and the memory limit work as in `predict_scene`.
 
     Args:
-        model: Any with this encoder, in evaluation mode.
-        processor: Of the checkpoint.
-        source: Anything that `open_raster` opens.
+        model: Any SpectralGPT model, in evaluation mode. Its encoder is used.
+        processor: Processor of the checkpoint.
+        source: Scene in any format that `open_raster` reads.
         destination: File to write, `.tif`, `.tiff` or `.parquet`.
-        stride: Of a map, the side of its pixels in pixels of the scene, the patch size by default: features are
-            averaged over more, or interpolated (bilinear) to less. Of vectors, the distance of chips; their size by
-            default.
-        overlap: Of the tiles of a map, 0.5 by default, as in `predict_scene`. Vectors take none: chips overlap by their
-            stride alone.
-        tile_size: Pixels on a side of a tile or chip; by default the model's image size, or the nearest multiple of
-            both patch size and stride.
-        dtype: Of the stored numbers: `"float32"`, `"float16"` or `"int8"`; by default half floats in maps, single
-            precision in tables. Integers are to be multiplied by a scale, which a map has for each feature and a table
-            for each chip. There is a warning where a type cannot hold the values.
+        stride: For a map, the size of its pixels in pixels of the scene, the patch size by default. Features are
+            averaged to a larger size, and interpolated (bilinear) to a smaller one. For vectors, the distance between
+            chips in pixels, their size by default.
+        overlap: Overlap of the tiles of a map, 0.5 by default, as in `predict_scene`. Vectors have no such option: the
+            overlap of chips follows from `stride`.
+        tile_size: Height and width of a tile or chip, in pixels. By default the model's image size, for a map rounded
+            to a multiple of both patch size and stride.
+        dtype: Type of the stored numbers: `"float32"`, `"float16"` or `"int8"`. By default half floats in maps and
+            single precision in tables. Integers are multiples of a scale, which a map states for each feature and a
+            table for each chip. A warning is raised if the type cannot hold the values.
         tags: Further metadata of the file.
         area, area_crs, band_names, offset, nodata, mask, statistics_scope, overwrite: As in `predict_scene`.
         batch_size, workers, memory_limit, progress, sensor, match: As in `predict_scene`.
@@ -93,7 +97,8 @@ def embed_scene(
     check_model(model, processor)
     if stride is not None and stride < 1:
         raise ValueError(f"Expected a positive `stride`, in pixels, got {stride}.")
-    encoder, patch_size = model.base_model, processor.patch_size
+    encoder: SpectralGPTModel = model.base_model  # type: ignore[assignment]  # transformers declares an nn.Module
+    patch_size = processor.patch_size
     per_chip = suffix == ".parquet"
     if overlap is not None and per_chip:
         raise ValueError(f"`overlap` is for maps (.tif): chips overlap by their `stride` alone, got {overlap}.")
@@ -102,7 +107,8 @@ def embed_scene(
     dtype = dtype or ("float32" if per_chip else HALF)
     if dtype not in VECTOR_DTYPES:
         raise ValueError(f"`dtype`: expected one of {', '.join(VECTOR_DTYPES)}, got {dtype!r}.")
-    kept = HALF if dtype == HALF and not per_chip else "float32"  # in the strips: one type becomes others later
+    # Strips are kept in half or single precision, from which every type is written at the end.
+    kept = HALF if dtype == HALF and not per_chip else "float32"
     resources = Resources(batch_size, workers, memory_limit, progress)
     with Scene(
         [source],
@@ -133,17 +139,11 @@ def embed_scene(
         if per_chip:
             task = Task(encoder, partial(_pooled, encoder), channels, tile_has_data, _vectors)
         else:
-            places = partial(positions_with_data, patch_size=patch_size, cells=grid.cells)
+            valid_of = partial(positions_with_data, patch_size=patch_size, cells=grid.cells)
             task = Task(
-                encoder, partial(_feature_map, encoder, grid.cells), channels, places, partial(_features, dtype=kept)
+                encoder, partial(_feature_map, encoder, grid.cells), channels, valid_of, partial(_features, dtype=kept)
             )
-        options = {
-            "stride": stride,
-            "band_names": band_names,
-            "offset": offset,
-            "nodata": nodata,
-            "mask": mask,
-        }
+        options = {"stride": stride, "band_names": band_names, "offset": offset, "nodata": nodata, "mask": mask}
         tags = dict(tags or {}) | describe(scene, encoder, grid, options)
         item = item_path(destination)
         applied = {
@@ -169,19 +169,19 @@ def embed_scene(
     return destination
 
 
-def _encode(encoder: Any, inputs: dict[str, torch.Tensor]) -> Any:
+def _encode(encoder: SpectralGPTModel, inputs: dict[str, torch.Tensor]) -> Any:  # all entries are declared optional
     return encoder(inputs["pixel_values"], attention_mask=inputs.get("attention_mask"))
 
 
-def _pooled(encoder: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Return one vector an image (B, D, 1, 1)."""
+def _pooled(encoder: SpectralGPTModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return one vector per image (B, D, 1, 1)."""
     return _encode(encoder, inputs).pooler_output[..., None, None]
 
 
-def _feature_map(encoder: Any, cells: int, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Return features (B, D, cells, cells); places without data have no part in them."""
-    mask, shape = inputs.get("attention_mask"), inputs["pixel_values"].shape[-2:]
-    features = encoder.feature_map(_encode(encoder, inputs).last_hidden_state, *shape, mask).float()
+def _feature_map(encoder: SpectralGPTModel, cells: int, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return features (B, D, cells, cells). Patch positions without data do not contribute to them."""
+    mask, (height, width) = inputs.get("attention_mask"), inputs["pixel_values"].shape[-2:]
+    features = encoder.feature_map(_encode(encoder, inputs).last_hidden_state, height, width, mask).float()
     if features.shape[-1] == cells:
         return features
 
@@ -193,8 +193,8 @@ def _feature_map(encoder: Any, cells: int, inputs: dict[str, torch.Tensor]) -> t
     if mask is None:
         return resize(features)
     size = encoder.config.patch_size
-    places = mask.view(len(mask), -1, shape[0] // size, shape[1] // size).amax(1, keepdim=True).to(features.dtype)
-    return resize(features * places) / resize(places).clamp(min=1e-6)
+    with_data = mask.view(len(mask), -1, height // size, width // size).amax(1, keepdim=True).to(features.dtype)
+    return resize(features * with_data) / resize(with_data).clamp(min=1e-6)
 
 
 def _features(values: np.ndarray, valid: np.ndarray, dtype: str) -> dict[str, np.ndarray]:
@@ -215,12 +215,12 @@ def _write_vectors(path: Path, parts: Parts, scene: Scene, grid: TileGrid, dtype
             boxes.append((left, top, left + grid.size, top + grid.size))
             vectors.append(features[:, row, column])
     if not boxes:
-        raise ValueError(f"{path}: nothing to write: no chip of the area has data.")
+        raise ValueError(f"{path}: nothing to write, because no chip of the area has data.")
     pixels = np.array(boxes)
     a, b, c, d, e, f = tuple(scene.reader.transform)[:6]
     x, y = pixels[:, [0, 0, 2, 2]], pixels[:, [1, 3, 3, 1]]
     footprints = np.stack([a * x + b * y + c, d * x + e * y + f], -1)
-    if a * e - b * d > 0:  # rows run up on the map: rings stay counter-clockwise
+    if a * e - b * d > 0:  # rows run upwards on the map: keep the rings counter-clockwise
         footprints = footprints[:, ::-1]
     chips = Chips(pixels, footprints, np.array(vectors, np.float32), scene.reader.crs)
     product = scene.reader.tags.get("product") or Path(scene.reader.tags["source"]).stem

@@ -1,7 +1,7 @@
-"""Maps for people: classes with their legend and areas, and change laid over an image.
+"""Draw maps: classes with a legend and areas, and change laid over an image.
 
-Maps are arrays (H, W) of class numbers; `valid` (H, W) is True where there is data, or None where there is everywhere.
-What has no data is transparent in every picture.
+Maps are arrays (H, W) of class numbers. `valid` (H, W) is True where there is data, or None if there is data
+everywhere. Pixels without data are transparent in every picture.
 """
 
 import colorsys
@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -17,14 +17,19 @@ from PIL import Image, ImageDraw, ImageFont
 from .pictures import TRUE_COLOUR, composite, to_image
 
 
+if TYPE_CHECKING:
+    from affine import Affine
+    from rasterio.crs import CRS
+
+
 MAP_NODATA = 255
 """Value of pixels without data in maps of classes and of change, which are stored in 8 bits."""
 
 CHANGE_COLOUR = (255, 0, 170)
-"""Magenta: nothing on the ground has it, in true or false colour."""
+"""Magenta, a colour that no ground has in true or false colour."""
 
 COMPARISON_COLOURS = {"found": (255, 255, 255), "false alarm": (255, 60, 0), "missed": (0, 200, 255)}
-"""Of predicted change against the truth."""
+"""Colours of predicted change compared with the truth."""
 
 USUAL_COLOURS = {
     ("water", "river", "lake", "sea"): (40, 110, 200),
@@ -39,18 +44,18 @@ USUAL_COLOURS = {
     ("snow", "ice"): (225, 240, 250),
     ("cloud",): (170, 170, 170),
 }
-"""By how words of a class's name begin."""
+"""Colours of classes whose name has a word that begins with one of these."""
 
 
 @dataclass(frozen=True)
 class ClassArea:
-    """How much of a map a class covers.
+    """The area of a class in a map.
 
     Attributes:
-        name: Of the class.
-        pixels: Number of valid pixels.
-        share: Of all valid pixels, 0 to 1.
-        hectares: On the ground; None where the map has no georeference.
+        name: Name of the class.
+        pixels: Number of its valid pixels.
+        share: Share of all valid pixels, 0 to 1.
+        hectares: Area on the ground; None if the map has no georeference.
     """
 
     name: str
@@ -70,9 +75,10 @@ class ClassArea:
 
 
 def class_colours(names: Sequence[str]) -> np.ndarray:
-    """Return a colour for each class, (K, 3) uint8: the usual one where a word of its name is in `USUAL_COLOURS`.
+    """Return a colour for each class, (K, 3) uint8: that of `USUAL_COLOURS` if a word of its name is found there.
 
-    The hues of others are a golden angle apart, so that neighbours differ; brightness takes turns.
+    The hues of other classes are a golden angle apart, and saturation and brightness alternate, so that neighbours
+    differ.
     """
     colours = []
     for number, name in enumerate(names):
@@ -90,8 +96,8 @@ def class_map(
     """Colour a map of classes.
 
     Args:
-        labels: (H, W), numbers of classes; those that have no colour, such as `MAP_NODATA`, stay transparent.
-        colours: (K, 3) uint8; by default as many of `class_colours` as occur, since nothing here has a name.
+        labels: (H, W), numbers of classes. Numbers without a colour, such as `MAP_NODATA`, stay transparent.
+        colours: (K, 3) uint8; by default `class_colours` of classes without names.
         valid: (H, W).
         opacity: 0 to 1, to lay the map over a composite with `Image.alpha_composite`.
 
@@ -110,22 +116,26 @@ def class_map(
 
 
 def class_areas(
-    labels: np.ndarray, names: Sequence[str], crs: Any = None, transform: Any = None, valid: np.ndarray | None = None
+    labels: np.ndarray,
+    names: Sequence[str],
+    crs: "CRS | None" = None,
+    transform: "Affine | None" = None,
+    valid: np.ndarray | None = None,
 ) -> list[ClassArea]:
-    """Measure what each class covers on the ground, whatever the units of the grid.
+    """Measure the area of each class on the ground, for a grid in any units.
 
-    Pixels are measured in an equal-area projection around the map's centre: in degrees they shrink towards the poles,
-    in Web Mercator they grow, and in UTM they are off by up to 0.2 %.
+    Pixels are measured in an equal-area projection around the map's centre, because the area of a pixel shrinks towards
+    the poles on grids in degrees, grows in Web Mercator, and is off by up to 0.2 % in UTM.
 
     Args:
-        labels: (H, W), numbers of classes; others than those of `names` count as no data.
-        names: Of the classes 0, 1, 2, ...
+        labels: (H, W), numbers of classes. Numbers beyond those of `names` count as no data.
+        names: Names of the classes 0, 1, 2, ...
         crs: Coordinate reference system, or None.
-        transform: From pixel to map coordinates, or None.
+        transform: Affine transform from pixel to map coordinates, or None.
         valid: (H, W).
 
     Returns:
-        One `ClassArea` for each class, also for those that do not occur.
+        One `ClassArea` for each class, including those that do not occur.
     """
     counted = (labels >= 0) & (labels < len(names))
     if valid is not None:
@@ -145,7 +155,7 @@ def class_areas(
     ]
 
 
-def ground_hectares(crs: Any, transform: Any, shape: tuple[int, int]) -> float:
+def ground_hectares(crs: "CRS | None", transform: "Affine | None", shape: tuple[int, int]) -> float:
     """Return the area on the ground of a grid of (height, width) pixels, in hectares; 0 without a georeference."""
     if not crs or not transform:
         return 0.0
@@ -158,9 +168,9 @@ def class_legend(areas: Sequence[ClassArea], colours: np.ndarray | None = None, 
     """Draw the classes that occur with their colours, shares and areas, the largest first.
 
     Args:
-        areas: Of `class_areas`, in the order of the classes' numbers.
+        areas: Result of `class_areas`, in the order of the class numbers.
         colours: (K, 3) uint8; by default `class_colours`.
-        font_size: In pixels.
+        font_size: Font size, in pixels.
     """
     colours = class_colours([area.name for area in areas]) if colours is None else colours
     font, line = ImageFont.load_default(font_size), round(1.6 * font_size)
@@ -186,14 +196,13 @@ def class_map_with_legend(
     labels: np.ndarray,
     names: Sequence[str],
     colours: np.ndarray | None = None,
-    crs: Any = None,
-    transform: Any = None,
+    crs: "CRS | None" = None,
+    transform: "Affine | None" = None,
     valid: np.ndarray | None = None,
 ) -> Image.Image:
-    """Draw a map of classes, and beside it the legend with the area of each.
+    """Draw a map of classes, and beside it a legend with the area of each class.
 
-    Arguments as in `class_map` and `class_areas`. The map is drawn with whole-numbered magnification, at least as
-    large as 512 px.
+    Arguments are those of `class_map` and `class_areas`. The map is magnified by a whole number, to 512 px or more.
     """
     colours = class_colours(names) if colours is None else colours
     legend = class_legend(class_areas(labels, names, crs, transform, valid), colours)
@@ -216,17 +225,17 @@ def change_overlay(
     valid: np.ndarray | None = None,
     opacity: float = 0.5,
 ) -> Image.Image:
-    """Lay change over a composite of the second date: tinted, with an outline that leaves the ground to be seen.
+    """Lay change over a composite of the second date, as a transparent tint with an outline.
 
     Args:
         pixels: (C, H, W), in any unit.
         bands: Names of the C bands.
         changed: (H, W), non-zero where change was found.
-        truth: (H, W), 1 where there was change, 0 where not, others unknown. If given, colours tell what was found,
-            false and missed (`COMPARISON_COLOURS`).
+        truth: (H, W), 1 for change, 0 for no change, other values for unknown. If given, colours show which change was
+            found, false or missed (`COMPARISON_COLOURS`).
         channels, limits: As in `composite`.
         valid: (H, W).
-        opacity: Of the tint, 0 to 1.
+        opacity: Opacity of the tint, 0 to 1.
 
     Returns:
         An RGBA picture.
@@ -244,32 +253,32 @@ def change_overlay(
 
 
 def _eroded(where: np.ndarray) -> np.ndarray:
-    """Return the pixels whose four neighbours are there too; beyond the border all are."""
+    """Return the pixels whose four neighbours are True too. Pixels beyond the border count as True."""
     padded = np.pad(where, 1, constant_values=True)
     return padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:] & where
 
 
 def _cell_edges(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the edges, in rows and columns, of the cells in which the size of a pixel counts as constant."""
+    """Return the edges, in rows and columns, of the cells in which the size of a pixel is taken as constant."""
     rows, columns = (np.unique(np.linspace(0, size, 17).round().astype(int)) for size in shape)
     return rows, columns
 
 
-def _pixel_hectares(crs: Any, transform: Any, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+def _pixel_hectares(crs: "CRS", transform: "Affine", rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Return the area of a pixel in each cell between the lines `rows` and `columns`, (rows - 1, columns - 1)."""
     from rasterio.crs import CRS
     from rasterio.warp import transform as reproject
 
-    def place(crs: Any, target: Any, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def project(crs: CRS, target: CRS, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         moved = reproject(crs, target, x.ravel(), y.ravel())
         return np.reshape(moved[0], x.shape), np.reshape(moved[1], x.shape)
 
     across, down = np.meshgrid(columns, rows)
-    # Written out: old releases of affine multiply with `*`, new ones with `@`.
+    # Written out, because old releases of affine multiply with `*` and new ones with `@`.
     x, y = (a * across + b * down + c for a, b, c in (transform[:3], transform[3:6]))
-    longitude, latitude = place(crs, CRS.from_epsg(4326), *(np.array([[axis.mean()]]) for axis in (x, y)))
+    longitude, latitude = project(crs, CRS.from_epsg(4326), *(np.array([[axis.mean()]]) for axis in (x, y)))
     around = CRS.from_proj4(f"+proj=laea +datum=WGS84 +lat_0={latitude.item()} +lon_0={longitude.item()}")
-    x, y = place(crs, around, x, y)
+    x, y = project(crs, around, x, y)
     # Half the cross product of a quadrilateral's diagonals.
     diagonals = [(axis[1:, 1:] - axis[:-1, :-1], axis[1:, :-1] - axis[:-1, 1:]) for axis in (x, y)]
     (first_x, second_x), (first_y, second_y) = diagonals

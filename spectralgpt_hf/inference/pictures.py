@@ -1,8 +1,8 @@
-"""Pictures for people: composites, spectra, features and reconstructions. Those that draw axes need matplotlib."""
+"""Draw composites, spectra, features and reconstructions. Pictures with axes need matplotlib."""
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -12,12 +12,15 @@ from ..modeling.matching import nearest_band
 
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     from .reconstruction import Reconstruction
 
 
 TRUE_COLOUR = ("B4", "B3", "B2")
 FALSE_COLOUR = ("B8", "B4", "B3")
-GAMMA = 1.4  # of true colour, whose reflectances are mostly dark
+GAMMA = 1.4  # brightens true colour, whose reflectances are mostly low
 
 
 def sensor_channels(
@@ -45,9 +48,9 @@ def composite(
         pixels: (C, H, W), in any unit.
         bands: Names of the C bands.
         channels: The bands to show as red, green and blue.
-        limits: (3, 2), the values shown as black and full; by default `composite_limits` of the image itself.
-        valid: (H, W), True where a pixel has data; others are black.
-        sensor: Whose bands these are.
+        limits: (3, 2), the values shown as black and as full brightness; by default `composite_limits` of the image.
+        valid: (H, W), True where a pixel has data. Other pixels are black.
+        sensor: Sensor of the bands.
 
     Returns:
         (H, W, 3) float in [0, 1].
@@ -74,8 +77,8 @@ def composite_limits(
 ) -> np.ndarray:
     """Return the 2nd and 98th percentiles (3, 2) of the bands of a composite, over the pixels with data.
 
-    In true colour the three bands share the widest of their ranges, above the dark of each, which is mostly haze: a
-    stretch for each band would turn fields neon green.
+    In true colour the three bands share the widest of their ranges. Each starts at its own lower percentile, which is
+    mostly haze. A separate range for each band would make fields neon green.
 
     Raises:
         ValueError: If a channel is not among the bands.
@@ -90,7 +93,7 @@ def composite_limits(
 
 
 def to_image(colours: np.ndarray, valid: np.ndarray | None = None) -> Image.Image:
-    """Turn colours (H, W, 3) in [0, 1] into an RGB picture; with `valid` into RGBA, transparent where it is False."""
+    """Convert colours (H, W, 3) in [0, 1] to an RGB picture, or with `valid` to RGBA, transparent where it is False."""
     values = np.round(np.clip(colours, 0, 1) * 255).astype(np.uint8)
     if valid is not None:
         values = np.dstack([values, np.where(valid, 255, 0).astype(np.uint8)])
@@ -104,21 +107,21 @@ def feature_colours(features: np.ndarray, valid: np.ndarray | None = None) -> np
     same colours.
 
     Args:
-        features: (D, h, w), D >= 3, as `SpectralGPTModel.feature_map` gives them.
-        valid: (h, w), True where there is data; other places are black and do not count.
+        features: (D, h, w), D >= 3, as `SpectralGPTModel.feature_map` returns them.
+        valid: (h, w), True where there is data. Other patch positions are black and do not affect the colours.
 
     Returns:
         (h, w, 3) float in [0, 1], each component from its 2nd to its 98th percentile.
 
     Raises:
-        ValueError: If there are less than three features, or no place has data.
+        ValueError: If there are fewer than three features, or no patch position has data.
     """
     if features.ndim != 3 or len(features) < 3:
         raise ValueError(f"Expected features of shape (D, h, w) with D of 3 or more, got {features.shape}.")
     where = np.ones(features.shape[1:], bool) if valid is None else valid
     if not where.any():
         raise ValueError("Expected at least one patch position with data, found none.")
-    samples = features[:, where].T.astype(np.float64)  # (places, D)
+    samples = features[:, where].T.astype(np.float64)  # (patch positions, D)
     samples -= samples.mean(axis=0)
     _, directions = np.linalg.eigh(samples.T @ samples)
     directions = directions[:, :-4:-1]  # (D, 3), the strongest first
@@ -142,25 +145,27 @@ def reconstruction_panel(
     """Draw original, visible part and reconstruction in true and false colour, with the spectra of marked pixels.
 
     Args:
-        reconstruction: Normalised images and what was masked.
+        reconstruction: Normalised images and the mask.
         reflectance: The original and the reconstructed image as reflectance, (C, H, W) each.
         bands: Names of the C bands.
         marks: Name, row and column of the pixels whose spectra are drawn, at most three.
-        path: File to write too.
-        title: Above the picture.
-        sensor: Whose bands these are.
+        path: File to which the picture is also written.
+        title: Title above the picture.
+        sensor: Sensor of the bands.
 
     Raises:
         ValueError: If the bands do not show both composites.
     """
-    original, rebuilt = reflectance
-    figure = _figure(15 if marks else 11.2, 8.2)
+    original, reconstructed = reflectance
+    canvas = _canvas(15 if marks else 11.2, 8.2)
+    figure = canvas.figure
     figure.suptitle(title)
     grid = figure.add_gridspec(6, 4 if marks else 3, width_ratios=[1, 1, 1, 1.05][: 4 if marks else 3])
     for row, (name, shown_bands) in enumerate((("True colour", TRUE_COLOUR), ("False colour", FALSE_COLOUR))):
         channels = sensor_channels(shown_bands, bands, sensor) or shown_bands
         limits = composite_limits(original, bands, channels, None, sensor)
-        first, last = (composite(pixels, bands, channels, limits, None, sensor) for pixels in (original, rebuilt))
+        images = (original, reconstructed)
+        first, last = (composite(pixels, bands, channels, limits, None, sensor) for pixels in images)
         visible = np.where(_select(reconstruction.masked, bands, channels).transpose(1, 2, 0), 0.12, first)
         labels = (f"{name}: original", "visible to the model", "reconstructed")
         for column, (image, label) in enumerate(zip((first, visible, last), labels)):
@@ -175,14 +180,14 @@ def reconstruction_panel(
         axes = figure.add_subplot(grid[2 * number : 2 * number + 2, 3])
         centres = sensor.wavelengths(bands)
         shown, none = ~reconstruction.masked[:, y, x], np.zeros(len(bands), bool)
-        _draw_spectrum(axes, rebuilt[:, y, x], centres, none, "reconstructed", color="0.35", linestyle="--")
-        _draw_spectrum(axes, original[:, y, x], centres, shown, "original; dots: visible", color=f"C{number}")
+        _draw_spectrum(axes, reconstructed[:, y, x], centres, none, "reconstructed", "0.35", "--")
+        _draw_spectrum(axes, original[:, y, x], centres, shown, "original; dots: visible", f"C{number}")
         axes.set(title=f"{name} (row {y}, column {x})", ylabel="reflectance")
         axes.title.set_fontsize(10)
         axes.legend(fontsize=8, frameon=False)
         if number == len(marks) - 1:
             axes.set_xlabel("wavelength (nm)")
-    picture = _rendered(figure)
+    picture = _rendered(canvas)
     if path is not None:
         picture.save(path)
     return picture
@@ -200,29 +205,33 @@ def _select(pixels: np.ndarray, bands: Sequence[str], channels: Sequence[str]) -
 
 
 def _draw_spectrum(
-    axes: Any, values: np.ndarray, centres: Sequence[float | None], visible: np.ndarray, label: str, **style: Any
+    axes: "Axes",
+    values: np.ndarray,
+    centres: Sequence[float | None],
+    visible: np.ndarray,
+    label: str,
+    colour: str,
+    line: str = "-",
 ) -> None:
-    """Draw values (C,) over the bands' wavelengths, with dots where they were visible; pseudo-bands have none."""
+    """Draw values (C,) over wavelength, with dots for visible bands. Pseudo-bands are left out."""
     known = sorted((centre, index) for index, centre in enumerate(centres) if centre is not None)
     wavelengths, real = np.array([centre for centre, _ in known]), [index for _, index in known]
     values, visible = np.asarray(values)[real], np.asarray(visible)[real]
-    axes.plot(wavelengths, values, label=label, **style)
-    axes.plot(wavelengths[visible], values[visible], "o", color=style["color"], markersize=5)
-    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]), auto=None)  # the next spectrum may reach higher
+    axes.plot(wavelengths, values, label=label, color=colour, linestyle=line)
+    axes.plot(wavelengths[visible], values[visible], "o", color=colour, markersize=5)
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]), auto=None)  # keeps automatic limits for the next spectrum
 
 
-def _figure(width: float, height: float) -> Any:
-    """Return a figure of so many hundred pixels, without the global state that servers must not share."""
+def _canvas(width: float, height: float) -> "FigureCanvasAgg":
+    """Return the canvas of a figure of width x height hundred pixels, without the global state of pyplot."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("Charts need matplotlib: `pip install spectralgpt-hf[train]`.") from error
-    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return FigureCanvasAgg(Figure(figsize=(width, height), dpi=100, layout="constrained"))
 
 
-def _rendered(figure: Any) -> Image.Image:
-    figure.canvas.draw()
-    return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
+def _rendered(canvas: "FigureCanvasAgg") -> Image.Image:
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())

@@ -1,20 +1,27 @@
-"""Maps of classes or of change of whole scenes."""
+"""Map classes or change over whole scenes."""
 
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import torch
+from rasterio.crs import CRS
 
 from ..modeling.bands import Sensor
 from ..modeling.chips import one_each
 from ..modeling.dates import Date
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
+from ..modeling.modeling_spectralgpt import (
+    SpectralGPTForChangeDetection,
+    SpectralGPTForImageClassification,
+    SpectralGPTForSemanticSegmentation,
+)
 from ..modeling.post_processing import THRESHOLD, choose_classes, map_class_names
+from ..modeling.products import Offset
 from ..modeling.raster_files import Source
 from ..modeling.series import Series, open_series
 from ..modeling.tiled import pixels_with_data
@@ -29,6 +36,9 @@ from .scenes import Scene
 from .streaming import Parts, Resources, Task, map_scene, tile_has_data, warn_of_seams
 
 
+MapModel: TypeAlias = (
+    SpectralGPTForSemanticSegmentation | SpectralGPTForChangeDetection | SpectralGPTForImageClassification
+)
 LAYERS = ("confidence", "entropy", "probabilities")
 
 SEGMENTATION, CHANGE, CLASSIFICATION = (
@@ -37,7 +47,7 @@ SEGMENTATION, CHANGE, CLASSIFICATION = (
 
 
 def predict_scene(
-    model: Any,
+    model: MapModel,
     processor: SpectralGPTImageProcessor,
     source: Source | None = None,
     destination: str | os.PathLike[str] | None = None,
@@ -48,12 +58,12 @@ def predict_scene(
     threshold: float | None = None,
     layers: Sequence[str] = (),
     area: Area | None = None,
-    area_crs: Any = None,
+    area_crs: CRS | str | int | None = None,
     band_names: Sequence[str] | None = None,
-    offset: Any = None,
+    offset: Offset | None = None,
     nodata: float | None = None,
-    mask: Any = None,
-    mask_after: Any = None,
+    mask: Source | None = None,
+    mask_after: Source | None = None,
     statistics_scope: str = "scene",
     tile_size: int | None = None,
     overlap: float | None = None,
@@ -70,75 +80,77 @@ def predict_scene(
     """Map a scene of any size: a COG of classes on its grid, with their colours and names.
 
     The map holds the codes of the maps that the model was trained on (`config.class_codes`), else class numbers.
-    A style beside it, `.qml`, makes QGIS show both.
+    A style file for QGIS, `.qml`, is written beside it with the same colours and names.
 
-    Tiles overlap, and their logits are blended. All are normalised with statistics measured once for the scene, which
-    are written into the tags. A run that was killed goes on where it stopped when it is called again with the same
-    arguments (finished strips wait in `<destination>.parts`), and its file is the same to the last bit; so it is for
-    any number of workers, processes and cores and any batch size. Under `accelerate launch` the processes share the
-    strips, each with a model on its own device.
+    Tiles overlap, and their logits are blended. All tiles are normalised with statistics that are measured once for the
+    scene and written into the tags. Calling the function again with the same arguments resumes a run that was killed:
+    finished strips are kept in `<destination>.parts`. The file is the same to the last bit after a resume, and for any
+    number of workers, processes and cores and any batch size. Under `accelerate launch` the processes share the strips,
+    each with a model on its own device.
 
     Args:
-        model: For segmentation, change detection or classification, in evaluation mode. Classification gives one pixel
-            for each chip.
-        processor: Of the checkpoint.
-        source: Scene, or first date: anything that `open_raster` opens.
+        model: Model for segmentation, change detection or classification, in evaluation mode. A map of a classification
+            model has one pixel for each tile.
+        processor: Processor of the checkpoint.
+        source: Scene, or first date, in any format that `open_raster` reads.
         destination: File to write.
-        sources: Series of several dates, in place of `source`: a list of such scenes, a folder of dated files, a STAC
-            item collection, or a `Series`, as in `open_series`. All dates come onto the grid of the first, and a pixel
-            has a class where any date has data.
-        dates: Date of each of `sources`, where these do not say it.
-        after: Second date, for change detection; it is warped onto the grid of the first if it has another.
-        threshold: From which probability on a pixel counts as changed, or as the one class of a model that knows only
-            one; 0.5 by default. Models of more classes take none.
-        layers: What to write beside it, as half floats in files of their own (a colour table allows but one band):
-            `"confidence"`, the probability of the class, in `<destination>_confidence.tif`; `"entropy"`, 0 where the
-            model is sure to 1 where all classes are alike; `"probabilities"`, one band a class.
+        sources: Series of several dates, instead of `source`: a list of scenes, a folder of dated files, a STAC item
+            collection, or a `Series`, as in `open_series`. All dates are warped to the grid of the first, and a pixel
+            has a class if any date has data.
+        dates: Date of each of `sources`, if these do not state them.
+        after: Second date, for change detection. It is warped to the grid of the first if it has another.
+        threshold: Probability from which a pixel counts as changed, or as the class of a model with one class; 0.5 by
+            default. Models with more classes have no threshold.
+        layers: Further results to write as half floats, each to a file of its own because a file with a colour table
+            has only one band: `"confidence"`, the probability of the class, to `<destination>_confidence.tif`;
+            `"entropy"`, from 0 for a certain class to 1 for equal probabilities; `"probabilities"`, one band per class.
         area: Area of interest: bounds (left, bottom, right, top), or GeoJSON as a dict or a file. The map is cropped to
-            it; tiles and statistics are those of the whole scene.
-        area_crs: Reference system of `area`. By default that of the scene for bounds; for GeoJSON longitude and
-            latitude.
-        band_names: Names of the bands in the files, in their order, where these do not say them.
-        offset: Added to the digital numbers, as in `open_raster`.
+            it. Tiles and statistics are those of the whole scene.
+        area_crs: Reference system of `area`. By default that of the scene for bounds, and longitude and latitude for
+            GeoJSON.
+        band_names: Names of the bands in the files, in their order, if the files do not state them.
+        offset: Number that is added to the digital numbers, as in `open_raster`.
         nodata: Stored value that means no data, as in `open_raster`.
         mask: Further pixels to leave out, such as clouds: `"SCL"` or a file, as in `open_raster`; for `sources` also a
             list with one for each date.
-        mask_after: The same for the second date.
-        statistics_scope: `"scene"`, or `"tile"` to measure on each tile, which makes seams.
-        tile_size: Pixels on a side of a tile; the model's image size by default.
-        overlap: Share of a tile that the next one covers too, 0 or more and below 1. 0.5 by default; 0 for
+        mask_after: The mask of the second date.
+        statistics_scope: `"scene"`, or `"tile"` to measure on each tile, which causes seams.
+        tile_size: Height and width of a tile, in pixels; the model's image size by default.
+        overlap: Share of a tile that the next one covers too, 0 or more and below 1. By default 0.5, and 0 for
             classification.
-        shift: By how many pixels the grid of tiles is moved up and left, to see what depends on it.
+        shift: Number of pixels by which the grid of tiles is moved up and left, to see how results depend on it.
         tags: Further metadata of the files.
         overwrite: Whether to replace existing files at the end. Inputs are never replaced.
-        batch_size: Tiles that go to the device at once.
-        workers: Threads that read and prepare.
-        memory_limit: Bytes for pixels, results and GDAL's cache, whatever the scene's size. The model's come on top.
-        progress: Whether to show a bar.
-        sensor: Which sensor took the scene, in place of what its files say: a name ("landsat-8") or a `Sensor`.
-        match: `"wavelength"` maps a scene of another sensor than the model's: the bands that are near in wavelength
-            serve, the rest is masked, and the tags `source_sensor` and `matched_bands` say so. None refuses it.
+        batch_size: Number of tiles that are sent to the device at once. By default 32, on a CPU one per core.
+        workers: Number of threads that read, and number of threads that prepare tiles.
+        memory_limit: Bytes for pixels, results and GDAL's cache, for a scene of any size, without those of the model.
+        progress: Whether to show a progress bar.
+        sensor: Sensor that took the scene, instead of the one that its files state: a name ("landsat-8") or a `Sensor`.
+        match: `"wavelength"` maps a scene of another sensor than the model's. Each band that the model expects is read
+            from the band that is nearest in wavelength, if one is near enough, and masked otherwise; the tags
+            `source_sensor` and `matched_bands` state the pairs. None refuses such a scene.
 
     Returns:
-        `destination`. Pixels without data, masked, or outside of the area are 255 (NaN in the other layers).
+        `destination`. Pixels without data, masked, or outside the area are 255 (NaN in the other layers).
 
     Raises:
         FileNotFoundError: If a source or the destination's folder does not exist.
         FileExistsError: If a file to write exists and `overwrite` is False.
-        ValueError: If something does not fit: the model, the bands, the area, the memory; if no pixel of the area has
-            data, or a file to write is an input.
+        ValueError: If the model, the bands, the area or the memory limit do not fit, if no pixel of the area has data,
+            or if a file to write is an input.
         OSError: If a file cannot be written, or another process writes it.
     """
     series = _check_sources(source, destination, sources, dates, after)
     classes = _check(model, processor, after, layers, threshold)
     destination = check_destination(destination or "", (".tif", ".tiff"))
     codes = list(model.config.class_codes or range(len(classes)))
-    if threshold is None and len(classes) == 2 and (model.config.num_labels == 1 or after is not None):
+    num_labels = len(model.config.id2label or ())
+    if threshold is None and len(classes) == 2 and (num_labels == 1 or after is not None):
         threshold = THRESHOLD
-    per_chip = type(model).__name__ == CLASSIFICATION
-    several = model.config.problem_type == "multi_label_classification" and model.config.num_labels > 1
+    per_tile = type(model).__name__ == CLASSIFICATION
+    several = model.config.problem_type == "multi_label_classification" and num_labels > 1
     resources = Resources(batch_size, workers, memory_limit, progress)
-    if statistics_scope == "tile" and not per_chip:
+    if statistics_scope == "tile" and not per_tile:
         warn_of_seams()
     if mask_after is not None and after is None:
         raise ValueError("`mask_after` is the mask of a second date: pass `after` too, or leave it out.")
@@ -152,7 +164,7 @@ def predict_scene(
         area=area,
         area_crs=area_crs,
         statistics_scope=statistics_scope,
-        resize=per_chip,
+        resize=per_tile,
         sensor=sensor,
         match=match,
     ) as scene:
@@ -160,16 +172,16 @@ def predict_scene(
             scene.reader.height,
             scene.reader.width,
             model.config.image_size if tile_size is None else tile_size,
-            (0.0 if per_chip else 0.5) if overlap is None else overlap,
-            cell=None if per_chip else 1,
-            step=1 if per_chip else processor.patch_size,
+            (0.0 if per_tile else 0.5) if overlap is None else overlap,
+            cell=None if per_tile else 1,
+            step=1 if per_tile else processor.patch_size,
             shift=shift,
         )
         task = Task(
             model,
             partial(_scores, model),
-            model.config.num_labels,
-            tile_has_data if per_chip else pixels_with_data,
+            num_labels,
+            tile_has_data if per_tile else pixels_with_data,
             partial(_layers, names=layers, several=several, threshold=threshold, codes=np.array(codes, np.uint8)),
         )
         options = {
@@ -216,13 +228,13 @@ def _check_sources(
 
 
 def _check(
-    model: Any,
+    model: MapModel,
     processor: SpectralGPTImageProcessor,
     after: Source | None,
     layers: Sequence[str],
     threshold: float | None,
 ) -> list[str]:
-    """Return the names of the classes."""
+    """Check the arguments that do not depend on the scene, and return the names of the classes."""
     kind = type(model).__name__
     if kind not in (SEGMENTATION, CHANGE, CLASSIFICATION):
         raise ValueError(f"Expected a model for segmentation, change detection or classification, found {kind}.")
@@ -233,20 +245,21 @@ def _check(
     unknown = [layer for layer in layers if layer not in LAYERS]
     if unknown or len(set(layers)) < len(layers):
         raise ValueError(f"`layers`: expected some of {', '.join(LAYERS)}, each once, got {', '.join(layers)}.")
-    classes = map_class_names(model.config.id2label, model.config.num_labels)
+    names = {int(number): str(name) for number, name in (model.config.id2label or {}).items()}
+    classes = map_class_names(names, len(names))
     if model.config.problem_type == "regression":
-        raise ValueError("Expected a model that tells classes apart, found one for regression.")
-    if threshold is not None and (not 0 <= threshold <= 1 or (kind != CHANGE and model.config.num_labels > 1)):
+        raise ValueError("Expected a model of classes, found one for regression.")
+    if threshold is not None and (not 0 <= threshold <= 1 or (kind != CHANGE and len(names) > 1)):
         raise ValueError(
             f"Expected a `threshold` between 0 and 1, for change detection or a model of one class, got {threshold}."
         )
     if len(classes) > MAP_NODATA:
-        raise ValueError(f"Expected at most {MAP_NODATA} classes, which 8 bits hold, found {len(classes)}.")
+        raise ValueError(f"Expected at most {MAP_NODATA} classes, the limit of 8 bits, found {len(classes)}.")
     check_model(model, processor)
     return classes
 
 
-def _scores(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+def _scores(model: MapModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """Return logits (B, K, cells, cells)."""
     logits = model(**inputs).logits
     return logits[..., None, None] if logits.ndim == 2 else logits
@@ -263,11 +276,11 @@ def _layers(
     """Turn blended logits (K, rows, columns) into the layers of a strip.
 
     Args:
-        logits: Blended.
-        valid: (rows, columns).
-        names: Layers beside the classes.
-        several: Whether classes do not exclude each other.
-        threshold: From which probability on the second of two classes is chosen; None for the likeliest class.
+        logits: Blended logits.
+        valid: Valid mask (rows, columns).
+        names: Names of the layers beside the classes.
+        several: Whether a pixel can have several classes.
+        threshold: Probability from which the second of two classes is chosen; None for the most probable class.
         codes: Value of each class in the map (K,), uint8.
     """
     classes = {"classes": np.where(valid, codes[choose_classes(logits, threshold)], np.uint8(MAP_NODATA))[None]}

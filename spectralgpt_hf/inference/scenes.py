@@ -16,8 +16,8 @@ from ..modeling.bands import Sensor
 from ..modeling.chips import Chip, chip_of, open_image, read_decimated
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.matching import Matching
-from ..modeling.normalization import Statistics
 from ..modeling.notices import collected_warnings, warn_of_new
+from ..modeling.pixel_statistics import Statistics
 from ..modeling.products import Offset
 from ..modeling.radiometry import STATISTICS_SIDE, settle
 from ..modeling.raster_files import Source

@@ -1,4 +1,4 @@
-"""Vectors of chips as GeoParquet 1.1, https://geoparquet.org/releases/v1.1.0, with the columns of Major TOM embeddings.
+"""Write vectors of chips as GeoParquet 1.1, https://geoparquet.org/releases/v1.1.0, with the columns of Major TOM.
 
 The footprints are in longitude and latitude, so that tables of different UTM zones, and of many scenes, are one table.
 """
@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -45,26 +44,27 @@ class Chips:
     boxes: np.ndarray
     footprints: np.ndarray
     vectors: np.ndarray
-    crs: Any
+    crs: CRS | None
 
 
 def write_geoparquet(
     path: Path, chips: Chips, *, dtype: str, product: str, date: str | None, model: str, tags: Mapping[str, str]
 ) -> None:
-    """Write one row per chip. The file is complete or not there.
+    """Write one row per chip.
 
     The columns are `unique_id`, `embedding`, `timestamp`, `product_id`, `grid_cell`, `grid_row_u`, `grid_col_r`,
     `geometry` (WGS84), `centre_lat`, `centre_lon`, `utm_footprint` (WKT in the scene's own reference system),
     `utm_crs`, `pixel_bbox`, and `bbox`, the covering of `geometry`. With int8 there is `embedding_scale` too: the
-    embedding is its product with the integers. What depends on a reference system is null where the scene has none.
+    embedding is its product with the integers. Columns that depend on a reference system are null if the scene has
+    none.
 
     Args:
-        path: Destination; an existing file is replaced.
-        chips: What to write.
-        dtype: Of the stored vectors: "float32", "float16" or "int8".
-        product: Name of the scene.
-        date: Of the scene, ISO 8601, where known.
-        model: Identifies the weights, for `unique_id`.
+        path: Destination. An existing file is replaced when the new one is complete.
+        chips: The chips.
+        dtype: Type of the stored vectors: "float32", "float16" or "int8".
+        product: Name of the scene, for `product_id`.
+        date: Date of the scene, ISO 8601, or None.
+        model: Name of the weights, for `unique_id`.
         tags: Further metadata of the file.
     """
     count, moment = len(chips.boxes), timestamp(date)
@@ -90,11 +90,11 @@ def write_geoparquet(
         "centre_lat": pa.array(latitudes, mask=np.isnan(latitudes)),
         "centre_lon": pa.array(longitudes, mask=np.isnan(longitudes)),
         "utm_footprint": pa.array(outlines if georeferenced else [None] * count, pa.string()),
-        "utm_crs": pa.array([chips.crs.to_string() if georeferenced else None] * count, pa.string()),
+        "utm_crs": pa.array([None if chips.crs is None else chips.crs.to_string()] * count, pa.string()),
         "pixel_bbox": pa.FixedSizeListArray.from_arrays(pa.array(chips.boxes.astype(np.int32).ravel()), 4),
         "bbox": pa.StructArray.from_arrays([pa.array(edge, mask=np.isnan(edge)) for edge in edges], EDGES),
     }
-    column: dict[str, Any] = {
+    column: dict[str, object] = {
         "encoding": "WKB",
         "geometry_types": kinds,
         "orientation": "counterclockwise",
@@ -110,7 +110,7 @@ def write_geoparquet(
 
 
 def timestamp(date: str | None) -> datetime | None:
-    """Return the moment that a date in ISO 8601 names, in UTC unless it says otherwise; None for any other text."""
+    """Return the time of a date in ISO 8601, in UTC unless it states a zone; None for any other text."""
     try:
         moment = datetime.fromisoformat(date or "")
     except ValueError:

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Which bands of an input fill the bands that a model expects."""
+"""Match the bands of an input to the bands that a model expects."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ from .bands import SENTINEL_2, Sensor
 
 @dataclass(frozen=True)
 class BandPlan:
-    """What fills each band that a model expects.
+    """The source of each band that a model expects.
 
     Attributes:
-        kept: Positions, in the input, of the bands in use, in the model's order.
-        order: For each expected band its position among the kept ones; their number stands for their mean.
-        filled: For each missing band, what stands in for it.
+        kept: Positions in the input of the bands that are used, in the model's order.
+        order: For each expected band its position among the kept ones, or their number for their mean.
+        filled: For each missing band, the band that replaces it, or "mean".
     """
 
     kept: list[int]
@@ -37,7 +37,7 @@ class BandPlan:
 
     @property
     def notice(self) -> str:
-        """What a user should be told about missing bands."""
+        """Text of the warning about missing bands; empty if there are none."""
         pairs = [
             f"{band} by {'the mean of the others' if name == 'mean' else name}" for band, name in self.filled.items()
         ]
@@ -93,20 +93,20 @@ def plan_bands(
         name: Name of the input, for messages.
         found: Bands of the input.
         expected: Bands of the model; `"mean"` is the mean of the others.
-        missing_bands: `"error"`, `"nearest"` (in wavelength), `"mean"` (of the bands there are) or `"mask"` (filled
-            like `"nearest"`; whoever calls this masks the groups that have no other band).
-        sensor: Whose bands these are, for their wavelengths.
+        missing_bands: `"error"`, `"nearest"` (in wavelength), `"mean"` (of the bands that are present) or `"mask"`
+            (filled like `"nearest"`; the caller masks the groups that have no other band).
+        sensor: Sensor of the bands, for their wavelengths.
 
     Raises:
-        ValueError: If a band is missing and must not be, or if there is none at all.
+        ValueError: If all bands are missing, or if one is and `missing_bands` is `"error"`.
     """
     kept = [band for band in expected if band in found]
     missing = [band for band in expected if band not in found and band != "mean"]
     if not kept or (missing and missing_bands == "error"):
         raise ValueError(
             f"{name}: expected the bands {' '.join(expected)}, found {' '.join(found)}; missing: {' '.join(missing)}. "
-            "Name the input's bands (`band_names`), or choose what stands in for missing ones (`missing_bands`): "
-            "nearest, mean or mask. Bands of another sensor may serve by wavelength (`match`)."
+            "Name the input's bands (`band_names`), or choose what replaces missing ones (`missing_bands`): nearest, "
+            "mean or mask. Bands of another sensor may be matched by wavelength (`match`)."
         )
     centres = {band: sensor.band(band).wavelength or 0.0 for band in expected}
     filled = {}

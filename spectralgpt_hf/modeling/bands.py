@@ -11,9 +11,9 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Bands of sensors: names, aliases, wavelengths; and those of Sentinel-2, whose names are the default everywhere.
+"""Bands of sensors: their names in files and in common use, and their wavelengths. The default sensor is Sentinel-2.
 
-A band goes by a name of its sensor ("B5", "nir"), or by its wavelength ("842nm"), which every sensor understands.
+A band has a name of its sensor ("B5", "nir") or a name made of its wavelength ("842nm"), which every sensor resolves.
 """
 
 import difflib
@@ -33,10 +33,10 @@ class Band:
 
     Attributes:
         name: Canonical name, as in "B8A" or "nir".
-        wavelength: Central wavelength in nm; None where it is not known.
-        width: Full width at half maximum in nm; None where it is not known.
-        resolution: Native ground sampling in metres; None where it varies, as for a drone.
-        aliases: Other names, without the variants in case, zeros and separators that `Sensor.resolve` sees through.
+        wavelength: Central wavelength in nm; None if it is not known.
+        width: Full width at half maximum in nm; None if it is not known.
+        resolution: Native ground sampling in metres; None if it varies, as for a drone.
+        aliases: Other names. `Sensor.resolve` ignores case, zeros and separators.
     """
 
     name: str
@@ -101,12 +101,12 @@ class Sensor:
         return min((band.resolution for band in self.bands if band.resolution is not None), default=None)
 
     def band(self, name: str) -> Band:
-        """Return a band by its canonical name; a band that is but a wavelength has no more than that."""
+        """Return a band by its canonical name. A name made of a wavelength gives a band with this wavelength alone."""
         found = self._bands.get(name)
         return Band(name, parse_wavelength(name)) if found is None else found
 
     def wavelengths(self, names: Iterable[str]) -> list[float | None]:
-        """Return the central wavelengths, in nm, of canonical names; None where one has none, such as "mean"."""
+        """Return the central wavelengths, in nm, of canonical names; None for a band without one, such as "mean"."""
         return [self.band(name).wavelength for name in names]
 
     def only(self, names: Sequence[str], wavelengths: Sequence[float | None] | None = None) -> "Sensor":

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Images of any kind (files, arrays, `xarray`, samples of TorchGeo) in one form, their pixels untouched."""
+"""Bring images of any kind (files, arrays, `xarray`, samples of TorchGeo) to one form. Their pixels are not changed."""
 
 import math
 import os
@@ -32,6 +32,14 @@ from .rasters import Raster, RasterReader, open_raster
 from .sensors import SENSORS
 
 
+try:
+    from affine import Affine
+    from rasterio.crs import CRS
+except ImportError:
+    # `open_raster` says what is missing.
+    pass
+
+
 # Paths, URLs, bytes, mappings, arrays, tensors, `Raster`, and types of libraries that are not imported here.
 ImageInput: TypeAlias = Any
 BandNames: TypeAlias = Sequence[str]
@@ -44,19 +52,19 @@ class NoDataError(ValueError):
 
 @dataclass(eq=False)
 class Chip:
-    """An image as it came in, and what is known about it.
+    """An image with its original pixels and its metadata.
 
     Attributes:
-        name: How messages call it: its path, or its number in the list.
+        name: Name in messages: its path, or its number in the list.
         pixels: (C, H, W), in the dtype and on the device of the input.
         bands: Names of the C bands.
-        assumed: What was assumed about them; empty where they were named.
-        valid: (H, W), True where a pixel may have data; None where all may.
-        saturated: (C, H, W), True where the reader of a file found saturated values; None where it found none.
-        settled: Whether `valid` is the last word. Otherwise 0 in all bands, `nodata`, NaN and infinity mean no data.
+        assumed: Assumption about the names; empty if they were stated.
+        valid: (H, W), True where a pixel may have data; None if all may.
+        saturated: (C, H, W), True where the reader of a file found saturated values; None if it found none.
+        settled: Whether `valid` is final. Otherwise 0 in all bands, `nodata`, NaN and infinity also mean no data.
         nodata: Stored value that means no data in any band.
-        offset: (C,), still to be added to the digital numbers; None where nothing is.
-        offsets: All that is added to each band, by the source's reader too; None where nothing states an offset.
+        offset: (C,), offset that is still to be added to the digital numbers, or None.
+        offsets: Total offset of each band, including that which the reader added; None if nothing states one.
         crs: Coordinate reference system of the source.
         transform: Affine transform of the source's grid.
         tags: Other metadata of the source.
@@ -72,8 +80,8 @@ class Chip:
     nodata: float | None = None
     offset: torch.Tensor | None = None
     offsets: tuple[float, ...] | None = None
-    crs: Any = None
-    transform: Any = None
+    crs: "CRS | None" = None
+    transform: "Affine | None" = None
     tags: dict[str, str] = field(default_factory=dict)
 
     def to(self, device: torch.device | str) -> "Chip":
@@ -83,8 +91,8 @@ class Chip:
             self, **{name: getattr(self, name).to(device) for name in names if getattr(self, name) is not None}
         )
 
-    def kind(self) -> tuple[Any, ...]:
-        """What chips must have in common to go through the same operations as one batch."""
+    def kind(self) -> tuple[object, ...]:
+        """Return the properties that chips must share to be processed as one batch."""
         pixels, optional = self.pixels, (self.valid is None, self.offset is None, self.offsets is None)
         return pixels.shape, pixels.dtype, pixels.device, self.bands, self.settled, self.nodata, *optional
 
@@ -105,19 +113,19 @@ def open_chips(
         images: One image or a list, each a path, URL, TIFF bytes, STAC item, `Raster`, array or tensor (C, H, W), PIL
             image, `xarray.DataArray` or `xarray.Dataset`; also one array or tensor (B, C, H, W), and a sample of
             TorchGeo with any of these as `"image"`. Arrays (H, W, C) are recognised by their number of bands. A `Chip`
-            stays as it is.
+            is returned as it is.
         expected: Bands that will be used. Only these are read from a file, and B10, which shows an offset.
-        band_names: Names of the inputs' bands, where they do not say them or say them wrongly. This and the following
-            are one value for all images, or a list with one for each.
-        nodata: Stored value that means no data in any band, in place of what the input says.
-        offset: Added to the digital numbers, in place of what the input says.
-        mask: (H, W), non-zero where a pixel counts; for a file also what `open_raster` takes.
+        band_names: Names of the inputs' bands, if the inputs do not state them or state wrong ones. This and the
+            following arguments are one value for all images, or a list with one for each.
+        nodata: Stored value that means no data in any band, instead of the value that the input states.
+        offset: Number that is added to the digital numbers, instead of the offset that the input states.
+        mask: (H, W), non-zero where a pixel counts; for a file also a mask of `open_raster`.
         longest_side: If given, files are read decimated, to at most this many pixels on a side.
         matching: Which sensor is expected, and how another one serves.
 
     Raises:
         FileNotFoundError: If a path does not exist.
-        ValueError: If something is no image, is of another sensor, or its bands cannot be known.
+        ValueError: If an input is not an image, is of another sensor, or the names of its bands are unknown.
     """
     if _is_sample(images):
         images = images["image"]
@@ -142,13 +150,13 @@ def open_chips(
 
 
 def one_each(value: Any, count: int, name: str, is_one: Callable[[Any], bool] = lambda value: False) -> list[Any]:
-    """Return a value for each of `count` images: its own from a list, else the same for all.
+    """Return a value for each of `count` images: from a list, or the same value for all.
 
     Args:
-        value: One value, or a list of them.
+        value: One value, or a list with one for each image.
         count: Number of images.
-        name: Of the argument, for messages.
-        is_one: Tells whether a list is one value, which holds for all images.
+        name: Name of the argument in messages.
+        is_one: Returns whether a list is a single value for all images.
 
     Raises:
         ValueError: If a list has another length.
@@ -161,10 +169,10 @@ def one_each(value: Any, count: int, name: str, is_one: Callable[[Any], bool] = 
 
 
 def as_tensor(image: Any, name: str) -> torch.Tensor:
-    """Return numbers as a tensor that torch can compute with, sharing memory where possible.
+    """Return numbers as a tensor with which torch can compute. Memory is shared if possible.
 
     Raises:
-        ValueError: If these are no real numbers.
+        ValueError: If the input does not hold real numbers.
     """
     if not isinstance(image, torch.Tensor):
         array = np.asarray(image)
@@ -172,7 +180,7 @@ def as_tensor(image: Any, name: str) -> torch.Tensor:
             raise ValueError(
                 f"{name}: expected a path, or an array or tensor of numbers, found {type(image).__name__}."
             )
-        if not (array.flags.carray and array.dtype.isnative):  # what torch cannot share
+        if not (array.flags.carray and array.dtype.isnative):  # torch cannot share such memory
             array = np.array(array, array.dtype.newbyteorder("="), order="C")
         image = torch.from_numpy(array)
     if image.is_complex():
@@ -180,15 +188,15 @@ def as_tensor(image: Any, name: str) -> torch.Tensor:
     return image.to(_WIDER[image.dtype]) if image.dtype in _WIDER else image
 
 
-# Torch has hardly any arithmetic for these.
+# Torch has hardly any arithmetic for these dtypes.
 _WIDER = {torch.bool: torch.uint8, torch.uint32: torch.int64, torch.uint64: torch.int64}
 
 
 class _Given(NamedTuple):
-    """What the caller says about one image; attributes as the arguments of `open_chips`.
+    """The arguments of `open_chips` for one image.
 
     Attributes:
-        shared: Number of the numbers in the list that `offset` was taken from, if they might have been meant by band.
+        shared: Length of the list from which `offset` was taken, if the list may also be one offset for each band.
     """
 
     expected: Sequence[str]
@@ -236,7 +244,7 @@ def _open(image: Any, name: str, given: _Given, longest_side: int | None) -> Chi
 
 
 def _is_sample(image: Any) -> bool:
-    """Return whether this is a sample of TorchGeo, and not a STAC item."""
+    """Return whether an image is a sample of TorchGeo, and not a STAC item."""
     return isinstance(image, Mapping) and "image" in image and "assets" not in image and not hasattr(image, "data_vars")
 
 
@@ -263,7 +271,7 @@ def open_image(
     """
     return open_raster(
         source,
-        _own(expected),
+        own_bands(expected),
         resolution=matching.expected.resolution,
         mask=mask,
         offset=offset,
@@ -323,7 +331,7 @@ def _from_raster(raster: Any, name: str, given: _Given) -> Chip:
 
 
 def _join_variables(dataset: Any, name: str, sensor: Sensor) -> Any:
-    """Return the variables of an `xarray.Dataset` that are named as bands as one `xarray.DataArray`."""
+    """Return the variables of an `xarray.Dataset` that have names of bands as one `xarray.DataArray`."""
     names = [variable for variable in dataset.data_vars if sensor.find(str(variable))]
     if not names:
         found = ", ".join(map(str, dataset.data_vars)) or "none"
@@ -378,7 +386,7 @@ def _from_array(image: Any, name: str, given: _Given, found: Sensor | None = Non
             "images as a list."
         )
     matching = given.matching
-    counts = {len(given.band_names)} if given.band_names else {len(_own(given.expected))}
+    counts = {len(given.band_names)} if given.band_names else {len(own_bands(given.expected))}
     if not given.band_names and matching.expected.name == SENTINEL_2.name:
         counts.add(len(L1C_BANDS))
     if len(pixels) not in counts and pixels.shape[2] in counts:
@@ -416,14 +424,14 @@ def _from_array(image: Any, name: str, given: _Given, found: Sensor | None = Non
     return chip
 
 
-def _own(expected: Sequence[str]) -> tuple[str, ...]:
+def own_bands(expected: Sequence[str]) -> tuple[str, ...]:
     """Return the expected bands without the pseudo-band."""
     return tuple(band for band in expected if band != PSEUDO_BAND_MEAN)
 
 
 def _assume_bands(name: str, count: int, expected: Sequence[str], matching: Matching) -> tuple[tuple[str, ...], str]:
-    """Return the bands that unnamed ones must be, and the assumption that a user should know of."""
-    own = _own(expected)
+    """Return the names to assume for unnamed bands, and a text for the user about this assumption."""
+    own = own_bands(expected)
     is_msi = matching.expected.name == SENTINEL_2.name
     advice = "Pass `band_names=` to confirm the order or to state another one"
     if count == len(own):

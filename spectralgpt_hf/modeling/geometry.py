@@ -11,14 +11,14 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Where pixels go: resizing, cropping and padding to whole tokens, and which tokens have data."""
+"""The geometry of preprocessing: resizing, cropping and padding to whole tokens, and the tokens that have data."""
 
 import io
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -31,6 +31,8 @@ from .rasters import read_raster
 
 try:
     import rasterio
+    from affine import Affine
+    from rasterio.crs import CRS
 except ImportError:
     rasterio = None
 
@@ -55,24 +57,24 @@ class Sizes(NamedTuple):
 
 @dataclass(eq=False)
 class PreprocessingReport:
-    """What was assumed of an image and done to it; post-processing takes it to find back to the source's grid.
+    """The assumptions about an image and the steps of its preprocessing. Post-processing uses it to restore the grid.
 
     Attributes:
         source: The image's path, or its number in the list.
         band_names: Bands found in the image.
-        assumed: What was assumed about them; empty where they were named.
+        assumed: Assumption about the band names; empty if they were stated.
         bands: Bands of `pixel_values`.
-        filled: What stands in for each missing band.
-        offsets: What was added to each of `band_names`; None where nothing stated an offset.
-        normalization: The name of the rule.
+        filled: For each missing band, the band that replaces it, or "mean".
+        offsets: Offset that was added to each of `band_names`; None if nothing stated an offset.
+        normalization: Name of the rule of normalisation.
         low, scale: (C,) each: values are (pixel - low) / scale, for sigma_clip then clipped and floored to 8 bits.
-        valid: (H, W) of the source, True where a pixel has data; None where all have.
-        tokens: (N,), 0 where a token has no data; None where all have.
+        valid: (H, W) of the source, True where a pixel has data; None if all have.
+        tokens: (N,), 0 where a token has no data; None if all have.
         sizes: (height, width) of the source, after resizing, after the centre crop, and after padding.
-        crs, transform: Georeference of the source; None without one.
+        crs, transform: Georeference of the source, or None.
         tags: Metadata of the source.
-        units: Of `offsets`, `low` and `scale`.
-        matched: Band of another sensor, with its wavelength, that serves each of `bands` (`match="wavelength"`).
+        units: Units of `offsets`, `low` and `scale`.
+        matched: For each of `bands` that was matched by wavelength, the band of the other sensor and its wavelength.
     """
 
     source: str
@@ -87,8 +89,8 @@ class PreprocessingReport:
     valid: torch.Tensor | None
     tokens: torch.Tensor | None
     sizes: Sizes
-    crs: Any
-    transform: Any
+    crs: "CRS | None"
+    transform: "Affine | None"
     tags: dict[str, str]
     units: str = "digital numbers (reflectance x 10000)"
     matched: dict[str, str] = field(default_factory=dict)
@@ -126,15 +128,15 @@ def plan_sizes(
     """Return the sizes that an image goes through.
 
     Args:
-        name: Of the image, for messages.
+        name: Name of the image in messages.
         original: Height and width of the source.
         size: `height` and `width` to resize to; None for the source's own.
         crop_size: `height` and `width` of the centre crop; None for none.
-        patch_size: Pixels on a side of a token.
+        patch_size: Height and width of a token, in pixels.
         do_pad: Whether images are padded to whole tokens.
 
     Raises:
-        ValueError: If the crop is larger than the image, or the result is not of whole tokens and must not be padded.
+        ValueError: If the crop is larger than the image, or the result needs padding and `do_pad` is False.
     """
     resized = tuple(original) if size is None else (size["height"], size["width"])
     cropped = resized if crop_size is None else (crop_size["height"], crop_size["width"])
@@ -159,9 +161,9 @@ def fit_pixels(values: torch.Tensor, share: torch.Tensor, sizes: Sizes, target: 
 
     Args:
         values: (B, C, H, W) of the source, filled where there is no data.
-        share: (B, H, W), which share of each pixel has data.
-        sizes: Of these images.
-        target: (B, C, H, W), takes the result.
+        share: (B, H, W), the share of each pixel that has data.
+        sizes: Sizes of these images.
+        target: (B, C, H, W), to which the result is written.
 
     Returns:
         The share of each pixel of the result that has data.
@@ -184,10 +186,10 @@ def fit_labels(
 
     Args:
         labels: (H, W) or (1, H, W), or the path or bytes of a file.
-        name: Of the image, for messages.
-        sizes: Of the image.
-        valid: (H, W) of the source, True where a pixel has data; None where all have.
-        ignore_index: Label of pixels without data, of padding, and of what a file declares as nodata.
+        name: Name of the image in messages.
+        sizes: Sizes of the image.
+        valid: (H, W) of the source, True where a pixel has data; None if all have.
+        ignore_index: Label of pixels without data, of padding, and of the nodata value of a file.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -211,17 +213,18 @@ def fit_labels(
 
 
 def token_validity(share: torch.Tensor, patch_size: int) -> torch.Tensor:
-    """Return which tokens have data, which is the case if at least half of their pixels have.
+    """Return whether each token has data: at least half of its pixels must have.
 
     Args:
-        share: (..., H, W), which share of each pixel has data, or a valid mask; H and W are multiples of `patch_size`.
-        patch_size: Pixels on a side of a token.
+        share: (..., H, W), the share of each pixel that has data, or a valid mask; H and W are multiples of
+            `patch_size`.
+        patch_size: Height and width of a token, in pixels.
 
     Returns:
         (..., H / patch_size, W / patch_size), bool.
     """
     pixels = share.reshape(-1, 1, *share.shape[-2:]).float()
-    # Half of an interpolated mask is half up to rounding.
+    # An interpolated mask may miss one half by rounding.
     tokens = nn.functional.avg_pool2d(pixels, patch_size) > 0.5 - 1e-4
     return tokens.reshape(*share.shape[:-2], *tokens.shape[-2:])
 
@@ -271,14 +274,14 @@ def token_masks(
 
 
 def _read_labels(source: str | os.PathLike[str] | bytes, ignore_index: int) -> torch.Tensor:
-    """Read a map of labels (1, H, W), with `ignore_index` where the file declares no data."""
+    """Read a map of labels (1, H, W), with `ignore_index` where the file declares nodata."""
     raster = read_raster(source, resolution=None)
     labels = torch.from_numpy(raster.pixels.astype(np.int64))
     nodata = None
-    # Arrays and folders, which rasterio does not open, declare nothing.
+    # Arrays and folders, which rasterio cannot open, declare no nodata value.
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     with suppress(rasterio.errors.RasterioIOError), rasterio.open(file) as dataset:
         nodata = dataset.nodata
-    # For images 0 means no data whatever the file says; for labels it is a class unless the file says so.
+    # In images, 0 always means no data. In maps of labels it is a class, unless the file declares it as nodata.
     declared = torch.from_numpy(~raster.valid) & ((labels != 0) | (nodata == 0))
     return labels.masked_fill(declared, ignore_index)

@@ -38,8 +38,8 @@ from .geometry import (
     token_masks,
 )
 from .matching import Matching, matched_bands
-from .normalization import NORMALIZATIONS, Statistics, by_band, check_statistics, given_limits, measured_limits
-from .pixel_statistics import allocate, quantise_, valid_mean
+from .normalization import NORMALIZATIONS, by_band, check_statistics, given_limits, measured_limits
+from .pixel_statistics import Statistics, allocate, quantise_, valid_mean
 from .post_processing import PostProcessing
 from .radiometry import Notices, measure_statistics, stack_chips, stackable_runs, warn_once
 from .sensors import model_sensor
@@ -150,7 +150,7 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
         self.statistics_scope = statistics_scope
         self.mean = by_band("mean", mean, self.bands, self.expected)
         self.std = by_band("std", std, self.bands, self.expected)
-        self.statistics = None if statistics is None else dict(statistics)
+        self.statistics = None if statistics is None else Statistics(**statistics)
         self.size = None if size is None else get_size_dict(size)
         self.do_resize = do_resize
         self.do_center_crop = do_center_crop
@@ -353,7 +353,7 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
         mask: Mask | Sequence[Mask] = None,
         sensor: Sensor | str | None = None,
         match: str | None = None,
-    ) -> dict[str, Any]:
+    ) -> Statistics:
         """Measure the `statistics` of one scene, or of several images together, for this processor's bands.
 
         Arguments as in `preprocess`; see the function `measure_statistics`.

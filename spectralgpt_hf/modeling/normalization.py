@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The limits between which each band is scaled: the rules, the statistics that they need, and how these are checked.
+"""The limits between which each band is scaled: the rules, the statistics that set them, and checks of statistics.
 
 Statistics are what `measure_statistics` returns: `bands`, and lists with one value for each of these. They are always
 looked up by band name, so that another order of bands cannot misalign them.
@@ -19,26 +19,26 @@ looked up by band name, so that another order of bands cannot misalign them.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
 
 import torch
 
 from .bands import PSEUDO_BAND_MEAN, SENTINEL_2, Sensor
-from .pixel_statistics import minimum_maximum, percentiles, span
+from .pixel_statistics import StatisticName, Statistics, minimum_maximum, percentiles, span
 from .radiometry import PERCENTILES, Stack
 
 
-Statistics: TypeAlias = Mapping[str, Any]
-
-# The statistics that set the limits of each rule, where these are not measured on the image itself.
-LIMITS = {
+# The statistics that set the limits of each rule, if these are not measured on the image itself.
+LIMITS: dict[str, tuple[StatisticName, StatisticName]] = {
     "minmax": ("percentile_1", "percentile_99"),
     "percentile": ("percentile_1", "percentile_99"),
     "zscore": ("mean", "std"),
     "sigma_clip": ("mean", "std"),
 }
 NORMALIZATIONS = tuple(LIMITS)
-ORDERED = (("minimum", "maximum"), ("percentile_1", "percentile_99"))
+ORDERED: tuple[tuple[StatisticName, StatisticName], ...] = (
+    ("minimum", "maximum"),
+    ("percentile_1", "percentile_99"),
+)
 
 
 def by_band(
@@ -90,7 +90,7 @@ def check_statistics(statistics: Statistics, bands: Sequence[str], normalization
     needed = ("bands", *LIMITS[normalization])
     missing = [key for key in needed if not isinstance(statistics, Mapping) or key not in statistics]
     if missing:
-        raise ValueError(f"`statistics` must come from `measure_statistics`; found no {missing[0]!r} in them.")
+        raise ValueError(f"`statistics` must come from `measure_statistics`: expected {missing[0]!r} in them.")
     found = list(statistics["bands"])
     absent = [band for band in bands if band not in found]
     if absent:
@@ -98,7 +98,7 @@ def check_statistics(statistics: Statistics, bands: Sequence[str], normalization
             f"`statistics` are of the bands {', '.join(found)}, and lack {', '.join(absent)}: measure them with "
             "`processor.measure_statistics(images)`."
         )
-    for key in needed[1:]:
+    for key in LIMITS[normalization]:
         values = statistics[key]
         if len(values) != len(found) or not all(map(math.isfinite, values)):
             raise ValueError(
@@ -117,16 +117,16 @@ def given_limits(
     """Return the limits that statistics set.
 
     Args:
-        statistics: Checked, for each of B images.
+        statistics: Checked statistics of each of B images.
         bands: Names of the C bands.
         normalization: Name of the rule.
-        device: Of the result.
+        device: Device of the result.
 
     Returns:
-        What is subtracted from each band, and what the difference is divided by: (B, C) each.
+        The value that is subtracted from each band and the divisor of the difference, (B, C) each.
     """
 
-    def look_up(key: str) -> torch.Tensor:
+    def look_up(key: StatisticName) -> torch.Tensor:
         values = [dict(zip(entry["bands"], entry[key])) for entry in statistics]
         rows = [[entry[band] for band in bands] for entry in values]
         return torch.tensor(rows, dtype=torch.float32, device=device)
@@ -140,7 +140,7 @@ def given_limits(
 
 
 def measured_limits(stack: Stack, normalization: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the limits of minmax or percentile normalisation, measured on each image; result as of `given_limits`."""
+    """Measure the limits of minmax or percentile normalisation on each image; the result is as in `given_limits`."""
     if normalization == "percentile":
         low, high = percentiles(stack.pixels, stack.measured, PERCENTILES)
     else:

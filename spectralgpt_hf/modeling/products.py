@@ -11,8 +11,8 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What a product consists of: which file holds which band of a SAFE, a folder of band files or a STAC item, and how its
-stored values become reflectance. Nothing here opens a raster.
+"""Find the file of each band of a SAFE product, a folder of band files or a STAC item, and how its stored values become
+reflectance. This module opens no raster.
 """
 
 import itertools
@@ -35,22 +35,22 @@ from .matching import OF_SENTINEL_2, Matching
 
 
 Offset: TypeAlias = float | Sequence[float] | Mapping[str, float]
-"""What to add to stored digital numbers: a number, one for each band of the source in its order, or by band name."""
+"""Offset that is added to stored digital numbers: one number, one for each band of the source, or one by band name."""
 
 
 class StacItem(Protocol):
-    """What is used of a `pystac.Item`."""
+    """The part of `pystac.Item` that is used."""
 
     id: str
     assets: Mapping[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the item as JSON holds it."""
+        """Return the item as JSON values."""
         ...
 
 
 SATURATED = 65535
-"""What the products store for saturated pixels (SPECIAL_VALUE SATURATED)."""
+"""Stored value of saturated pixels in the products (SPECIAL_VALUE SATURATED)."""
 
 FIRST_BASELINE_WITH_OFFSET = 4.0
 
@@ -60,12 +60,12 @@ class Layer:
     """One band of one file.
 
     Attributes:
-        path: What GDAL opens.
+        path: Path that GDAL opens.
         index: Number of the band in the file, from 1.
         band: Canonical band name, or None.
-        gain: Digital numbers (reflectance x 10000) = stored x gain + offset; None where only the file may say it.
+        gain: Digital numbers (reflectance x 10000) = stored x gain + offset; None if only the file may state it.
         offset: See `gain`.
-        nodata: Stored value that means no data in this band alone, or None where only the file may say it.
+        nodata: Stored value that means no data in this band alone, or None if only the file may state it.
     """
 
     path: str
@@ -78,15 +78,15 @@ class Layer:
 
 @dataclass(frozen=True)
 class Product:
-    """Files that belong together.
+    """Files of one image.
 
     Attributes:
-        name: For messages.
-        layers: One for each band.
+        name: Name in messages.
+        layers: One layer for each band.
         scene_classification: Path of the SCL layer, or None.
-        tags: What the metadata state: "date", "product", "processing_baseline".
-        is_harmonised: Whether the metadata state that the offset is in the pixels already.
-        sensor: Of the source: how its values are stored, and in whose names the bands are, unless they were matched.
+        tags: Metadata: "date", "product", "processing_baseline".
+        is_harmonised: Whether the metadata state that the offset has been applied to the pixels already.
+        sensor: Sensor of the source, which decides how values are stored and how bands are named before matching.
     """
 
     name: str
@@ -111,14 +111,14 @@ def by_path(layers: Iterable[tuple[int, Layer]]) -> dict[str, list[tuple[int, La
 
 
 def read_folder(path: str, matching: Matching = OF_SENTINEL_2) -> Product:
-    """Resolve a SAFE product or a folder with one file per band, either of them also zipped.
+    """List the bands of a SAFE product or of a folder with one file per band. Either may be zipped.
 
-    A folder inside a SAFE, such as `IMG_DATA`, is read with the metadata of the product around it. The folders of
-    SeasoNet, with one file for the bands of one resolution, are read too.
+    A folder inside a SAFE, such as `IMG_DATA`, is read with the metadata of the product that contains it. The folders
+    of SeasoNet, with one file for the bands of each resolution, are read too.
 
     Args:
         path: Folder or zip archive.
-        matching: Which sensor is expected.
+        matching: The expected sensor.
 
     Raises:
         ValueError: If no band is found, a band is found twice, the files are of another sensor, or the metadata of a
@@ -164,16 +164,17 @@ def read_folder(path: str, matching: Matching = OF_SENTINEL_2) -> Product:
 
 
 def read_stac_item(item: Mapping[str, Any], name: str, folder: str = "", matching: Matching = OF_SENTINEL_2) -> Product:
-    """Resolve a STAC item; its assets are matched by key, else by the band that they describe, else one holds all.
+    """List the bands of a STAC item.
 
-    Scales and offsets of the raster extension are used, but not an offset that the item declares to be in the pixels
-    already (`earthsearch:boa_offset_applied`).
+    An asset is matched by its key, else by the band that it describes. If none matches, one asset may hold all bands.
+    Scales and offsets of the raster extension are used, unless the item declares that the offset has been applied to
+    the pixels already (`earthsearch:boa_offset_applied`).
 
     Args:
         item: The parsed JSON.
-        name: For messages.
-        folder: What relative links are relative to.
-        matching: Which sensor is expected.
+        name: Name of the item in messages.
+        folder: Folder that relative links are relative to.
+        matching: The expected sensor.
 
     Raises:
         ValueError: If the item has no asset of a band of its sensor, or is of another sensor than expected.
@@ -188,7 +189,7 @@ def read_stac_item(item: Mapping[str, Any], name: str, folder: str = "", matchin
     found = sensor_of_files([str(item.get("id")), *links]) or sensor_of_statements(stated)
     sensor = matching.sensor_of(found, name)
     harmonised = any(value is True for key, value in properties.items() if key.endswith("boa_offset_applied"))
-    # Keys first: catalogues repeat a band as another asset (COG and JPEG 2000), described alike but named differently.
+    # Keys have priority, because catalogues repeat a band as another asset (COG and JPEG 2000) with another key.
     by_resolution = sorted(assets.items(), key=lambda pair: _resolution(pair[0]))
     for by_key, (key, asset) in itertools.product((True, False), by_resolution):
         if not isinstance(asset, Mapping) or not isinstance(asset.get("href"), str):
@@ -214,7 +215,7 @@ def read_stac_item(item: Mapping[str, Any], name: str, folder: str = "", matchin
 
 
 def read_stac_file(path: str, matching: Matching = OF_SENTINEL_2) -> Product:
-    """Resolve a STAC item in a JSON file."""
+    """List the bands of a STAC item in a JSON file."""
     try:
         item = json.loads(Path(path).read_bytes())
     except (ValueError, RecursionError) as error:
@@ -231,14 +232,14 @@ def offsets_per_band(
     stated: Sequence[float | None] | None = None,
     sensor: Sensor = SENTINEL_2,
 ) -> tuple[float, ...]:
-    """Return what a caller's `offset` adds to each band of a source, in digital numbers.
+    """Return the offset of each band of a source, in digital numbers, from the caller's `offset`.
 
     Args:
-        name: The source, for messages.
+        name: Name of the source in messages.
         offset: A number, one for each of `bands`, or one for each band name.
         bands: All bands of the source, in its order.
-        stated: What the metadata state for each of them, which stays where `offset` names other bands only.
-        sensor: Of the source: how its values are stored, and in whose names the bands are, unless they were matched.
+        stated: Offset of each band in the metadata, which applies to bands that `offset` does not name.
+        sensor: Sensor of the band names.
 
     Raises:
         ValueError: If a number is missing or not finite, or a band is unknown or named twice.
@@ -261,10 +262,10 @@ def offsets_per_band(
 
 
 def unstated_offset(product: Product, layers: Iterable[Layer]) -> str | None:
-    """Return a warning where a product has a baseline whose values carry an offset and nothing states one.
+    """Return a warning if the baseline of a product has an offset and nothing states one, else None.
 
     Since baseline 04.00 (25 January 2022) products store reflectance x 10000 + 1000 (Sentinel-2 Products Specification
-    Document). Baseline 99.99 marks reprocessed collections that may have it removed.
+    Document). Baseline 99.99 marks reprocessed collections, from which the offset may have been removed.
     """
     is_other = product.sensor.name != SENTINEL_2.name
     if (
@@ -281,15 +282,15 @@ def unstated_offset(product: Product, layers: Iterable[Layer]) -> str | None:
         return None
     return (
         f"{product.name}: processing baseline {digits[0]} stores values with an offset of +1000, and nothing states "
-        "whether it is still in these. Nothing was changed: pass `offset=-1000` to remove it, or `offset=0` if the "
-        "values are harmonised."
+        "whether these values still have it. They were not changed: pass `offset=-1000` to remove it, or `offset=0` if "
+        "the values are harmonised."
     )
 
 
 def linear(scale: Any, offset: Any, name: str) -> tuple[float, float]:
     """Return gain and offset to digital numbers from the usual pair, physical value = stored x scale + offset.
 
-    With a scale, the physical value is a reflectance. Without one the offset can only be meant in digital numbers.
+    With a scale, the physical value is a reflectance. Without one, the offset is in digital numbers.
     """
     try:
         scale, offset = float(scale), float(offset)
@@ -339,14 +340,14 @@ def _layers_of_one_asset(assets: Mapping[str, Any], sensor: Sensor, name: str, f
     return {}
 
 
-# "..._B02.tif", "B8A.jp2", "..._B05_20m.jp2", "..._SCL_20m.jp2", "..._B02_(Raw).tiff", "..._SR_B5.TIF": the band all
-# but ends the name.
+# "..._B02.tif", "B8A.jp2", "..._B05_20m.jp2", "..._SCL_20m.jp2", "..._B02_(Raw).tiff", "..._SR_B5.TIF": the band is
+# near the end.
 _BAND_FILE = re.compile(
     r"(?:^|(?<!ST)[_\-. ])(?P<band>B0?[1-9]|B1[0-2]|B0?8A|SCL)(?:_(?P<resolution>[1-6]0)m)?(?:_\(raw\))?"
     r"\.(?:tiff?|jp2|img|vrt)$",
     re.IGNORECASE,
 )
-# Also the names of before 2016: S2A_OPER_MTD_SAFL1C_PDMC_....xml.
+# Including the names before 2016: S2A_OPER_MTD_SAFL1C_PDMC_....xml.
 SAFE_METADATA = re.compile(r"(?:^|[_/])MTD_(?:MSI|SAF)L(?:1C|2A)[^/]*\.xml$", re.IGNORECASE)
 _INSIDE_SAFE = re.compile(r"\.SAFE(?:[/\\]|$)|(?:^|[/\\])IMG_DATA(?:[/\\]|$)", re.IGNORECASE)
 _WITHOUT_METADATA = (

@@ -11,16 +11,16 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The radiometry of chips: which pixels have data, what is added to them, which band stands where, and statistics.
+"""The radiometry of chips: valid pixels, offsets, the selection of bands, and statistics.
 
-Values that look wrong raise a warning that says what to pass, and are never changed.
+Values that look wrong cause a warning that says what to pass. They are never changed.
 """
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -30,40 +30,40 @@ from .bands import L2A_BANDS, SENTINEL_2, Sensor
 from .chips import BandNames, Chip, ImageInput, Mask, NoDataError, Offset, open_chips
 from .matching import OF_SENTINEL_2, Matching
 from .notices import warn
-from .pixel_statistics import mean_std, minimum_maximum, percentiles, stack, with_extremes
+from .pixel_statistics import Statistics, mean_std, minimum_maximum, percentiles, stack, with_extremes
 from .rasters import Raster
 
 
-# Warnings to raise, each with the names of the images that it is about.
+# Warnings to raise, each with the names of the images that it concerns.
 Notices: TypeAlias = dict[str, list[str]]
 
 PERCENTILES = (0.01, 0.99)
-# Longest side of the decimated read that statistics are measured on.
+# Longest side of the decimated image on which statistics are measured.
 STATISTICS_SIDE = 1024
 
-# Values that go through the arithmetic at once: few enough for the last cache of a CPU.
+# Number of values that are computed at once. They fit in the last cache of a CPU.
 CHUNK_VALUES = 2**22
 
 # Digital numbers are reflectance x 10000 in 16 bits, so that 6.5535 is the largest reflectance.
 LARGEST_REFLECTANCE = 6.5535
 LARGEST_DIGITAL_NUMBER = 1e6
-LARGEST_COMPUTABLE = 1e15  # squares and sums of more leave float32
+LARGEST_COMPUTABLE = 1e15  # squares and sums of larger values overflow float32
 CIRRUS_WITH_OFFSET = 900
 SATURATED = 65535  # in products of digital numbers of 16 bits
-# On ten real chips a right offset makes no value negative, and a wrong one up to half of them.
+# On ten real chips a correct offset makes no value negative, and a wrong one up to half of them.
 MANY_NEGATIVE = 0.1
 
 TOO_SMALL = (
-    "no value exceeds 6.5, which is 10,000 times too small for digital numbers (reflectance x 10000). Nothing was "
-    "changed: if these are reflectances from 0 to 1, pass `image * 10000`"
+    "no value exceeds 6.5, which is 10,000 times too small for digital numbers (reflectance x 10000). The values were "
+    "not changed: if these are reflectances from 0 to 1, pass `image * 10000`"
 )
 TOO_LARGE = (
-    "values exceed 1,000,000 in size, 10,000 times too large for digital numbers (reflectance x 10000). Nothing was "
-    "changed: divide them before, or pass `nodata=` if such a value means no data"
+    "absolute values exceed 1,000,000, which is 10,000 times too large for digital numbers (reflectance x 10000). The "
+    "values were not changed: divide them before, or pass `nodata=` if such a value means no data"
 )
 UNSTATED_OFFSET = (
-    "the median of B10 is 900 or more, as in L1C products whose values carry an offset of +1000. Nothing was changed: "
-    "pass `offset=-1000` to remove it, or `offset=0` if there is none"
+    "the median of B10 is 900 or more, as in L1C products whose values have an offset of +1000. The values were not "
+    "changed: pass `offset=-1000` to remove it, or `offset=0` if there is none"
 )
 SATURATION = (
     "some values are 65535, which products store where the detector was saturated. They were left out of the limits of "
@@ -71,7 +71,7 @@ SATURATION = (
 )
 NEGATIVE = (
     "the offset makes this share of the valid values negative, as if it had been removed before (harmonised "
-    "collections). Nothing was changed: pass `offset=0` if that is so"
+    "collections). The values were not changed: pass `offset=0` if they are harmonised"
 )
 
 
@@ -85,20 +85,20 @@ def measure_statistics(
     mask: Mask | Sequence[Mask] = None,
     missing_bands: str = "error",
     matching: Matching = OF_SENTINEL_2,
-) -> dict[str, Any]:
-    """Measure one radiometry for a scene, or for images that are to be compared, such as a pair of dates.
+) -> Statistics:
+    """Measure statistics of a scene, or of several images together, such as a pair of dates.
 
     Args:
         images: One image or a list, as in `SpectralGPTImageProcessor.preprocess`. Files are read decimated, to at most
-            1024 pixels a side. Images without data are left out, unless none has data.
+            1024 pixels on a side. Images without data are left out, unless none has data.
         bands: Bands to measure; `"mean"` is the mean of the others.
         band_names, nodata, offset, mask: As in `SpectralGPTImageProcessor.preprocess`.
-        missing_bands: As the processor's attribute.
-        matching: Whose bands these are, and how images of another sensor serve.
+        missing_bands: As the attribute of the processor.
+        matching: Sensor of the bands, and whether images of another sensor are matched to it.
 
     Returns:
-        A JSON-able dict: `bands`, and over the valid pixels of all images for each of them `minimum`, `maximum`,
-        `percentile_1`, `percentile_99`, `mean` and `std`, in digital numbers; `pixels`, the number measured.
+        A dict that JSON can hold: `bands`, and for each of them over the valid pixels of all images `minimum`,
+        `maximum`, `percentile_1`, `percentile_99`, `mean` and `std`, in digital numbers; `pixels`, their number.
 
     Raises:
         FileNotFoundError, ValueError: As `SpectralGPTImageProcessor.preprocess`.
@@ -129,10 +129,19 @@ def measure_statistics(
             torch.ones_like(sample, dtype=torch.bool) if mask is None else mask for sample, mask in zip(samples, masks)
         ]
         valid = torch.cat(counted, 1)[None, :, None]
-    results = (*minimum_maximum(pixels, valid), *percentiles(pixels, valid, PERCENTILES), *mean_std(pixels, valid))
-    keys = ("minimum", "maximum", "percentile_1", "percentile_99", "mean", "std")
-    per_band = {key: result[0].tolist() for key, result in zip(keys, results)}
-    return {"bands": list(bands), "pixels": pixels.shape[-1], **per_band}
+    minimum, maximum = minimum_maximum(pixels, valid)
+    percentile_1, percentile_99 = percentiles(pixels, valid, PERCENTILES)
+    mean, std = mean_std(pixels, valid)
+    return {
+        "bands": list(bands),
+        "pixels": pixels.shape[-1],
+        "minimum": minimum[0].tolist(),
+        "maximum": maximum[0].tolist(),
+        "percentile_1": percentile_1[0].tolist(),
+        "percentile_99": percentile_99[0].tolist(),
+        "mean": mean[0].tolist(),
+        "std": std[0].tolist(),
+    }
 
 
 @dataclass(eq=False)
@@ -141,9 +150,9 @@ class Stack:
 
     Attributes:
         pixels: (B, C, H, W), in digital numbers.
-        valid: (B, H, W), True where a pixel has data; None where all have.
-        measured: Where limits are measured, as `valid` or for each band (B, C, H, W): saturated values are left out.
-        extremes: Smallest and largest valid value of each band (B, C), where they are known already.
+        valid: (B, H, W), True where a pixel has data; None if all have.
+        measured: Where limits are measured, as `valid`, or (B, C, H, W) if some values are saturated and left out.
+        extremes: Smallest and largest valid value of each band (B, C), if they are known already.
     """
 
     pixels: torch.Tensor
@@ -153,16 +162,16 @@ class Stack:
 
 
 def stack_chips(chips: Sequence[Chip], plan: BandPlan, notices: Notices) -> Stack:
-    """Find the valid pixels of some chips that stack, add their offsets, and select and fill bands.
+    """Find the valid pixels of chips, add their offsets, and select and fill their bands.
 
     Args:
-        chips: Of one `kind`.
-        plan: Of any of them.
-        notices: Takes the warnings, with the names of the chips.
+        chips: Chips of one `kind`.
+        plan: Plan of the bands of each of them.
+        notices: Warnings, to which those of the chips are added.
 
     Raises:
         NoDataError: If a chip has no valid pixel.
-        ValueError: If it has values that float32 cannot compute with.
+        ValueError: If a chip has values that are too large for float32.
     """
     first = chips[0]
     for chip in chips:
@@ -206,19 +215,19 @@ def settle(
     sensor: Sensor = SENTINEL_2,
     may_be_empty: bool = False,
 ) -> Raster:
-    """Return an image in digital numbers, with all offsets added and its valid mask decided, to cut tiles from.
+    """Return an image in digital numbers, with all offsets added and its final valid mask, from which tiles are cut.
 
     Args:
-        chip: From `open_chips`.
+        chip: Image from `open_chips`.
         bands: Bands that will be used; `"mean"` is the mean of the others.
-        missing_bands: As the processor's attribute.
-        notify: Whether to raise warnings; False where measuring statistics has raised them.
-        sensor: Whose bands these are.
+        missing_bands: As the attribute of the processor.
+        notify: Whether to raise warnings; False if they were raised when statistics were measured.
+        sensor: Sensor of the bands.
         may_be_empty: Whether an image without data, such as one date of a series, is not an error.
 
     Raises:
         NoDataError: If no pixel has data.
-        ValueError: If a band is missing and must not be.
+        ValueError: If a band is missing and `missing_bands` is `"error"`.
     """
     notices: Notices = defaultdict(list)
     plan = plan_bands(chip.name, chip.bands, bands, missing_bands, sensor)
@@ -265,7 +274,7 @@ def _find_data(
     extremes: tuple[torch.Tensor, torch.Tensor],
     notices: Notices,
 ) -> torch.Tensor | None:
-    """Return where pixels (B, H, W) have data, None for everywhere. Each test runs only if the extremes call for it."""
+    """Return where pixels (B, H, W) have data, or None if all have. A test runs only if the extremes require it."""
     tests = []
     if not (extremes[0] > 0).any(1).all():
         tests.append((raw != 0).any(1))
@@ -288,7 +297,7 @@ def _check_radiometry(
     extremes: list[torch.Tensor],
     notices: Notices,
 ) -> None:
-    """Notice values that look wrong, which are never changed: what they should be is for the user to say."""
+    """Add warnings about values that look wrong. Only the user can say what they should be."""
     low, high = extremes
     for chip, value in zip(chips, torch.maximum(high, -low).amax(1).tolist()):
         if value > LARGEST_COMPUTABLE:
@@ -308,7 +317,10 @@ def _check_radiometry(
 def _check_offsets(
     chips: Sequence[Chip], kept: torch.Tensor, valid: torch.Tensor | None, low: torch.Tensor, notices: Notices
 ) -> None:
-    """Notice offsets that make a large share of the valid values negative: `kept` has them, `low` (B, C) are minima."""
+    """Add warnings about offsets that make a large share of the valid values negative.
+
+    The values in `kept` (B, C, H, W) include the offsets. `low` (B, C) are their minima.
+    """
     for number, any_negative in enumerate((low < 0).any(1).tolist()):
         chip = chips[number]
         if any_negative and chip.offsets is not None and min(chip.offsets) < 0:
@@ -330,8 +342,8 @@ def _leave_out_saturated(
 ) -> torch.Tensor | None:
     """Return where limits are measured: `valid` itself, or (B, C, H, W) without the saturated values.
 
-    Only digital numbers of 16 bits can be saturated: unsigned integers, and what the reader of a file computed from
-    them. A band without other valid values keeps the saturated ones.
+    Only digital numbers of 16 bits can be saturated: unsigned integers, and values that the reader of a file computed
+    from them. A band without other valid values keeps the saturated ones.
     """
     if any(chip.saturated is not None for chip in chips):
         flags = [

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The files behind a source: opened by content, kept open together, and listed band by band."""
+"""The files of a source: opened by content, kept open together, and listed band by band."""
 
 import hashlib
 import math
@@ -57,11 +57,11 @@ except ImportError:
     rasterio = None
 
 
-# From this size on a file must be large enough for what it declares: no image is compressed better.
+# A file that declares more than `CHECKED_BYTES` must have at least one byte for each `LARGEST_COMPRESSION` of them.
 CHECKED_BYTES = 2**28
 LARGEST_COMPRESSION = 1000
 
-# Of GDAL, in seconds and bytes, around each opening. Without them a server that stalls is waited for without end.
+# Settings of GDAL while a file is opened, in seconds and bytes. By default GDAL waits for a stalled server forever.
 NETWORK_DEFAULTS = {
     "GDAL_HTTP_CONNECTTIMEOUT": "10",
     "GDAL_HTTP_TIMEOUT": "60",
@@ -76,11 +76,11 @@ Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | Ma
 
 @dataclass(frozen=True)
 class OpenFile:
-    """An open file, and what it says of its bands. rasterio asks GDAL for all bands each time, so it is asked once.
+    """An open file and its metadata by band. They are cached, because rasterio asks GDAL for all bands at each access.
 
     Attributes:
         dataset: The file.
-        descriptions: Of each band.
+        descriptions: Description of each band.
     """
 
     dataset: "DatasetReader"
@@ -88,9 +88,9 @@ class OpenFile:
 
     @cached_property
     def alpha(self) -> int | None:
-        """Index of the band that only says which pixels are valid."""
+        """Index of the alpha band, which only marks valid pixels; None if there is none."""
         for index, interpretation, name in zip(self.dataset.indexes, self.dataset.colorinterp, self.descriptions):
-            # Four bands of 8 bits are often declared RGBA by default; a band's name says that it is none.
+            # GDAL declares four bands of 8 bits as RGBA by default. A spectral name shows that it is none.
             if interpretation == ColorInterp.alpha and not find_band(name or ""):
                 return index
         return None
@@ -112,7 +112,7 @@ class OpenFile:
 
     @cached_property
     def tags(self) -> dict[str, str]:
-        """Tags of the file, and of the domain in which GDAL's drivers name the satellite."""
+        """Tags of the file, and those of the domain `IMAGERY`, in which GDAL's drivers name the satellite."""
         return {**self.dataset.tags(ns="IMAGERY"), **self.dataset.tags()}
 
 
@@ -121,16 +121,16 @@ class Files:
 
     Args:
         source: As in `open_raster`.
-        band_names: What a file or array holds, in its order, in place of what it says itself.
-        budget: What reading may cost; None for no limit.
-        matching: Which sensor is expected, and how another one serves.
+        band_names: Names of the bands of a file or array, in its order. They replace the names in the file.
+        budget: Limits of reading; None for no limit.
+        matching: The expected sensor, and whether another one is matched to it.
 
     Attributes:
-        name: The source, as messages call it.
-        product: Its layers, whose bands have the names of `sensor`.
-        sensor: That of the source, or the expected one where its bands serve that one's by wavelength.
+        name: Name of the source in messages.
+        product: The layers of the source, whose bands have the names of `sensor`.
+        sensor: Sensor of the source, or the expected one if bands were matched to it by wavelength.
         finest: The layer of the finest resolution, whose grid all bands have by default.
-        notes: Tags that say where the radiometry comes from, once `describe` has been called.
+        notes: Tags that state where the radiometry comes from, after `describe` was called.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class Files:
         self.name = _name(source)
         self.matching = matching
         self.notes: dict[str, str] = {}
-        # Bytes come from strangers: their budget holds even if the caller sets none.
+        # Bytes may come from strangers, so that they have a budget even if the caller sets none.
         self.budget = Budget() if budget is None and isinstance(source, bytes | bytearray | memoryview) else budget
         self._are_named = band_names is not None
         self._files: dict[str, OpenFile] = {}
@@ -163,8 +163,8 @@ class Files:
         """Return the open file of a path.
 
         Raises:
-            ValueError: If it names other files although its bytes are not trusted, exceeds the budget, or declares
-                more than it can hold.
+            ValueError: If the file refers to other files although its bytes are not trusted, exceeds the budget, or
+                declares more than it can hold.
         """
         if path not in self._files:
             file = self._open_held(path) if path in self._held else self._open_path(path)
@@ -175,7 +175,7 @@ class Files:
             if budget is not None:
                 self._decoded += budget.check_file(self.name, dataset)
                 budget.check_bytes(self.name, self._decoded)
-            # GDAL reads whole blocks, and may allocate one before it finds that the data end.
+            # GDAL reads whole blocks, and may allocate one before it finds that the file is too short.
             together = dataset.count if dataset.interleaving == Interleaving.pixel else 1
             sizes = [h * w * np.dtype(dtype).itemsize for (h, w), dtype in zip(dataset.block_shapes, dataset.dtypes)]
             self.check_size(path, max(sizes, default=0) * together, "blocks")
@@ -196,7 +196,7 @@ class Files:
             )
 
     def hold(self, content: bytes) -> str:
-        """Return a path under which GDAL finds these bytes, in a folder of their own in memory.
+        """Keep bytes in memory, in a folder of their own, and return the path under which GDAL finds them.
 
         Raises:
             ValueError: If they are neither a TIFF nor a JPEG 2000.
@@ -207,12 +207,12 @@ class Files:
         return path
 
     def describe(self, layers: list[Layer], offset: Offset | None = None, nodata: float | None = None) -> list[Layer]:
-        """Add to layers of the product what their files and the caller say of radiometry and nodata.
+        """Add gain, offset and nodata to layers of the product, from their files or from the caller.
 
         Args:
-            layers: Those that are read.
-            offset: As in `open_raster`: it replaces what files and metadata state.
-            nodata: In stored values: it replaces what files and metadata state.
+            layers: The layers that are read.
+            offset: As in `open_raster`. It replaces the offset in files and metadata.
+            nodata: Stored value that means no data. It replaces the value in files and metadata.
 
         Raises:
             ValueError: If a file is of another sensor, its scale cannot be applied, or the offset does not fit.
@@ -246,7 +246,8 @@ class Files:
             offset = stated if offset is None else offset
             self.notes["radiometry"] = f"{sensor}: reflectance = stored x {sensor.scale:g} + {sensor.offset:g}"
         if nodata is None:
-            # A nodata of 0 in a file says nothing about one band alone: there it may be a measurement.
+            # A file's nodata of 0 is ignored for single bands, in which 0 may be measured: pixels with 0 in all bands
+            # are taken as nodata anyway.
             nodata = layer.nodata if layer.nodata is not None else file.nodata[position] or None
             nodata = sensor.nodata if nodata is None and layer.band is not None else nodata
         return replace(layer, gain=gain, offset=offset, nodata=nodata)
@@ -273,10 +274,10 @@ class Files:
         return replace(product, layers=layers, tags=tags), self.matching.expected
 
     def identity(self) -> list[tuple[str, str]]:
-        """Return each file behind the open ones, and what changes when its content does: see `RasterReader.identity`.
+        """Return each file of the source, with a text that changes with its content: see `RasterReader.identity`.
 
         Raises:
-            ValueError: If a file is no longer there, or its server does not answer.
+            ValueError: If a file no longer exists, or its server does not answer.
         """
         with named_errors(self.name):
             states: dict[str, str] = {}
@@ -311,7 +312,7 @@ class Files:
         return OpenFile(dataset, dataset.descriptions)
 
     def _open_held(self, path: str) -> OpenFile:
-        """Open bytes with the driver that they begin with, and so that they lead nowhere else."""
+        """Open bytes with the driver of their format, and without following references to other files."""
         if self.budget is not None:
             self.budget.check_time(self.name)
         driver = driver_of(self._held[path], self.name)
@@ -320,13 +321,13 @@ class Files:
         refuse_references(dataset, self.name)
         descriptions = dataset.descriptions
         if driver == "GTiff" and dataset.count and dataset.overviews(1):
-            # Overviews of a TIFF are images of their own, of any size, which no check here has seen. So opened, GDAL
-            # neither looks for them nor shows descriptions. The levels of a JPEG 2000 are part of its only image.
+            # Overviews of a TIFF are images of their own, of any size, that are not checked here. With this option GDAL
+            # ignores them, and also the descriptions. The levels of a JPEG 2000 are part of its only image.
             dataset = self._stack.enter_context(rasterio.open(path, OVERVIEW_LEVEL="NONE", **options))
         return OpenFile(dataset, descriptions)
 
     def _resolve(self, source: Source, band_names: Sequence[str] | None) -> Product:
-        """Find out what the source is, by content, and list its layers."""
+        """Find out by content what kind of source it is, and list its layers."""
         if is_stac_item(source):
             item = source if isinstance(source, Mapping) else source.to_dict()
             return read_stac_item(item, self.name, "", self.matching)
@@ -373,21 +374,21 @@ class Files:
             raise ValueError(
                 f"{self.name}: {', '.join(twice)} occurs more than once: pass the `names` of one date's bands."
             )
-        # Beside named bands, others are quality layers.
+        # In a file with named bands, the unnamed ones are quality layers.
         layers = [Layer(path, index, band) for index, band in zip(indexes, found) if band or not any(found)]
         tags = {key: value for key, value in file.dataset.tags().items() if key != "AREA_OR_POINT"}
         harmonised = tags.get("boa_offset_applied", "").lower() == "true"
         return Product(self.name, layers, tags=tags, is_harmonised=harmonised, sensor=sensor)
 
     def _stored_bytes(self, path: str) -> float:
-        """Return the size of the file behind a path, or infinity where only reading would tell."""
+        """Return the size of a file in bytes, or infinity if it is not a local file."""
         if path in self._held:
             return len(self._held[path])
         path = _unzipped(path)
         return os.path.getsize(path) if os.path.isfile(path) else math.inf
 
     def _hold_array(self, path: str) -> str:
-        """Hold an `.npy` file as a TIFF, so that arrays take the same way as files."""
+        """Keep an `.npy` file in memory as a TIFF, so that arrays are read as files are."""
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, OSError, EOFError, SyntaxError) as error:

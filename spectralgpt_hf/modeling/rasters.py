@@ -70,7 +70,7 @@ class Raster:
         bands: Canonical name of each band, or None if the source does not name them.
         valid: (H, W), bool. Where it is False, the values of `pixels` have no meaning.
         crs: Coordinate reference system, or None.
-        transform: From pixel to map coordinates.
+        transform: Affine transform from pixel to map coordinates, or None.
         tags: The tags of the file; "source"; "date" if it is known; "scale" and "offset" if they are stated, which turn
             stored values into digital numbers.
         offsets: Offset that was added to each band, in digital numbers, or None if nothing states an offset.
@@ -83,7 +83,7 @@ class Raster:
     bands: tuple[str, ...] | None
     valid: np.ndarray
     crs: "CRS | None"
-    transform: "Affine"
+    transform: "Affine | None"
     tags: dict[str, str]
     offsets: tuple[float, ...] | None
     saturated: np.ndarray | None = None
