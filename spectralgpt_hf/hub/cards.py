@@ -1,9 +1,9 @@
-"""Model cards: fixed texts for the paper's checkpoints, and a generated one for any other checkpoint."""
+"""Model cards: fixed texts for the paper's checkpoints, and a generated text for any other checkpoint."""
 
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import NamedTuple, TypedDict
 
 from huggingface_hub import ModelCard, ModelCardData
 from huggingface_hub.utils import HFValidationError, validate_repo_id
@@ -44,14 +44,13 @@ class Record(TypedDict, total=False):
 def card_for(config: SpectralGPTConfig, record: Record | None = None) -> str:
     """Return the text of README.md for a checkpoint.
 
-    It calls the checkpoint `org/<name>`, which publishing replaces by the name of the repository.
+    The text calls the checkpoint `org/<name>`, which publishing replaces by the name of the repository.
 
     Args:
         config: Configuration of the checkpoint.
-        record: Content of `conversion.json` for a converted checkpoint, or `{"training": text}`, where `text` says how
-            the checkpoint was trained. The pretrained files that the authors released have cards of their own. The card
-            of any other checkpoint is made from the configuration and the record; without a record it asks those who
-            trained the checkpoint to describe the training.
+        record: Origin of the checkpoint, for example the content of `conversion.json`. The pretrained files that the
+            authors released have cards of their own. The card of any other checkpoint is generated from the
+            configuration and the record; without a record it asks the reader to describe the training.
     """
     record = record or {}
     source = record.get("source")
@@ -74,7 +73,7 @@ def card_for(config: SpectralGPTConfig, record: Record | None = None) -> str:
 
 
 def front_matter(pipeline_tag: str | None = None, sensor: str = SENTINEL_2.name) -> str:
-    """Return the metadata that open the card of a checkpoint, as YAML between two rules.
+    """Return the YAML metadata at the top of a card, between two lines of `---`.
 
     Args:
         pipeline_tag: The Hub's name of the model's task, if it has one.
@@ -86,15 +85,15 @@ def front_matter(pipeline_tag: str | None = None, sensor: str = SENTINEL_2.name)
 
 
 def check_card(card: str) -> None:
-    """Check the metadata of a model card offline; the Hub itself checks them at each commit.
+    """Check the metadata of a model card without the Hub, which checks them again at each commit.
 
     Raises:
-        ValueError: If an entry is missing or the Hub would not accept it, or if the card describes an architecture
+        ValueError: If an entry is missing, if the Hub would not accept it, or if the card describes an architecture
             without weights. The message lists all problems.
     """
     try:
         data = ModelCard(card).data
-    except Exception as error:  # those of YAML and of the client have no common base
+    except Exception as error:  # the errors of YAML and of the Hub's client have no common base
         raise ValueError(f"README.md: the metadata cannot be read: {error}") from error
     problems = [
         f"`{key}` must be {rule.expected}, found {data.get(key)!r}"
@@ -113,8 +112,8 @@ def check_card(card: str) -> None:
 
 
 def name_repository(card: str, repo_id: str) -> str:
-    """Replace the placeholders of a card: its own by `repo_id`, those of others by their names in its namespace."""
-    own = re.search(rf'"{PLACEHOLDER}"', card)  # the code of a card loads its own checkpoint
+    """Replace the placeholders of a card: its own by `repo_id`, those of other checkpoints by names beside it."""
+    own = re.search(rf'"{PLACEHOLDER}"', card)  # the first checkpoint that the card's code loads is its own
     namespace = repo_id.rpartition("/")[0]
 
     def name(found: re.Match[str]) -> str:
@@ -149,7 +148,7 @@ A `{architecture}` for {sensor}: {config.num_hidden_layers} layers, {config.hidd
 {config.image_size} × {config.image_size} px, tokens of {config.spectral_patch_size} bands × {config.patch_size} × \
 {config.patch_size} pixels.
 
-Bands: {bands}. The processor finds them by name and carries the normalisation.
+Bands: {bands}. The processor finds them by name and normalises them as the checkpoint expects.
 
 {classes}## Use
 
@@ -167,7 +166,7 @@ result = run({inputs})
 The architecture is that of Hong et al., *SpectralGPT: Spectral Remote Sensing Foundation Model*, IEEE TPAMI 46(8), 2024
 (arXiv 2311.07113). The code beside the weights is Apache-2.0.
 """
-CONVERTED = """Converted from `{file}`, SHA-256 `{sha256}`; `conversion.json` says where each tensor came from.
+CONVERTED = """Converted from `{file}`, SHA-256 `{sha256}`; `conversion.json` lists the source of each tensor.
 The licence of the weights is not stated here because it is not known to us: check it at their source before you use or
 share them."""
 UNKNOWN = (
@@ -177,15 +176,17 @@ UNKNOWN = (
 
 
 class _Rule(NamedTuple):
-    accepts: Callable[[Any], bool]
+    accepts: Callable[[object], bool]
     expected: str
 
 
-def _matches(pattern: str) -> Callable[[Any], bool]:
+def _matches(pattern: str) -> Callable[[object], bool]:
     return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
 
 
-def _is_model_name(value: Any) -> bool:
+def _is_model_name(value: object) -> bool:
+    if not isinstance(value, str):
+        return False
     try:
         validate_repo_id(value)
     except HFValidationError:
@@ -193,11 +194,11 @@ def _is_model_name(value: Any) -> bool:
     return True
 
 
-def _all(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
+def _all(accepts: Callable[[object], bool]) -> Callable[[object], bool]:
     return lambda values: isinstance(values, list) and all(map(accepts, values))
 
 
-# What each entry must be: the Hub's rules, and the entries that this project requires.
+# What each entry must be, by the rules of the Hub and of this project.
 RULES = {
     "library_name": _Rule(lambda value: value == "transformers", "'transformers'"),
     "pipeline_tag": _Rule(_matches(r"[a-z0-9-]+"), "a task of the Hub, such as 'image-feature-extraction'"),

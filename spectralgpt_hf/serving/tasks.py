@@ -1,4 +1,4 @@
-"""What the demo computes: from an upload to results, with models that everybody shares and nobody changes."""
+"""What the demo computes of an upload. All visitors share the models, which no request changes."""
 
 import math
 import re
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import pipeline
+from transformers import BatchFeature, pipeline
 
 from ..assets import find_checkpoint
 from ..inference.checkpoints import load_model, reading
@@ -24,9 +24,10 @@ from ..inference.reconstruction import (
     spectral_angle,
 )
 from ..modeling.bands import SENTINEL_2
+from ..modeling.geometry import PreprocessingReport
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.modeling_spectralgpt import SpectralGPTForPreTraining
-from ..modeling.pipeline_spectralgpt import MultispectralFeatureExtractionPipeline
+from ..modeling.pipeline_spectralgpt import MultispectralFeatureExtractionPipeline, MultispectralPipeline
 from ..modeling.post_processing import map_class_names
 from .uploads import Upload, check_time, cut
 
@@ -47,14 +48,15 @@ CARDS = Path(__file__).parents[1] / "hub" / "model_cards"
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """A reconstruction, and how good it and the simple baselines are.
+    """A reconstruction, with its scores and those of the simple baselines.
 
     Attributes:
         bands: Names of the C bands.
         masked: (C, H, W), True where a token was masked.
         share: Of the tokens that was masked.
         original, reconstructed: (C, H, W), reflectance.
-        scores: By name of the answer: PSNR in dB and spectral angle in degrees, over the masked pixels with data.
+        scores: For SpectralGPT and each baseline, by name: PSNR in dB and spectral angle in degrees, over the masked
+            pixels with data.
     """
 
     bands: tuple[str, ...]
@@ -66,12 +68,13 @@ class Result:
 
 
 class Models:
-    """The checkpoints behind the page, loaded once.
+    """The checkpoints of the page, loaded once.
 
     Args:
-        checkpoint: Pretrained, for reconstruction and embeddings: as in `assets.find_checkpoint`.
-        classification, segmentation, change: Fine-tuned to these tasks, or None.
-        revisions: By the name of one of these arguments, the branch, tag or commit on the Hub. Default: `main`.
+        checkpoint: Pretrained checkpoint for reconstruction and embeddings, as in `assets.find_checkpoint`.
+        classification, segmentation, change: Checkpoints fine-tuned for these tasks, or None.
+        revisions: Branch, tag or commit of each checkpoint on the Hub, by the names of the arguments above. Default:
+            `main`.
 
     Attributes:
         name: Of the pretrained checkpoint.
@@ -80,7 +83,7 @@ class Models:
         pipelines: By task, those there are.
 
     Raises:
-        ValueError: If a checkpoint is one of another task, or a revision is given for a folder.
+        ValueError: If a checkpoint was trained for another task, or a revision is given for a folder.
         FileNotFoundError: If there is no such checkpoint.
     """
 
@@ -109,7 +112,7 @@ class Models:
         if (sensor := self._model.config.sensor) != SENTINEL_2.name:
             raise ValueError(f"{checkpoint} expects images of {sensor}, but the page reads Sentinel-2 only.")
         self._model.eval()
-        # Whole images at their own resolution; what stands in for a missing band is said in the page.
+        # Images are used whole and at their own resolution. The page names the bands that replace missing ones.
         options: dict[str, Any] = {"do_resize": False, "missing_bands": "nearest"}
         with reading(checkpoint):
             self._processor = SpectralGPTImageProcessor.from_pretrained(
@@ -133,12 +136,12 @@ class Models:
 
     @property
     def tile_size(self) -> int:
-        """Height and width of the images that the pretrained model knows."""
+        """Height and width of the images that the pretrained model was trained on, in pixels."""
         return self._model.config.image_size
 
     @property
     def bands(self) -> list[str]:
-        """Names of the bands that the pretrained model expects."""
+        """Names of the bands that the pretrained model expects, in order."""
         return self._processor.bands
 
     @property
@@ -154,15 +157,16 @@ class Models:
 
     @property
     def num_parameters(self) -> int:
-        """Of the pretrained model."""
+        """Number of parameters of the pretrained model."""
         return self._model.num_parameters()
 
     def reconstruct(
         self, upload: Upload, mask_ratio: float, masking: str, seed: int, until: float = math.inf
     ) -> Result:
-        """Mask most of an image, reconstruct it, and compare with simple baselines that need no network.
+        """Mask most of an image, reconstruct it, and compare the result with simple baselines without a network.
 
-        Here as below, `until` is the deadline, on the clock of `time.monotonic`; a `ValueError` follows it.
+        Here and in the methods below, `until` is the deadline on the clock of `time.monotonic`. When it has passed,
+        the method raises a `ValueError`.
         """
         inputs, report = self.normalise(upload)
         result = reconstruct_image(
@@ -196,7 +200,7 @@ class Models:
         return features
 
     def classify(self, upload: Upload, row: int, column: int) -> tuple[dict[str, float], tuple[int, int, int, int]]:
-        """Return the labels with their scores of the chip around a pixel, and its window (row, column, h, w)."""
+        """Return the label scores of the chip around a pixel, and the chip's window (row, column, h, w)."""
         classify = self.pipelines[CLASSIFICATION]
         size = classify.model.config.image_size
         height, width = (min(size, side) for side in upload.shape)
@@ -237,8 +241,8 @@ class Models:
                 f"{after.shape[1]} px) are not on one grid: expected the same size, reference system and transform."
             )
 
-    def normalise(self, upload: Upload) -> tuple[Any, Any]:
-        """Return the inputs of the pretrained model, and what the processor did."""
+    def normalise(self, upload: Upload) -> tuple[BatchFeature, PreprocessingReport]:
+        """Return the inputs of the pretrained model, and the processor's report of what it did."""
         statistics = None
         if self._processor.statistics_scope == "given" and self._processor.measures_pixels:
             statistics = self._processor.measure_statistics(upload.raster)
@@ -263,6 +267,6 @@ def _read_card(checkpoint: Path) -> str:
     return ""
 
 
-def _in_tiles(run: Any, upload: Upload) -> dict[str, bool]:
-    """Return the option with which a pipeline maps an image that is larger than its model's in tiles, not resized."""
+def _in_tiles(run: MultispectralPipeline, upload: Upload) -> dict[str, bool]:
+    """Return the option with which a pipeline maps a larger image than its model's in tiles instead of resizing it."""
     return {"do_resize": False} if max(upload.shape) > run.model.config.image_size else {}

@@ -1,9 +1,9 @@
-"""Statistics of training sets: the radiometry of each scene or of all of them, and the spread of values to predict."""
+"""Statistics of training sets: those of each scene or of all pixels, and the spread of the values of a regression."""
 
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import datasets
 import numpy as np
@@ -11,20 +11,21 @@ import torch
 from tqdm.auto import tqdm
 
 from ..data.readers.columns import MultispectralImage, Reference
+from ..data.readers.common import dates_of
 from ..data.shards.histograms import Histograms
 from ..modeling.band_plan import plan_bands
 from ..modeling.chips import open_chips
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.matching import Matching
-from ..modeling.pixel_statistics import StatisticName
+from ..modeling.pixel_statistics import StatisticName, Statistics
 from ..modeling.radiometry import LARGEST_REFLECTANCE, Notices, stack_chips, warn_once
 
 
-# Smallest digital number that statistics of a training set tell apart: offsets make dark pixels negative.
+# Smallest digital number that the statistics of a training set count. Offsets make dark pixels negative.
 LOWEST_MEASURED = -10000
 
 
-def measure_by_scene(dataset: datasets.Dataset, processor: SpectralGPTImageProcessor) -> dict[str, Any]:
+def measure_by_scene(dataset: datasets.Dataset, processor: SpectralGPTImageProcessor) -> dict[str, Statistics]:
     """Measure the statistics of each scene, or of each pair of dates, as `predict_scene` does; by names of scenes."""
     files = references_of(dataset)
     scenes = dict(zip(dataset["scene" if "scene" in dataset.features else "id"], files))
@@ -40,11 +41,11 @@ def measure_by_scene(dataset: datasets.Dataset, processor: SpectralGPTImageProce
     }
 
 
-def measure_over(dataset: datasets.Dataset, processor: SpectralGPTImageProcessor) -> dict[str, Any]:
-    """Measure one radiometry over all pixels of a dataset: every stored window is read once.
+def measure_over(dataset: datasets.Dataset, processor: SpectralGPTImageProcessor) -> Statistics:
+    """Measure statistics over all pixels of a dataset. Every stored window is read once.
 
-    Values are counted to the nearest digital number, or 0.0001 of reflectance, so that memory does not grow with the
-    dataset.
+    Values are rounded to whole digital numbers, or to 0.0001 of reflectance, and counted, so that memory does not grow
+    with the dataset.
 
     Raises:
         ValueError: If no pixel of a band has data.
@@ -53,7 +54,7 @@ def measure_over(dataset: datasets.Dataset, processor: SpectralGPTImageProcessor
     notices: Notices = defaultdict(list)
     histograms, unit = Histograms(LOWEST_MEASURED), 0.0
     for row in tqdm(dataset.select(sorted(unique.values())), desc="Measuring the training set", disable=None):
-        for date in (np.asarray(row[name]) for name in ("pixels", "pixels_after") if name in row):
+        for date in map(np.asarray, dates_of(row)):
             if not date.any():
                 continue
             names = dataset.features["pixels"].bands
@@ -70,9 +71,20 @@ def measure_over(dataset: datasets.Dataset, processor: SpectralGPTImageProcessor
     if empty:
         raise ValueError(f"Expected pixels with data in the training set, found none of {', '.join(empty)}.")
     order = [found["bands"].index(band) for band in processor.bands]
-    keys: tuple[StatisticName, ...] = ("minimum", "maximum", "percentile_1", "percentile_99", "mean", "std")
-    per_band: dict[str, list[float]] = {key: [found[key][i] * unit for i in order] for key in keys}
-    return {"bands": list(processor.bands), "pixels": max(found["pixels"]), **per_band}
+
+    def select(name: StatisticName) -> list[float]:
+        return [found[name][i] * unit for i in order]
+
+    return {
+        "bands": list(processor.bands),
+        "pixels": int(max(found["pixels"])),
+        "minimum": select("minimum"),
+        "maximum": select("maximum"),
+        "percentile_1": select("percentile_1"),
+        "percentile_99": select("percentile_99"),
+        "mean": select("mean"),
+        "std": select("std"),
+    }
 
 
 def value_statistics(dataset: datasets.Dataset) -> tuple[torch.Tensor, torch.Tensor]:
@@ -96,7 +108,9 @@ def references_of(dataset: datasets.Dataset) -> list[list[Reference]]:
     return [[cast(Reference, row[name]) for name in columns] for row in references]
 
 
-def _of_files(name: Literal["offset", "nodata"], dates: Sequence[Reference], image: MultispectralImage) -> Any:
-    """Return the offset or nodata value of each date, its own or that of the column; one where they are the same."""
+def _of_files(
+    name: Literal["offset", "nodata"], dates: Sequence[Reference], image: MultispectralImage
+) -> float | list[float | None] | None:
+    """Return the offset or nodata value of each date, its own or else that of the column; one value if all agree."""
     values = [getattr(image, name) if date[name] is None else date[name] for date in dates]
     return values[0] if len(set(values)) == 1 else values

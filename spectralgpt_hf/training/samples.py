@@ -1,9 +1,8 @@
-"""Labelled samples for fine-tuning: from a reader's rows to batches of model inputs."""
+"""Labelled samples for fine-tuning: the steps from the rows of a reader to batches of model inputs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import Any
 
 import datasets
 import numpy as np
@@ -12,14 +11,15 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from ..data.readers.columns import MultispectralImage, SegmentationMap
-from ..data.readers.common import hold_out
-from ..data.readers.folders import load_change_pairs, load_image_folder, load_image_masks
+from ..data.readers.common import Row, dates_of, hold_out
+from ..data.readers.folders import MapOptions, load_change_pairs, load_image_folder, load_image_masks
 from ..data.readers.oscd import OSCD_CLASSES
 from ..data.readers.registry import READERS
 from ..data.shards.dataset import load_shards
 from ..modeling.bands import SENTINEL_2, Sensor
 from ..modeling.geometry import IGNORE_INDEX, token_validity
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
+from ..modeling.pixel_statistics import Statistics
 from ..modeling.tiling import TileGrid
 from .measuring import measure_by_scene, measure_over
 from .options import FineTuningOptions, ProblemType, Task
@@ -30,7 +30,7 @@ DATASETS: dict[Task, tuple[str, ...]] = {
     "segmentation": ("segmunich", "bigearthnet-v2", "folder"),
     "change-detection": ("oscd", "folder"),
 }
-"""The values of the option `dataset`, by task. Public datasets are called as in the registry of the readers."""
+"""The values of the option `dataset`, by task. Public datasets have the names of the registry of readers."""
 
 
 def load_dataset(
@@ -42,8 +42,8 @@ def load_dataset(
         task: "classification", "segmentation" or "change-detection".
         options: Options of the run.
         split: Name of the split.
-        stride: Distance between the crops of a scene in pixels; `options.crop_stride` by default.
-        sensor: Whose images the folders hold.
+        stride: Distance between the crops of a scene, in pixels; `options.crop_stride` by default.
+        sensor: Sensor of the images in folders.
 
     Raises:
         ValueError: If there is no such reader, or the reader refuses the data.
@@ -60,7 +60,7 @@ def with_radiometry(dataset: datasets.Dataset, offset: float | None, nodata: flo
     """Return rows whose files are read with the given offset and nodata value instead of those that they state.
 
     Raises:
-        ValueError: If `nodata` is given for shards, whose pixels without data are known already.
+        ValueError: If `nodata` is given for shards, which already mark the pixels without data.
     """
     if isinstance(dataset.features["pixels"], MultispectralImage):
         for name in [name for name in ("pixels", "pixels_after") if name in dataset.features]:
@@ -78,14 +78,14 @@ def with_radiometry(dataset: datasets.Dataset, offset: float | None, nodata: flo
 def load_samples(task: Task, options: FineTuningOptions, processor: SpectralGPTImageProcessor) -> dict[str, "Samples"]:
     """Return the samples of each split that the options name, as "train", "validation" and "test".
 
-    Scenes of the validation and test splits are cut into the tiles that `predict_scene` uses, so that their scores are
-    those of its maps.
+    Scenes of the validation and test splits are cut into the tiles that `predict_scene` uses, so that the scores are
+    those of the maps that it writes.
 
     Args:
         task: "classification", "segmentation" or "change-detection".
         options: Options of the run.
-        processor: The processor that the checkpoint will carry (`build_processor`). It takes the statistics of the
-            training set, if these are asked for.
+        processor: The processor that is saved with the checkpoint (`build_processor`). With `statistics: dataset`, its
+            attribute `statistics` is set to those of the training set.
 
     Raises:
         ValueError: If statistics of the training set are asked for and the processor does not take them, or if a site
@@ -100,7 +100,7 @@ def load_samples(task: Task, options: FineTuningOptions, processor: SpectralGPTI
         for name, split in splits.items()
     }
     check_disjoint(rows, splits)
-    processor.statistics = None  # those of what the checkpoint was trained on before
+    processor.statistics = None  # the checkpoint may hold the statistics of an earlier training set
     given = processor.statistics_scope == "given" and processor.measures_pixels
     if options.statistics == "dataset":
         if not given:
@@ -112,7 +112,7 @@ def load_samples(task: Task, options: FineTuningOptions, processor: SpectralGPTI
     samples = {}
     for name, dataset in rows.items():
         by_scene = measure_by_scene(dataset, processor) if given and options.statistics == "scene" else None
-        # Random crops are taken from images of the stored size, and resized then.
+        # Random crops are taken from images of the stored size, and resized afterwards.
         native = name == "train" and options.crop_scale is not None
         samples[name] = Samples(dataset, processor, by_scene, native, options.in_memory)
     return samples
@@ -121,7 +121,7 @@ def load_samples(task: Task, options: FineTuningOptions, processor: SpectralGPTI
 def check_disjoint(rows: Mapping[str, datasets.Dataset], splits: Mapping[str, str]) -> None:
     """Raise a `ValueError` if a site is in two splits, unless the options ask for the same samples in both.
 
-    A site is what the column `site` names, else the scene, else the sample.
+    The site of a sample is its column `site`, else its scene, else the sample itself.
     """
     sites = {
         name: set(dataset[next(column for column in ("site", "scene", "id") if column in dataset.features)])
@@ -142,19 +142,19 @@ def tile_stride(size: int, patch_size: int) -> int:
 
 
 class Samples(torch.utils.data.Dataset):
-    """Rows of a reader as inputs of a model, prepared by the processor that the checkpoint will carry.
+    """Rows of a reader as inputs of a model, prepared by the processor that is saved with the checkpoint.
 
-    Each sample holds `pixel_values` (C, H, W), for two dates also `pixel_values_after`; `attention_mask`
-    (and `..._after`) on the grid of the tokens (G, H / patch_size, W / patch_size), only where some token has no data;
-    `labels`: a class number, a float per class or per value, or a map (H, W); `ids`, its number; and `extent`, height
-    and width of the stored image.
+    Each sample holds `pixel_values` (C, H, W), and for two dates also `pixel_values_after`; `attention_mask` (and
+    `attention_mask_after`) on the grid of the tokens (G, H / patch_size, W / patch_size), if some token has no data;
+    `labels`, which are a class number, a float per class or per value, or a map (H, W); `ids`, the number of the
+    sample; and `extent`, height and width of the stored image.
 
     Args:
         dataset: Rows of one of the readers.
         processor: Processor that prepares the images.
         statistics: Statistics of each scene by its name (`measure_by_scene`), if the processor needs them.
         native: Whether images keep their stored size, so that random crops are taken from all of their pixels.
-        in_memory: Whether to keep the normalised samples in memory once they are read.
+        in_memory: Whether to keep the normalised samples in memory after they are read.
 
     Attributes:
         problem_type: As in the configuration of a classifier; None for maps. Floats as labels mean regression.
@@ -168,7 +168,7 @@ class Samples(torch.utils.data.Dataset):
         self,
         dataset: datasets.Dataset,
         processor: SpectralGPTImageProcessor,
-        statistics: Mapping[str, Any] | None = None,
+        statistics: Mapping[str, Statistics] | None = None,
         native: bool = False,
         in_memory: bool = False,
     ) -> None:
@@ -199,13 +199,13 @@ class Samples(torch.utils.data.Dataset):
             self.kept[index] = self._read(index)
         return self.kept[index]
 
-    def row(self, index: int) -> dict[str, Any]:
-        """Return a row of the reader, its pixels as arrays (C, H, W) in digital numbers."""
+    def row(self, index: int) -> Row:
+        """Return a row of the reader."""
         return self.dataset[index]
 
     def _read(self, index: int) -> dict[str, torch.Tensor]:
         row = self.row(index)
-        dates = [row[name] for name in ("pixels", "pixels_after") if name in row]
+        dates = dates_of(row)
         sample = {"ids": torch.tensor(index), "extent": torch.tensor(np.shape(dates[0])[1:])}
         size = self.processor.patch_size
         if self.dense and not all(_has_token(date, size) for date in dates):
@@ -231,21 +231,21 @@ class Samples(torch.utils.data.Dataset):
         return sample
 
     def _without_data(self, dates: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
-        """Return a sample that counts in no loss and no score, for a window without data."""
+        """Return the sample of a window without data, which has no labels and so no part in losses and scores."""
         size = self.processor.patch_size
         height, width = (-(-side // size) * size for side in np.shape(dates[0])[1:])
         nothing = torch.zeros(len(self.processor.bands), height, width)
         pixels = {f"pixel_values{suffix}": nothing for suffix in ["", "_after"][: len(dates)]}
         return pixels | {"labels": torch.full((height, width), IGNORE_INDEX)}
 
-    def _labels(self, row: Mapping[str, Any], batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def _labels(self, row: Row, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         if self.dense:
             # A pixel without data at either date has no label.
             maps = batch["labels"]
             return maps[0].masked_fill((maps == IGNORE_INDEX).any(0), IGNORE_INDEX)
         return self.label_of(row)
 
-    def label_of(self, row: Mapping[str, Any]) -> torch.Tensor:
+    def label_of(self, row: Row) -> torch.Tensor:
         """Return the class number (), the classes (K,) as 0 or 1, or the values (K,) of a row without a map."""
         if self.multi_label:
             return torch.zeros(len(self.class_names)).index_fill(0, torch.tensor(row["labels"], dtype=torch.long), 1.0)
@@ -327,7 +327,7 @@ def class_weights(kind: str, samples: Samples) -> list[float] | None:
 
 
 def label_shares(samples: Samples) -> list[float]:
-    """Return the share of each class among the labels of samples. All maps are read for it."""
+    """Return the share of each class among the labels of samples, for which all maps are read."""
     counts = torch.zeros(len(samples.class_names), dtype=torch.float64)
     column = next(name for name in ("segmentation_map", "label", "labels") if name in samples.dataset.features)
     for row in tqdm(samples.dataset.select_columns(column), desc="Counting labels", disable=None):
@@ -349,12 +349,14 @@ def _read_rows(
             root, split, band_names=options.band_names, class_names=options.class_names, sensor=sensor
         )
     if name == "folder" and task == "segmentation":
-        maps = _maps(options, options.class_codes, stride)
-        return load_image_masks(root, split, images=options.images, sensor=sensor, **maps)
+        maps = _map_options(options, stride)
+        return load_image_masks(root, split, classes=options.class_codes, images=options.images, sensor=sensor, **maps)
     if name == "folder":
-        maps = _maps(options, options.class_codes or dict(enumerate(OSCD_CLASSES)), stride)
-        return load_change_pairs(root, split, before=options.before, after=options.after, sensor=sensor, **maps)
-    arguments: dict[str, Any] = {}
+        classes, maps = options.class_codes or dict(enumerate(OSCD_CLASSES)), _map_options(options, stride)
+        return load_change_pairs(
+            root, split, classes=classes, before=options.before, after=options.after, sensor=sensor, **maps
+        )
+    arguments: dict[str, object] = {}
     if name == "oscd":
         arguments = {"size": options.image_size, "stride": stride}
     elif name == "segmunich":
@@ -371,9 +373,8 @@ def _labelled_shards(folder: str, split: str) -> datasets.Dataset:
     return dataset
 
 
-def _maps(options: FineTuningOptions, classes: Mapping[int, str] | None, stride: int | None) -> dict[str, Any]:
+def _map_options(options: FineTuningOptions, stride: int | None) -> MapOptions:
     return {
-        "classes": classes,
         "ignore": [IGNORE_INDEX] if options.ignored_codes is None else options.ignored_codes,
         "masks": options.masks,
         "band_names": options.band_names,
@@ -392,7 +393,7 @@ def _has_token(pixels: np.ndarray, patch_size: int) -> bool:
 
 
 def _full_mask(sample: Mapping[str, torch.Tensor], example: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
-    """Return the mask of a sample with data everywhere, like that of another."""
+    """Return a mask without gaps for a sample that has none, in the format of another sample's mask."""
     patch = example["pixel_values"].shape[-1] // example[name].shape[-1]
     height, width = sample["pixel_values"].shape[-2:]
     return example[name].new_ones(len(example[name]), height // patch, width // patch)

@@ -1,4 +1,4 @@
-"""The options of a pretraining run, and what each of its stages makes of them: model, processor and views."""
+"""The options of a pretraining run, and the model, processor and views of each of its stages."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from .optimization import computes_in_bfloat16
 from .views import ViewRecipe
 
 
-# Between the 5th and the 95th percentile of a normal distribution lie so many standard deviations.
+# Distance between the 5th and the 95th percentile of a normal distribution, in standard deviations.
 PERCENTILES_5_TO_95 = 3.29
 # Options that had another name in checkpoints of earlier versions.
 RENAMED = {"warmup_share": "warmup_ratio"}
@@ -76,8 +76,8 @@ class StageOptions:
     )
     contrast_weight: float = option(
         0.0,
-        "Weight of a contrastive loss between two views of each image, which the paper does not have. It tells them "
-        "from the views of all other images of the forward pass, those of other processes included.",
+        "Weight of a contrastive loss between two views of each image, which the paper does not have. The negative "
+        "examples are the views of all other images of the forward pass, in all processes.",
     )
     contrast_temperature: float = option(0.2, "Divisor of the similarities in the contrastive loss.")
 
@@ -96,14 +96,14 @@ class StageOptions:
         if not self.steps and not self.epochs:
             raise ValueError("`epochs` or `steps` must be above 0.")
         if self.normalization == "minmax" and self.atmosphere:
-            raise ValueError("`atmosphere` needs `normalization: zscore`: minmax undoes it. Set one of them.")
+            raise ValueError("`atmosphere` needs `normalization: zscore`, because minmax removes its effect.")
         if self.normalization == "zscore" and self.stretch:
-            raise ValueError("`stretch` needs `normalization: minmax`, whose values lie between 0 and 1.")
+            raise ValueError("`stretch` needs `normalization: minmax`, whose values are between 0 and 1.")
 
 
 @dataclass
 class RuntimeOptions:
-    """Options that may change when a run is resumed: what the run learns does not depend on them."""
+    """Options that may change when a run is resumed, because the learned weights do not depend on them."""
 
     compile: bool = option(False, "Compiles the model with torch.compile.")
     num_workers: int = option(
@@ -178,10 +178,10 @@ def parse_pretraining_options(argv: Sequence[str] | None = None) -> PretrainingO
     """
     file, command_line, source = read_options(PretrainingOptions, argv)
     if command_line.get("model_name_or_path") and "preset" not in command_line:
-        file.pop("preset", None)  # the file's new model gives way to the command line's
+        file.pop("preset", None)  # a checkpoint on the command line replaces the new model of the file
     overridden = set(command_line)
     if "epochs" in overridden and "steps" not in overridden:
-        overridden.add("steps")  # which would replace the epochs
+        overridden.add("steps")  # otherwise the steps of the file would replace the epochs
         command_line["steps"] = 0
     stages = command_line.get("stages", file.get("stages", []))
     kept = []
@@ -208,21 +208,21 @@ def split_stages(options: PretrainingOptions) -> list[PretrainingOptions]:
 
 
 def complete_settings(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that a checkpoint was written with; those that did not exist then have their defaults."""
+    """Return the options with which a checkpoint was written. Options that did not exist then have their defaults."""
     known = {RENAMED.get(name, name): value for name, value in saved.items()}
     defaults = {entry.name: _default(entry) for entry in fields(PretrainingOptions)}
     known["config_overrides"] = JsonMapping(known.get("config_overrides", {}))
     if known.get("model_name_or_path"):
-        known["preset"] = None  # earlier versions recorded one that they did not use
+        known["preset"] = None  # earlier versions recorded a preset that they did not use
     return {**defaults, **known}
 
 
-def _default(entry: Field[Any]) -> Any:
+def _default(entry: Field[Any]) -> object:
     return entry.default if entry.default_factory is MISSING else entry.default_factory()
 
 
 def build_model(stage: PretrainingOptions, previous: str | Path | None) -> SpectralGPTForPreTraining:
-    """Return the model of a stage: new, or from a checkpoint, with positions for its size and bands."""
+    """Return the model of a stage, new or from a checkpoint, with positions for the image size and bands."""
     if previous is None:
         return SpectralGPTForPreTraining(_new_config(stage))
     model = SpectralGPTForPreTraining.from_pretrained(previous, dtype=torch.float32, **_model_settings(stage))
@@ -243,7 +243,7 @@ def _new_config(stage: PretrainingOptions) -> SpectralGPTConfig:
 
 
 def _fit_positions(model: SpectralGPTForPreTraining, stage: PretrainingOptions) -> None:
-    """Give a model the image size and the bands of a stage, and their sensor."""
+    """Change the image size, the bands and their sensor of a model to those of a stage."""
     resized = stage.image_size != model.config.image_size
     if stage.sensor not in (None, model.config.sensor) or stage.wavelengths:
         bands = stage.bands or SpectralGPTConfig(sensor=stage.sensor or model.config.sensor).bands
@@ -258,7 +258,7 @@ def _fit_positions(model: SpectralGPTForPreTraining, stage: PretrainingOptions) 
 
 
 def check_model(stage: PretrainingOptions, before: SpectralGPTConfig | None) -> SpectralGPTConfig:
-    """Build the model of a stage on the meta device, from that of the stage before; return its configuration."""
+    """Build the model of a stage on the meta device from the configuration of the stage before; return its own."""
     with torch.device("meta"):
         if before is None:
             return SpectralGPTForPreTraining(_new_config(stage)).config
@@ -268,9 +268,9 @@ def check_model(stage: PretrainingOptions, before: SpectralGPTConfig | None) -> 
         changed = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
         if changed:
             raise ValueError(
-                f"`config_overrides` {dict(stage.config_overrides)} must leave the weights of the stage before as they "
-                f"are, but would change {len(changed)} of them, such as {changed[0]}: {old.get(changed[0])} to "
-                f"{new.get(changed[0])}."
+                f"`config_overrides` {dict(stage.config_overrides)} must not change the shapes of the weights of the "
+                f"stage before, but would change {len(changed)} of them, such as {changed[0]}: {old.get(changed[0])} "
+                f"to {new.get(changed[0])}."
             )
         _fit_positions(model, stage)
         return model.config
@@ -286,11 +286,11 @@ def stage_processor(
     previous: str | Path | None,
     config: SpectralGPTConfig | None = None,
 ) -> SpectralGPTImageProcessor:
-    """Return the processor that does to images what the stage does to them.
+    """Return the processor that normalises images as the stage does.
 
-    With zscore, mean and standard deviation are those of the checkpoint before, or else of the shards. The deviation
-    comes from percentiles, because a few clouds would double it. `config` says whose `bands` these are: Sentinel-2's by
-    default.
+    With zscore, mean and standard deviation are those of the checkpoint before, or else those of the shards. The
+    deviation is computed from percentiles, because a few clouds would double the usual estimate. `config` holds the
+    sensor of `bands`, by default Sentinel-2.
 
     Raises:
         FileNotFoundError: If zscore needs the statistics of shards that have none.
@@ -317,7 +317,7 @@ def stage_processor(
 
 
 def view_recipe(stage: PretrainingOptions, processor: SpectralGPTImageProcessor) -> ViewRecipe:
-    """Return how the crops of a stage are normalised and varied."""
+    """Return the settings with which the crops of a stage are normalised and varied."""
     limits = None
     if processor.normalization == "zscore":
         if processor.mean is None or processor.std is None:

@@ -1,7 +1,8 @@
-"""Column types of a `datasets.Dataset` that hold where an image or a map is, and read it once a row is asked for.
+"""Column types of a `datasets.Dataset` that store the path of an image or a map, and read it when a row is accessed.
 
 They follow `datasets.Image`: selecting, shuffling or pickling a dataset opens no file, `decode=False` returns the
-reference itself, and `with_format("torch")` gives tensors. Preprocess in `with_transform`: `map` writes pixels to disk.
+reference itself, and `with_format("torch")` returns tensors. Preprocess in `with_transform`, because `map` writes the
+pixels to disk.
 """
 
 import os
@@ -28,14 +29,14 @@ _REFERENCE = pa.struct(
 
 
 class Reference(TypedDict, total=False):
-    """Where an image or a map lies, and what is known about that file.
+    """The location of an image or a map, and what the caller knows about that file.
 
     Attributes:
         path: File, folder of band files or product.
         window: (left, top, width, height) to read, in pixels, or None for all. It may reach beyond the file.
-        extent: (height, width) beyond which nothing counts, or None.
-        offset: Added to the file's digital numbers in place of what its metadata state, or None.
-        nodata: Stored value that means no data, or None for what the file declares.
+        extent: (height, width) of the part of the file that is used, or None for all. Pixels beyond it have no data.
+        offset: Number that is added to the digital numbers instead of the offset in the metadata, or None.
+        nodata: Stored value that means no data, or None for the value that the file declares.
     """
 
     path: str
@@ -46,14 +47,14 @@ class Reference(TypedDict, total=False):
 
 
 class _Reference:
-    """The storage that both column types share: one `Reference` per row."""
+    """The storage of both column types: one `Reference` per row."""
 
     def __call__(self) -> pa.DataType:
         """Return the Arrow type."""
         return _REFERENCE
 
     def encode_example(self, value: str | os.PathLike[str] | Reference) -> Reference:
-        """Return what is stored of a path or a reference."""
+        """Return the reference to store for a path or a reference."""
         if isinstance(value, str | os.PathLike):
             value = {"path": os.fspath(value)}
         if not isinstance(value, Mapping):
@@ -74,14 +75,14 @@ class MultispectralImage(_Reference):
     """Column type: pixels (C, H, W) of named bands, in digital numbers, 0 in all bands where the source has no data.
 
     Attributes:
-        bands: Canonical name of each channel.
-        band_names: What the files hold, in their order, where they do not say it themselves (as for `open_raster`).
-        offset: Added to the digital numbers of each file whose reference states none, in place of what its metadata
-            state.
-        nodata: Stored value that means no data in each file whose reference states none.
+        bands: Canonical name of each band.
+        band_names: Names of the files' bands, in their order, if the files do not state them (as for `open_raster`).
+        offset: Number that is added to the digital numbers instead of the offset in the metadata. A reference with an
+            offset of its own takes precedence.
+        nodata: Stored value that means no data. A reference with a nodata value of its own takes precedence.
         decode: Whether rows hold pixels, or a `Reference`.
         sensor: Name of the sensor whose bands these are.
-        wavelengths: Of the bands in nm, where the sensor's table does not hold them.
+        wavelengths: Wavelengths of the bands in nm, if the sensor's table does not hold them.
     """
 
     bands: list[str]
@@ -94,13 +95,15 @@ class MultispectralImage(_Reference):
     _type: str = field(default="MultispectralImage", init=False, repr=False)
 
     def decode_example(self, value: Reference, token_per_repo_id: object = None) -> np.ndarray:
-        """Read the pixels; a window may reach beyond the image.
+        """Read the pixels. Where a window reaches beyond the image, they are 0.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it is damaged or lacks a band. The message names it.
+            ValueError: If the file is damaged or lacks a band. The message names the file.
         """
-        raster, padding = _read(value, self)
+        offset = self.offset if value["offset"] is None else value["offset"]
+        nodata = self.nodata if value["nodata"] is None else value["nodata"]
+        raster, padding = _read(value, self, offset, nodata)
         return np.pad(np.where(raster.valid, raster.pixels, 0), ((0, 0), *padding))
 
 
@@ -110,11 +113,11 @@ class SegmentationMap(_Reference):
 
     Attributes:
         names: Names of the classes, in the order of their numbers.
-        codes: Values that the files store. Defaults to the numbers of the classes, and 255. The nodata value that a
-            file declares means no class unless it is one of `codes`.
-        labels: Class number of each of `codes`, 255 for none.
-        band: Which band of a file of several holds the codes, from 1; None where there is one.
-        ignore_unknown: Whether a value that is not among `codes` means no class; otherwise it is an error.
+        codes: Values that the files store. By default, the numbers of the classes and 255. The nodata value that a
+            file declares means no class, unless it is one of `codes`.
+        labels: Class number of each of `codes`; 255 means no class.
+        band: Number of the band that holds the codes, from 1, in files of several bands; None for files of one.
+        ignore_unknown: Whether a value that is not among `codes` means no class. Otherwise it is an error.
         decode: As in `MultispectralImage`.
     """
 
@@ -138,15 +141,15 @@ class SegmentationMap(_Reference):
             )
 
     def decode_example(self, value: Reference, token_per_repo_id: object = None) -> np.ndarray:
-        """Read the map; what a window holds beyond it has no class.
+        """Read the map. Where a window reaches beyond it, pixels have no class.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it is damaged, or holds a value that is not among `codes`. The message names it.
+            ValueError: If the file is damaged, or holds a value that is not among `codes`. The message names the file.
         """
         raster, padding = _read(value)
         stored = map_band(raster.pixels, self.band, value["path"])
-        codes, places = np.unique(stored, return_inverse=True)
+        codes, indices = np.unique(stored, return_inverse=True)
         known = dict(zip(self.codes or (), self.labels or ()))
         declared = declared_nodata(value["path"])
         if declared is not None and declared not in known:
@@ -155,7 +158,7 @@ class SegmentationMap(_Reference):
         if unknown and not self.ignore_unknown:
             raise ValueError(f"{value['path']}: unknown class codes {unknown}; expected {', '.join(map(str, known))}.")
         labels = np.array([known.get(code, IGNORE_INDEX) for code in codes.tolist()], np.uint8)
-        return np.pad(labels[places].reshape(stored.shape), padding, constant_values=IGNORE_INDEX)
+        return np.pad(labels[indices].reshape(stored.shape), padding, constant_values=IGNORE_INDEX)
 
 
 def map_band(pixels: np.ndarray, band: int | None, path: str) -> np.ndarray:
@@ -172,7 +175,7 @@ def map_band(pixels: np.ndarray, band: int | None, path: str) -> np.ndarray:
 
 
 def declared_nodata(path: str) -> float | None:
-    """Return the value that a file declares to mean no data, or None where it declares none or is no GDAL file."""
+    """Return the value that a file declares as nodata, or None if it declares none or is an array or a folder."""
     if path.endswith(".npy") or os.path.isdir(path):
         return None
     with rasterio.open(path) as dataset:
@@ -181,15 +184,17 @@ def declared_nodata(path: str) -> float | None:
 
 
 def _read(
-    value: Reference, image: MultispectralImage | None = None
+    value: Reference, image: MultispectralImage | None = None, offset: float | None = None, nodata: float | None = None
 ) -> tuple[Raster, tuple[tuple[int, int], tuple[int, int]]]:
-    """Read the part of a reference that counts, and say how many rows and columns its window has beyond that."""
-    options: dict[str, Any] = {}
+    """Read the part of a window that lies in the file and in the extent.
+
+    Returns:
+        The pixels, and the rows and columns (before, after) that the window has beyond them.
+    """
+    options: dict[str, Any] = {"offset": offset, "nodata": nodata}
     if image is not None:
-        own = {name: getattr(image, name) if value[name] is None else value[name] for name in ("offset", "nodata")}
-        options = {"bands": image.bands, "band_names": image.band_names}
+        options |= {"bands": image.bands, "band_names": image.band_names}
         options["expected"] = model_sensor(image.sensor, image.bands, image.wavelengths)
-        options |= {name: number for name, number in own.items() if number is not None}
     with open_raster(value["path"], resolution=None, **options) as reader:
         window, extent = value["window"], value["extent"]
         left, top, width, height = (0, 0, reader.width, reader.height) if window is None else map(int, window)
@@ -199,7 +204,7 @@ def _read(
 
 
 with warnings.catch_warnings():
-    # That the function is experimental concerns us, not our users.
+    # `register_feature` warns that it is experimental, which users of this package need not know.
     warnings.simplefilter("ignore", UserWarning)
     register_feature(MultispectralImage, "MultispectralImage")
     register_feature(SegmentationMap, "SegmentationMap")

@@ -6,8 +6,9 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypedDict
 
+import numpy as np
 import pyarrow as pa
 from datasets import ClassLabel, Dataset, Features, List, Value
 
@@ -21,6 +22,32 @@ Split: TypeAlias = PathLike | Sequence[str]
 
 SPLITS = {"train": ("train",), "validation": ("val", "validation", "valid"), "test": ("test",)}
 """The splits, and their names in files and folders."""
+
+
+class Row(TypedDict, total=False):
+    """A row of a reader. Pixels are (C, H, W), in digital numbers; a map is (H, W).
+
+    A row for classification has `label` or `labels`, which are class numbers; a row for regression has floats there. A
+    row of a scene has `segmentation_map`, `scene`, `site` and `window`, and for two dates `pixels_after`. A row of
+    shards may have an `offset` of each band.
+    """
+
+    id: str
+    pixels: np.ndarray
+    pixels_after: np.ndarray
+    bands: list[str]
+    offset: list[float] | float | None
+    label: int | float
+    labels: list[int] | list[float]
+    segmentation_map: np.ndarray
+    scene: str
+    site: str
+    window: list[int] | None
+
+
+def dates_of(row: Row) -> list[np.ndarray]:
+    """Return the pixels (C, H, W) of the one or two dates of a row."""
+    return [row["pixels"], row["pixels_after"]] if "pixels_after" in row else [row["pixels"]]
 
 
 def split_name(split: Split) -> str | None:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar, get_args
+from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, get_args
 
 import numpy as np
 from datasets import ClassLabel, Dataset, Value
@@ -37,6 +37,17 @@ Holdout: TypeAlias = Literal["auto", "file", "spatial"]
 T = TypeVar("T", bound=Sequence[Any])
 
 
+class MapOptions(TypedDict):
+    """The arguments of `load_image_masks` and `load_change_pairs` that the options of fine-tuning set for both."""
+
+    masks: str | None
+    band_names: Sequence[str] | None
+    ignore: Collection[int]
+    size: int | None
+    stride: int | None
+    holdout: Holdout
+
+
 def load_image_folder(
     root: PathLike,
     split: str = "train",
@@ -53,7 +64,7 @@ def load_image_folder(
 
     Args:
         root: Parent of the folders of the classes, or of the folders of the splits.
-        split: "train", "validation", "test" or "all"; see the module for splits without a folder.
+        split: "train", "validation", "test" or "all". The docstring of the module describes how splits are found.
         band_names: Names of the files' bands, in order, if the files do not name them.
         class_names: The classes, in the order of their numbers. Defaults to the names of the folders, alphabetically.
         seed: Seed of the random choice of samples to hold out.
@@ -103,16 +114,16 @@ def load_image_masks(
 ) -> Dataset:
     """List images and maps of classes of the same name: `<root>/[<split>/]images/<name>.tif`, `masks/<name>.png`.
 
-    The pairs of SEN12MS (`s2_<n>/ROIs..._s2_<n>_p<m>.tif` and `lc_<n>/..._lc_...`, of which the first scheme, that of
-    the IGBP, is taken) and of DFC2020 (`dfc_<n>`) are found too.
+    It also finds the pairs of SEN12MS (`s2_<n>/ROIs..._s2_<n>_p<m>.tif` and `lc_<n>/..._lc_...`, with the classes of
+    the IGBP in the first band) and of DFC2020 (`dfc_<n>`).
 
-    Rows hold what `build_scene_dataset` says, for one date.
+    Rows have the columns of `build_scene_dataset`, for one date.
 
     Args:
         root: Any ancestor of the two folders, or of the splits' folders.
         split: As in `load_image_folder`.
-        classes: Names of the classes, by the values that the maps store if these are not 0, 1, 2, ... By default the
-            values that are found in the maps, which then also serve as names.
+        classes: Names of the classes; a mapping from stored values to names if the maps store other values than 0, 1,
+            2, ... By default, the classes are the values that the maps store.
         images: Folder of the images, or a pattern such as `pre_*.tif`. By default it is found (see `layouts`). Files of
             one sample have the same name, unless there is only one sample.
         masks: Folder of the maps, or a pattern.
@@ -150,8 +161,8 @@ def load_change_pairs(
 ) -> Dataset:
     """List two dates and the map of change between them: `<root>/[<split>/]{before,after,masks}/<name>.tif`.
 
-    Rows hold what `build_scene_dataset` says, for two dates. Arguments and errors are those of `load_image_masks`; maps
-    that store change as 255 need `classes={0: "no change", 255: "change"}, ignore=()`.
+    Rows have the columns of `build_scene_dataset`, for two dates. Arguments and errors are those of `load_image_masks`.
+    Maps that store change as 255 need `classes={0: "no change", 255: "change"}, ignore=()`.
     """
     roles = {"before": before, "after": after, "masks": masks}
     return _load_scenes(root, split, roles, band_names, classes, ignore, size, stride, holdout, seed, sensor)
@@ -328,7 +339,7 @@ def _select(
     list_samples: Callable[[Path], dict[str, T]],
     table: Mapping[str, TableRow] | None = None,
 ) -> dict[str, T]:
-    """Return the samples of a split by their names: from its folder, by the table, or by holding out."""
+    """Return the samples of a split by name. The split comes from a folder, from the table, or from holding out."""
     wanted = split_name(split)
     if wanted is None:
         raise ValueError(f"Expected `split` to be train, validation, test or all, got {split!r}.")
@@ -355,7 +366,7 @@ def _select(
 
 
 def _stated_split(base: Path, name: str, sample: Sequence[Any], table: Mapping[str, TableRow]) -> str | None:
-    """Return the split that the table states, or a folder of the sample's name such as `images/train/a.tif`."""
+    """Return the split that the table states, or else that of a folder in the name, as in `images/train/a.tif`."""
     row = table.get(sample[0].relative_to(base).as_posix())
     return row.split if row and row.split else split_name(name.split("/")[0]) if "/" in name else None
 
@@ -368,7 +379,7 @@ def _site(base: Path, name: str, sample: Sequence[Any], table: Mapping[str, Tabl
 def _image_type(
     base: Path, paths: Sequence[str], band_names: Sequence[str] | None, sensor: Sensor
 ) -> MultispectralImage:
-    """Take the band names from the caller, or else from the first file; every file must then hold these bands."""
+    """Take the band names from the caller, or else from the first file. Every file must then hold these bands."""
     if not paths:
         raise ValueError(f"{base}: expected images of this split ({', '.join(SUFFIXES)}), found none.")
     if band_names is not None:

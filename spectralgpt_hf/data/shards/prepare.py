@@ -1,8 +1,9 @@
-"""From files to a folder of Parquet shards, by many processes: `spectralgpt prepare`.
+"""Write a folder of Parquet shards from image files, in several processes: `spectralgpt prepare`.
 
-The content depends on the sources and the options alone, not on the number of processes. Whatever stops the work, the
-same call goes on: finished shards lie in a hidden folder until all are complete. Beside them come `statistics.json`,
-`report.json` (files that could not be read, chips left out) and `README.md`, a dataset card for the Hub.
+The content depends only on the sources and the options, not on the number of processes. After an interruption, the
+same call resumes: finished shards are kept in the folder `.progress` until all are complete. The folder also holds
+`statistics.json`, `report.json` (files that could not be read, chips that were left out) and `README.md`, a dataset
+card for the Hub.
 """
 
 import hashlib
@@ -18,7 +19,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 from datasets.utils import tqdm
@@ -57,30 +57,31 @@ def prepare_shards(
     license: str | None = None,
     num_workers: int | None = None,
     sensor: Sensor | str = SENTINEL_2,
-    **options: Any,
+    **options: object,
 ) -> Path:
-    """Turn a dataset, folders of GeoTIFFs or scenes into shards. Repeat the call to go on after an interruption.
+    """Convert a dataset, folders of GeoTIFFs or scenes into shards. Repeat the call to resume after an interruption.
 
     Args:
-        sources: Root of the dataset; folders of images; or scenes, whatever `open_raster` opens, and folders of them.
+        sources: Root of the dataset; folders of images; or scenes that `open_raster` reads, and folders of them.
         output: Folder to write.
-        dataset: "fmow", "bigearthnet-v1", "bigearthnet-v2", "eurosat"; "folder": each image below the folders is a
-            sample; "scenes": images are cut into chips on the finest grid of their sensor. An image is a GeoTIFF, a
-            SAFE product, a folder of one file per band (SSL4EO-S12, SeCo, Major TOM) or resolution (SeasoNet), a row of
-            a Parquet file with one GeoTIFF per band (Major TOM on the Hub) or, with `band_names`, an `.npy` array. Of
-            SEN12MS only the optical images are taken.
-        splits: Of a dataset: "train", "validation", "test"; "all" is stored as "train".
-        bands: Names of the bands to keep, in order; all by default, in the order of the files.
-        band_names: What the files of folders and scenes hold, in order, where they do not say it.
-        size: Height and width of chips, in pixels. 192 for scenes by default; the files of folders are kept whole.
+        dataset: "fmow", "bigearthnet-v1", "bigearthnet-v2" or "eurosat"; "folder", where each image below the folders
+            is a sample; or "scenes", which are cut into chips on the finest grid of their sensor. An image is a
+            GeoTIFF, a SAFE product, a folder of one file per band (SSL4EO-S12, SeCo, Major TOM) or resolution
+            (SeasoNet), a row of a Parquet file with one GeoTIFF per band (Major TOM on the Hub) or, with `band_names`,
+            an `.npy` array. The radar images and maps of SEN12MS are left out.
+        splits: Splits of a dataset to write: "train", "validation", "test"; "all" is stored as "train".
+        bands: Names of the bands to keep, in order. By default all, in the order of the files.
+        band_names: Names of the bands of folders and scenes, in order, if the files do not state them.
+        size: Height and width of chips, in pixels. By default 192 for scenes; the images of folders are kept whole.
         stride: Distance between chips, in pixels; `size` by default.
-        min_valid: Smallest share of pixels with data. By default 0.5 for chips; of other samples any pixel will do.
-        scale: What stored values are multiplied by: 10000 for folders and scenes that hold reflectances.
-        validation_share: Part of the files or scenes to hold out as the split "validation", with no more than this part
-            of the samples.
+        min_valid: Smallest share of pixels with data. By default 0.5 for chips; other samples need one such pixel.
+        scale: Factor from stored values to digital numbers: 10000 for folders and scenes that hold reflectances.
+        validation_share: Share of the files or scenes to hold out as the split "validation". They hold at most this
+            share of the samples.
         seed: Seed of the choice of validation files.
-        rows_per_shard: Number of samples per shard before any is left out.
-        compression: "lz4"; "zstd", smaller and slower to read; or "none".
+        rows_per_shard: Number of samples per shard. Samples with too little data count too, and are left out after
+            that.
+        compression: "lz4"; "zstd", which is smaller and slower to read; or "none".
         license: Licence of the data for the card, as an identifier of the Hub.
         num_workers: Number of processes that read and write; one per core by default.
         sensor: Whose folders or scenes these are: a name ("landsat-8") or a `Sensor`. Files of another one are left
@@ -91,9 +92,9 @@ def prepare_shards(
         `output`.
 
     Raises:
-        FileNotFoundError: If the sources are not what they should be.
-        ValueError: If an option is wrong, the folder holds something else, or nothing at all could be read.
-        OSError: If a shard cannot be written, such as on a full disk.
+        FileNotFoundError: If the sources do not exist or hold no images.
+        ValueError: If an option is wrong, if the folder holds other files, or if no image could be read.
+        OSError: If a shard cannot be written, for example on a full disk.
     """
     output = Path(output)
     roots = [sources] if isinstance(sources, str | os.PathLike) else list(sources)
@@ -153,7 +154,7 @@ def prepare_shards(
 
 @dataclass(frozen=True, eq=False)
 class _Shard:
-    """One unit of work: samples on their way into `path`."""
+    """One unit of work: the samples to write into `path`."""
 
     split: str
     path: Path
@@ -161,7 +162,7 @@ class _Shard:
 
     @property
     def record(self) -> Path:
-        """What was counted while it was written; there once the shard is finished."""
+        """File with the histograms and the report of the shard, which exists when the shard is finished."""
         return self.path.with_suffix(".npz")
 
     @property
@@ -175,16 +176,16 @@ def _identify(plan: Plan, rows_per_shard: int, compression: str) -> str:
     if plan.reading.sensor == SENTINEL_2:
         del reading["sensor"]  # so that shards of earlier versions keep their identity
     content = [plan.splits, reading, plan.class_names, rows_per_shard, compression]
-    # Where the sources lie does not matter.
+    # Paths are made relative to the base, so that sources that were moved give the same hash.
     text = json.dumps(content).replace(json.dumps(os.path.join(plan.report.base, ""))[1:-1], "")
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _is_complete(output: Path, identity: str) -> bool:
-    """Return whether the work is done already; otherwise make room for it.
+    """Return whether the shards are complete. If not, create the folder for progress.
 
     Raises:
-        ValueError: If the folder holds something else.
+        ValueError: If the folder holds other files, or shards of other sources or options.
     """
     progress, report = output / PROGRESS, output / "report.json"
     plan = progress / "plan.json"
@@ -218,7 +219,7 @@ def _shards(plan: Plan, output: Path, rows_per_shard: int) -> list[_Shard]:
 
 
 def _run(job: Callable[[_Shard], None], shards: list[_Shard], num_workers: int) -> None:
-    """Do what is left of the work, in this process if one is enough."""
+    """Run the job on the shards that are not finished, without further processes if one is enough."""
     left = [shard for shard in shards if not shard.is_finished]
     total, done = (sum(len(shard.samples) for shard in some) for some in (shards, set(shards) - set(left)))
     with tqdm(total=total, initial=done, desc="Preparing", unit="sample") as progress:
@@ -243,7 +244,7 @@ def _run(job: Callable[[_Shard], None], shards: list[_Shard], num_workers: int) 
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent is killed, which would leave it waiting for work for ever."""
+    """End this process when its parent is killed; otherwise it would wait for work forever."""
 
     def wait() -> None:
         parent = parent_process()
@@ -267,13 +268,13 @@ def _prepare_shard(shard: _Shard, reading: Reading, base: str, schema: pa.Schema
 
 
 def _finish(output: Path, shards: list[_Shard], plan: Plan, identity: str, card: Callable[..., str]) -> None:
-    """Give the shards their names, which count those with rows, and describe them."""
+    """Rename the shards that have rows to their final names, and write statistics, report and card."""
     statistics, rows = {}, {}
     for split in plan.splits:
         of_split, histograms, counts = [shard for shard in shards if shard.split == split], Histograms(), []
         for shard in of_split:
             record = histograms.merge(shard.record)
-            plan.report.add(Report(plan.report.base, **record["report"]))
+            plan.report.add(record["report"])
             counts.append(record["rows"])
         if any(counts):
             statistics[split], rows[split] = histograms.statistics(), sum(counts)

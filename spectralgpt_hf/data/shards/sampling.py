@@ -1,4 +1,4 @@
-"""What goes into shards: samples of datasets, folders and scenes, listed first and read later, by other processes."""
+"""List the samples of datasets, folders and scenes that go into shards, and read them later in other processes."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from affine import Affine
@@ -24,15 +24,15 @@ from ..chip_grid import chip_corners
 from ..readers.common import PathLike, hold_out, rank, split_name
 from ..readers.registry import READERS
 from .band_tables import ROW, SUFFIX, list_rows, unpacked
-from .format import SPLIT_NAMES, ShardRow
+from .format import SPLIT_NAMES, LeftOutSample, ReportRecord, ShardRow, UnreadableFile
 
 
-# Datasets of single images; the others of the registry come with maps, which shards do not hold.
+# Datasets of single images. The other datasets of the registry come with maps, which shards cannot hold.
 DATASETS = ("fmow", "bigearthnet-v1", "bigearthnet-v2", "eurosat")
 
 
 class Sample(NamedTuple):
-    """Where a row comes from: a file or folder, or a window (left, top, width, height) of it, in pixels."""
+    """The source of a row: a file or folder, or a window (left, top, width, height) of it, in pixels."""
 
     id: str
     path: str
@@ -44,15 +44,15 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Reading:
-    """How samples are read.
+    """The options with which samples are read.
 
     Attributes:
-        bands: Which bands, in which order; all by default.
-        band_names: What the files hold, in their order, where they do not say it.
+        bands: Bands to read, in order; all by default.
+        band_names: Names of the files' bands, in their order, if the files do not state them.
         resolution: Side of the pixels in metres, or None for the finest of each source.
         min_valid: Smallest share of pixels with data.
-        scale: What stored values are multiplied by: 10000 where files hold reflectances.
-        sensor: Whose files these are.
+        scale: Factor from stored values to digital numbers: 10000 if the files hold reflectances.
+        sensor: Sensor of the files.
     """
 
     bands: tuple[str, ...] | None = None
@@ -66,7 +66,7 @@ class Reading:
         """Open a source whose bands have names.
 
         Raises:
-            FileNotFoundError, ValueError: As `open_raster`, and if nothing names the bands.
+            FileNotFoundError, ValueError: As `open_raster`, and if the bands have no names.
         """
         reader = open_raster(path, self.bands, self.resolution, band_names=self.band_names, expected=self.sensor)
         if reader.bands is None:
@@ -77,25 +77,25 @@ class Reading:
 
 @dataclass
 class Report:
-    """What became of the samples, besides rows.
+    """What happened to samples apart from becoming rows.
 
     Attributes:
         base: Folder that paths are relative to.
-        unreadable: `file`, `reason` and ids of the `samples` that are missing for it.
-        left_out: `id` and share of `valid` pixels of each sample with too few.
-        clipped_values: How many values of valid pixels lay outside 0 ... 65535.
-        warnings: How often each was given.
+        unreadable: Files that could not be read.
+        left_out: Samples with too little data.
+        clipped_values: Number of values of valid pixels outside 0 ... 65535.
+        warnings: Number of times that each warning was given.
     """
 
     base: str
-    unreadable: list[dict[str, Any]] = field(default_factory=list)
-    left_out: list[dict[str, Any]] = field(default_factory=list)
+    unreadable: list[UnreadableFile] = field(default_factory=list)
+    left_out: list[LeftOutSample] = field(default_factory=list)
     clipped_values: int = 0
     warnings: Counter[str] = field(default_factory=Counter)
 
     @contextmanager
     def watch(self, path: str, samples: Sequence[str] = ()) -> Iterator[None]:
-        """Note warnings and errors that a file gives; none is passed on."""
+        """Record the warnings and errors that reading a file causes, and suppress them."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             try:
@@ -104,24 +104,29 @@ class Report:
                 reason = str(error).replace(os.path.join(self.base, ""), "")
                 name = os.path.relpath(path, self.base)
                 self.unreadable.append({"file": name, "reason": reason, "samples": list(samples)})
-        told = (str(warning.message) for warning in caught if issubclass(warning.category, UserWarning))
-        self.warnings.update(text.replace(f"{path}: ", "") for text in told)
+        texts = (str(warning.message) for warning in caught if issubclass(warning.category, UserWarning))
+        self.warnings.update(text.replace(f"{path}: ", "") for text in texts)
 
-    def add(self, other: "Report") -> None:
-        """Add what another part of the work met."""
-        self.unreadable += other.unreadable
-        self.left_out += other.left_out
-        self.clipped_values += other.clipped_values
-        self.warnings += other.warnings
+    def add(self, record: ReportRecord) -> None:
+        """Add the report of another process."""
+        self.unreadable += record["unreadable"]
+        self.left_out += record["left_out"]
+        self.clipped_values += record["clipped_values"]
+        self.warnings.update(record["warnings"])
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return what is worth publishing."""
-        return {name: value for name, value in vars(self).items() if name != "base"}
+    def as_dict(self) -> ReportRecord:
+        """Return the attributes to publish, without the folder."""
+        return {
+            "unreadable": self.unreadable,
+            "left_out": self.left_out,
+            "clipped_values": self.clipped_values,
+            "warnings": dict(self.warnings),
+        }
 
 
 @dataclass
 class Plan:
-    """The samples of each split, in the order of the shards, and what was met while listing them."""
+    """The samples of each split in the order of the shards, and the report of listing them."""
 
     splits: dict[str, list[Sample]]
     reading: Reading
@@ -131,16 +136,21 @@ class Plan:
 
 
 def plan_dataset(
-    root: PathLike, dataset: str, splits: Sequence[str], bands: Sequence[str] | None, min_valid: float, **options: Any
+    root: PathLike,
+    dataset: str,
+    splits: Sequence[str],
+    bands: Sequence[str] | None,
+    min_valid: float,
+    **options: object,
 ) -> Plan:
-    """List a published dataset in random order: they list one class after another.
+    """List a published dataset in random order, because its own order is one class after another.
 
     Args:
         root: Any ancestor of its files.
         dataset: One of `DATASETS`.
-        splits: Of "train", "validation", "test"; "all" is stored as "train".
+        splits: Some of "train", "validation", "test"; "all" is stored as "train".
         bands, min_valid: As in `Reading`.
-        options: Of the reader.
+        options: Further arguments of the reader.
 
     Raises:
         FileNotFoundError, ValueError: As the reader, and if a split has another name.
@@ -154,7 +164,9 @@ def plan_dataset(
         paths = [reference["path"] for reference in rows.data["pixels"].to_pylist()]
         columns = [key for key in ("date", "label", "labels") if key in rows.features]
         values = zip(*(rows.data[key].to_pylist() for key in columns)) if columns else iter([()] * len(rows))
-        samples = (Sample(*where, **dict(zip(columns, what))) for where, what in zip(zip(rows["id"], paths), values))
+        samples = (
+            Sample(name, path, **dict(zip(columns, found))) for name, path, found in zip(rows["id"], paths, values)
+        )
         planned["train" if name == "all" else name] = _shuffle(samples)
     image, label = rows.features["pixels"], rows.features.get("label", rows.features.get("labels"))
     band_names = image.band_names and tuple(image.band_names)
@@ -178,23 +190,23 @@ def plan_files(
     validation_share: float = 0.0,
     seed: int = 0,
 ) -> Plan:
-    """List scenes, or the images below folders: whole, or cut into chips.
+    """List scenes, or the images below folders, as whole files or as chips.
 
-    Whole files are put in random order. Chips stay in that of their scene, because neighbours share blocks of its file:
-    a window of rows over several shards mixes them in training.
+    Whole files are listed in random order. Chips stay in the order of their scene, because neighbours share blocks of
+    its file; training mixes them.
 
     Args:
-        sources: Scenes (whatever `open_raster` opens), or folders of images.
-        reading: How to read them.
-        are_folders: Whether sources are folders of images, and never a scene.
-        size, stride: Of the chips, as in `cut_chips`; None for whole files.
-        validation_share: Part of the files to hold out, with no more than this part of the samples. Chips of one file
-            never end in two splits.
-        seed: Of that choice.
+        sources: Scenes that `open_raster` reads, or folders of images.
+        reading: Options with which the samples are read.
+        are_folders: Whether each source is a folder of images. Otherwise a source may be a scene.
+        size, stride: Size of the chips and distance between them, as in `cut_chips`; None for whole files.
+        validation_share: Share of the files to hold out, with at most this share of the samples. Chips of one file
+            never end up in two splits.
+        seed: Seed of the choice of validation files.
 
     Raises:
         FileNotFoundError: If there is no such folder, or no file in it.
-        ValueError: If a file is given twice, or there are HDF5 files in place of images.
+        ValueError: If a file is given twice, or if there are only HDF5 files.
     """
     roots = [os.path.abspath(source) for source in sources]
     base = os.path.commonpath(roots if are_folders else [os.path.dirname(root) for root in roots])
@@ -216,12 +228,12 @@ def plan_files(
 
 
 def read_rows(samples: Sequence[Sample], reading: Reading, report: Report) -> Iterator[ShardRow]:
-    """Read samples; neighbours of one source share its open files, and one read where they lie side by side.
+    """Read samples. Consecutive samples of one source share its open files, and those of one row of chips one read.
 
     Args:
-        samples: What to read.
-        reading: How.
-        report: Gets those that give no row, and why.
+        samples: Samples to read, in order.
+        reading: Options of reading.
+        report: Report to which samples that become no rows are added.
     """
     for path, of_path in groupby(samples, key=lambda sample: sample.path):
         beside = [list(group) for _, group in groupby(of_path, key=lambda sample: sample.window and sample.window[1])]
@@ -237,21 +249,21 @@ def read_rows(samples: Sequence[Sample], reading: Reading, report: Report) -> It
 
 
 _IMAGES, _ARRAYS, _HDF5 = (".tif", ".tiff"), (".npy",), (".h5", ".hdf5", ".he5", ".nc")
-# What lies beside the images of SEN12MS and DFC2020 (radar and land cover) and the bands of Major TOM.
+# Files beside the images of SEN12MS and DFC2020 (radar and land cover) and beside the bands of Major TOM.
 _AUXILIARY = re.compile(r".*_(s1|lc|dfc)_\d+(_p\d+)?|cloud_mask", re.IGNORECASE)
 _SUFFIX = re.compile(r"(\.SAFE)?(\.(tiff?|jp2|zip|npy|vrt|img|json))?$", re.IGNORECASE)
 
 
 def _list_sources(root: str, are_folders: bool, reading: Reading) -> list[str]:
-    """Return the images of a folder and those below it; or `root` itself, where it is a scene.
+    """Return the images of a folder and its subfolders, or `root` itself if it is a scene.
 
-    A SAFE product is an image, and so is a folder whose rasters are each named after a band of their own (SSL4EO-S12,
-    SeCo, Major TOM) or its group of bands (SeasoNet). NumPy arrays are images where the caller names their bands, and
-    rows of Parquet files where their columns are bands (Major TOM).
+    A SAFE product is an image, and so is a folder whose rasters are each named after another band (SSL4EO-S12, SeCo,
+    Major TOM) or group of bands (SeasoNet). NumPy arrays are images if the caller names their bands, and so are rows of
+    Parquet files if their columns are bands (Major TOM).
 
     Raises:
-        FileNotFoundError: If there is none.
-        ValueError: If there are HDF5 files in their place.
+        FileNotFoundError: If there are no images.
+        ValueError: If there are only HDF5 files.
     """
     if not are_folders and not os.path.isdir(root):
         if Path(root).suffix.lower() in _HDF5:
@@ -322,12 +334,12 @@ def _cut(name: str, path: str, plan: Plan, size: int | None, stride: int | None)
         width, height = min(size, reader.width), min(size, reader.height)
         for left, top in chip_corners(reader.height, reader.width, size, stride):
             samples.append(Sample(f"{stem}_{top}_{left}", path, (left, top, width, height)))
-    plan.report.warnings.clear()  # reading gives them again
+    plan.report.warnings.clear()  # reading the samples gives them again
     return samples
 
 
 def _hold_out_files(sizes: Mapping[str, int], share: float, seed: int) -> set[str]:
-    """Choose a share of the files that have at most this share of the samples: one scene may outweigh all others."""
+    """Choose a share of the files that hold at most this share of the samples, since file sizes can differ a lot."""
     number, room = len(hold_out(list(sizes), share, seed)), round(share * sum(sizes.values()))
     chosen: set[str] = set()
     for name in rank(list(sizes), seed):
@@ -343,7 +355,7 @@ def _shuffle(samples: Iterable[Sample]) -> list[Sample]:
 
 
 def _read_beside(samples: Sequence[Sample], reader: RasterReader, reading: Reading, report: Report) -> list[ShardRow]:
-    """Read samples of one source whose windows are all None, or have the same top and height."""
+    """Read samples of one source whose windows are all None, or all have the same top and height."""
     if samples[0].window is None:
         raster = reader.read()
         rasters = [raster] * len(samples)
@@ -375,7 +387,7 @@ def _row(sample: Sample, raster: Raster, reading: Reading, report: Report) -> Sh
         raster.bands or (),
         None if raster.offsets is None else [offset * reading.scale for offset in raster.offsets],
         None if raster.crs is None else raster.crs.to_string(),
-        None if raster.crs is None else tuple(raster.transform)[:6],
+        None if raster.crs is None or raster.transform is None else tuple(raster.transform)[:6],
         _iso_date(sample.date or raster.tags.get("date")),
         sample.label,
         sample.labels,
@@ -383,10 +395,10 @@ def _row(sample: Sample, raster: Raster, reading: Reading, report: Report) -> Sh
 
 
 def _stored(raster: Raster, scale: float) -> tuple[np.ndarray, int]:
-    """Return pixels without their offset as uint16, and how many of their values had to be clipped.
+    """Return pixels without their offset as uint16, and the number of values that were clipped.
 
-    Fractions, as of bands brought to a finer grid, are rounded to the nearest integer; what lies outside 0 ... 65535 is
-    clipped. A pixel without data becomes 0 in all bands; one with data that is 0 in all bands becomes 1 in the first.
+    Fractions, which resampled bands have, are rounded to the nearest integer. Values outside 0 ... 65535 are clipped. A
+    pixel without data becomes 0 in all bands; a pixel with data that is 0 in all bands becomes 1 in the first band.
     """
     pixels, valid = raster.pixels, raster.valid
     if raster.offsets is not None and any(raster.offsets):
@@ -417,7 +429,7 @@ def _stored(raster: Raster, scale: float) -> tuple[np.ndarray, int]:
 
 
 def _iso_date(date: str | None) -> str | None:
-    """Return a date if it is one: tags may hold anything."""
+    """Return a date in ISO format as it is, and None for any other text, which tags may hold."""
     try:
         datetime.fromisoformat(date or "")
     except ValueError:

@@ -1,9 +1,9 @@
-"""Batches from Parquet shards, in an order that is a function of (seed, epoch, batch number) alone.
+"""Batches from Parquet shards, in an order that depends only on (seed, epoch, batch number).
 
-No state is kept but that position: a run resumes where it stopped, and the samples of a global batch do not depend on
-how many processes share it. Row groups are permuted over all shards, and rows within their group; then each place in
-the batch walks through groups of its own, so that a batch is as varied as the data and yet every row group is read
-once an epoch, by one process.
+That position is the only state, so a run resumes exactly where it stopped, and the samples of a global batch do not
+depend on the number of processes that share it. Row groups are permuted over all shards, and rows within their group.
+Each slot of the batch then takes rows from groups of its own: a batch mixes many groups, and yet each group is read
+once per epoch, by one process.
 """
 
 import hashlib
@@ -24,26 +24,26 @@ from .format import PathLike, ShardFile, decode_rows, find_shards
 
 logger = logging.getLogger(__name__)
 
-# A place of the batch takes so many rows of a group before it goes on to another, less where batches are large: a
-# process holds two windows of (rows of a run) x (global batch) rows in memory.
+# A slot of the batch takes RUN rows of a group before it changes to another group. For large batches it takes fewer,
+# because a process holds two windows of (rows of a run) x (global batch) rows in memory.
 RUN, WINDOW = 16, 8192
-# Keeps the order of the samples independent of their crops and masks, which are keyed alike.
+# Streams of random numbers that differ from those of crops and masks, which have the same keys.
 GROUP_STREAM, ROW_STREAM = 100, 101
 
 
 Stored: TypeAlias = tuple[np.ndarray, list[int]]
-"""An image (C, H, W) as it lies in a shard, and the numbers of our bands in it."""
+"""An image (C, H, W) as stored in a shard, and the positions in it of the bands to read."""
 
 
 class Batch(TypedDict, total=False):
-    """What a step needs of its images, on the CPU.
+    """The images of a training step, on the CPU.
 
     Attributes:
-        ids: (B,) int64, numbers of the rows in the shards: the keys of their crops and masks.
+        ids: (B,) int64, numbers of the rows over all shards, which are the keys of their crops and masks.
         images: (B, C, H, W) uint16, padded with 0 at the bottom and the right.
         extent: (B, 2) int64, height and width of each image without the padding.
         valid: (B, H, W) bool, False where a pixel has no data; absent where all have.
-        skipped: How many rows could not be read: images without data.
+        skipped: Number of rows that could not be read. Their images have no data.
     """
 
     ids: torch.Tensor
@@ -56,27 +56,27 @@ class Batch(TypedDict, total=False):
 class ShardStream:
     """Batches of the images in Parquet shards.
 
-    Threads read and unpack: the work is done outside of Python, and nothing is copied between processes.
+    Threads read and decompress the shards. They release Python's lock, and nothing is copied between processes.
 
     Args:
-        source: Folder of shards, or what else `find_shards` takes.
+        source: Folder of shards, one shard or a pattern, as in `find_shards`.
         bands: Names of the bands to read, in order.
-        batch_size: Images of a process and a batch.
+        batch_size: Number of images per batch and process.
         split: "train", "validation" or "test".
-        seed: Of the order.
-        shuffle: Whether to permute; otherwise in the order of the shards.
-        num_processes: How many processes share each global batch, of `batch_size` times as many images.
-        process_index: Which of them this is.
-        num_workers: Threads.
-        pin_memory: Whether batches lie in memory that a GPU can fetch from by itself.
-        sensor: Whose bands these are.
+        seed: Seed of the order.
+        shuffle: Whether to permute the rows. Otherwise they come in the order of the shards.
+        num_processes: Number of processes that share each global batch of `batch_size` x `num_processes` images.
+        process_index: Number of this process.
+        num_workers: Number of threads.
+        pin_memory: Whether batches are in pinned memory, from which a GPU copies asynchronously.
+        sensor: Sensor of the bands.
 
     Attributes:
         fingerprint: Digest of the shards' names, sizes and footers.
 
     Raises:
         FileNotFoundError: If there are no shards.
-        ValueError: If a shard is damaged or lacks a band, or all of them together do not fill a batch.
+        ValueError: If a shard is damaged or lacks a band, or if all shards together do not fill a batch.
     """
 
     def __init__(
@@ -120,20 +120,20 @@ class ShardStream:
         if not len(self):
             raise ValueError(
                 f"{source}: {self.num_samples} samples in the split {split} do not fill a batch of {batch_size} on "
-                f"{num_processes} processes: prepare more, or lower `batch_size`."
+                f"{num_processes} processes: prepare more samples, or lower `batch_size`."
             )
 
     @property
     def num_samples(self) -> int:
-        """Rows in all shards."""
+        """Number of rows in all shards."""
         return int(self._starts[-1])
 
     def __len__(self) -> int:
-        """Batches of an epoch. What is left at its end is another part of the data in each epoch."""
+        """Return the number of batches per epoch. The rows that do not fill a last batch differ between epochs."""
         return self.num_samples // self.global_batch_size
 
     def batch_ids(self, epoch: int) -> np.ndarray:
-        """Return the rows that this process takes in each batch of an epoch, (batches, batch size)."""
+        """Return the numbers (batches, batch size) of the rows that this process takes in an epoch."""
         sizes = np.diff(self._starts)
         rows, group_of_row = np.arange(self.num_samples), np.repeat(np.arange(len(sizes)), sizes)
         if self.shuffle:
@@ -147,18 +147,18 @@ class ShardStream:
         return np.concatenate([part.swapaxes(1, 2).reshape(-1, size) for part in runs])[:, self._slots]
 
     def endless(self, position: int = 0) -> Iterator[tuple[int, Batch]]:
-        """Read one epoch after the other, from the batch of number `position` on; each batch comes with its epoch."""
+        """Yield the batches from number `position` on, without end, each with the number of its epoch."""
         epoch, start = divmod(position, len(self))
         while True:
             yield from ((epoch, batch) for batch in self.batches(epoch, start))
             epoch, start = epoch + 1, 0
 
     def batches(self, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
-        """Read the batches of one epoch.
+        """Yield the batches of one epoch.
 
         Args:
             epoch: Number of the pass over the data.
-            start: Number of the first batch: where a run that was interrupted goes on.
+            start: Number of the first batch, for a run that resumes.
         """
         ids = self.batch_ids(epoch)[start:]
         group_of = np.searchsorted(self._starts, ids, side="right") - 1
@@ -186,10 +186,10 @@ class ShardStream:
         try:
             return shard.band_lists()
         except ValueError:
-            return set()  # damaged rows are counted when their turn comes
+            return set()  # damaged rows are counted when they are read
 
     def _load(self, group: int) -> list[Stored | None]:
-        """Return the images of a row group and where our bands are in them; None where one cannot be read."""
+        """Return the images of a row group with the positions of the bands; None for an image that cannot be read."""
         number, index = self._groups[group]
         try:
             with ShardFile(self.paths[number]) as shard:
@@ -220,19 +220,19 @@ class ShardStream:
             batch.zero_()
         pixels, extent = batch.numpy(), np.full((len(images), 2), (height, width))
         valid = np.ones((len(images), height, width), bool)
-        for place, stored in enumerate(images):
+        for slot, stored in enumerate(images):
             if stored is None:
-                valid[place] = False
+                valid[slot] = False
                 continue
-            image, channels = stored
-            extent[place] = image.shape[1:]
-            part = pixels[place, :, : image.shape[1], : image.shape[2]]
+            image, positions = stored
+            extent[slot] = image.shape[1:]
+            part = pixels[slot, :, : image.shape[1], : image.shape[2]]
             if same:
-                np.take(image, channels, axis=0, out=part, mode="clip")  # the other modes make a copy first
+                np.take(image, positions, axis=0, out=part, mode="clip")  # the other modes make a copy first
             else:
-                part[:] = image[channels]
-            # Without data is what is 0 in all bands, those that are not read included.
-            valid[place, : image.shape[1], : image.shape[2]] = part[0].all() or image.any(axis=0)
+                part[:] = image[positions]
+            # A pixel has no data if it is 0 in all bands, including those that are not read.
+            valid[slot, : image.shape[1], : image.shape[2]] = part[0].all() or image.any(axis=0)
         result = Batch(
             ids=torch.from_numpy(ids),
             images=batch,
