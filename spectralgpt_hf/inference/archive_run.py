@@ -1,7 +1,7 @@
-"""Thousands of scenes through a model on Ray Data: workers that load it once, and a driver that survives them.
+"""Embed or map thousands of scenes on Ray Data. Each worker loads the model once.
 
-A scene that fails, or ends the process of its worker, is tried again after all others, `ATTEMPTS` times in all. So an
-outage has time to pass, and a scene that kills its worker takes no other scene along.
+A scene that fails, or that ends the process of its worker, is tried again after all other scenes, `ATTEMPTS` times in
+total. A temporary outage can end in the meantime, and a scene that kills its worker affects no other scene.
 """
 
 import hashlib
@@ -34,30 +34,30 @@ from .stac_items import describe_result, item_path
 
 ATTEMPTS = 3
 TAG = "fingerprint"
-"""Of a finished file: what it was made of."""
+"""Tag of a finished file that identifies the checkpoint, the options and the source."""
 
 CHECKS = 16
-"""Files whose fingerprints are read at once."""
+"""Number of files whose fingerprints are read at the same time."""
 
 RESOURCES = ("batch_size", "workers", "memory_limit")
 """Options that do not change a result."""
 
-KILLED = "its worker was killed: out of memory, or a crash of a library at this scene"
+KILLED = "the worker was killed: it ran out of memory, or a library crashed at this scene"
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is done to every scene.
+    """The work on every scene of an archive.
 
     Attributes:
         kind: "embed" or "predict".
-        checkpoint: Folder that all machines see, or name on the Hub.
+        checkpoint: Folder that all machines can read, or name on the Hub.
         revision: Commit of a checkpoint on the Hub.
-        identity: Of the checkpoint's content.
+        identity: Digest of the checkpoint's content.
         device: As in `load_model`.
         weights_dtype: Type of the model's weights.
-        processor: Options of the processor in place of what it was saved with.
-        options: Of `embed_scene` or `predict_scene`.
+        processor: Attributes of the processor that replace the saved ones.
+        options: Arguments of `embed_scene` or `predict_scene`.
         overwrite: Whether files that are not results of an archive may be replaced.
     """
 
@@ -80,12 +80,12 @@ class Job:
         return fingerprint(version=__version__, sources=reader.identity(), **made_of)
 
     def open(self, source: ArchiveSource) -> RasterReader:
-        """Open a scene as the job reads it."""
+        """Open a scene with the options of the job."""
         return open_raster(source.open(), mask=self.options.get("mask"), band_names=self.options.get("band_names"))
 
 
 def identify(checkpoint: str, revision: str = "main") -> tuple[str, str, str]:
-    """Return the folder or name of a checkpoint, its commit, and what identifies its content.
+    """Return the folder or name of a checkpoint, its commit, and a digest of its content.
 
     Raises:
         FileNotFoundError, OSError: If there is no such checkpoint.
@@ -111,10 +111,10 @@ def plan(sources: Sequence[ArchiveSource], output: Path, suffix: str) -> list[di
 def split_finished(rows: Sequence[dict[str, str]], job: Job) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
     """Return the results of scenes that are finished, and the rows of all others.
 
-    Only sources with a result are opened, which is to say that they were read without harm before.
+    Only sources that have a result are opened. They were read before without a crash.
     """
 
-    def look(row: dict[str, str]) -> dict[str, Any] | None:
+    def check(row: dict[str, str]) -> dict[str, Any] | None:
         started = time.monotonic()
         if not os.path.exists(row["destination"]):
             return None
@@ -122,20 +122,20 @@ def split_finished(rows: Sequence[dict[str, str]], job: Job) -> tuple[list[dict[
             with job.open(ArchiveSource(row["name"], row["text"])) as reader:
                 if _mark_of(row["destination"]) == job.mark(reader):
                     return _result(row, "there already", "", square_kilometres(reader), time.monotonic() - started)
-        except (ValueError, OSError):  # the worker says why
+        except (ValueError, OSError):  # the worker will report the reason
             pass
         return None
 
     with ThreadPoolExecutor(CHECKS) as pool:
-        found = list(pool.map(look, rows))
+        found = list(pool.map(check, rows))
     return [result for result in found if result], [row for row, result in zip(rows, found) if not result]
 
 
 class SceneWorker:
-    """A process of Ray, which loads the model at its first scene.
+    """A process of Ray, which loads the model when it gets its first scene.
 
     Args:
-        job: What to do.
+        job: The work on every scene.
     """
 
     def __init__(self, job: Job) -> None:
@@ -143,17 +143,17 @@ class SceneWorker:
         self._loaded: tuple[Any, Any] | None = None
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Work on the scene of a row, and return its result: done, there already, or failed with the reason."""
+        """Process the scene of a row. The status of the result is "done", "there already" or "failed"."""
         started = time.monotonic()
         try:
             status, area = self.work(ArchiveSource(row["name"], row["text"]), Path(row["destination"]))
-        except Exception as error:  # whatever a scene does, the others go on
+        except Exception as error:  # no error of one scene may stop the others
             reason = str(error) if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: {error}"
             return _result(row, "failed", " ".join(reason.split()), 0.0, time.monotonic() - started)
         return _result(row, status, "", area, time.monotonic() - started)
 
     def work(self, source: ArchiveSource, destination: Path) -> tuple[str, float]:
-        """Return the status of a scene and its area in square kilometres."""
+        """Process a scene, and return its status and its area in square kilometres."""
         job = self.job
         with job.open(source) as reader:
             mark, area = job.mark(reader), square_kilometres(reader)
@@ -197,18 +197,19 @@ def run_on_ray(
     worker: type[SceneWorker] = SceneWorker,
     report: Callable[[str], object] = print,
 ) -> list[dict[str, Any]]:
-    """Work on scenes on the cluster that Ray is connected to.
+    """Process scenes on the cluster to which Ray is connected.
 
     Args:
-        rows: Of `plan`.
-        job: What to do.
-        workers: Number of processes, each with a model.
-        gpus: Per worker; a fraction shares one. With 0, each worker takes one core.
+        rows: Rows from `plan`.
+        job: The work on every scene.
+        workers: Number of processes, each with its own model.
+        gpus: Number of GPUs per worker; several workers share one if it is a fraction. With 0, each worker uses one
+            CPU core.
         worker: Class of the workers.
-        report: Called with a line on each pass over the scenes.
+        report: Function that is called with one line of text for each pass over the scenes.
 
     Returns:
-        A result for each row, in no order.
+        A result for each row, in any order.
     """
     finished: dict[str, dict[str, Any]] = {}
     left = list(rows)
@@ -228,18 +229,18 @@ def run_on_ray(
 def _one_pass(
     rows: Sequence[dict[str, str]], job: Job, workers: int, gpus: float, worker: type[SceneWorker]
 ) -> list[dict[str, Any]]:
-    """Try each scene once. Those whose worker dies are missing in what comes back."""
+    """Try each scene once. Scenes whose worker died have no result."""
     import ray
 
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # a scene that kills its worker is in the summary
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the summary lists scenes that kill their worker
     context = ray.data.DataContext.get_current()
     context.max_errored_blocks = -1
     context.enable_progress_bars = "TQDM_DISABLE" not in os.environ
-    callable_class: Any = worker  # Ray's types know callables only
+    callable_class: Any = worker  # the type hints of Ray accept functions only
     dataset = ray.data.from_items(list(rows), override_num_blocks=len(rows)).map(
         callable_class,
         fn_constructor_args=(job,),
-        # One scene per worker at a time: whoever waits behind a scene that kills the worker would die with it.
+        # A worker holds one scene at a time, because a scene that kills it would fail all scenes in its queue.
         compute=ray.data.ActorPoolStrategy(size=min(workers, len(rows)), max_tasks_in_flight_per_actor=1),
         num_gpus=gpus or None,
         num_cpus=None if gpus else 1,
@@ -263,14 +264,14 @@ SUMMARY = pa.schema(
 
 
 def write_summary(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
-    """Write one row per scene: where it is, "done", "there already" or "failed" and why, its area, and the time."""
+    """Write one row per scene: source, destination, status, the reason of a failure, attempts, area and seconds."""
     ordered = sorted(results, key=lambda result: str(result["source"]))
     with atomic_path(path) as scratch:
         pq.write_table(pa.Table.from_pylist(list(map(dict, ordered)), SUMMARY), scratch)
 
 
 def square_kilometres(reader: RasterReader) -> float:
-    """Return the area of a scene's grid on the ground; 0 where it has no georeference."""
+    """Return the area of a scene's grid on the ground; 0 if it has no georeference."""
     return ground_hectares(reader.crs, reader.transform, (reader.height, reader.width)) / 100
 
 
@@ -287,7 +288,7 @@ def _result(row: Mapping[str, Any], status: str, reason: str, area: float, secon
 
 
 def _mark_of(path: str | Path) -> str | None:
-    """Return the fingerprint in a result; None where there is no file, or one of other origin."""
+    """Return the fingerprint in a result; None if the file does not exist or is not the result of an archive."""
     if not os.path.isfile(path):
         return None
     try:

@@ -1,4 +1,4 @@
-"""The scenes of an archive: files, folders, patterns, lists, STAC items and item collections, each with a name."""
+"""Find the scenes of an archive, from files, folders, patterns, lists, STAC items and item collections."""
 
 import json
 import os
@@ -23,10 +23,11 @@ TIMEOUT_SECONDS = 60
 
 @dataclass(frozen=True)
 class ArchiveSource:
-    """A scene, as text, which every worker of a cluster can open.
+    """A scene as text, from which every worker of a cluster can open it.
 
     Attributes:
-        name: For people: the path, the URL without its query (which may hold a signature), or the id of a STAC item.
+        name: Name in messages: the path, the URL without its query (which may hold a signature), or the id of a STAC
+            item.
         text: The path or URL, or a STAC item as JSON.
     """
 
@@ -35,27 +36,28 @@ class ArchiveSource:
 
     @property
     def stem(self) -> str:
-        """What its result is called, without a suffix."""
+        """Name of its result, without a suffix."""
         last = posixpath.basename(self.name.rstrip("/")) or self.name
         return re.sub(r"\.(tiff?|jp2|zip|vrt|json|geojson|SAFE)$", "", last)
 
     def open(self) -> Source:
-        """Return what `open_raster` opens."""
+        """Return the source for `open_raster`."""
         return json.loads(self.text) if self.text.startswith("{") else self.text
 
 
 def find_sources(sources: str | os.PathLike[str] | Source | Sequence[Any]) -> list[ArchiveSource]:
-    """Return the scenes that sources name, each once.
+    """Return the scenes of sources, each once.
 
     Args:
-        sources: One or several of: a file, a SAFE product or folder of bands; a folder that holds such, at any depth; a
-            pattern (`archive/**/*.tif`); a list (.txt, one source per line, relative to the current folder); a URL
-            (`s3://`, `https://`, ...) or a path of GDAL (`/vsis3/`, ...) of a scene; a STAC item or an item collection
-            as a file, a URL (which ends with .json or .geojson before its query), parsed JSON, or an object of pystac.
+        sources: One or several of: a file, a SAFE product or a folder of bands; a folder that contains them at any
+            depth; a pattern (`archive/**/*.tif`); a list (.txt, one source per line, relative to the current folder); a
+            URL (`s3://`, `https://`, ...) or a path of GDAL (`/vsis3/`, ...) of a scene; a STAC item or an item
+            collection as a file, a URL (which ends with .json or .geojson before its query), parsed JSON, or an object
+            of pystac.
 
     Raises:
-        FileNotFoundError: If one of them names no scene.
-        ValueError: If a file or URL of STAC cannot be read.
+        FileNotFoundError: If one of them has no scene.
+        ValueError: If a STAC file or URL cannot be read.
     """
     listed: Sequence[Any] = (
         sources if isinstance(sources, Sequence) and not isinstance(sources, str | bytes) else [sources]
@@ -70,15 +72,15 @@ def find_sources(sources: str | os.PathLike[str] | Source | Sequence[Any]) -> li
 
 
 def check_stems(sources: Iterable[ArchiveSource]) -> None:
-    """Refuse scenes whose results would have one name.
+    """Refuse scenes whose results would have the same name.
 
     Raises:
-        ValueError: If there are such.
+        ValueError: If there are such scenes.
     """
     stems = Counter(source.stem for source in sources)
     twice = [stem for stem, count in stems.items() if count > 1]
     if twice:
-        raise ValueError(f"Several scenes are called {twice[0]}: their results would be one file. Run them apart.")
+        raise ValueError(f"Several scenes are called {twice[0]}, so their results would be one file. Run them apart.")
 
 
 def _expand(source: Any) -> Iterator[ArchiveSource]:
@@ -100,7 +102,7 @@ def _expand(source: Any) -> Iterator[ArchiveSource]:
 
 
 def _expand_path(path: Path, inside: bool = False) -> Iterator[ArchiveSource]:
-    """Give the scenes of a file or folder. Other files `inside` a folder are passed over."""
+    """Yield the scenes of a file or folder. Files `inside` a folder that are no scenes are skipped."""
     if path.is_dir():
         if _is_scene(path):
             yield ArchiveSource(str(path), str(path))
@@ -123,7 +125,7 @@ def _expand_path(path: Path, inside: bool = False) -> Iterator[ArchiveSource]:
 def _is_scene(folder: Path) -> bool:
     try:
         read_folder(str(folder))
-    except ValueError:  # of several dates, or without bands
+    except ValueError:  # the folder holds several dates, or no bands
         return folder.suffix == ".SAFE"
     return True
 
@@ -136,7 +138,7 @@ def _is_stac(content: Any) -> bool:
 
 
 def _expand_stac(content: Any, name: str, base: str) -> Iterator[ArchiveSource]:
-    """Give the items of an item collection, or an item; their relative links become absolute."""
+    """Yield the items of an item collection, or a single item, with absolute links."""
     if not isinstance(content, Mapping) or content.get("type") not in ("Feature", "FeatureCollection"):
         raise ValueError(f"{name}: expected a STAC item or item collection.")
     for item in content["features"] if content["type"] == "FeatureCollection" else [content]:

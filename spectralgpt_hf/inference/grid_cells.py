@@ -1,7 +1,7 @@
-"""Cells of the grid of Major TOM (https://arxiv.org/abs/2402.12095): 10 km apart, named by row and column.
+"""Cells of the grid of Major TOM (https://arxiv.org/abs/2402.12095), 10 km apart, with a row and a column.
 
-Rows divide the way from pole to pole on a sphere, and columns each row's own circle of latitude, into steps of at most
-10 km. Row 0 and column 0 begin at latitude and longitude 0.
+The meridian from pole to pole on a sphere is divided into rows, and the circle of latitude of each row into columns, in
+steps of at most 10 km. Row 0 and column 0 begin at latitude and longitude 0.
 """
 
 import math
@@ -15,7 +15,7 @@ ROWS = math.ceil(math.pi * RADIUS_KM / DISTANCE_KM)
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell.
+    """A cell of the grid.
 
     Attributes:
         row: Number of the row, from 0 upwards to the north of the equator, from -1 downwards to the south.
@@ -27,13 +27,13 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """As Major TOM writes it: "433U_78L" is row 433 up from the equator, column 78 left of Greenwich."""
+        """Name in Major TOM: "433U_78L" is row 433 up from the equator and column 78 left of Greenwich."""
         vertical, horizontal = "U" if self.row >= 0 else "D", "R" if self.column >= 0 else "L"
         return f"{abs(self.row)}{vertical}_{abs(self.column)}{horizontal}"
 
 
 def find_cell(latitude: float, longitude: float) -> Cell:
-    """Return the cell that holds a point.
+    """Return the cell that contains a point.
 
     Args:
         latitude: -90 to 90 degrees.
@@ -43,4 +43,4 @@ def find_cell(latitude: float, longitude: float) -> Cell:
     circumference = 2 * math.pi * RADIUS_KM * math.cos(math.radians(row * 180 / ROWS))
     columns = max(1, math.ceil(circumference / DISTANCE_KM))
     column = math.floor(longitude * columns / 360)
-    return Cell(row, (column + columns // 2) % columns - columns // 2)  # the last one may reach over longitude 180
+    return Cell(row, (column + columns // 2) % columns - columns // 2)  # the last column may cross longitude 180

@@ -1,4 +1,4 @@
-"""One map of many: results of scenes of any UTM zones on one grid, blended where they overlap."""
+"""Blend maps of scenes from any UTM zones into one map on one grid."""
 
 import json
 import math
@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import rasterio
+from affine import Affine
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.transform import from_origin
@@ -25,7 +26,9 @@ from .quantization import HALF, to_half
 
 
 BLOCK = 512
-"""Cells on a side of what is blended at once."""
+"""Height and width in cells of the part that is blended at once."""
+
+Coordinate = TypeVar("Coordinate", float, np.ndarray)
 
 KEPT_TAGS = ("model", "weights", "classes", "normalization")
 
@@ -33,29 +36,29 @@ KEPT_TAGS = ("model", "weights", "classes", "normalization")
 def write_mosaic(
     sources: Sequence[str | Path],
     destination: str | Path,
-    crs: Any,
+    crs: CRS | str | int,
     resolution: float,
     *,
     overwrite: bool = False,
 ) -> Path:
-    """Blend maps into one grid.
+    """Blend maps into one map.
 
-    Each map is warped to the grid (bilinear), and where several have data their values are averaged. The weights are
-    those with which `predict_scene` blends its tiles, a raised cosine over the extent of each map: at its edge a map
-    counts little. Class maps are blended as probabilities, of which the largest decides.
+    Each map is warped to the common grid (bilinear), and the values of maps that overlap are averaged. The weights are
+    those with which `predict_scene` blends its tiles: a raised cosine over the extent of each map, which is small at
+    its edges. Class maps are blended as probabilities, and the class with the largest one is written.
 
     Args:
-        sources: Probabilities that `predict_scene` wrote (`NAME_probabilities.tif`), which become a class map, or
-            maps of features of `embed_scene`, which become such a map.
+        sources: Probabilities from `predict_scene` (`NAME_probabilities.tif`), which become a class map, or maps of
+            features from `embed_scene`, which become a map of features.
         destination: GeoTIFF to write.
-        crs: Coordinate reference system of the grid: anything that rasterio takes, such as "EPSG:3857".
-        resolution: Side of its cells, in its units. Cells begin at multiples of it.
+        crs: Coordinate reference system of the grid in any form that rasterio accepts, such as "EPSG:3857".
+        resolution: Size of the cells in units of `crs`. The edges of cells are multiples of it.
         overwrite: Whether to replace an existing file.
 
     Raises:
-        ValueError: If there are no sources, they differ in bands or classes, lack a georeference, or nothing has data.
+        ValueError: If there are no sources, if they are of different models, lack a georeference, or have no data.
         FileExistsError: If the destination exists and `overwrite` is False.
-        OSError: If it cannot be written.
+        OSError: If the destination cannot be written.
     """
     path = check_destination(destination, (".tif", ".tiff"))
     if not sources:
@@ -88,9 +91,7 @@ def write_mosaic(
                 "descriptions": ["class"],
                 "colormap": colours,
             }
-        kept: dict[str, str] = {
-            name: first.tags[name] for name in ("model", "weights", "classes", "normalization") if name in first.tags
-        }
+        kept = {name: first.tags[name] for name in KEPT_TAGS if name in first.tags}
         write_cog(
             path,
             _blend(maps, target, grid, shape),
@@ -106,29 +107,29 @@ def write_mosaic(
 
 @dataclass(frozen=True)
 class _Map:
-    """A map to blend, which is open only while it is read: there may be thousands.
+    """A map to blend. It is open only while it is read, because there may be thousands.
 
     Attributes:
         path: The file.
         count: Number of bands.
-        shape: (height, width), in its own cells.
+        shape: (height, width), in cells of its own grid.
         crs, transform: Its own grid.
-        bounds: On the mosaic.
-        scales: Of its bands, (C,).
-        tags: Of the file.
+        bounds: Its bounds in the reference system of the mosaic.
+        scales: Scale of each band, (C,).
+        tags: Tags of the file.
     """
 
     path: str
     count: int
     shape: tuple[int, int]
-    crs: Any
-    transform: Any
+    crs: CRS
+    transform: Affine
     bounds: tuple[float, float, float, float]
     scales: np.ndarray
     tags: dict[str, str]
 
     @classmethod
-    def read(cls, path: str, target: Any) -> "_Map":
+    def read(cls, path: str, target: CRS) -> "_Map":
         with rasterio.open(path) as file:
             if file.crs is None:
                 raise ValueError(f"{path}: expected a georeferenced map, found no coordinate reference system.")
@@ -138,15 +139,15 @@ class _Map:
 
     @property
     def classes(self) -> dict[int, str]:
-        """Codes and names of the classes whose probabilities it holds, in their order; none for a map of features."""
+        """Codes and names of the classes whose probabilities the map holds, in order; empty for a map of features."""
         classes = {int(code): str(name) for code, name in json.loads(self.tags.get("classes", "{}")).items()}
         return classes if len(classes) == self.count else {}
 
-    def weights(self, crs: Any, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Return the weight at points of the mosaic: 1 in the middle of the map, towards 0 at its edges."""
+    def weights(self, crs: CRS, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Return the weight at points of the mosaic, from 1 in the middle of the map to almost 0 at its edges."""
         moved = map(np.array, transform(crs, self.crs, x.ravel(), y.ravel()))
         positions = zip(_apply(~self.transform, *moved), self.shape[::-1])
-        # Half a cell inwards, as of the cells of a tile: no weight is 0 where there is data.
+        # Positions are at least half a cell from the edge, as cells of a tile are, so that no weight is 0.
         shares = [np.clip(position, 0.5, length - 0.5) / length for position, length in positions]
         return np.prod([np.sin(np.pi * share) ** 2 for share in shares], axis=0).reshape(x.shape)
 
@@ -158,8 +159,8 @@ def _check_alike(maps: Sequence[_Map]) -> None:
             raise ValueError(f"{other.path}: expected a map of the model of {first.path}, found one of another model.")
 
 
-def _blend(maps: Sequence[_Map], crs: Any, grid: Any, shape: tuple[int, int]) -> Iterator[tuple[Box, np.ndarray]]:
-    """Yield the boxes of the mosaic that some map reaches, and their content."""
+def _blend(maps: Sequence[_Map], crs: CRS, grid: Affine, shape: tuple[int, int]) -> Iterator[tuple[Box, np.ndarray]]:
+    """Yield the boxes of the mosaic in which a map has data, and their pixels."""
     bounds = np.array([one.bounds for one in maps])
     for top in range(0, shape[0], BLOCK):
         for left in range(0, shape[1], BLOCK):
@@ -172,8 +173,8 @@ def _blend(maps: Sequence[_Map], crs: Any, grid: Any, shape: tuple[int, int]) ->
                 yield box, pixels
 
 
-def _blend_box(maps: Sequence[_Map], box: Box, crs: Any, grid: Any) -> np.ndarray | None:
-    """Return the content of a box; None where no map has data."""
+def _blend_box(maps: Sequence[_Map], box: Box, crs: CRS, grid: Affine) -> np.ndarray | None:
+    """Return the pixels of a box, or None if no map has data in it."""
     if not maps:
         return None
     shape = (box.bottom - box.top, box.right - box.left)
@@ -198,7 +199,7 @@ def _blend_box(maps: Sequence[_Map], box: Box, crs: Any, grid: Any) -> np.ndarra
     return to_half(np.where(weights > 0, blended, np.float32(np.nan)))
 
 
-def _apply(transform: Any, columns: Any, rows: Any) -> tuple[Any, Any]:
-    """Return map coordinates; written out, since releases of affine differ in the operator for products."""
+def _apply(transform: Affine, columns: Coordinate, rows: Coordinate) -> tuple[Coordinate, Coordinate]:
+    """Return map coordinates. The product is written out, because releases of affine differ in its operator."""
     a, b, c, d, e, f = tuple(transform)[:6]
     return a * columns + b * rows + c, d * columns + e * rows + f

@@ -1,4 +1,4 @@
-"""Similar sites: a scan through tables of embeddings, batch by batch, for the vectors nearest to that of one site."""
+"""Find similar sites: tables of embeddings are read batch by batch and compared with the vector of one site."""
 
 import struct
 from collections.abc import Iterator, Sequence
@@ -19,19 +19,19 @@ from ..files import write_json
 
 SITE = ("unique_id", "product_id", "timestamp", "grid_cell", "centre_lon", "centre_lat", "geometry", "bbox")
 BATCH = 8192
-"""Rows that are compared at once: 24 MiB of vectors of 768 numbers."""
+"""Number of rows that are compared at once. Vectors of 768 numbers take 24 MiB."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """A chip of a table of embeddings; the columns are those of `write_geoparquet`.
+    """A chip of a table of embeddings.
 
     Attributes:
-        similarity: Cosine of the angle between its vector and that of the site that was asked for, -1 to 1.
-        unique_id, product_id, timestamp, grid_cell: As in the table.
-        longitude, latitude: Of its centre, in degrees.
-        geometry: Its footprint, GeoJSON in WGS84.
-        file: The table.
+        similarity: Cosine of the angle between its vector and that of the query, -1 to 1.
+        unique_id, product_id, timestamp, grid_cell: Columns of the table, as `write_geoparquet` describes them.
+        longitude, latitude: Its centre, in degrees.
+        geometry: Its footprint, as GeoJSON in WGS84.
+        file: Path of the table.
     """
 
     similarity: float
@@ -51,19 +51,20 @@ def search_embeddings(
     """Find the sites whose embeddings are most similar to that of one site.
 
     Args:
-        embeddings: GeoParquet files of `embed_scene`, folders of them, or patterns. They may be stored in different
-            types, but must be of one model.
-        like: Longitude and latitude of the site, in degrees (WGS84). Of several chips that hold it, the latest counts,
-            and then the one whose centre is nearest.
+        embeddings: GeoParquet files of `embed_scene`, folders of them, or patterns. Their embeddings may be stored in
+            different types, but must be of one model.
+        like: Longitude and latitude of the site, in degrees (WGS84). If several chips contain it, the latest is taken,
+            and among those of one date the one whose centre is nearest.
         top: Number of results.
 
     Returns:
-        The chip that holds `like`, and at most `top` others, the most similar first. Chips that hold `like` too, of
-        other dates or overlapping, are left out.
+        The chip that contains `like`, and at most `top` other chips, the most similar first. Other chips that contain
+        `like` are left out.
 
     Raises:
         FileNotFoundError: If there is no such table.
-        ValueError: If no chip holds the point, the tables are of different models, or one is no table of embeddings.
+        ValueError: If no chip contains the point, the tables are of different models, or a file is no table of
+            embeddings.
     """
     if top < 1:
         raise ValueError(f"`top`: expected a positive number, got {top}.")
@@ -103,7 +104,7 @@ def write_geojson(path: str | Path, sites: Sequence[Site]) -> None:
 
 
 def _find_tables(patterns: Sequence[str | Path]) -> list[str]:
-    """Return the tables, all of one model. Of a folder, Parquet files without embeddings are passed over."""
+    """Return the tables, which must be of one model. In folders, Parquet files without embeddings are skipped."""
     models: dict[bytes, str] = {}
     files = []
     for pattern in map(str, patterns):
@@ -124,13 +125,13 @@ def _find_tables(patterns: Sequence[str | Path]) -> list[str]:
         raise FileNotFoundError(f"{', '.join(map(str, patterns))}: found no table of embeddings (.parquet).")
     if len(models) > 1:
         raise ValueError(
-            f"Expected embeddings of one model, found those of {len(models)}: such as {' and '.join(models.values())}."
+            f"Expected embeddings of one model, found {len(models)} models, in {' and '.join(models.values())}."
         )
     return files
 
 
 def _find_site(files: Sequence[str], like: tuple[float, float]) -> tuple[np.ndarray, Site]:
-    """Return the vector of the chip that holds a point, and the chip."""
+    """Return the vector of the chip that contains a point, and the chip."""
     found = []
     for file, batch in _batches(files, _holds(like)):
         for vector, row in zip(_vectors(batch), batch.to_pylist()):
@@ -138,13 +139,13 @@ def _find_site(files: Sequence[str], like: tuple[float, float]) -> tuple[np.ndar
             moment = row["timestamp"].timestamp() if row["timestamp"] else 0.0
             found.append(((-moment, distance), vector, _site(1.0, file, row)))
     if not found:
-        raise ValueError(f"Expected a site within the embeddings, found no chip that holds {like[0]}, {like[1]}.")
+        raise ValueError(f"Expected a site within the embeddings, found no chip that contains {like[0]}, {like[1]}.")
     _, vector, site = min(found, key=lambda entry: entry[0])
     return vector, site
 
 
 def _holds(point: tuple[float, float]) -> ds.Expression:
-    """Return the condition that the bounds of a chip hold a point."""
+    """Return the condition that the bounds of a chip contain a point."""
     west, south, east, north = (ds.field("bbox", edge) for edge in ("xmin", "ymin", "xmax", "ymax"))
     longitude, latitude = point
     beside = (west <= longitude) & (longitude <= east)
@@ -159,7 +160,7 @@ def _batches(files: Sequence[str], condition: ds.Expression) -> Iterator[tuple[s
 
 
 def _vectors(batch: pa.RecordBatch) -> np.ndarray:
-    """Return the embeddings of a batch (n, D), float32. Those of integers are a multiple of the real ones."""
+    """Return the embeddings of a batch (n, D), float32. Embeddings stored as integers lack their scale."""
     flat = batch["embedding"].flatten().to_numpy(zero_copy_only=False)
     return flat.astype(np.float32).reshape(batch.num_rows, -1)
 
@@ -179,7 +180,7 @@ def _site(similarity: float, file: str, row: dict[str, Any]) -> Site:
 
 
 def _geometry(binary: bytes) -> dict[str, Any]:
-    """Return the GeoJSON of a polygon or multipolygon in well-known binary, little-endian, as `write_geoparquet`."""
+    """Return the GeoJSON of a polygon or multipolygon in the well-known binary that `write_geoparquet` writes."""
     kind, count = struct.unpack_from("<xII", binary)
     if kind == 3:
         points = np.frombuffer(binary, "<f8", offset=13).reshape(-1, 2)

@@ -1,6 +1,6 @@
-"""STAC items beside results, and a collection over them, with the embedding extension.
+"""Write STAC items of results, and collections of them, with the embedding extension.
 
-The extension is https://github.com/geo-embeddings/embeddings-stac-specification, whose items are of STAC 1.0.
+The extension is https://github.com/geo-embeddings/embeddings-stac-specification, which is for items of STAC 1.0.
 """
 
 import os
@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rasterio.crs import CRS
 from rasterio.warp import transform_bounds, transform_geom
 
 from ..files import write_json
+from ..modeling.modeling_spectralgpt import SpectralGPTPreTrainedModel
 from ..modeling.raster_files import Source, is_remote
 from ..modeling.rasters import RasterReader
 from ..modeling.tiling import Box
@@ -25,17 +27,17 @@ EMBEDDINGS = "https://stac-extensions.github.io/embeddings/v0.0.1/schema.json"
 PROJECTION = "https://stac-extensions.github.io/projection/v1.1.0/schema.json"
 STAC_VERSION = "1.0.0"
 MODEL_ITEM = "stac_item.json"
-"""The item of a checkpoint, beside its weights."""
+"""File name of the item of a checkpoint, in the folder of its weights."""
 
 LAUNCH = "2015-06-23T00:00:00Z"
-"""Of Sentinel-2A: no scene is older."""
+"""Launch of Sentinel-2A, before which there are no scenes."""
 
 GEOTIFF = "image/tiff; application=geotiff; profile=cloud-optimized"
 PARQUET = "application/vnd.apache.parquet"
 
 
 def item_path(result: Path) -> Path:
-    """Return where the item of a result is written: beside it, under its name and `.stac.json`."""
+    """Return the path of the item of a result: that of the result, followed by `.stac.json`."""
     return result.with_name(f"{result.name}.stac.json")
 
 
@@ -43,7 +45,7 @@ def describe_embeddings(
     result: Path,
     scene: Scene,
     source: Source,
-    model: Any,
+    model: SpectralGPTPreTrainedModel,
     tags: Mapping[str, str],
     options: Mapping[str, Any],
     dtype: str,
@@ -53,13 +55,13 @@ def describe_embeddings(
 
     Args:
         result: The file, .tif or .parquet.
-        scene: Of which they are.
-        source: Where it was read.
-        model: That made them.
-        tags: Of the result.
-        options: How the model was applied, as JSON.
-        dtype: Of the stored embeddings.
-        scales: Of integers, where each feature has one.
+        scene: The scene that was embedded.
+        source: The source of the scene.
+        model: The model that computed the embeddings.
+        tags: Tags of the file.
+        options: Options with which the model was applied, as JSON values.
+        dtype: Type of the stored embeddings.
+        scales: Scale of each feature of a map of integers, or None.
     """
     item = describe_result(result, "embeddings", scene.reader, scene.area.box, source, model, tags)
     item["stac_extensions"].append(EMBEDDINGS)
@@ -78,15 +80,21 @@ def describe_embeddings(
 
 
 def describe_result(
-    result: Path, asset: str, reader: RasterReader, box: Box, source: Source, model: Any, tags: Mapping[str, str]
+    result: Path,
+    asset: str,
+    reader: RasterReader,
+    box: Box,
+    source: Source,
+    model: SpectralGPTPreTrainedModel,
+    tags: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Return a STAC item for a file made of a scene.
+    """Return a STAC item of a file that was computed from a scene.
 
     Args:
         result: The file.
-        asset: Name of the file in the item.
+        asset: Key of the file among the assets of the item.
         reader: The scene.
-        box: The part of it that the file covers, in pixels.
+        box: The part of the scene that the file covers, in pixels.
         source, model, tags: As in `describe_embeddings`.
     """
     a, b, c, d, e, f = tuple(reader.transform)[:6]
@@ -118,12 +126,12 @@ def write_collection(
     description: str,
     fields: Mapping[str, Any],
 ) -> None:
-    """Write a STAC collection over items that lie in its folder.
+    """Write a STAC collection of items in the same folder.
 
     Args:
-        path: To write.
-        items: By file name, at least one.
-        title, description: Of the collection.
+        path: File to write.
+        items: The items by file name, at least one.
+        title, description: Title and description of the collection.
         fields: Further members, such as those of the embedding extension.
     """
     boxes = np.array([item["bbox"] for item in items.values() if "bbox" in item] or [[-180, -90, 180, 90]])
@@ -157,8 +165,8 @@ def write_collection(
     write_json(path, collection)
 
 
-def _geography(outline: Sequence[tuple[float, float]], crs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return geometry and bounds in WGS84, and what the projection extension says."""
+def _geography(outline: Sequence[tuple[float, float]], crs: CRS | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return geometry and bounds in WGS84, and the properties of the projection extension."""
     if crs is None:
         return {"geometry": None}, {}
     ring = {"type": "Polygon", "coordinates": [[*outline, outline[0]]]}
@@ -171,7 +179,7 @@ def _geography(outline: Sequence[tuple[float, float]], crs: Any) -> tuple[dict[s
 
 
 def _time(date: str | None) -> dict[str, Any]:
-    """Return the moment of a scene; where it is not known, all the time that Sentinel-2 flies."""
+    """Return the time of a scene. If it is unknown, return the period since the launch of Sentinel-2."""
     moment = timestamp(date)
     if moment is None:
         return {"datetime": None, "start_datetime": LAUNCH, "end_datetime": "9999-12-31T23:59:59Z"}
@@ -186,8 +194,8 @@ def _measured(scene: Scene) -> dict[str, Any]:
     return {} if scene.statistics is None else {"statistics": scene.statistics}
 
 
-def _model_link(model: Any, result: Path) -> str:
-    """Return where the item of a model's checkpoint is: on the Hub, or in its folder."""
+def _model_link(model: SpectralGPTPreTrainedModel, result: Path) -> str:
+    """Return the link to the item of the model's checkpoint, on the Hub or in its folder."""
     name = str(model.config._name_or_path)
     if name and not os.path.isdir(name):
         commit = getattr(model.config, "_commit_hash", None) or "main"
@@ -196,7 +204,10 @@ def _model_link(model: Any, result: Path) -> str:
 
 
 def _source_links(source: Source, result: Path) -> Iterable[str]:
-    """Return where a source is, without signatures; a STAC item may name itself."""
+    """Yield the links to a source without their queries, which may hold signatures.
+
+    A STAC item is linked by its own URL, or else by that of its first asset.
+    """
     if isinstance(source, str | os.PathLike):
         name = os.fspath(source)
         yield name.split("?")[0] if is_remote(name) else _relative(name, result)

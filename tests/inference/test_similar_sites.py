@@ -93,7 +93,7 @@ def test_overlapping_chips_of_the_site_itself_are_left_out(tmp_path):
 
 
 def test_what_cannot_be_searched_is_said(tables, tmp_path):
-    with pytest.raises(ValueError, match=r"found no chip that holds 0, 0"):
+    with pytest.raises(ValueError, match=r"found no chip that contains 0, 0"):
         search_embeddings(tables, (0, 0))
     with pytest.raises(FileNotFoundError, match="found no table of embeddings"):
         search_embeddings(tmp_path / "nothing", (0, 0))
