@@ -102,5 +102,5 @@ def test_what_cannot_be_searched_is_said(tables, tmp_path):
         search_embeddings(tmp_path / "text.parquet", (0, 0))
     scene = write_scene(tmp_path / "scene.tif")
     embed_scene(encoder(seed=1), processor(), scene, tables / "other.parquet", progress=False)
-    with pytest.raises(ValueError, match="embeddings of one model, found those of 2"):
+    with pytest.raises(ValueError, match="embeddings of one model, found 2 models"):
         search_embeddings(tables, (0, 0))
