@@ -73,7 +73,7 @@ def require_same_bands(
     """
     if sensors is not None and sensors[0] != sensors[1]:
         raise ValueError(
-            f"The model takes bands of the sensor {sensors[0]!r}, but the processor gives those of {sensors[1]!r}. "
+            f"The model expects bands of the sensor {sensors[0]!r}, but the processor gives those of {sensors[1]!r}. "
             "Load the processor with `**model.config.band_settings()`."
         )
     if list(model_bands) != list(processor_bands):
@@ -90,7 +90,7 @@ def plan_bands(
     """Match the bands of an input to those that a model expects.
 
     Args:
-        name: Name of the input, for messages.
+        name: Name of the input in messages.
         found: Bands of the input.
         expected: Bands of the model; `"mean"` is the mean of the others.
         missing_bands: `"error"`, `"nearest"` (in wavelength), `"mean"` (of the bands that are present) or `"mask"`

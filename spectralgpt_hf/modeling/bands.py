@@ -58,13 +58,14 @@ class Sensor:
     ```
 
     Attributes:
-        name: As in `config.sensor`: "landsat-8".
-        bands: In the order of the product's files. Empty where wavelengths come from each file (imaging spectrometers).
-        title: What messages call it; the name by default.
-        scale: Reflectance = stored value x `scale` + `offset`, where a product file does not say it itself. None where
-            nothing is known: values are then taken as digital numbers (reflectance x 10000).
+        name: Name as in `config.sensor`: "landsat-8".
+        bands: Bands in the order of the product's files. Empty for imaging spectrometers, whose wavelengths are read
+            from each file.
+        title: Name in messages; `name` by default.
+        scale: Reflectance = stored value x `scale` + `offset`, if a product file does not state its own. None if it is
+            not known: values are then taken as digital numbers (reflectance x 10000).
         offset: See `scale`.
-        nodata: Stored value that means no data, where a file declares none.
+        nodata: Stored value that means no data, if a file declares none.
 
     Raises:
         ValueError: If two bands share a name, or a wavelength is not a positive number.
@@ -82,7 +83,7 @@ class Sensor:
         names = [normalise(band.name) for band in self.bands]
         twice = [band.name for band, name in zip(self.bands, names) if names.count(name) > 1]
         if twice:
-            raise ValueError(f"{self}: expected a name of its own for each band, found {', '.join(twice)}.")
+            raise ValueError(f"{self}: expected another name for each band, found several called {', '.join(twice)}.")
         for band in self.bands:
             if band.wavelength is not None and not (band.wavelength > 0 and math.isfinite(band.wavelength)):
                 raise ValueError(f"{self}: expected a wavelength of {band.name} in nm, found {band.wavelength}.")
@@ -97,7 +98,7 @@ class Sensor:
 
     @cached_property
     def resolution(self) -> float | None:
-        """Finest ground sampling of the bands in metres; None where it is not known."""
+        """Finest ground sampling of the bands in metres; None if it is not known."""
         return min((band.resolution for band in self.bands if band.resolution is not None), default=None)
 
     def band(self, name: str) -> Band:
@@ -110,7 +111,7 @@ class Sensor:
         return [self.band(name).wavelength for name in names]
 
     def only(self, names: Sequence[str], wavelengths: Sequence[float | None] | None = None) -> "Sensor":
-        """Return the sensor with these bands alone, in this order, at these wavelengths in nm, its own by default."""
+        """Return the sensor with only these bands, in this order, at these wavelengths in nm (by default its own)."""
         kept = [self.band(name) for name in names if name != PSEUDO_BAND_MEAN]
         if wavelengths is not None:
             given = dict(zip(names, wavelengths))
@@ -121,10 +122,10 @@ class Sensor:
         """Return the canonical name of a band.
 
         Args:
-            name: Any usual name ("B2", "b02", "Band 2", "blue", "SWIR-1"), or a wavelength ("842nm").
+            name: Any common name ("B2", "b02", "Band 2", "blue", "SWIR-1"), or a wavelength ("842nm").
 
         Raises:
-            ValueError: If no band is called so; the message suggests the nearest name.
+            ValueError: If no band has this name; the message suggests the nearest name.
         """
         found = self._names.get(normalise(name)) if isinstance(name, str) else None
         if found is None and isinstance(name, str) and parse_wavelength(name) is not None:
@@ -143,8 +144,8 @@ class Sensor:
         """Return the canonical names of several bands, in the given order.
 
         Args:
-            names: As in `resolve`.
-            allow_mean: Accept the pseudo-band "mean", the mean of the other bands, any number of times.
+            names: Names as in `resolve`.
+            allow_mean: Whether to accept the pseudo-band "mean", the mean of the other bands, any number of times.
 
         Raises:
             ValueError: If a name is unknown, or a band occurs twice.
@@ -163,11 +164,11 @@ class Sensor:
         return bands
 
     def find(self, text: str) -> str | None:
-        """Return the band that a file name or a band description speaks of, or None.
+        """Return the band that a file name or a band description names, or None.
 
-        A whole name counts ("red", "B8A"), then the last band number that stands alone ("T33UUU_20170216_B8A_20m" and
-        "B8A, narrow NIR" are B8A), then a wavelength with its unit ("0.842 um"). "Band 9" counts as none: much
-        software writes it for the ninth band, whatever that is.
+        The text may be a name ("red", "B8A"). Otherwise the last separate band number counts ("T33UUU_20170216_B8A_20m"
+        and "B8A, narrow NIR" are B8A), and then a wavelength with its unit ("0.842 um"). "Band 9" is no name, because
+        much software writes it for the ninth band of any file.
         """
         whole = None if re.match(r"\s*band[\s_]*\d", text, re.IGNORECASE) else self._names.get(normalise(text))
         inside = re.findall(r"(?<![a-z0-9])b0{0,2}([1-9]\d?a?)(?![a-z0-9])", text.lower().replace("_", " "))
@@ -194,13 +195,13 @@ def parse_wavelength(text: str) -> float | None:
 
 
 def wavelength_name(wavelength: float) -> str:
-    """Return the name of a band that has no other: its wavelength in nm."""
+    """Return the name of a band that has no other name, which is its wavelength in nm."""
     return f"{wavelength:.8g}nm"
 
 
 @lru_cache(maxsize=4096)  # images name the same few bands again and again
 def normalise(name: str) -> str:
-    """Drop case, separators, the word "band" and leading zeros, so that "Band_08a" and "B8A" are the same."""
+    """Remove case, separators, the word "band" and leading zeros, so that "Band_08a" and "B8A" are the same."""
     plain = re.sub(r"[\s_.\-]", "", name.lower())
     return re.sub(r"^(?:band|b)0?(?=[1-9])", "b", plain)
 
@@ -226,8 +227,8 @@ class MsiBand(Band):
         return self.wavelength or 0.0
 
 
-# Wavelengths as the products state them (Spectral_Information, CENTRAL), widths as in the MSI's spectral responses
-# (COPE-GSEG-EOPG-TN-15-0007); the order is that of the products too.
+# Wavelengths are those in the metadata of the products (Spectral_Information, CENTRAL), and widths those of the MSI's
+# spectral responses (COPE-GSEG-EOPG-TN-15-0007). The order is that of the products.
 BANDS: dict[str, MsiBand] = {
     name: MsiBand(name, s2a, width, resolution, aliases, s2b)
     for name, aliases, s2a, s2b, width, resolution in (
@@ -263,10 +264,10 @@ def resolve_bands(names: Iterable[str], allow_mean: bool = False) -> tuple[str, 
 
 
 def find_band(text: str) -> str | None:
-    """Return the band of Sentinel-2 that a file name or a description speaks of, or None, as `Sensor.find`."""
+    """Return the band of Sentinel-2 that a file name or a description names, or None, as `Sensor.find`."""
     return SENTINEL_2.find(text)
 
 
 def bands_from_count(count: int) -> tuple[str, ...] | None:
-    """Return the usual bands of `count` unnamed ones (13: L1C, 12: L2A, 10: those of 10 and 20 m), or None."""
+    """Return the bands that `count` unnamed bands usually are (13: L1C, 12: L2A, 10: those of 10 and 20 m), or None."""
     return {len(layout): layout for layout in (L1C_BANDS, L2A_BANDS, BANDS_10M_20M)}.get(count)

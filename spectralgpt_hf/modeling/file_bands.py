@@ -17,7 +17,6 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 from .bands import SENTINEL_2, Sensor, bands_from_count, parse_wavelength
@@ -27,7 +26,14 @@ from .notices import warn
 from .sensors import SENSORS
 
 
-# Names of products that hold surface reflectance, stored as their sensor's table says.
+try:  # noqa: SIM105  # the laws of this folder allow such imports in `try` only
+    from rasterio.io import DatasetReader
+except ImportError:
+    # `open_raster` says what is missing.
+    pass
+
+
+# Names of products of surface reflectance whose stored values follow the table of their sensor.
 _SURFACE_REFLECTANCE = re.compile(
     r"L[COTE]0?\d_L2S[PR]_|HLS\.[LS]30\.|\d{8}_\d{6}_\w+_3[AB]_?Analytic\w*_SR|M[OYC]D(?:09|43)|ENMAP\d\d-_*L2A",
     re.IGNORECASE,
@@ -36,26 +42,26 @@ _SURFACE_REFLECTANCE = re.compile(
 
 def name_bands(
     name: str,
-    dataset: Any,
+    dataset: "DatasetReader",
     descriptions: Sequence[str | None],
     tags: Mapping[str, str],
     indexes: Sequence[int],
     band_names: Sequence[str] | None,
     matching: Matching,
 ) -> tuple[Sensor, list[str | None]]:
-    """Return the sensor of a file and the canonical name of each band, None for a layer that is no band.
+    """Return the sensor of a file and the canonical name of each band, None for a layer that is not a band.
 
     Args:
-        name: The file, for messages and for what its name gives away.
-        dataset: Open, of rasterio.
-        descriptions: Of all bands of the file.
-        tags: Of the file, those of GDAL's IMAGERY domain included.
+        name: Name of the file, for messages and because it may indicate the sensor.
+        dataset: The open file.
+        descriptions: Descriptions of all bands of the file.
+        tags: Tags of the file, including those of GDAL's IMAGERY domain.
         indexes: Numbers of the bands, from 1, without an alpha band.
-        band_names: What the caller says.
-        matching: Which sensor is expected.
+        band_names: Names of the bands that the caller passed, or None.
+        matching: The expected sensor.
 
     Raises:
-        ValueError: If the number of names does not fit, a band occurs twice, or it is another sensor than expected.
+        ValueError: If the number of names does not fit, a band occurs twice, or the sensor is not the expected one.
     """
     by_name = sensor_of_files([name])
     found = by_name or sensor_of_tags(tags)
@@ -77,7 +83,7 @@ def name_bands(
     if not any(names):
         assumed = bands_from_count(len(indexes)) if likely.name == SENTINEL_2.name else likely.band_names
         assumed = assumed if assumed and len(assumed) == len(indexes) > 1 else None
-    # A map of classes carries its sensor's tags too, and is none of its bands.
+    # A map of classes may have the tags of a sensor, although it is not an image of it.
     is_image = any(names) or any(matching.expected.find(description or "") for description in descriptions)
     sensor = matching.sensor_of(found, name) if by_name or is_image or assumed else matching.expected
     if assumed:
@@ -90,19 +96,19 @@ def name_bands(
 
 
 def table_radiometry(sensor: Sensor, name: str, is_stated: bool) -> tuple[float, float] | None:
-    """Return gain and offset to digital numbers by the sensor's table, or None where it does not apply.
+    """Return gain and offset to digital numbers from the table of the sensor, or None if it does not apply.
 
     Args:
-        sensor: Of the file.
-        name: Of the file or product, which says whether it holds surface reflectance.
-        is_stated: Whether the caller has stated the sensor, and with it how values are stored.
+        sensor: Sensor of the file.
+        name: Name of the file or product, which shows whether it holds surface reflectance.
+        is_stated: Whether the caller has passed the sensor. The table then applies to files of any name.
     """
     if sensor.scale is None or not (is_stated or _SURFACE_REFLECTANCE.match(os.path.basename(name.rstrip("/")))):
         return None
     return sensor.scale * 10000, sensor.offset * 10000
 
 
-def _wavelengths(name: str, dataset: Any, indexes: Sequence[int]) -> list[str]:
+def _wavelengths(name: str, dataset: "DatasetReader", indexes: Sequence[int]) -> list[str]:
     """Return the wavelength of each band with its unit, from band tags, an ENVI header or EnMAP's metadata."""
     found = []
     for index in indexes:
@@ -122,7 +128,7 @@ def _wavelengths(name: str, dataset: Any, indexes: Sequence[int]) -> list[str]:
 
 
 def _enmap_wavelengths(name: str) -> list[str]:
-    """Return the centre wavelengths, in nm, from the METADATA.XML beside an EnMAP image; none elsewhere."""
+    """Return the centre wavelengths, in nm, from the METADATA.XML of an EnMAP image; none for other files."""
     stem = re.match(r"(ENMAP\d\d-.*-)SPECTRAL_IMAGE\w*\.\w+$", os.path.basename(name), re.IGNORECASE)
     file = Path(name).with_name(f"{stem[1]}METADATA.XML") if stem else None
     if file is None or not file.is_file():
@@ -130,5 +136,5 @@ def _enmap_wavelengths(name: str) -> list[str]:
     try:
         root = ElementTree.parse(file).getroot()
     except ElementTree.ParseError as error:
-        raise ValueError(f"{name}: its metadata {file.name} are damaged ({error}).") from error
+        raise ValueError(f"{name}: the metadata {file.name} are damaged ({error}).") from error
     return [(element.text or "").strip() for element in root.iter("wavelengthCenterOfBand")]

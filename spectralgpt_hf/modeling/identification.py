@@ -13,7 +13,8 @@
 # limitations under the License.
 """Which sensor took an image: read from what files and catalogues state, never assumed.
 
-Band names mean other wavelengths on other sensors: B5 is the near infrared of Landsat 8 and the red edge of Sentinel-2.
+The same band name means other wavelengths on other sensors: B5 is near infrared on Landsat 8 and red edge on
+Sentinel-2.
 """
 
 import os
@@ -35,13 +36,13 @@ from .sensors import (
 )
 
 
-# Without a table of bands: these are refused, unless the caller describes them (`Sensor`).
+# Sensors without a table of bands. They are refused, unless the caller describes them (`Sensor`).
 LANDSAT, PLANETSCOPE = Sensor("landsat", title="Landsat"), Sensor("planetscope", title="PlanetScope")
 _PRISMA, _EMIT, _AVIRIS = (SENSORS[name] for name in ("prisma", "emit", "aviris"))
 
-# How each sensor's files are named, from the product specifications: USGS LSDS-1619 (Landsat Collection 2), LP DAAC HLS
-# user guide 2.0, Planet imagery product specification, EnMAP EN-PCV-ICD-2009, PRISMA product specification, LP DAAC
-# EMIT and MODIS user guides, JPL AVIRIS.
+# File names of each sensor, from the product specifications: USGS LSDS-1619 (Landsat Collection 2), LP DAAC HLS user
+# guide 2.0, Planet imagery product specification, EnMAP EN-PCV-ICD-2009, PRISMA product specification, LP DAAC EMIT and
+# MODIS user guides, JPL AVIRIS.
 _PLANET_STEM = r"\d{8}_\d{6}_\w+_3[AB]_?(?:Analytic|Visual|basic|ortho|udm)"
 _FILE_NAMES: tuple[tuple[Sensor, str], ...] = (
     (LANDSAT_8, r"L[CO]0?[89]_L\w{3}_\d{6}_|L[CO][89]\d{13}"),
@@ -60,8 +61,8 @@ _FILE_NAMES: tuple[tuple[Sensor, str], ...] = (
     (Sensor("sentinel-1", title="Sentinel-1"), r"S1[ABCD]_(?:IW|EW|SM|WV)_"),
     (Sensor("sentinel-3", title="Sentinel-3"), r"S3[AB]_(?:OL|SL)_"),
 )
-# How metadata name them, in small letters without separators. An instrument or a satellite's number says more than a
-# family: the first that matches counts.
+# Names of the sensors in metadata, in lower case without separators. The first that matches counts: instruments and
+# numbered satellites come before families.
 _STATEMENTS: tuple[tuple[Sensor, str], ...] = (
     (HLS_L30, r"^hlsl30"),
     (HLS_S30, r"^hlss30"),
@@ -85,7 +86,7 @@ _STATEMENTS: tuple[tuple[Sensor, str], ...] = (
     (Sensor("pleiades", title="Pleiades or SPOT"), r"pl.?iades|^phr|^spot"),
     (Sensor("rapideye", title="RapidEye"), r"rapideye"),
 )
-# Where TIFF tags say it: GDAL's IMAGERY domain, ENVI headers, and the tags of HLS, Landsat and EnMAP products.
+# TIFF tags that name the sensor, in GDAL's IMAGERY domain, ENVI headers, and HLS, Landsat and EnMAP products.
 _TAGS = re.compile(
     r"satellite(?:_?id)?|spacecraft(?:_(?:id|name))?|platform|constellation|mission|sensor(?:[_ ](?:id|type))?|"
     r"sensing_instrument|instruments?",
@@ -94,7 +95,7 @@ _TAGS = re.compile(
 
 
 def sensor_of_files(names: Iterable[str]) -> Sensor | None:
-    """Return the first sensor other than Sentinel-2 that a file's name gives away, or None where none does."""
+    """Return the first sensor other than Sentinel-2 that a file name indicates, or None."""
     for name in names:
         base = os.path.basename(name.rstrip("/"))
         for sensor, pattern in _FILE_NAMES:
@@ -104,11 +105,11 @@ def sensor_of_files(names: Iterable[str]) -> Sensor | None:
 
 
 def sensor_of_statements(statements: Iterable[object]) -> Sensor | None:
-    """Return the sensor that metadata state, or None where they state none.
+    """Return the sensor that metadata state, or None if they state none.
 
     Args:
-        statements: Names of a platform, a constellation or an instrument. The first in the list
-            of sensors counts, because harmonised products name several.
+        statements: Names of a platform, a constellation or an instrument. If they name several sensors, as in
+            harmonised products, the first one of the table above counts.
     """
     plain = [re.sub(r"[^a-z0-9]", "", str(statement).lower()) for statement in statements if statement]
     return next(
@@ -118,11 +119,14 @@ def sensor_of_statements(statements: Iterable[object]) -> Sensor | None:
 
 
 def sensor_of_tags(tags: Mapping[str, str]) -> Sensor | None:
-    """Return the sensor that the tags of a file state, or None where they state none."""
+    """Return the sensor that the tags of a file state, or None if they state none."""
     return sensor_of_statements(value for key, value in tags.items() if _TAGS.fullmatch(key))
 
 
 def contradicts(stated: Sensor, own: Sensor) -> bool:
-    """Return whether a statement speaks of another sensor. It may name a family, such as Landsat, but not Sentinel."""
+    """Return whether a statement names another sensor. Naming its family, such as Landsat, is no contradiction.
+
+    Sentinel is not such a family, because its satellites carry different instruments.
+    """
     family = stated.name.partition("-")[0]
     return stated.name != own.name and (family != own.name.partition("-")[0] or family == "sentinel")

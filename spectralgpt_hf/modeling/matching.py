@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""How the bands of one sensor serve a model of another: refused, or by wavelength when the caller says so."""
+"""Match the bands of one sensor to a model of another by wavelength, if the caller asks for it; else refuse them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -22,20 +22,20 @@ from .sensors import get_sensor
 
 
 TOLERANCE = 0.04
-"""Largest distance of two centres that still counts as one band, as a share of the wavelength: 18 nm in the blue, 35 nm
-in the near infrared, 88 nm at 2200 nm. Landsat's near infrared (865 nm) serves B8 (833 nm); its red (655 nm) does not
-serve the red edge (704 nm)."""
+"""Largest distance of the centres of matched bands, as a share of the wavelength: 18 nm in the blue, 35 nm in the near
+infrared, 88 nm at 2200 nm. Landsat's near infrared (865 nm) matches B8 (833 nm). Its red (655 nm) does not match the
+red edge (704 nm)."""
 
 
 @dataclass(frozen=True)
 class Matching:
-    """What the caller says about sensors.
+    """The sensors of a model and of a source, as far as the caller states them.
 
     Attributes:
-        expected: The sensor whose bands are wanted: that of the model.
-        sensor: The sensor of the source, in place of what the source says; None to identify it.
-        match: `"wavelength"`: bands of another sensor serve those of the expected one by wavelength. None: a source of
-            another sensor is refused.
+        expected: The sensor of the model.
+        sensor: The sensor of the source, instead of the one that it states; None to identify it.
+        match: `"wavelength"` matches the bands of another sensor to those of the expected one by wavelength. None
+            refuses a source of another sensor.
     """
 
     expected: Sensor = SENTINEL_2
@@ -46,12 +46,13 @@ class Matching:
     def of(
         cls, expected: Sensor | str | None = None, sensor: Sensor | str | None = None, match: str | None = None
     ) -> "Matching":
-        """Check the arguments of a reader.
+        """Return a checked instance.
 
         Args:
-            expected: As the attribute, or the name of a known sensor. By default the sensor of the source, where that
-                is given and nothing is to be matched, else Sentinel-2.
-            sensor, match: As the attributes.
+            expected: The attribute, or the name of a known sensor. Defaults to `sensor` if it is given without `match`,
+                else to Sentinel-2.
+            sensor: The attribute, or the name of a known sensor.
+            match: The attribute.
 
         Raises:
             ValueError: If a name is unknown.
@@ -64,16 +65,16 @@ class Matching:
         return cls(get_sensor(expected), stated, match)
 
     def sensor_of(self, found: Sensor | None, name: str, are_named: bool = False) -> Sensor:
-        """Return the sensor in whose names the bands of a source are given.
+        """Return the sensor whose band names the source uses.
 
         Args:
-            found: What the source says of itself; None where it does not say it.
-            name: The source, for messages.
-            are_named: Whether the caller has named the bands. Those are names of the expected sensor, if nothing else
-                is said: a caller may declare which band each is to stand for.
+            found: Sensor that the source states; None if it states none.
+            name: Name of the source in messages.
+            are_named: Whether the caller has named the bands. Without `sensor` and `match`, they are bands of the
+                expected sensor, because the caller may declare which of its bands each of them replaces.
 
         Raises:
-            ValueError: If it is another sensor than expected, and nothing says how its bands serve.
+            ValueError: If the sensor is not the expected one and `match` is None.
         """
         if self.sensor is None and self.match is None and are_named:
             return self.expected
@@ -82,21 +83,24 @@ class Matching:
             raise ValueError(
                 f"{name}: an image of {sensor}, but expected {self.expected}, whose bands of the same name have other "
                 "wavelengths. Pass `match='wavelength'` to use those of its bands that are near enough, or "
-                f"`sensor='{self.expected.name}'` if it is one of {self.expected} after all."
+                f"`sensor='{self.expected.name}'` if it is an image of {self.expected} nevertheless."
             )
         is_known = sensor.bands or sensor.name != self.expected.name
         return sensor if is_known else self.expected
 
     def serve(self, sensor: Sensor, bands: Sequence[str], name: str) -> dict[str, int] | None:
-        """Return which band of a source, by its number, serves each expected band; None where the names say it.
+        """Return the position of the band of a source that matches each expected band, by the name of the latter.
 
         Args:
-            sensor: Of the source.
+            sensor: Sensor of the source.
             bands: Canonical names of its bands.
-            name: The source, for messages.
+            name: Name of the source in messages.
+
+        Returns:
+            A dict without the expected bands that no band is near enough to, or None if bands are found by name.
 
         Raises:
-            ValueError: If no band is near enough to an expected one, or their wavelengths are not known.
+            ValueError: If no band is near enough to an expected one, or their wavelengths are unknown.
         """
         own = sensor.name == self.expected.name
         by_wavelength = any(parse_wavelength(band) is not None for band in bands)
@@ -105,8 +109,8 @@ class Matching:
         centres = [centre for centre in sensor.wavelengths(bands) if centre is not None]
         if not centres:
             raise ValueError(
-                f"{name}: the wavelengths of its bands ({', '.join(bands)}) are not known, so that they cannot be "
-                "matched. Pass `sensor=Sensor(name, bands)` with them, or `band_names` such as '842nm'."
+                f"{name}: the wavelengths of its bands ({', '.join(bands)}) are unknown, so they cannot be matched. "
+                "Pass `sensor=Sensor(name, bands)` with them, or `band_names` such as '842nm'."
             )
         wanted = [(band.name, band.wavelength) for band in self.expected.bands if band.wavelength is not None]
         nearest = {ours: nearest_band(centre, sensor, bands) for ours, centre in wanted}
@@ -121,22 +125,22 @@ class Matching:
 
 
 def nearest_band(wavelength: float, sensor: Sensor, bands: Sequence[str]) -> str | None:
-    """Return which of a sensor's bands is near enough to a wavelength in nm to stand for it, or None."""
+    """Return the band of a sensor that is nearest to a wavelength in nm, or None if none is near enough."""
     centres = {band: centre for band, centre in zip(bands, sensor.wavelengths(bands)) if centre is not None}
     nearest = min(centres, key=lambda band: abs(centres[band] - wavelength), default=None)
     return nearest if nearest and abs(centres[nearest] - wavelength) <= TOLERANCE * wavelength else None
 
 
 OF_SENTINEL_2 = Matching()
-"""Sentinel-2 is expected, and every other sensor refused."""
+"""Sentinel-2 is expected, and every other sensor is refused."""
 
 
 def match_tags(sensor: Sensor, bands: Sequence[str], served: Mapping[str, int]) -> dict[str, str]:
-    """Return the tags that say which band served which: what `Matching.serve` returned, with wavelengths in nm."""
+    """Return the tags that list the matched bands: the result of `Matching.serve`, with wavelengths in nm."""
     names = {band: f"{bands[number]} ({sensor.band(bands[number]).wavelength:g} nm)" for band, number in served.items()}
     return {"source_sensor": str(sensor), "matched_bands": json.dumps(names)}
 
 
 def matched_bands(tags: Mapping[str, str]) -> dict[str, str]:
-    """Return which band of the source served which, from the tags of `match_tags`; empty where nothing was matched."""
+    """Return the band of the source for each matched band, from the tags of `match_tags`; empty without them."""
     return json.loads(tags.get("matched_bands", "{}"))

@@ -13,7 +13,7 @@
 # limitations under the License.
 """The limits between which each band is scaled: the rules, the statistics that set them, and checks of statistics.
 
-Statistics are what `measure_statistics` returns: `bands`, and lists with one value for each of these. They are always
+Statistics are the result of `measure_statistics`: `bands`, and lists with one value for each of them. They are always
 looked up by band name, so that another order of bands cannot misalign them.
 """
 
@@ -50,10 +50,10 @@ def by_band(
     """Return one value for each band, by its name.
 
     Args:
-        name: Name of the values, for messages.
-        values: In the order of the bands, or by band name; None gives None.
+        name: Name of the values in messages.
+        values: Values in the order of the bands, or by band name; None returns None.
         bands: Canonical names.
-        sensor: Whose bands these are.
+        sensor: Sensor of the bands.
 
     Raises:
         ValueError: If a band has no value or two different ones, or a value is not finite.

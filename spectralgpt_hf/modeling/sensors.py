@@ -11,14 +11,14 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The sensors that are known: their bands, and how their products store reflectance.
+"""The table of known sensors: their bands, and how their products store reflectance.
 
 Sources: Landsat 4-5 TM, 7 ETM+ and 8-9 OLI from the USGS data format control books (LSDS-1618, LSDS-1619: Collection 2
 Level-2 surface reflectance = stored x 0.0000275 - 0.2, 0 is fill); HLS from the LP DAAC user guide 2.0 (x 0.0001,
 -9999 is fill); PlanetScope from Planet's imagery product specification (surface reflectance x 10000, 0 is fill); MODIS
 from the MOD09 user guide (x 0.0001, -28672 is fill); EnMAP from EN-PCV-ICD-2009 (L2A, x 0.0001, -32768 is fill).
-Imaging spectrometers have hundreds of bands whose wavelengths vary from file to file: these come from the file, or from
-the caller.
+Imaging spectrometers have hundreds of bands whose wavelengths vary from file to file. They are read from the file, or
+passed by the caller.
 """
 
 from collections.abc import Sequence
@@ -29,8 +29,8 @@ from .bands import BANDS, PSEUDO_BAND_MEAN, SENTINEL_2, Band, Sensor, parse_wave
 _COLLECTION_2 = {"scale": 2.75e-5, "offset": -0.2, "nodata": 0.0}
 _HLS = {"scale": 1e-4, "nodata": -9999.0}
 
-# Names of the catalogues' keys (STAC, earth-search, Planetary Computer) beside the products' own. Panchromatic and
-# thermal bands are left out: no model for reflectance takes them.
+# The aliases are keys of catalogues (STAC, earth-search, Planetary Computer). Panchromatic and thermal bands are left
+# out, because models of reflectance do not use them.
 _OLI = (
     Band("B1", 443.0, 16, 30, ("coastal", "coastal_aerosol")),
     Band("B2", 482.0, 60, 30, ("blue",)),
@@ -134,14 +134,14 @@ SENSORS: dict[str, Sensor] = {
         Sensor("aviris", title="AVIRIS"),
     )
 }
-"""The sensors that are known, by name."""
+"""The known sensors by name."""
 
 
 def get_sensor(sensor: Sensor | str) -> Sensor:
-    """Return a sensor by its name ("landsat-8", "Landsat 9", "HLS S30"); one of the user's own stays as it is.
+    """Return a sensor by its name ("landsat-8", "Landsat 9", "HLS S30"). A `Sensor` is returned as it is.
 
     Raises:
-        ValueError: If there is none of this name.
+        ValueError: If there is no sensor of this name.
     """
     if not isinstance(sensor, str):
         return sensor
@@ -149,24 +149,25 @@ def get_sensor(sensor: Sensor | str) -> Sensor:
     found = SENSORS.get({"landsat-9": "landsat-8", "landsat-4": "landsat-5"}.get(plain, plain))
     if found is None:
         raise ValueError(
-            f"Unknown sensor {sensor!r}: expected one of {', '.join(SENSORS)}, or a `Sensor` with bands of your own."
+            f"Unknown sensor {sensor!r}: expected one of {', '.join(SENSORS)}, or a `Sensor` with your own bands."
         )
     return found
 
 
 def model_sensor(name: str, bands: Sequence[str], wavelengths: Sequence[float | None] | None = None) -> Sensor:
-    """Return the sensor of a model, as its configuration or its processor saves it.
+    """Return the sensor of a model from the attributes that its configuration and its processor save.
 
     Args:
-        name: `config.sensor`. A name that is not in `SENSORS` is a sensor of the user's own.
-        bands: Names, with "mean" for the mean of the others.
-        wavelengths: Of the bands in nm; those of the table by default.
+        name: `config.sensor`. A name that is not in `SENSORS` stands for a sensor that the user has defined.
+        bands: Names of the bands. "mean" stands for the mean of the others.
+        wavelengths: Wavelengths of the bands in nm; by default those of the table.
 
     Returns:
-        Sentinel-2 whole, because B10 shows what offset a file has; any other with these bands alone.
+        The sensor with only these bands. Sentinel-2 is returned with all its bands, because B10 shows which offset a
+        file has.
 
     Raises:
-        ValueError: If a band is not known, or the number of wavelengths differs from that of the bands.
+        ValueError: If a band is unknown, or the number of wavelengths differs from that of the bands.
     """
     known = SENSORS.get(name)
     if wavelengths is not None and len(wavelengths) != len(bands):
