@@ -35,24 +35,26 @@ class ArchiveOptions(ReadingOptions):
         str | None,
         typer.Option(help="Coordinate reference system of a mosaic of all results, such as EPSG:3857. Default: none."),
     ] = None
-    resolution: Annotated[float | None, typer.Option(help="Side of the mosaic's cells, in units of --grid.")] = None
+    resolution: Annotated[
+        float | None, typer.Option(help="Size of the mosaic's cells, in units of --grid. Required with --grid.")
+    ] = None
     address: Annotated[
         str | None,
         typer.Option(help="Address of a running Ray cluster, or `auto`. Default: start Ray on this machine."),
     ] = None
-    workers: Annotated[int, typer.Option(help="Number of worker processes, each with a model.")] = 2
-    gpus: Annotated[float, typer.Option(help="GPUs per worker; a fraction shares one.")] = 0
+    workers: Annotated[int, typer.Option(help="Number of worker processes, each with its own model.")] = 2
+    gpus: Annotated[float, typer.Option(help="Number of GPUs per worker. With 0.5, two workers share one.")] = 0
     overwrite: Annotated[
         bool,
         typer.Option(
             "--overwrite",
-            help="Replace files that no archive command wrote. Results of another checkpoint or other options are "
-            "replaced whether or not this is set.",
+            help="Replace files that no archive command wrote. Results of other checkpoints or options are always "
+            "replaced.",
         ),
     ] = False
 
     def run(self, kind: str, checkpoint: str, sources: list[str] | None, suffix: str, **options: Any) -> None:
-        """Run an archive; `options` are those of `embed_scene` or `predict_scene`."""
+        """Run an archive with further arguments of `embed_scene` or `predict_scene`."""
         scenes = [*(sources or []), *self.search()]
         if not scenes:
             raise ValueError("Expected SOURCES, or `stac` to search for them.")

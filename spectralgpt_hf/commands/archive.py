@@ -1,32 +1,44 @@
-"""Archives of thousands of scenes on Ray Data, from one machine to a cluster: embeddings or maps, and their catalogue.
+"""Embed or map thousands of scenes on Ray Data, on one machine or a cluster, and write a catalogue of the results.
 
 On a cluster, the checkpoint, local sources and the output must be on storage that all machines share. Repeat the
-command to resume: scenes whose result carries the fingerprint of the same checkpoint, options and source are finished.
+command to resume. A scene is skipped if its result has the fingerprint of the same checkpoint, options and source.
 """
 
 import json
 import logging
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..hub.embedding_cards import write_embedding_card
-from ..inference.archive_run import Job, SceneWorker, identify, plan, run_on_ray, split_finished, write_summary
+from ..inference.archive_run import (
+    Job,
+    SceneResult,
+    SceneRow,
+    SceneWorker,
+    identify,
+    plan,
+    run_on_ray,
+    split_finished,
+    write_summary,
+)
 from ..inference.archive_sources import check_stems, find_sources
 from ..inference.mosaics import write_mosaic
 from ..inference.stac_items import item_path, write_collection
 from ..modeling.configuration_spectralgpt import SpectralGPTConfig
+from ..modeling.raster_files import Source
 
 
-# Readers of whole folders of tables (pyarrow, geopandas) pass over names that begin with `_`.
+# Readers of whole folders of tables (pyarrow, geopandas) skip names that begin with `_`.
 SUMMARY, COLLECTION, MOSAIC = "_summary.parquet", "collection.json", "mosaic.tif"
 
 
 def run_archive(
     kind: str,
     checkpoint: str,
-    sources: Any,
+    sources: str | os.PathLike[str] | Source | Sequence[object],
     output: Path,
     *,
     suffix: str = ".tif",
@@ -42,7 +54,7 @@ def run_archive(
     resolution: float | None = None,
     overwrite: bool = False,
     worker: type[SceneWorker] = SceneWorker,
-) -> list[dict[str, Any]]:
+) -> list[SceneResult]:
     """Embed or map an archive, and write `_summary.parquet`, a STAC `collection.json` and, if wanted, a mosaic.
 
     Args:
@@ -50,16 +62,16 @@ def run_archive(
         checkpoint: As in `load_model`, on storage that all machines share.
         sources: As in `find_sources`.
         output: Folder of the results.
-        suffix: Of the results: ".tif", or ".parquet" for tables of embeddings.
+        suffix: Suffix of the results: ".tif", or ".parquet" for tables of embeddings.
         revision: Branch, tag or commit of a checkpoint on the Hub.
-        address: Of a running Ray cluster, or "auto"; by default Ray is started on this machine.
-        workers: Number of processes, each with a model.
-        gpus: Per worker; a fraction shares one.
+        address: Address of a running Ray cluster, or "auto". By default Ray is started on this machine.
+        workers: Number of processes, each with its own model.
+        gpus: Number of GPUs per worker; several workers share one if it is a fraction.
         device, weights_dtype: As in `load_model`.
-        processor: Options of the processor in place of what it was saved with.
-        options: Of `embed_scene` or `predict_scene`.
-        grid: Coordinate reference system of a mosaic, `mosaic.tif`, of all results.
-        resolution: Side of its cells, in its units.
+        processor: Attributes of the processor that replace the saved ones.
+        options: Arguments of `embed_scene` or `predict_scene`.
+        grid: Coordinate reference system of a mosaic of all results, `mosaic.tif`, or None for no mosaic.
+        resolution: Size of the mosaic's cells, in units of `grid`.
         overwrite: Whether files that are not results of an archive may be replaced.
         worker: Class of the workers.
 
@@ -67,8 +79,8 @@ def run_archive(
         The rows of the summary.
 
     Raises:
-        FileNotFoundError, ValueError, OSError: If no scene is found, two have one name, the checkpoint cannot be used,
-            or a result cannot be written. What fails at one scene is in the summary.
+        FileNotFoundError, ValueError, OSError: If no scene is found, two have the same name, the checkpoint cannot be
+            used, or the summary or the catalogue cannot be written. Errors of single scenes are in the summary.
     """
     chosen = dict(options or {})
     if (grid is None) != (resolution is None):
@@ -113,8 +125,8 @@ def run_archive(
 
 
 def _with_ray(
-    rows: Sequence[dict[str, str]], job: Job, address: str | None, workers: int, gpus: float, worker: type[SceneWorker]
-) -> list[dict[str, Any]]:
+    rows: Sequence[SceneRow], job: Job, address: str | None, workers: int, gpus: float, worker: type[SceneWorker]
+) -> list[SceneResult]:
     try:
         import ray
     except ImportError as error:
@@ -137,7 +149,7 @@ def _with_ray(
 
 
 def _catalogue(output: Path, done: Sequence[str], job: Job, config: SpectralGPTConfig) -> None:
-    """Write the STAC collection over finished results and, of tables, the card of the data set that they are."""
+    """Write the STAC collection of the finished results and, for tables, the card of the data set."""
     paths = [item_path(Path(name)) for name in done]
     items = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()}
     fields: dict[str, Any] = {}
@@ -156,7 +168,7 @@ def _catalogue(output: Path, done: Sequence[str], job: Job, config: SpectralGPTC
     write_collection(output / COLLECTION, items, title=title, description=description, fields=fields)
 
 
-def _report(results: Sequence[Mapping[str, Any]], output: Path) -> None:
+def _report(results: Sequence[SceneResult], output: Path) -> None:
     counts = Counter(str(result["status"]) for result in results)
     for result in results:
         if result["status"] == "failed":

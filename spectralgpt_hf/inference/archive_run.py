@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +21,7 @@ import rasterio
 from ..assets import find_checkpoint
 from ..files import atomic_path, digest, write_json
 from ..modeling.configuration_spectralgpt import SpectralGPTConfig
+from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.rasters import RasterReader, open_raster
 from ..modeling.tiling import Box
 from .archive_sources import ArchiveSource
@@ -43,6 +44,29 @@ RESOURCES = ("batch_size", "workers", "memory_limit")
 """Options that do not change a result."""
 
 KILLED = "the worker was killed: it ran out of memory, or a library crashed at this scene"
+
+
+class SceneRow(TypedDict):
+    """A scene of an archive as a row for Ray: its name, its text (see `ArchiveSource`) and the file to write."""
+
+    name: str
+    text: str
+    destination: str
+
+
+class SceneResult(TypedDict):
+    """A row of the summary.
+
+    `status` is "done", "there already" or "failed", `reason` is that of a failure, and `km2` is the area of the scene.
+    """
+
+    source: str
+    destination: str
+    status: str
+    reason: str
+    attempts: int
+    km2: float
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -100,21 +124,21 @@ def identify(checkpoint: str, revision: str = "main") -> tuple[str, str, str]:
     return str(folder), revision, hashlib.sha256(parts.encode()).hexdigest()
 
 
-def plan(sources: Sequence[ArchiveSource], output: Path, suffix: str) -> list[dict[str, str]]:
-    """Return a row for Ray for each scene: its name, text and destination."""
+def plan(sources: Sequence[ArchiveSource], output: Path, suffix: str) -> list[SceneRow]:
+    """Return a row for each scene."""
     return [
         {"name": source.name, "text": source.text, "destination": str(output / f"{source.stem}{suffix}")}
         for source in sources
     ]
 
 
-def split_finished(rows: Sequence[dict[str, str]], job: Job) -> tuple[list[dict[str, Any]], list[dict[str, str]]]:
+def split_finished(rows: Sequence[SceneRow], job: Job) -> tuple[list[SceneResult], list[SceneRow]]:
     """Return the results of scenes that are finished, and the rows of all others.
 
     Only sources that have a result are opened. They were read before without a crash.
     """
 
-    def check(row: dict[str, str]) -> dict[str, Any] | None:
+    def check(row: SceneRow) -> SceneResult | None:
         started = time.monotonic()
         if not os.path.exists(row["destination"]):
             return None
@@ -140,9 +164,9 @@ class SceneWorker:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self._loaded: tuple[Any, Any] | None = None
+        self._loaded: tuple[Any, SpectralGPTImageProcessor] | None = None
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, row: SceneRow) -> SceneResult:
         """Process the scene of a row. The status of the result is "done", "there already" or "failed"."""
         started = time.monotonic()
         try:
@@ -179,7 +203,7 @@ class SceneWorker:
             write_json(item_path(destination), item)
         return "done", area
 
-    def load(self) -> tuple[Any, Any]:
+    def load(self) -> tuple[Any, SpectralGPTImageProcessor]:
         """Return the model and its processor."""
         if self._loaded is None:
             load, job = load_encoder if self.job.kind == "embed" else load_model, self.job
@@ -190,13 +214,13 @@ class SceneWorker:
 
 
 def run_on_ray(
-    rows: Sequence[dict[str, str]],
+    rows: Sequence[SceneRow],
     job: Job,
     workers: int,
     gpus: float = 0,
     worker: type[SceneWorker] = SceneWorker,
     report: Callable[[str], object] = print,
-) -> list[dict[str, Any]]:
+) -> list[SceneResult]:
     """Process scenes on the cluster to which Ray is connected.
 
     Args:
@@ -211,7 +235,7 @@ def run_on_ray(
     Returns:
         A result for each row, in any order.
     """
-    finished: dict[str, dict[str, Any]] = {}
+    finished: dict[str, SceneResult] = {}
     left = list(rows)
     for attempt in range(1, ATTEMPTS + 1):
         if not left:
@@ -220,15 +244,16 @@ def run_on_ray(
         found = {result["destination"]: result for result in _one_pass(left, job, workers, gpus, worker)}
         for row in left:
             result = found.get(row["destination"]) or _result(row, "failed", KILLED, 0.0, 0.0)
-            before = finished.get(row["destination"], {}).get("seconds", 0.0)
-            finished[row["destination"]] = result | {"attempts": attempt, "seconds": result["seconds"] + before}
+            before = finished.get(row["destination"])
+            seconds = result["seconds"] + (before["seconds"] if before else 0.0)
+            finished[row["destination"]] = {**result, "attempts": attempt, "seconds": seconds}
         left = [row for row in left if finished[row["destination"]]["status"] == "failed"]
     return list(finished.values())
 
 
 def _one_pass(
-    rows: Sequence[dict[str, str]], job: Job, workers: int, gpus: float, worker: type[SceneWorker]
-) -> list[dict[str, Any]]:
+    rows: Sequence[SceneRow], job: Job, workers: int, gpus: float, worker: type[SceneWorker]
+) -> list[SceneResult]:
     """Try each scene once. Scenes whose worker died have no result."""
     import ray
 
@@ -247,7 +272,7 @@ def _one_pass(
         max_restarts=-1,
         max_task_retries=0,
     )
-    return list(dataset.iter_rows())
+    return cast(list[SceneResult], list(dataset.iter_rows()))
 
 
 SUMMARY = pa.schema(
@@ -263,8 +288,8 @@ SUMMARY = pa.schema(
 )
 
 
-def write_summary(path: Path, results: Sequence[Mapping[str, Any]]) -> None:
-    """Write one row per scene: source, destination, status, the reason of a failure, attempts, area and seconds."""
+def write_summary(path: Path, results: Sequence[SceneResult]) -> None:
+    """Write the results in the order of their sources."""
     ordered = sorted(results, key=lambda result: str(result["source"]))
     with atomic_path(path) as scratch:
         pq.write_table(pa.Table.from_pylist(list(map(dict, ordered)), SUMMARY), scratch)
@@ -275,7 +300,7 @@ def square_kilometres(reader: RasterReader) -> float:
     return ground_hectares(reader.crs, reader.transform, (reader.height, reader.width)) / 100
 
 
-def _result(row: Mapping[str, Any], status: str, reason: str, area: float, seconds: float) -> dict[str, Any]:
+def _result(row: SceneRow, status: str, reason: str, area: float, seconds: float) -> SceneResult:
     return {
         "source": row["name"],
         "destination": row["destination"],

@@ -1,4 +1,4 @@
-"""Adapters to the frameworks of others: one file each, which is imported only when asked for.
+"""Adapters to other frameworks, one file for each. The package does not import them by itself.
 
-May import `modeling`. Each file imports its own framework, which comes with an extra of the same name.
+May import `modeling`. Each file imports its framework, which an extra of the same name installs.
 """

@@ -25,14 +25,14 @@ except ImportError as error:
 
 
 class SpectralGPTForTerraTorch(nn.Module):
-    """A backbone with what TerraTorch asks for.
+    """A backbone with the attributes and the output that TerraTorch expects.
 
     Args:
-        backbone: Whose features are given.
+        backbone: The backbone that computes the features.
 
     Attributes:
         out_channels: Number of channels of each feature map.
-        patch_size: Pixels on a side of a token; TerraTorch pads images to multiples of it.
+        patch_size: Height and width of a token, in pixels. TerraTorch pads images to multiples of it.
     """
 
     def __init__(self, backbone: SpectralGPTBackbone) -> None:
@@ -42,7 +42,7 @@ class SpectralGPTForTerraTorch(nn.Module):
         self.patch_size = backbone.patch_size
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Return a feature map (B, D, h, w) for each of `out_indices`, of normalised images (B, C, H, W)."""
+        """Return the feature maps (B, D, h, w) of normalised images (B, C, H, W), one for each of `out_indices`."""
         return list(self.backbone(images).feature_maps)
 
 
@@ -55,19 +55,20 @@ def spectralgpt(
     preset: str = "base",
     revision: str = "main",
 ) -> SpectralGPTForTerraTorch:
-    """Build the backbone; TerraTorch passes these as `backbone_<name>`.
+    """Build the backbone. In TerraTorch, the arguments are called `backbone_<name>`.
 
     Args:
-        checkpoint: Folder or name on the Hub, which `pretrained` needs.
-        out_indices: Layers whose features are given: 0 for the embeddings, then 1 to the number of layers. By default
-            the last one.
-        pretrained: Whether to load the weights; otherwise they are random, of `checkpoint`'s configuration or `preset`.
-        bands: Names of the bands of the images, which must be those of the checkpoint, in their order.
+        checkpoint: Folder, or name on the Hub. `pretrained` needs it.
+        out_indices: Layers whose features are returned: 0 for the embeddings, then 1 to the number of layers. By
+            default the last one.
+        pretrained: Whether to load the weights. Otherwise they are random, with the sizes of `checkpoint`'s
+            configuration or of `preset`.
+        bands: Names of the bands of the images. They must be those of the checkpoint, in the same order.
         preset: Size of a model without a checkpoint, as in `SpectralGPTConfig.from_preset`.
         revision: Branch, tag or commit on the Hub.
 
     Raises:
-        ValueError: If `pretrained` has no checkpoint, or the bands differ.
+        ValueError: If `pretrained` is True without a checkpoint, or the bands differ.
     """
     indices = None if out_indices is None else list(out_indices)
     if pretrained and checkpoint is None:

@@ -1,12 +1,12 @@
-"""SpectralGPT in TorchGeo: a model name for its tasks, and samples of its datasets through our image processor.
+"""SpectralGPT in TorchGeo: a model name for its tasks, and transforms of its samples by our image processor.
 
     entry = register("org/spectralgpt-base", "spectralgpt_base")
     dataset = EuroSAT("data", transforms=entry.transforms_for(EuroSAT))
     task = ClassificationTask(model="spectralgpt_base", in_channels=12, num_classes=10)
     task = SemanticSegmentationTask(model="upernet", backbone="spectralgpt_base", in_channels=12, num_classes=7)
 
-TorchGeo takes backbones of classifiers from timm, and those of segmentation from segmentation_models_pytorch; the name
-is registered in both. Needs `pip install spectralgpt-hf[torchgeo]`.
+TorchGeo takes the backbones of classifiers from timm, and those of segmentation models from
+segmentation_models_pytorch. The name is registered in both. Needs `pip install spectralgpt-hf[torchgeo]`.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from ..modeling.bands import L2A_BANDS
+from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.modeling_spectralgpt import SpectralGPTBackbone
 
@@ -30,18 +31,18 @@ except ImportError as error:
 
 
 STRIDES = (4, 8, 16, 32)
-"""Of the feature maps that the decoders of segmentation_models_pytorch expect, beside the image itself and stride 2."""
+"""Strides of the feature maps that the decoders of segmentation_models_pytorch expect after the image and stride 2."""
 
 Sample = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A checkpoint as TorchGeo describes weights: `meta`, `transforms` and `get_state_dict`.
+    """A checkpoint in the form of TorchGeo's weights: `meta`, `transforms` and `get_state_dict`.
 
     Attributes:
-        name: Under which the model is registered.
-        checkpoint: Folder or name on the Hub.
+        name: Name under which the model is registered.
+        checkpoint: Folder, or name on the Hub.
         revision: Branch, tag or commit on the Hub.
     """
 
@@ -56,12 +57,12 @@ class Entry:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What TorchGeo's weights state: the model, its bands and their number."""
+        """Metadata in the form of TorchGeo's weights: the model, its bands and their number."""
         bands = list(self.processor.bands)
         return {"dataset": "Sentinel-2", "model": self.name, "bands": bands, "in_chans": len(bands)}
 
     def transforms_for(self, dataset: Any) -> Callable[[Sample], Sample]:
-        """Return the transform for samples of a dataset of TorchGeo (the class or an object of it).
+        """Return the transform for samples of a dataset of TorchGeo, given as a class or as an object.
 
         Raises:
             ValueError: If the dataset does not name its bands.
@@ -75,11 +76,11 @@ class Entry:
 
 
 def register(checkpoint: str, name: str = "spectralgpt", revision: str = "main") -> Entry:
-    """Register a checkpoint under a name, for `model` of classification and `backbone` of segmentation tasks.
+    """Register a checkpoint under a name, for the arguments `model` of classification and `backbone` of segmentation.
 
     Args:
-        checkpoint: Folder or name on the Hub.
-        name: Letters, digits and `_`.
+        checkpoint: Folder, or name on the Hub.
+        name: Name of letters, digits and `_`.
         revision: Branch, tag or commit on the Hub.
 
     Returns:
@@ -97,11 +98,12 @@ def register(checkpoint: str, name: str = "spectralgpt", revision: str = "main")
 
 
 class SpectralGPTClassifier(nn.Module):
-    """The pooled output of a checkpoint and a linear layer, with what TorchGeo asks of timm's models."""
+    """A linear layer on the pooled output of a checkpoint, with the methods of timm's models that TorchGeo calls."""
 
     def __init__(self, checkpoint: str, revision: str, num_classes: int, in_chans: int) -> None:
         super().__init__()
-        self.backbone = _load(checkpoint, revision, in_chans)
+        self.backbone = SpectralGPTBackbone.from_pretrained(checkpoint, revision=revision)
+        _check_bands(self.backbone, in_chans)
         self.classifier = nn.Linear(self.backbone.config.hidden_size, num_classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -114,12 +116,12 @@ class SpectralGPTClassifier(nn.Module):
 
 
 class SpectralGPTEncoder(nn.Module):
-    """The last four of a checkpoint's layers, in equal steps, as a pyramid for segmentation_models_pytorch.
+    """Four layers of a checkpoint at equal distances, as a pyramid of features for segmentation_models_pytorch.
 
     Args:
         checkpoint, revision: As in `register`.
-        depth: Number of feature maps beside the image; 5, or fewer with smaller strides only.
-        output_stride: Of the coarsest of them.
+        depth: Number of feature maps after the image: 5, or fewer, which leaves out the largest strides.
+        output_stride: Stride of the coarsest map.
     """
 
     _is_torch_scriptable = False
@@ -128,24 +130,23 @@ class SpectralGPTEncoder(nn.Module):
 
     def __init__(self, checkpoint: str, revision: str = "main", depth: int = 5, output_stride: int = 32) -> None:
         super().__init__()
-        self.backbone = _load(checkpoint, revision, None)
-        layers = self.backbone.config.num_hidden_layers
+        layers = SpectralGPTConfig.from_pretrained(checkpoint, revision=revision).num_hidden_layers
         indices = [round(layers * step / len(STRIDES)) for step in range(1, len(STRIDES) + 1)]
         self.backbone = SpectralGPTBackbone.from_pretrained(checkpoint, revision=revision, out_indices=indices)
         self.output_stride = output_stride
-        # There is nothing between the image and the tokens: the map of stride 2 has no channels.
+        # The model computes no features between the image and the tokens, so the map of stride 2 has no channels.
         self.out_channels = [self.backbone.config.num_channels, 0, *self.backbone.out_channels][: depth + 1]
 
     def set_in_channels(self, in_channels: int, pretrained: bool = True) -> None:
-        """Check the number of bands, which is the checkpoint's.
+        """Check the number of bands.
 
         Raises:
-            ValueError: If it differs.
+            ValueError: If it differs from that of the checkpoint.
         """
         _check_bands(self.backbone, in_channels)
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Return the image and feature maps (B, D, H / s, W / s) for strides s of 2, 4, ..., of images (B, C, H, W)."""
+        """Return the images (B, C, H, W) and their feature maps (B, D, H / s, W / s) for strides s of 2, 4, ..."""
         height, width = images.shape[-2:]
         empty = images.new_zeros(len(images), 0, height // 2, width // 2)
         maps = self.backbone(images).feature_maps
@@ -159,15 +160,15 @@ class SpectralGPTEncoder(nn.Module):
 
 
 def prepare_sample(sample: Sample, processor: SpectralGPTImageProcessor, band_names: Sequence[str]) -> Sample:
-    """Normalise the images of a sample of TorchGeo; labels and masks stay as they are.
+    """Normalise the images of a sample of TorchGeo. Labels and masks are not changed.
 
     Args:
-        sample: With `image` (C, H, W) or, of several dates, (T, C, H, W), or `image1` and `image2`.
-        processor: Of the checkpoint. Where the sample has a mask, images keep their size.
-        band_names: Of the C bands.
+        sample: Sample with `image` (C, H, W), or (T, C, H, W) for several dates, or with `image1` and `image2`.
+        processor: Processor of the checkpoint. If the sample has a mask, images are not resized.
+        band_names: Names of the C bands.
 
     Returns:
-        The sample with its images in the bands and the order of the checkpoint. All dates have one normalisation.
+        The sample, whose images have the bands of the checkpoint in their order. All dates are normalised alike.
     """
     keys = [key for key in ("image", "image1", "image2") if key in sample]
     dates = [date for key in keys for date in (sample[key] if sample[key].ndim == 4 else sample[key][None])]
@@ -189,10 +190,10 @@ def bands_of(dataset: Any) -> list[str]:
     """Return the names of the bands of a dataset's images, in their order.
 
     Args:
-        dataset: Of TorchGeo: an object, or a class, of which all bands count.
+        dataset: Dataset of TorchGeo: an object, or a class, for which all bands are returned.
 
     Raises:
-        ValueError: If it does not name them, or mixes sensors.
+        ValueError: If the dataset does not name its bands, or mixes sensors.
     """
     name = getattr(dataset, "__name__", type(dataset).__name__)
     for attribute in ("bands", "all_bands", "all_band_names"):
@@ -202,15 +203,8 @@ def bands_of(dataset: Any) -> list[str]:
         if isinstance(found, Sequence) and not isinstance(found, str):
             return [str(band) for band in found]
         if isinstance(found, str):
-            raise ValueError(f"{name}: expected Sentinel-2 bands alone, found `bands={found!r}`: pass `bands='s2'`.")
-    raise ValueError(f"{name}: expected the attribute `bands` or `all_bands`, found none: it does not name its bands.")
-
-
-def _load(checkpoint: str, revision: str, in_channels: int | None) -> SpectralGPTBackbone:
-    backbone = SpectralGPTBackbone.from_pretrained(checkpoint, revision=revision)
-    if in_channels is not None:
-        _check_bands(backbone, in_channels)
-    return backbone
+            raise ValueError(f"{name}: expected only Sentinel-2 bands, found `bands={found!r}`: pass `bands='s2'`.")
+    raise ValueError(f"{name}: expected the attribute `bands` or `all_bands` with names of bands, found none.")
 
 
 def _check_bands(backbone: SpectralGPTBackbone, in_channels: int) -> None:
