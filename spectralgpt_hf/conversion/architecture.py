@@ -40,7 +40,7 @@ ARCHITECTURES: dict[str, type[SpectralGPTPreTrainedModel]] = {
 
 @dataclass(frozen=True)
 class Release:
-    """What is known of a released file but not stored in it.
+    """Facts about a released file that are not stored in it.
 
     All released weights were trained with min-max normalisation of each image and band.
     """

@@ -27,7 +27,7 @@ CLASSIFIER, ENCODER = ("logits",), ("last_hidden_state", "pooler_output")
 
 
 class OnnxExport(NamedTuple):
-    """What was written.
+    """The result of an export.
 
     Attributes:
         architecture: The class that was exported.
@@ -61,7 +61,7 @@ def export_onnx(
         revision: Branch, tag or commit on the Hub.
 
     Returns:
-        What was written, and the largest difference from PyTorch.
+        The exported class, its image size, and the largest difference from PyTorch.
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.

@@ -39,7 +39,7 @@ class OriginalCheckpoint:
     Attributes:
         name: Name of the file.
         state_dict: Tensors by original name, without the prefix; memory-mapped.
-        prefix: What all names of the original's tensors began with: "module.", "_orig_mod.", "encoder.", or "".
+        prefix: Prefix of all names of tensors in the file: "module.", "_orig_mod.", "encoder.", or "".
         nested: Whether the state dict was stored under the key "model" or "state_dict".
         others: The other keys of the file ("optimizer", "epoch", ...), which are not converted.
     """

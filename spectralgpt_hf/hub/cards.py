@@ -31,9 +31,9 @@ class Source(TypedDict):
 
 
 class Record(TypedDict, total=False):
-    """What a card says of the origin of a checkpoint.
+    """The origin of a checkpoint, for its card.
 
-    A converted checkpoint has `source` and `architecture`; one trained here has `training`, a text that says how.
+    A converted checkpoint has `source` and `architecture`; one trained here has `training`, a text about its training.
     """
 
     source: Source

@@ -43,13 +43,13 @@ free and open; results contain modified Copernicus Sentinel data.
 
 
 def write_embedding_card(folder: Path, model: str, dimensions: int, dtype: str) -> None:
-    """Write README.md into a folder of tables, unless there is one, which somebody may have edited.
+    """Write README.md to a folder of tables. An existing file is kept, because it may have been edited.
 
     Args:
-        folder: Of the tables.
+        folder: Folder of the tables.
         model: Name of the checkpoint.
         dimensions: Length of the vectors.
-        dtype: Of the stored vectors.
+        dtype: Type of the stored vectors.
     """
     if (folder / "README.md").exists():
         return

@@ -1,6 +1,6 @@
-"""The STAC item of a checkpoint, with the extension for machine learning models (MLM), beside its weights.
+"""Write the STAC item of a checkpoint, with the extension for machine learning models (MLM).
 
-It says to catalogues and their tools what the model takes and gives: https://github.com/stac-extensions/mlm.
+Catalogues and their tools read from it the input and output of the model: https://github.com/stac-extensions/mlm.
 """
 
 import re
@@ -29,7 +29,7 @@ TASKS = {
     "SpectralGPTForChangeDetection": "segmentation",
     "SpectralGPTForPreTraining": "generative",
 }
-"""Of the extension's list, by architecture; encoders serve `similarity-search`."""
+"""Tasks from the list of the extension, by architecture. The task of encoders is `similarity-search`."""
 
 COMMON_NAMES = {
     "B1": "coastal",
@@ -46,7 +46,7 @@ COMMON_NAMES = {
     "B11": "swir16",
     "B12": "swir22",
 }
-"""Of the EO extension."""
+"""Common names of bands in the EO extension."""
 
 
 def write_model_item(folder: Path, name: str | None = None) -> None:
@@ -58,11 +58,11 @@ def describe_model(folder: Path, name: str | None = None) -> dict[str, Any]:
     """Return the STAC item of a checkpoint.
 
     Args:
-        folder: Of the checkpoint; its links are relative to it.
-        name: Of the model; by default that of the folder.
+        folder: Folder of the checkpoint, to which the links of the item are relative.
+        name: Name of the model; by default that of the folder.
 
     Raises:
-        ValueError: If it is not a SpectralGPT checkpoint.
+        ValueError: If the folder does not hold a SpectralGPT checkpoint.
         OSError: If there is no such checkpoint.
     """
     info = describe_checkpoint(folder)

@@ -53,14 +53,14 @@ def write_cog(
         shape: (height, width) of the file.
         dtype: "uint8", "int8", "float32" or "float16".
         crs: Coordinate reference system, or None.
-        transform: From pixel to map coordinates.
+        transform: Affine transform from pixel to map coordinates.
         nodata: Value that means no data.
         descriptions: Description of each band.
         colormap: Colour (red, green, blue) of each value of a single 8-bit band.
         tags: Metadata.
         interleave: "band" lays bands one after the other, which suits maps; "pixel" keeps all bands of a pixel in one
             block.
-        scales: What the numbers of each band are multiplied with to obtain values, (C,).
+        scales: Factor from the stored numbers to the values of each band, (C,).
 
     Raises:
         OSError: If the file cannot be written, for example on a full disk. The destination is then not changed.

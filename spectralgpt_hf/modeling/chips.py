@@ -121,7 +121,7 @@ def open_chips(
         offset: Number that is added to the digital numbers, instead of the offset that the input states.
         mask: (H, W), non-zero where a pixel counts; for a file also a mask of `open_raster`.
         longest_side: If given, files are read decimated, to at most this many pixels on a side.
-        matching: Which sensor is expected, and how another one serves.
+        matching: The expected sensor, and whether another one is matched to it.
 
     Raises:
         FileNotFoundError: If a path does not exist.

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Which bands one raster file holds, and of which sensor: by the caller, descriptions, wavelengths, or their number."""
+"""Find the sensor and the bands of one raster file, from the caller, descriptions, wavelengths or their number."""
 
 import os
 import re

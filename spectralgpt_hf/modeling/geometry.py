@@ -125,7 +125,7 @@ def plan_sizes(
     patch_size: int,
     do_pad: bool,
 ) -> Sizes:
-    """Return the sizes that an image goes through.
+    """Return the sizes of an image after each step of preprocessing.
 
     Args:
         name: Name of the image in messages.
@@ -246,8 +246,8 @@ def token_masks(
     """Return for each of B images which tokens (N,), int64, have data; None where all have.
 
     Args:
-        names: Of the images, for messages.
-        lacking: Of each band, whether the images lack it. A group that lacks all of its bands has no data.
+        names: Names of the images in messages.
+        lacking: Whether the images lack each band. A group that lacks all of its bands has no data.
         share: (B, H, W), what share of a pixel has data; None where all have.
         pixel_values: (B, C, H, W).
         patch_size: Pixels on a side of a token.

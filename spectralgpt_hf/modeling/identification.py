@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Which sensor took an image: read from what files and catalogues state, never assumed.
+"""Recognise the sensor of an image from the statements of files and catalogues, without assumptions.
 
 The same band name means other wavelengths on other sensors: B5 is near infrared on Landsat 8 and red edge on
 Sentinel-2.

@@ -80,7 +80,7 @@ def check_statistics(statistics: Statistics, bands: Sequence[str], normalization
     """Check that statistics can set the limits of a rule.
 
     Args:
-        statistics: From `measure_statistics`.
+        statistics: Result of `measure_statistics`.
         bands: Bands that need a value.
         normalization: Name of the rule.
 

@@ -253,7 +253,7 @@ class Files:
         return replace(layer, gain=gain, offset=offset, nodata=nodata)
 
     def _check_tags(self, tags: Mapping[str, str], path: str) -> None:
-        """Refuse a file whose tags state another sensor than the product's, unless names have settled it."""
+        """Refuse a file whose tags state another sensor than the product's, unless the caller or a name stated it."""
         stated = sensor_of_tags(tags)
         is_settled = self.matching.sensor is not None or sensor_of_files([self.name, path]) is not None
         if stated is None or is_settled or not contradicts(stated, self.product.sensor):
@@ -263,7 +263,7 @@ class Files:
         Matching(self.product.sensor).sensor_of(stated, self.name)
 
     def _match(self, product: Product) -> tuple[Product, Sensor]:
-        """Let the bands of another sensor serve the expected ones, and return in whose names they are then."""
+        """Match the bands of another sensor to the expected ones; return the product and the sensor of its names."""
         bands = [layer.band or "unnamed" for layer in product.layers]
         served = self.matching.serve(product.sensor, bands, self.name)
         if served is None:
@@ -405,7 +405,7 @@ class Files:
 
 @contextmanager
 def named_errors(name: str) -> Iterator[None]:
-    """Turn whatever goes wrong with a file into a `ValueError` that names the source."""
+    """Convert all errors about a file to a `ValueError` that names the source."""
     try:
         yield
     except (rasterio.errors.RasterioError, rasterio._err.CPLE_BaseError, OSError, MemoryError, ValueError) as error:
@@ -423,7 +423,7 @@ def is_stac_item(source: object) -> TypeGuard[Mapping[str, Any] | StacItem]:
 
 
 def is_remote(path: str) -> bool:
-    """Return whether only GDAL can say if a path exists: `/vsicurl/...`, `s3://...`, a subdataset."""
+    """Return whether only GDAL can find out if a path exists: `/vsicurl/...`, `s3://...`, a subdataset."""
     return re.match(r"/vsi|[A-Za-z][A-Za-z0-9+_]+:", path) is not None
 
 

@@ -46,7 +46,7 @@ def write_raster(
         path: Destination. An existing file is replaced when the new one is complete.
         pixels: (C, H, W) or (H, W).
         crs: Coordinate reference system, or None.
-        transform: From pixel to map coordinates, or None.
+        transform: Affine transform from pixel to map coordinates, or None.
         bands: Description of each band, such as its name.
         nodata: Value that means no data.
         colormap: Colour (red, green, blue[, alpha]) of each value of a single 8-bit band.

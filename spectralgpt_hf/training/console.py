@@ -1,4 +1,4 @@
-"""What training runs print: losses, scores, rate and time left, a line each."""
+"""Print the progress of training: losses, scores, learning rate and time left, one line per log entry."""
 
 import time
 from collections.abc import Mapping

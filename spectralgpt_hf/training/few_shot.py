@@ -80,11 +80,11 @@ def train_resnet(images: torch.Tensor, labels: torch.Tensor, num_classes: int, s
     """Return a small residual network (He et al., CVPR 2016; about 0.3 M parameters) trained from random weights.
 
     Args:
-        images: Normalised (M, C, H, W).
+        images: Normalised images (M, C, H, W).
         labels: Class numbers (M,).
         num_classes: Number of classes.
-        steps: Of AdamW, with batches of 16.
-        seed: Of the first weights, of the batches and their turns.
+        steps: Number of steps of AdamW, with batches of 16.
+        seed: Seed of the initial weights, of the batches and of their rotations.
     """
     torch.manual_seed(seed)
     config = ResNetConfig(
@@ -102,7 +102,7 @@ def train_resnet(images: torch.Tensor, labels: torch.Tensor, num_classes: int, s
 
 @torch.no_grad()
 def accuracy(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
-    """Return the share of images (M, C, H, W) whose class (M,) a classifier finds."""
+    """Return the share of images (M, C, H, W) whose class (M,) a classifier predicts correctly."""
     found = torch.cat([model(part).logits.argmax(1) for part in images.split(32)])
     return (found == labels).float().mean().item()
 

@@ -112,8 +112,8 @@ def build_model(
     """
     if len(class_names) < 2 and problem_type in ("single_label_classification", None):
         raise ValueError(
-            f"Expected two classes or more, found {', '.join(class_names) or 'none'}: whatever the model says would be "
-            "right. Add samples or a code of what is not of this class."
+            f"Expected two classes or more, found {', '.join(class_names) or 'none'}: a model of one class is always "
+            "right. Add samples or a code of other classes."
         )
     config = _load_config(options)
     config.id2label = dict(enumerate(class_names))

@@ -19,7 +19,7 @@ Task: TypeAlias = Literal["classification", "segmentation", "change-detection"]
 ProblemType: TypeAlias = Literal["single_label_classification", "multi_label_classification", "regression"]
 
 
-# What the Trainer would do otherwise, and the values that this project sets itself.
+# Options of the Trainer that this project sets itself, and the reason or the option to use instead.
 DECIDED = {
     "optim": "AdamW with rates by layer is used",
     "optim_args": "AdamW with rates by layer is used",
@@ -86,7 +86,7 @@ APPLIES: dict[str, tuple[Condition, str]] = {
     "label_smoothing": (_single_label, "classification with one label per image"),
     "class_weights": (_one_class_each, "images or pixels with one class each"),
 }
-"""Options that have an effect in some runs only: a condition on task, dataset and problem type, and what it says."""
+"""Options that have an effect in some runs only: a condition on task, dataset and problem type, and its description."""
 
 ALWAYS_RECORDED = (
     "num_train_epochs",
@@ -151,8 +151,8 @@ class FineTuningOptions(TrainingArguments):
     masks: str | None = option(None, "Folder of own maps, or a pattern; found by default.")
     holdout: Literal["file", "spatial", "auto"] = option(
         "file",
-        "What is held out of own maps without splits: each `file`, `spatial` blocks of scenes, or `auto`: blocks where "
-        "there are few files.",
+        "What is held out of own maps without splits: whole files (`file`), blocks of scenes (`spatial`), or blocks if "
+        "there are few files and else whole files (`auto`).",
     )
     dry_run: bool = option(False, "Whether to stop after the summary of the data, before training.")
     crop_stride: int | None = option(
@@ -183,18 +183,19 @@ class FineTuningOptions(TrainingArguments):
     bands: list[str] | None = option(None, "Bands of the model's input; those of the checkpoint by default.")
     sensor: str | None = option(None, "Sensor of a new model's bands, such as landsat-8; sentinel-2 by default.")
     wavelengths: list[float] | None = option(
-        None, "Central wavelengths of a new model's bands in nm, where neither the sensor's table nor names say them."
+        None,
+        "Central wavelengths of a new model's bands in nm, if neither the sensor's table nor names state them.",
     )
     normalization: str | None = option(None, "minmax, percentile, zscore or sigma_clip; the checkpoint's by default.")
     statistics_scope: str | None = option(
         None,
-        "What the limits of normalisation are measured on: each `image`, or once on what `statistics` says (`given`). "
-        "Default: `given` for maps, else the checkpoint's.",
+        "Pixels on which the limits of normalisation are measured: those of each image (`image`), or those that "
+        "`statistics` selects (`given`). Default: `given` for maps, else the checkpoint's.",
     )
     statistics: str = option(
         "scene",
-        "What the limits are measured on if `statistics_scope` is `given`: each `scene` (or pair of dates), or the "
-        "training set (`dataset`).",
+        "Pixels on which the limits are measured if `statistics_scope` is `given`: those of each scene or pair of "
+        "dates (`scene`), or those of the training set (`dataset`).",
     )
     mean: list[float] | None = option(
         None, "Mean of each of the model's bands in digital numbers, for zscore and sigma_clip."
@@ -346,7 +347,7 @@ class FineTuningOptions(TrainingArguments):
 
         Args:
             task: "classification", "segmentation" or "change-detection".
-            problem_type: Of the classifier, once the data have been read.
+            problem_type: Problem type of the classifier; None before the data have been read.
         """
         for name in self._without_effect(task, problem_type):
             kind = f"{task} ({problem_type})" if problem_type else task
@@ -389,7 +390,7 @@ class FineTuningOptions(TrainingArguments):
 
     @property
     def class_codes(self) -> dict[int, str] | None:
-        """Names of the classes by their codes, or None where neither `classes` nor `class_names` gives them.
+        """Names of the classes by their codes, or None if neither `classes` nor `class_names` is set.
 
         Raises:
             ValueError: If `classes` is not a mapping from whole numbers to names.

@@ -1,4 +1,4 @@
-"""How a fine-tuning starts: from the linear probe of frozen features, and with a frozen encoder."""
+"""Ways to start fine-tuning: from the linear probe of frozen features, and with a frozen encoder."""
 
 from typing import Any
 
@@ -14,10 +14,10 @@ PROBE_WEIGHT_DECAY = 0.1
 
 
 def start_from_samples(model: PreTrainedModel, samples: Samples) -> None:
-    """Give a new classifier the weights of the linear probe of its frozen features of samples, in place.
+    """Set the head of a new classifier to the linear probe of its frozen features of samples.
 
     Raises:
-        ValueError: If it is no classifier of SpectralGPT, or the samples have no class number each.
+        ValueError: If the model is not a classifier of SpectralGPT, or the samples do not have one class number each.
     """
     if (
         not isinstance(model, SpectralGPTForImageClassification)
@@ -34,13 +34,13 @@ def start_from_samples(model: PreTrainedModel, samples: Samples) -> None:
 def start_from_probe(
     model: SpectralGPTForImageClassification, features: torch.Tensor, labels: torch.Tensor, weight_decay: float
 ) -> None:
-    """Give a classifier the weights of the linear probe of frozen features, in place.
+    """Set the head of a classifier to the linear probe of frozen features.
 
     Args:
-        model: With a head for the classes.
+        model: Model with a head for the classes. It is modified.
         features: Pooled outputs of its encoder (M, D).
         labels: Class numbers (M,).
-        weight_decay: Of the probe.
+        weight_decay: Weight decay of the probe.
     """
     probe = LinearProbe(features, labels, model.classifier.out_features, weight_decay)
     with torch.no_grad():
@@ -49,11 +49,11 @@ def start_from_probe(
 
 
 class FrozenStart(TrainerCallback):
-    """Lets only the head learn in the first part of a training: the encoder's gradients are neither computed nor used.
+    """Trains only the head in the first steps, for which no gradients of the encoder are computed.
 
     Args:
         model: Any model with a `base_model`.
-        share: Of all steps.
+        share: Share of all steps in which the encoder is frozen.
     """
 
     def __init__(self, model: PreTrainedModel, share: float) -> None:

@@ -25,10 +25,10 @@ LONGEST_SIDE = 256
 
 
 def find_unstated_offsets(samples: Mapping[str, Samples]) -> dict[str, list[Path]]:
-    """Return the files of each split whose B10 is as bright as an offset of +1000 makes it, and that state no offset.
+    """Return the files of each split that state no offset although their B10 is as bright as with an offset of +1000.
 
-    Only files with B10, which is dark in all land and sea, can show it: L1C products, not L2A. Files whose offset an
-    option or a table states are not looked at.
+    B10 is dark over land and sea. Only L1C products have it, so files of L2A products are not found. Files for which an
+    option or a table states an offset are not checked.
     """
     return {name: found for name, part in samples.items() if (found := _of_split(part))}
 
@@ -37,7 +37,7 @@ def describe_unstated_offsets(found: Mapping[str, Sequence[Path]], base: Path, o
     """Write a table with an offset of -1000 for the files found, and return what to do about them.
 
     Args:
-        found: From `find_unstated_offsets`.
+        found: Result of `find_unstated_offsets`.
         base: Folder where the reader looks for `table.csv`, to which its paths are relative.
         output_dir: Folder to write `table.csv` to.
     """

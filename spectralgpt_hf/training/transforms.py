@@ -145,7 +145,7 @@ def vary_atmosphere(
         bands: Names of the C bands.
         uniform: (B, 3 + C) in [0, 1): scattering, water vapour, calibration of the image, calibration of each band.
         strength: Factor of all these effects.
-        sensor: Whose bands these are.
+        sensor: Sensor of the bands.
     """
     wavelengths = torch.tensor(sensor.wavelengths(bands), device=images.device)
     path = strength * (1300 * uniform[:, :1] - 200) * (443 / wavelengths) ** 4

@@ -68,7 +68,7 @@ def load_image_folder(
         band_names: Names of the files' bands, in order, if the files do not name them.
         class_names: The classes, in the order of their numbers. Defaults to the names of the folders, alphabetically.
         seed: Seed of the random choice of samples to hold out.
-        sensor: Whose images these are.
+        sensor: Sensor of the images.
 
     Raises:
         FileNotFoundError: If there is no such folder.

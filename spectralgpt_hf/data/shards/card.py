@@ -25,7 +25,7 @@ def render_card(
         dataset: The argument `dataset` of `prepare_shards`.
         rows: Number of rows of each split.
         statistics: Statistics of each split.
-        report: What happened to the samples that became no rows.
+        report: Report on the samples that became no rows.
         class_names: Names of the classes, if rows have labels.
         license: Licence of the data, as an identifier of the Hub.
     """

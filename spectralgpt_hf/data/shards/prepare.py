@@ -84,8 +84,8 @@ def prepare_shards(
         compression: "lz4"; "zstd", which is smaller and slower to read; or "none".
         license: Licence of the data for the card, as an identifier of the Hub.
         num_workers: Number of processes that read and write; one per core by default.
-        sensor: Whose folders or scenes these are: a name ("landsat-8") or a `Sensor`. Files of another one are left
-            out, and the report names them.
+        sensor: Sensor of folders or scenes: a name ("landsat-8") or a `Sensor`. Files of other sensors are left out,
+            and the report names them.
         options: Further arguments of the dataset's reader, such as `num_classes`, `partition`, `share`.
 
     Returns:

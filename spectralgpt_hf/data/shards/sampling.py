@@ -77,7 +77,7 @@ class Reading:
 
 @dataclass
 class Report:
-    """What happened to samples apart from becoming rows.
+    """Counts of samples that became no rows, and of values and warnings that a user should know of.
 
     Attributes:
         base: Folder that paths are relative to.
