@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Image processor for SpectralGPT: from any Sentinel-2 image to `pixel_values`, from outputs to labels and maps."""
+"""Image processor for SpectralGPT: from any satellite image to `pixel_values`, from outputs to labels and maps."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -74,31 +74,31 @@ class SpectralGPTImageProcessorKwargs(TypedDict, total=False):
 # The texts that `auto_docstring` would generate are about RGB photos.
 class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-ignore: TRF057
     r"""
-    Brings images of any source to the input of SpectralGPT: bands by name, without guesses on sensor or radiometry.
+    Converts images from any source to the input of SpectralGPT, by band name and without guesses about radiometry.
 
     Args:
         bands: Names of the bands that the model expects, in order (`config.bands`). `"mean"` is the mean of the others.
-        normalization: `"minmax"`: each band of each image to [0, 1]; `"percentile"`: the same from its 1st to its 99th
-            percentile, not clipped; `"zscore"`: by `mean` and `std`; `"sigma_clip"`: `mean` ± 2 `std` to [0, 1],
-            clipped and floored to 8 bits.
-        statistics_scope: `"image"`: limits are measured on each whole image; `"given"`: on a whole scene or a pair
-            (`measure_statistics`), then `statistics` must be passed with the images, or be set here. Those set here
-            count for this scope only.
+        normalization: `"minmax"` scales each band of each image to [0, 1]; `"percentile"` scales it from its 1st to its
+            99th percentile, without clipping; `"zscore"` uses `mean` and `std`; `"sigma_clip"` scales `mean` ± 2 `std`
+            to [0, 1], clips, and rounds down to 8 bits.
+        statistics_scope: `"image"` measures the limits on each whole image. `"given"` takes them from statistics of a
+            scene, a pair or a data set, which are passed with the images or are the attribute `statistics`.
         mean: Means of the bands in digital numbers, by band name or in the order of `bands`, for zscore and sigma_clip.
             They are kept and saved by band name.
         std: Standard deviations of the bands, as `mean`.
-        statistics: What `measure_statistics` returned, for a training set, say: used for images that come without.
-        size: `{"height": ..., "width": ...}` or one number: what images are resized to (bicubic, antialiased).
-        do_resize: Whether images are resized, when there is a `size`.
-        do_center_crop: Whether only the centre of images is kept, after resizing.
-        crop_size: `{"height": ..., "width": ...}` or one number: what is kept of the centre.
-        do_pad: Whether images are padded at the bottom and right to whole tokens; otherwise such sizes are refused.
-        missing_bands: When the input lacks a band: `"error"`; `"nearest"` takes the nearest in wavelength; `"mean"` the
-            mean of those there are; `"mask"` does as nearest, and leaves out the tokens of groups that have none.
-        patch_size: Pixels on a side of a token.
-        spectral_patch_size: Bands of a token.
-        sensor: Whose bands these are (`config.sensor`).
-        wavelengths: Of the bands in nm (`config.wavelengths`), where the sensor's table does not hold them.
+        statistics: Result of `measure_statistics`, such as that of a training set, for images without statistics.
+        size: Size to which images are resized (bicubic, antialiased): `{"height": ..., "width": ...}` or one number.
+        do_resize: Whether images are resized, if there is a `size`.
+        do_center_crop: Whether images are cropped to their centre, after resizing.
+        crop_size: Size of the centre crop: `{"height": ..., "width": ...}` or one number.
+        do_pad: Whether images are padded at the bottom and right to whole tokens. Otherwise such sizes are refused.
+        missing_bands: What happens if the input lacks a band: `"error"` raises an error, `"nearest"` takes the band
+            nearest in wavelength, `"mean"` takes the mean of the bands that are present, and `"mask"` fills like
+            nearest and masks the tokens of spectral groups that have no band.
+        patch_size: Height and width of a token, in pixels.
+        spectral_patch_size: Number of bands of a token.
+        sensor: Sensor of the bands (`config.sensor`).
+        wavelengths: Wavelengths of the bands in nm (`config.wavelengths`), if the sensor's table does not hold them.
 
     Raises:
         ValueError: If an argument is unknown or has an impossible value.
@@ -200,17 +200,17 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
 
     @property
     def expected(self) -> Sensor:
-        """The sensor whose bands the model takes."""
+        """The sensor of the bands that the model expects."""
         return model_sensor(self.sensor, self.bands, self.wavelengths)
 
     @property
     def measures_pixels(self) -> bool:
-        """Whether limits are measured, on the image or the scene, rather than known from what is saved."""
+        """Whether limits are measured on the image or the scene. Otherwise they are saved with the processor."""
         return self._saved_statistics() is None
 
     @classmethod
     def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Build a processor from saved attributes; version 0.1 saved `mean` and `std` in the order of `bands`."""
+        """Build a processor from saved attributes. Version 0.1 saved `mean` and `std` in the order of `bands`."""
         saved = dict(image_processor_dict)
         bands = saved.get("bands", L2A_BANDS)
         sensor = model_sensor(saved.get("sensor", SENTINEL_2.name), bands, saved.get("wavelengths"))
@@ -220,7 +220,7 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
         return super().from_dict(saved, **kwargs)
 
     def with_settings(self, **settings: Any) -> "SpectralGPTImageProcessor":
-        """Return a checked copy with these attributes in place of its own, except those that are None."""
+        """Return a checked copy with these attributes instead of its own. Arguments that are None change nothing."""
         copied = copy(self)
         for name, value in settings.items():
             if value is not None:
@@ -229,20 +229,20 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
         return copied
 
     def for_match(self, match: str | None) -> "SpectralGPTImageProcessor":
-        """Return itself, or a copy that masks bands which a matched sensor lacks, where these would be an error."""
+        """Return a copy that masks the bands that a matched sensor lacks, or itself if that changes nothing."""
         return self.with_settings(missing_bands="mask") if match and self.missing_bands == "error" else self
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the attributes, and where the code is that reads them."""
+        """Return the attributes, with the `auto_map` of the code that reads them."""
         return super().to_dict() | {"auto_map": {"AutoImageProcessor": AUTO_MAP["AutoImageProcessor"]}}
 
     def __call__(self, images: Any, *args: Any, dates: Any = None, **kwargs: Any) -> Any:
-        """Turn images into the input of the model (`preprocess`), and series of several dates (`preprocess_series`).
+        """Convert images to the input of the model (`preprocess`), or series of several dates (`preprocess_series`).
 
         Args:
             images: Images as in `preprocess`; or one series or a list of them, as in `find_series`.
-            args, kwargs: Of `preprocess`; series take keywords only.
-            dates: Date of each image of one series, or a list of such for several.
+            args, kwargs: Arguments of `preprocess`. Series accept keyword arguments only.
+            dates: Date of each image of one series, or a list of these for several series.
         """
         series = find_series(images, dates)
         if series is not None:
@@ -272,39 +272,39 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
         sensor: Sensor | str | None = None,
         match: str | None = None,
     ) -> Any:
-        """Turn images into the input of the model.
+        """Convert images to the input of the model.
 
         Args:
             images: One image or a list: path, URL, TIFF bytes, STAC item, `Raster`, array or tensor (C, H, W) on any
                 device, `xarray.DataArray` or `xarray.Dataset`, sample of TorchGeo; in digital numbers (reflectance x
                 10000). Arrays (H, W, C) are recognised by their number of bands.
-            band_names: Names of the input's bands, in its order, where it does not say them itself. This and the next
-                four are one value for all images, or a list with one for each of them.
-            nodata: Stored value that means no data, in place of what a file declares. So do 0 in all bands and NaN.
-            offset: Added to the digital numbers, in place of what a file's metadata state: a number, one for each band
-                of the input, or by band name. -1000 brings products of processing baseline 04.00 and later to
-                reflectance x 10000.
-            mask: (H, W) of the image, non-zero where a pixel counts; for files also a path, or `"SCL"` for the
-                product's own.
-            statistics: From `measure_statistics`: these set the limits, in place of what is saved or measured. minmax
-                and percentile normalisation alike then take the 1st and 99th percentiles, because the extremes of a
-                scene are clouds and glint; zscore and sigma_clip take mean and std.
-            segmentation_maps: Labels (H, W) of each image, or their paths. They follow the geometry of the images by
-                nearest neighbour.
+            band_names: Names of the input's bands, in its order, if it does not state them. This and the next four
+                arguments are one value for all images, or a list with one for each of them.
+            nodata: Stored value that means no data, instead of the value that a file declares. 0 in all bands and NaN
+                also mean no data.
+            offset: Number that is added to the digital numbers, instead of the offset in a file's metadata: one number,
+                one for each band of the input, or one by band name. -1000 converts products of processing baseline
+                04.00 and later to reflectance x 10000.
+            mask: (H, W) of the image, non-zero where a pixel counts; for files also a path, or `"SCL"` for the scene
+                classification of the product.
+            statistics: Result of `measure_statistics`, which replaces saved or measured limits. minmax and percentile
+                then both use the 1st and 99th percentiles, because the extremes of a scene are clouds and glint.
+            segmentation_maps: Labels (H, W) of each image, or their paths. They are resized and cropped like the
+                images, by nearest neighbour.
             return_tensors: `"pt"` or `"np"`; torch tensors by default.
-            report: Whether to return also what was assumed and done.
-            do_resize, do_center_crop, size, crop_size, missing_bands: In place of the attributes, for this call.
-            ignore_index: Label of pixels without data, and of what a label file declares as nodata.
-            device: Where to compute; by default where the images are.
-            warn: Whether to raise warnings; False for tiles of a scene whose statistics have raised them already.
-            sensor: Which sensor took the images, in place of what they say: a name ("landsat-8") or a `Sensor`.
-            match: `"wavelength"`: images of another sensor than the model's serve it with the bands that are near in
-                wavelength; the rest is masked, unless `missing_bands` says otherwise. None: they are refused.
+            report: Whether to also return reports of the assumptions and the steps.
+            do_resize, do_center_crop, size, crop_size, missing_bands: Values that replace the attributes in this call.
+            ignore_index: Label of pixels without data, and of the nodata value of a label file.
+            device: Device on which to compute; by default that of the images.
+            warn: Whether to raise warnings; False for tiles of a scene, whose warnings its statistics have raised.
+            sensor: Sensor that took the images, instead of the one that they state: a name ("landsat-8") or a `Sensor`.
+            match: `"wavelength"` accepts images of another sensor. Each expected band is read from the nearest band in
+                wavelength, if one is near enough, and else masked, unless `missing_bands` is set. None refuses them.
 
         Returns:
             `BatchFeature` with `pixel_values` (B, C, H, W), float32; `attention_mask` (B, N), int64, 0 where a token
             has data in less than half of its pixels, and only if there is such a token; `labels` (B, H, W), int64, if
-            maps are given. With `report`, a pair of it and a list of one `PreprocessingReport` an image.
+            maps are given. With `report`, also a list of one `PreprocessingReport` per image.
 
         Raises:
             FileNotFoundError: If a path does not exist.
@@ -356,7 +356,7 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
     ) -> Statistics:
         """Measure the `statistics` of one scene, or of several images together, for this processor's bands.
 
-        Arguments as in `preprocess`; see the function `measure_statistics`.
+        Arguments are those of `preprocess`; see the function `measure_statistics`.
         """
         return measure_statistics(
             images,
@@ -382,7 +382,7 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
         target: torch.Tensor,
         notices: Notices,
     ) -> list[PreprocessingReport]:
-        """Fill `target` (B, C, H, W) from chips that stack."""
+        """Normalise chips of one kind, and write the result to `target` (B, C, H, W)."""
         plan = plan_bands(chips[0].name, chips[0].bands, self.bands, self.missing_bands, self.expected)
         stack = stack_chips(chips, plan, notices)
         known = [entry for entry in statistics if entry is not None]  # of all images of a run, or of none
@@ -432,19 +432,19 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
         ]
 
     def _saved_statistics(self) -> Statistics | None:
-        """Return the saved values that set limits; None where limits are measured."""
+        """Return the saved values that set limits, or None if limits are measured."""
         if self.normalization in ("zscore", "sigma_clip") and self.mean is not None and self.std is not None:
             return {"bands": list(self.mean), "mean": list(self.mean.values()), "std": list(self.std.values())}
         return self.statistics if self.statistics_scope == "given" else None
 
     def _statistics(self, given: Statistics | None) -> Statistics | None:
-        """Return what sets the limits of an image: what is given with it, else what is saved; None to measure them."""
+        """Return the statistics that set the limits of an image, given or saved; None if limits are measured."""
         if given is not None:
             check_statistics(given, self.bands, self.normalization)
             return given
         if self.statistics_scope == "given" and self.measures_pixels:
             raise ValueError(
-                "Expected `statistics`, because they are to be given (`statistics_scope`): measure them once for the "
-                "scene or the pair with `processor.measure_statistics(images)`."
+                "Expected `statistics`, because `statistics_scope` is 'given': measure them once for the scene or the "
+                "pair with `processor.measure_statistics(images)`."
             )
         return self._saved_statistics()
