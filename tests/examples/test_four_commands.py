@@ -1,4 +1,4 @@
-"""From raw BigEarthNet to a published checkpoint, as the README says."""
+"""From raw BigEarthNet to a published checkpoint, with the commands of the README."""
 
 import pytest
 from typer.testing import CliRunner

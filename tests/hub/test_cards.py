@@ -45,7 +45,7 @@ for card, blocks in json.load(open(sys.argv[1])).items():
 
 
 def blocks(card: str, checkpoint: Path) -> list[str]:
-    """Return the code of a card, with a folder in the place of every name on the Hub."""
+    """Return the code of a card, with a folder instead of every name on the Hub."""
     return [
         re.sub(r'"org/[\w-]+"', repr(str(checkpoint)), block)
         for block in re.findall(r"```python\n(.*?)```", card, re.S)

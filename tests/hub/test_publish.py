@@ -47,7 +47,7 @@ save_file({"weight": model.layernorm.weight.detach(), "features": extract(image)
 
 @pytest.fixture
 def hub(monkeypatch):
-    """A Hub that this process takes for the real one, and where nobody waits between attempts."""
+    """A local server instead of the Hub, without waiting times between attempts."""
     with HubServer() as server:
         monkeypatch.setattr(constants, "ENDPOINT", server.url)
         template = server.url + "/{repo_id}/resolve/{revision}/{filename}"

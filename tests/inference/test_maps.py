@@ -134,6 +134,6 @@ def test_change_beside_the_truth_tells_found_false_and_missed_apart():
     truth[0:2, 4:6] = 1
     changed[4:6, 4:6], truth[4:6, 4:6] = 1, 255
     picture = np.asarray(change_overlay(pixels, bands, changed, truth, opacity=1))
-    for place, case in (((0, 0), "found"), ((5, 0), "false alarm"), ((0, 5), "missed")):
-        assert tuple(picture[place]) == COMPARISON_COLOURS[case]
+    for pixel, case in (((0, 0), "found"), ((5, 0), "false alarm"), ((0, 5), "missed")):
+        assert tuple(picture[pixel]) == COMPARISON_COLOURS[case]
     assert tuple(picture[5, 5]) == tuple(picture[3, 3])  # the truth is unknown there

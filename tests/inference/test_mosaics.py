@@ -51,18 +51,18 @@ def test_blending_is_the_weighted_mean_with_raised_cosines(tmp_path):
 
 
 def test_maps_of_two_utm_zones_lie_where_pyproj_says(tmp_path):
-    """A bright square of each map is found at its place in the mosaic."""
-    target, paths, places = CRS.from_epsg(3857), [], []
+    """A bright square of each map is found at its position in the mosaic."""
+    target, paths, positions = CRS.from_epsg(3857), [], []
     for epsg, left in ((32632, 760_000.0), (32633, 240_000.0)):
         values = np.full((1, 40, 60), 0.0)
         values[0, 18:22, 28:32] = 1
         paths.append(write_map(tmp_path / f"{epsg}.tif", values, left, epsg=epsg, cell=100, classes=()))
         x, y = transform(CRS.from_epsg(epsg), target, [left + 3000], [5_000_000 - 2000])
-        places.append((x[0], y[0]))
+        positions.append((x[0], y[0]))
     path = write_mosaic(paths, tmp_path / "mosaic.tif", "EPSG:3857", 100)
     with rasterio.open(path) as mosaic:
         content = np.nan_to_num(mosaic.read(1))
-        for x, y in places:
+        for x, y in positions:
             row, column = mosaic.index(x, y)
             assert content[row, column] > 0.9
         assert 32 < (content > 0.5).sum() < 90  # 16 cells of each map, larger by the scale of Mercator

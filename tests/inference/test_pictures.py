@@ -92,9 +92,9 @@ def test_the_reconstruction_panel_hides_what_the_model_did_not_see(tmp_path):
     original = np.random.default_rng(0).random((12, 64, 64))
     nothing, everything = np.zeros(original.shape, bool), np.ones(original.shape, bool)
     panels = []
-    for hidden in (nothing, everything):
+    for masked in (nothing, everything):
         panel = reconstruction_panel(
-            Reconstruction(original, hidden, original), (original, original), L2A_BANDS, path=tmp_path / "panel.png"
+            Reconstruction(original, masked, original), (original, original), L2A_BANDS, path=tmp_path / "panel.png"
         )
         assert np.array_equal(np.asarray(Image.open(tmp_path / "panel.png")), np.asarray(panel))
         panels.append(panel)

@@ -56,7 +56,7 @@ OPERATIONAL = {
 }
 ELSEWHERE = {name: "tested on Landsat scenes in modeling/test_other_sensors.py" for name in ("sensor", "match")}
 REQUIRED = {"model", "processor", "source", "destination"}
-# What the georeference and the files that are written tell by themselves.
+# Tags that follow from the georeference and the written files.
 EVIDENT = {"after", "layers", "area", "area_crs", "statistics_scope", "tile_size", "overlap", "dtype"}
 
 

@@ -63,7 +63,7 @@ def test_the_nearest_neighbours_are_the_same_after_int8(tmp_path):
             search_embeddings(tmp_path / f"{dtype}.parquet", like, top=top)[1]
             for dtype, top in (("float32", 2), ("int8", 1))
         )
-        if first.similarity - second.similarity > 1e-4:  # closer ones may change places
+        if first.similarity - second.similarity > 1e-4:  # closer ones may be in another order
             assert found.geometry == first.geometry
             compared += 1
     assert compared > len(whole) // 2

@@ -146,7 +146,7 @@ def damaged_inputs(folder: Path, seed: int = 0) -> Iterator[Damaged]:
 
 
 def outcome(damaged: Damaged) -> dict[str, Any]:
-    """Read an input whole, by a window and through the processor, and say how each ended."""
+    """Read an input whole, by a window and through the processor, and return the outcome of each."""
     ends = {}
     for way, read in {"whole": _read_whole, "window": _read_window, "processor": _process}.items():
         try:

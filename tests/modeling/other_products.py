@@ -10,7 +10,7 @@ import rasterio
 from tests.modeling.products import write_geotiff
 
 
-# Reflectance of each pixel of band k is (k + 1) / 20 plus a gradient: a level that tells bands apart.
+# Reflectance of each pixel of band k is (k + 1) / 20 plus a gradient: a different level for each band.
 SIDE = 32
 
 

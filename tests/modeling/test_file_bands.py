@@ -34,7 +34,7 @@ def test_wavelengths_come_from_an_envi_header(tmp_path):
     )
     path.with_suffix(".img.aux.xml").unlink(missing_ok=True)
     assert read_raster(path, sensor="aviris").bands == ("490nm", "560.5nm", "665.25nm")
-    # Unknown to the model until the caller says so.
+    # Unknown to the model until the caller passes `match`.
     assert read_raster(path, match="wavelength", sensor="aviris").bands == ("B2", "B3", "B4")
 
 

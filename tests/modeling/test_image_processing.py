@@ -771,7 +771,7 @@ def test_bands_that_come_last_are_recognised_by_their_number():
     pixels, processor = image(), SpectralGPTImageProcessor()
     expected = processor(pixels).pixel_values
     torch.testing.assert_close(processor(np.moveaxis(pixels, 0, 2)).pixel_values, expected, rtol=0, atol=0)
-    square = image(bands=12, height=12, width=12)  # both may be bands: first is what the documentation says
+    square = image(bands=12, height=12, width=12)  # the bands may be the first or the last axis: the first one is taken
     np.testing.assert_array_equal(processor(square).pixel_values[0, :, :12, :12].numpy(), minmax(square))
 
 

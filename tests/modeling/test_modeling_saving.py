@@ -77,7 +77,7 @@ def test_missing_and_unexpected_keys_are_named(tmp_path, caplog):
 
 
 def test_loading_leaves_no_value_uninitialised(tmp_path):
-    """`from_pretrained` builds on the meta device: what the checkpoint lacks must come out as `_init_weights` says."""
+    """`from_pretrained` builds on the meta device, and `_init_weights` must initialise what the checkpoint lacks."""
     small_model().save_pretrained(tmp_path)
     model = SpectralGPTForPreTraining.from_pretrained(tmp_path)
     for name, parameter in model.decoder.named_parameters():

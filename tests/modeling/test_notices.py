@@ -1,4 +1,4 @@
-"""A warning reaches the caller of every surface once, at the line of the caller, whoever found the reason."""
+"""A warning reaches the caller of every interface once, at the line of the caller, from any depth of the code."""
 
 import warnings
 from collections import Counter
@@ -22,7 +22,7 @@ ZSCORE = {"normalization": "zscore", "mean": [1500.0] * 12, "std": [700.0] * 12}
 
 @pytest.fixture
 def heard():
-    """All that is warned of, none of it left out because it was said before."""
+    """Collect all warnings, including repeated ones."""
     with warnings.catch_warnings(record=True) as record:
         warnings.simplefilter("always")
         yield record

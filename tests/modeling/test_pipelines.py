@@ -280,7 +280,7 @@ torch.save(results, folder / "results.pt")
 
 
 @pytest.mark.parametrize("task", MODELS)
-def test_with_the_package_a_checkpoint_runs_its_code_and_asks_nobody(task, tmp_path):
+def test_with_the_package_a_checkpoint_runs_the_code_of_the_package_without_a_prompt(task, tmp_path):
     run = make_pipeline(task)
     run.save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "config.json").read_text())

@@ -153,8 +153,8 @@ def test_a_baseline_with_an_offset_that_nothing_states_warns_once(tmp_path, prop
     write_geotiff(tmp_path / "a.tif", numbers(1))
     item = stac_item(tmp_path, B02=("a.tif", {}), B03=("a.tif", {}))
     item["properties"] |= properties
-    told = [message for message in messages(item) if "pass `offset=-1000`" in message]
-    assert len(told) == warns
+    warnings_about_offsets = [message for message in messages(item) if "pass `offset=-1000`" in message]
+    assert len(warnings_about_offsets) == warns
     assert not messages(item, offset=0)
     stated = stac_item(tmp_path, B02=("a.tif", {"raster:scale": 1e-4, "raster:offset": 0}))
     stated["properties"] |= properties
@@ -291,7 +291,7 @@ def test_identities_change_with_any_file_behind_a_source(tmp_path):
 
 @pytest.fixture
 def tagged_server(tmp_path):
-    """A server that states an ETag, and stalls where a path says so."""
+    """A server that states an ETag, and stalls for paths that request it."""
 
     class Handler(BaseHTTPRequestHandler):
         etag = '"one"'

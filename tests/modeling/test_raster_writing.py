@@ -13,7 +13,7 @@ from tests.modeling.products import ORIGIN, write_geotiff
 from tests.modeling.test_rasters import numbers
 
 
-PLACE = {"crs": "EPSG:32633", "transform": from_origin(*ORIGIN, 10, 10)}
+GEOREFERENCE = {"crs": "EPSG:32633", "transform": from_origin(*ORIGIN, 10, 10)}
 
 FULL_DISK = """
 import resource, signal, sys
@@ -49,7 +49,7 @@ def test_a_full_disk_leaves_the_old_file_and_says_what_to_do(tmp_path, limit):
 def test_a_file_that_lacks_blocks_does_not_read_back(tmp_path):
     pixels = np.random.default_rng(0).integers(1, 60000, (2, 600, 600)).astype(np.uint16)
     path = tmp_path / "a.tif"
-    write_raster(path, pixels, **PLACE)
+    write_raster(path, pixels, **GEOREFERENCE)
     read_back(path)
     content = path.read_bytes()
     for share in (0.5, 0.9, 0.99):
@@ -63,7 +63,7 @@ def test_what_reads_back_as_something_else_does_not_replace_the_old_file(tmp_pat
     before = path.read_bytes()
     monkeypatch.setattr(rasterio.DatasetReader, "read", lambda self, *_, **options: np.zeros((1, 16, 16), np.uint16))
     with pytest.raises(OSError, match="holds other values than those that were written"):
-        write_raster(path, numbers(1), **PLACE)
+        write_raster(path, numbers(1), **GEOREFERENCE)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["out.tif"]
 
@@ -71,6 +71,6 @@ def test_what_reads_back_as_something_else_does_not_replace_the_old_file(tmp_pat
 def test_not_a_number_reads_back_as_itself(tmp_path):
     pixels = numbers(1, dtype=np.float32)
     pixels[0, 3] = np.nan
-    write_raster(tmp_path / "a.tif", pixels, nodata=float("nan"), **PLACE)
+    write_raster(tmp_path / "a.tif", pixels, nodata=float("nan"), **GEOREFERENCE)
     with rasterio.open(tmp_path / "a.tif") as dataset:
         np.testing.assert_array_equal(dataset.read(), pixels)

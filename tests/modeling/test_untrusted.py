@@ -158,7 +158,7 @@ def test_a_reference_system_that_names_grids_is_refused(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_jpeg_2000_that_names_its_reference_system_by_url_asks_nobody(tmp_path, canary):
+def test_a_jpeg_2000_that_names_its_reference_system_by_url_opens_no_connection(tmp_path, canary):
     path = tmp_path / "a.jp2"
     options = {"driver": "JP2OpenJPEG", "GeoJP2": "NO", "GMLJP2": "YES"}
     content = write_geotiff(path, np.full((2, 64, 64), 5, np.uint16), **options).read_bytes()

@@ -15,7 +15,7 @@ def test_the_contrastive_loss_is_small_only_where_views_of_an_image_agree():
     agreeing = contrastive_loss(torch.cat([first, 3 * first]), 0.05)
     assert agreeing < 0.01
     assert contrastive_loss(torch.cat([first, first.roll(1, 0)]), 0.05) > 5
-    same = torch.ones(16, 4)  # nothing to tell images apart by: one of the 15 others at random
+    same = torch.ones(16, 4)  # equal vectors, so that each of the 15 others is as likely
     assert contrastive_loss(same, 0.2).item() == pytest.approx(math.log(15))
 
 

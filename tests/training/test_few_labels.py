@@ -16,7 +16,7 @@ PER_CLASS = 6
 
 
 def write_eurosat(folder):
-    """Write images whose brightness tells their class, the first three of each class as one part, and their index."""
+    """Write images whose brightness depends on their class, the first three of each class as one part, and an index."""
     rng, rows = np.random.default_rng(0), []
     for number, name in enumerate(EUROSAT_CLASSES):
         (folder / name).mkdir(parents=True)

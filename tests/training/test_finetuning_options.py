@@ -112,8 +112,8 @@ def data(tmp_path_factory):
             write_image(root / MAPS / name / f"{number}.tif", random_image(number + seed, side=48))
         for name, turned in (("masks", codes), ("other_masks", codes[::-1])):
             write_image(root / MAPS / name / f"{number}.png", turned)
-        for place, name in enumerate(("before", "after", "other_before", "other_after")):
-            write_image(root / CHANGE / name / f"{number}.tif", random_image(10 * number + place))
+        for position, name in enumerate(("before", "after", "other_before", "other_after")):
+            write_image(root / CHANGE / name / f"{number}.tif", random_image(10 * number + position))
         write_image(root / CHANGE / "masks" / f"{number}.png", codes[:24, :24] % 2)
     for seed, name in enumerate(("pretrained", "other_pretrained")):
         torch.manual_seed(seed)

@@ -30,7 +30,7 @@ def test_every_parameter_is_in_one_group_and_only_matrices_are_decayed():
 
 
 def expected_layer(name: str) -> int:
-    """Of a model with three layers, told from the whole name."""
+    """Return the layer number of a parameter, of a model with three layers, by its full name."""
     if "decoder" in name or "decode_head" in name or "classifier" in name:
         return 4
     if "patch_embeddings" in name or "position_embeddings" in name:

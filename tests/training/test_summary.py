@@ -33,7 +33,7 @@ def test_a_loss_that_does_not_fall_is_said():
     (problem,) = find_problems({}, [1.0, 1.1, 0.9, 1.0, 1.05, 1.0, 1.04, 1.06])
     assert problem.startswith("The loss of the training did not fall: 1.05 at the beginning, 1.05 at the end")
     assert find_problems({}, [1.0, 0.9, 0.8, 0.7]) == []
-    assert find_problems({}, [1.0, 1.0]) == []  # too few to tell
+    assert find_problems({}, [1.0, 1.0]) == []  # too few epochs for a warning
 
 
 def test_scores_are_printed_with_their_intervals():

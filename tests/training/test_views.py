@@ -47,10 +47,10 @@ def test_turned_and_stretched_views_show_the_same_crops(tmp_path):
     plain = make_views(batch, CONFIG, 0, 0, CPU)
     turned = make_views(batch, CONFIG, 0, 0, CPU, ViewRecipe(symmetries=True))
     stretched = make_views(batch, CONFIG, 0, 0, CPU, ViewRecipe(stretch=0.5))
-    places = CONFIG.image_size // CONFIG.patch_size
+    side = CONFIG.image_size // CONFIG.patch_size
     symmetries = set()
     for i in range(16):
-        pixels, tokens = plain["pixel_values"][i], plain["attention_mask"][i].unflatten(0, (-1, places, places))
+        pixels, tokens = plain["pixel_values"][i], plain["attention_mask"][i].unflatten(0, (-1, side, side))
         for k in range(8):
             both = (pixels.rot90(k, (1, 2)), tokens.rot90(k, (1, 2)))
             both = tuple(x.flip(-1) for x in both) if k > 3 else both

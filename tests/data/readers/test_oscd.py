@@ -113,9 +113,9 @@ def test_the_processor_leaves_padded_tokens_out(oscd):
     for pixels in (row["pixels"], row["pixels_after"]):
         batch = processor(pixels, band_names=row["bands"], segmentation_maps=row["segmentation_map"])
         # 10 rows and 5 columns are missing: the last tokens lack more than half of their pixels.
-        places = batch["attention_mask"].view(4, 16, 16)
-        assert (places[:, :15, :15] == 1).all()
-        assert places.sum() == 4 * 15 * 15
+        tokens = batch["attention_mask"].view(4, 16, 16)
+        assert (tokens[:, :15, :15] == 1).all()
+        assert tokens.sum() == 4 * 15 * 15
         np.testing.assert_array_equal(batch["labels"][0].numpy(), row["segmentation_map"])
 
 

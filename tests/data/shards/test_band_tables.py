@@ -24,8 +24,8 @@ def table(tmp_path):
         for band in L2A_BANDS:
             step = BANDS[band].resolution
             pixels = np.full((1, 240 // step, 240 // step), 1000 + 100 * number + L2A_BANDS.index(band), np.uint16)
-            place = UTM | {"transform": Affine(step, 0, 690000, 0, -step, 5340000)}
-            row[f"B{band[1:]:0>2}"] = write_image(tmp_path / "band.tif", pixels, **place).read_bytes()
+            georeference = UTM | {"transform": Affine(step, 0, 690000, 0, -step, 5340000)}
+            row[f"B{band[1:]:0>2}"] = write_image(tmp_path / "band.tif", pixels, **georeference).read_bytes()
         rows.append(row | {"cloud_mask": row["B02"], "thumbnail": b"png"})
     (tmp_path / "core").mkdir()
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "core" / "part_00001.parquet", row_group_size=2)

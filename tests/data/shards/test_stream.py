@@ -13,7 +13,7 @@ BANDS = ("B2", "B3", "B4", "B8")
 
 
 def row(number: int, size: tuple[int, int] = (16, 16), bands=BANDS) -> ShardRow:
-    """A sample whose pixels tell its number and band."""
+    """A sample whose pixels encode its number and band."""
     pixels = (
         np.full((len(bands), *size), number + 1, np.uint16)
         + 1000 * np.arange(len(bands), dtype=np.uint16)[:, None, None]
@@ -43,7 +43,7 @@ def test_an_epoch_takes_every_sample_once_in_an_order_of_its_own(shards):
 
 def test_a_batch_is_drawn_from_all_over_the_data(shards):
     ids = np.concatenate([ShardStream(shards, BANDS, 20).batch_ids(epoch) for epoch in range(20)])
-    # Of 20 samples out of 300, drawn without regard to their place, 16 lie in ten different tenths on average 8.9.
+    # Of 20 samples out of 300, drawn independently of their position, 16 are in ten different tenths on average 8.9.
     tenths = np.mean([len(set(batch // 30)) for batch in ids])
     assert tenths > 8
 
