@@ -1,21 +1,21 @@
-"""What the defaults of `spectralgpt train` make of small data, beside a forest, a regression and the majority class.
+"""Score the defaults of `spectralgpt train` on small data, compared with a forest, a regression and the majority class.
 
     python benchmarks/first_hour.py chips CHIPS --work outputs/first_hour
     python benchmarks/first_hour.py eurosat EUROSAT --work outputs/first_hour --seeds 0 1 2
     python benchmarks/first_hour.py beetle BARKBEETLE --work outputs/first_hour --images 30
 
-Options after `--` go to `spectralgpt train`, such as `-- --checkpoint folder --epochs 5`. The command line is called as
-a user would call it; where it stops at files whose offset looks unstated, the table that it proposes is copied, as it
-says.
+Options after `--` are passed to `spectralgpt train`, such as `-- --checkpoint folder --epochs 5`. The command line is
+called as a user would call it. If it stops because files seem to have an unstated offset, the table that it proposes is
+copied, as its message recommends.
 
-chips: `L1C/*.tif` (13 unnamed bands) and `LULC/*.tif` of the same names. Each chip in turn is left out, mapped with
-`spectralgpt predict`, and compared; a chip whose classes occur in no other one is left out of the table, because
-nothing can learn them. eurosat: class folders and `index.csv`; 10 images of each class of its part "choice" are learnt
-from, its part "report" is scored. beetle: `2020-09/sentinel_2/geojson_<id>.tif` and `masks/{train,test}/mask_<id>.tif`;
-the IoU of damage in the test part.
+chips: `L1C/*.tif` (13 unnamed bands) and `LULC/*.tif` of the same names. Each chip in turn is held out, mapped with
+`spectralgpt predict`, and compared with its labels. A chip whose classes occur in no other chip is not in the table,
+because no model can learn them. eurosat: class folders and `index.csv`. The training set is 10 images per class of its
+part "choice", and its part "report" is scored. beetle: `2020-09/sentinel_2/geojson_<id>.tif` and
+`masks/{train,test}/mask_<id>.tif`. The score is the IoU of damage in the test part.
 
-The forest and the regression see the reflectance of each pixel (chips, beetle) or the mean, deviation and percentiles
-of each band (eurosat), of the same training images. Printed: a line per fold or seed, and the means.
+The forest and the regression get the reflectance of each pixel (chips, beetle) or the mean, deviation and percentiles
+of each band (eurosat), of the same training images. The benchmark prints a line per fold or seed, and the means.
 """
 
 import argparse

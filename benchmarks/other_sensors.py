@@ -1,12 +1,13 @@
-"""What a model for another sensor takes over from a Sentinel-2 checkpoint, and what many bands cost.
+"""Measure what a model for another sensor gains from a Sentinel-2 checkpoint, and the cost of many bands.
 
     python benchmarks/other_sensors.py start --chips ../shared/data/chips_worldwide/L1C [--checkpoint tiny]
     python benchmarks/other_sensors.py costs
 
-`start` makes Landsat scenes from the bands of real Sentinel-2 chips, and reconstructs them, untrained for Landsat, with
-spectral positions interpolated by wavelength (`resize_bands`), by index (`resize_positions`) and drawn anew: mean
-squared error of the masked values, normalised by the chip, over seeds. `costs` runs a classifier of the tiny size with
-gradient checkpointing on 202 bands, forward and backward: peak memory of the process and seconds.
+`start` makes Landsat scenes from the bands of real Sentinel-2 chips, and reconstructs them without training, with
+spectral positions that are interpolated by wavelength (`resize_bands`), interpolated by index (`resize_positions`) or
+random. It prints the mean squared error of the masked values, normalised by chip, over seeds. `costs` runs a classifier
+of the tiny size with gradient checkpointing on 202 bands, forward and backward, and prints the peak memory of the
+process and the seconds.
 """
 
 import argparse

@@ -3,9 +3,9 @@
     python examples/embed_archive.py CHECKPOINT archive/ --output vectors --workers 4
     python examples/embed_archive.py CHECKPOINT scenes.txt --output maps --maps --gpus 1 --address auto
 
-It is `spectralgpt archive embed`; `--help` lists the options. On a cluster, the checkpoint, local sources and the
-output must be on storage that all machines share. Repeat the command to resume: scenes that are finished with the same
-checkpoint and options are skipped. Needs `pip install spectralgpt-hf[ray]`.
+The script calls `spectralgpt archive embed`, whose options `--help` lists. On a cluster, the checkpoint, local sources
+and the output must be on storage that all machines share. Repeat the command to resume: scenes that are finished with
+the same checkpoint and options are skipped. The script needs `pip install spectralgpt-hf[ray]`.
 """
 
 import sys

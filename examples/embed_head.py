@@ -1,10 +1,11 @@
-"""Write a fine-tuned checkpoint whose encoder stayed frozen as an embedded one, which holds its head alone.
+"""Write a fine-tuned checkpoint with a frozen encoder as an embedded checkpoint, which holds only the head.
 
     python examples/embed_head.py outputs/landcover/model spectralgpt_hf/assets/spectralgpt-tiny-landcover
 
-The folder's `model.safetensors.index.json` names the base's file for the encoder's tensors, so that `from_pretrained`
-reads each from where it is, and several heads share one encoder. Folders that are published hold all of their weights:
-load such a checkpoint and save it again.
+The folder's `model.safetensors.index.json` names the file of the pretrained checkpoint for the tensors of the encoder.
+`from_pretrained` reads them from there, so that several heads share one encoder. A published folder must hold all of
+its
+weights: load such a checkpoint and save it again before publishing.
 """
 
 import argparse

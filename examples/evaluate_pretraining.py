@@ -1,4 +1,4 @@
-"""Score what checkpoints have learnt: `spectralgpt evaluate`, from a checkout.
+"""Score the features of pretrained checkpoints. The script calls `spectralgpt evaluate` from a checkout.
 
 python examples/evaluate_pretraining.py before/ after/ --eurosat EuroSAT/ --chips chips/ --output scores.json
 """

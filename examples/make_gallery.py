@@ -2,8 +2,8 @@
 
     python examples/make_gallery.py FOLDER
 
-FOLDER holds the files that `CROPS` names, by their relative paths. spectralgpt_hf/assets/README.md has the provenance
-and the terms of each.
+FOLDER holds the files of `CROPS` under the relative paths given there. spectralgpt_hf/assets/README.md states the
+provenance and the terms of each.
 """
 
 import argparse

