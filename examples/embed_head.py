@@ -3,9 +3,8 @@
     python examples/embed_head.py outputs/landcover/model spectralgpt_hf/assets/spectralgpt-tiny-landcover
 
 The folder's `model.safetensors.index.json` names the file of the pretrained checkpoint for the tensors of the encoder.
-`from_pretrained` reads them from there, so that several heads share one encoder. A published folder must hold all of
-its
-weights: load such a checkpoint and save it again before publishing.
+`from_pretrained` reads them from there, so that several heads share one encoder. To publish
+such a checkpoint, load it and save it again, because a published folder must hold all of its weights.
 """
 
 import argparse
