@@ -45,7 +45,7 @@ class ArchiveSource:
         return json.loads(self.text) if self.text.startswith("{") else self.text
 
 
-def find_sources(sources: str | os.PathLike[str] | Source | Sequence[Any]) -> list[ArchiveSource]:
+def find_sources(sources: str | os.PathLike[str] | Source | Sequence[object]) -> list[ArchiveSource]:
     """Return the scenes of sources, each once.
 
     Args:
@@ -59,7 +59,7 @@ def find_sources(sources: str | os.PathLike[str] | Source | Sequence[Any]) -> li
         FileNotFoundError: If one of them has no scene.
         ValueError: If a STAC file or URL cannot be read.
     """
-    listed: Sequence[Any] = (
+    listed: Sequence[object] = (
         sources if isinstance(sources, Sequence) and not isinstance(sources, str | bytes) else [sources]
     )
     found: list[ArchiveSource] = []
@@ -130,7 +130,7 @@ def _is_scene(folder: Path) -> bool:
     return True
 
 
-def _is_stac(content: Any) -> bool:
+def _is_stac(content: object) -> bool:
     if not isinstance(content, Mapping):
         return False
     members = content.get("features") or [content]

@@ -230,7 +230,7 @@ def _to_grid(points: np.ndarray, transform: Affine) -> tuple[np.ndarray, np.ndar
     return a * points[:, 0] + b * points[:, 1] + c, d * points[:, 0] + e * points[:, 1] + f
 
 
-def _corners_of(bounds: Sequence[float] | None, shapes: Sequence[Any]) -> np.ndarray:
+def _corners_of(bounds: Sequence[float] | None, shapes: Sequence[Polygons]) -> np.ndarray:
     """Return the corners (n, 2) of bounds, else those of geometries."""
     if not bounds:
         return np.concatenate([_points(shape["coordinates"]) for shape in shapes])

@@ -7,7 +7,7 @@ from datetime import datetime
 from glob import glob
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -15,11 +15,24 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from ..files import write_json
+from .areas import Polygons
 
 
 SITE = ("unique_id", "product_id", "timestamp", "grid_cell", "centre_lon", "centre_lat", "geometry", "bbox")
 BATCH = 8192
 """Number of rows that are compared at once. Vectors of 768 numbers take 24 MiB."""
+
+
+class _Row(TypedDict):
+    """The columns of a table that a search reads, apart from the embedding and the bounds."""
+
+    unique_id: str
+    product_id: str
+    timestamp: datetime | None
+    grid_cell: str
+    centre_lon: float
+    centre_lat: float
+    geometry: bytes
 
 
 @dataclass(frozen=True)
@@ -41,7 +54,7 @@ class Site:
     grid_cell: str
     longitude: float
     latitude: float
-    geometry: dict[str, Any]
+    geometry: Polygons
     file: str
 
 
@@ -71,7 +84,7 @@ def search_embeddings(
     files = _find_tables([embeddings] if isinstance(embeddings, str | Path) else embeddings)
     query, site = _find_site(files, like)
     query = query / max(float(np.linalg.norm(query)), 1e-30)
-    best: list[tuple[float, str, dict[str, Any]]] = []
+    best: list[tuple[float, str, _Row]] = []
     for file, batch in _batches(files, ~_holds(like)):
         vectors = _vectors(batch)
         lengths = np.linalg.norm(vectors, axis=1)
@@ -165,7 +178,7 @@ def _vectors(batch: pa.RecordBatch) -> np.ndarray:
     return flat.astype(np.float32).reshape(batch.num_rows, -1)
 
 
-def _site(similarity: float, file: str, row: dict[str, Any]) -> Site:
+def _site(similarity: float, file: str, row: _Row) -> Site:
     return Site(
         similarity,
         row["unique_id"],
@@ -179,7 +192,7 @@ def _site(similarity: float, file: str, row: dict[str, Any]) -> Site:
     )
 
 
-def _geometry(binary: bytes) -> dict[str, Any]:
+def _geometry(binary: bytes) -> Polygons:
     """Return the GeoJSON of a polygon or multipolygon in the well-known binary that `write_geoparquet` writes."""
     kind, count = struct.unpack_from("<xII", binary)
     if kind == 3:

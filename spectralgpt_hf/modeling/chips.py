@@ -168,7 +168,7 @@ def one_each(value: Any, count: int, name: str, is_one: Callable[[Any], bool] = 
     return list(value)
 
 
-def as_tensor(image: Any, name: str) -> torch.Tensor:
+def as_tensor(image: ImageInput, name: str) -> torch.Tensor:
     """Return numbers as a tensor with which torch can compute. Memory is shared if possible.
 
     Raises:
@@ -216,7 +216,7 @@ class _Given(NamedTuple):
             )
 
 
-def _open(image: Any, name: str, given: _Given, longest_side: int | None) -> Chip:
+def _open(image: ImageInput, name: str, given: _Given, longest_side: int | None) -> Chip:
     if hasattr(image, "settled"):
         return image
     if _is_sample(image):
@@ -243,16 +243,16 @@ def _open(image: Any, name: str, given: _Given, longest_side: int | None) -> Chi
     return _from_array(image, name, given)
 
 
-def _is_sample(image: Any) -> bool:
+def _is_sample(image: ImageInput) -> bool:
     """Return whether an image is a sample of TorchGeo, and not a STAC item."""
     return isinstance(image, Mapping) and "image" in image and "assets" not in image and not hasattr(image, "data_vars")
 
 
-def _is_names(value: Any) -> bool:
+def _is_names(value: Sequence[object]) -> bool:
     return all(isinstance(name, str) for name in value)
 
 
-def _is_numbers(value: Any) -> bool:
+def _is_numbers(value: object) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(number, Real) for number in value)
 
 
@@ -303,7 +303,7 @@ def chip_of(raster: Raster, name: str, expected: Sequence[str], sensor: Sensor) 
     return _from_raster(raster, name, _Given(expected, matching=Matching(sensor)))
 
 
-def _read(source: Any, name: str, given: _Given, longest_side: int | None) -> Raster:
+def _read(source: Source, name: str, given: _Given, longest_side: int | None) -> Raster:
     mask = cast(Source | None, given.mask)
     options = (given.expected, given.matching, given.band_names, given.nodata, given.offset, mask)
     with open_image(source, *options) as reader:
@@ -378,7 +378,7 @@ def _from_xarray(array: Any, name: str, given: _Given) -> Chip:
     return chip
 
 
-def _from_array(image: Any, name: str, given: _Given, found: Sensor | None = None) -> Chip:
+def _from_array(image: ImageInput, name: str, given: _Given, found: Sensor | None = None) -> Chip:
     pixels = as_tensor(image, name)
     if pixels.ndim != 3 or 0 in pixels.shape:
         raise ValueError(
