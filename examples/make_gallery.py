@@ -25,7 +25,7 @@ class Crop:
     Attributes:
         source: Relative path of the file.
         window: Row, column, height and width, in pixels.
-        bands: What the file holds, in its order.
+        bands: Names of the bands of the file, in its order.
         provenance: Who distributes it, under which terms, and the day where it is known.
         offset: To add to the digital numbers, in the units of the file.
         edge: Columns that have data in the first and in the last row: beyond the line between them there is none.

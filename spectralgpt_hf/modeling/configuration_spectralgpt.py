@@ -265,7 +265,7 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
         return model_sensor(self.sensor, self.bands or (), self.wavelengths)
 
     def band_settings(self) -> dict[str, Any]:
-        """Return what a processor is told of the bands: arguments of `SpectralGPTImageProcessor`."""
+        """Return the arguments of `SpectralGPTImageProcessor` that describe the bands."""
         is_msi = self.sensor == SENTINEL_2.name
         other = {} if is_msi else {"sensor": self.sensor, "wavelengths": list(self.wavelengths or ())}
         return {"bands": list(self.bands or ()), **other}

@@ -92,7 +92,7 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
         do_center_crop: Whether images are cropped to their centre, after resizing.
         crop_size: Size of the centre crop: `{"height": ..., "width": ...}` or one number.
         do_pad: Whether images are padded at the bottom and right to whole tokens. Otherwise such sizes are refused.
-        missing_bands: What happens if the input lacks a band: `"error"` raises an error, `"nearest"` takes the band
+        missing_bands: Handling of bands that the input lacks: `"error"` raises an error, `"nearest"` takes the band
             nearest in wavelength, `"mean"` takes the mean of the bands that are present, and `"mask"` fills like
             nearest and masks the tokens of spectral groups that have no band.
         patch_size: Height and width of a token, in pixels.

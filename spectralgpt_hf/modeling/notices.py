@@ -11,10 +11,10 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Warnings that point at the caller's own line, and that a thread or a worker process can hand over to its caller.
+"""Warnings that point at the caller's own line, and that a thread or a worker process can pass to its caller.
 
-Python's own record of warnings belongs to the whole process: what a thread warns of can neither be caught there nor be
-told apart from what other threads warn of.
+Python records warnings for the whole process: the warnings of one thread can neither be caught separately nor be
+distinguished from those of other threads.
 """
 
 import sys

@@ -42,10 +42,10 @@ DEFAULTS = (90, next(iter(page.MASKINGS)), 0)
 
 @contextmanager
 def serve(models: Models, host: str | None = None, port: int | None = None, in_browser: bool = False) -> Iterator[str]:
-    """Serve the page as long as the context lasts; no file of it remains.
+    """Serve the page until the context ends. Its files are removed then.
 
     Args:
-        models: What it shows.
+        models: The models of the page.
         host: Address to listen on: 127.0.0.1, or `GRADIO_SERVER_NAME`.
         port: 7860 or the next that is free, or `GRADIO_SERVER_PORT`.
         in_browser: Whether to open it in a browser.

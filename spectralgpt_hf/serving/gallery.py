@@ -22,10 +22,10 @@ class Example:
     """An image of the gallery.
 
     Attributes:
-        name: Of its button, as the page's code calls it.
-        label: What the button says: the title, and a line on what it shows.
+        name: Name of its button in the code of the page.
+        label: Text of the button: a title, and a line about the image.
         path: The file.
-        after: Of a pair of dates, the second.
+        after: File of the second date of a pair, or None.
     """
 
     name: str
@@ -44,7 +44,7 @@ EXAMPLES = (
     Example("coast", "Coast, 512 px\nVirginia", SAMPLE),
 )
 FIRST = EXAMPLES[0]
-"""What the page begins with: small, so that a visitor does not wait."""
+"""The image that is shown first. It is small, so that visitors do not wait."""
 
 
 @functools.cache

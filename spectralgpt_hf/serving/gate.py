@@ -1,4 +1,4 @@
-"""Which requests the page's server answers: those that the page makes, of limited size, and so many bytes a visitor."""
+"""Limit the requests to the page's server: to those that the page makes, in size, and in bytes per visitor."""
 
 import logging
 import re
@@ -15,8 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .uploads import MAX_BYTES
 
 
-# What the page and the client for programs ask for. Gradio has more, which reach for the Hub, proxy other servers, or
-# write the state of a visit to disk.
+# Requests of the page and of the client for programs. Gradio answers others too, which access the Hub, proxy other
+# servers, or write the state of a visit to disk.
 ALLOWED = re.compile(
     r"/|/config|/theme\.css|/robots\.txt|/favicon\.ico|/manifest\.json|/(assets|static|svelte)/.+"
     r"|/gradio_api/(config|info|app_id|startup-events|upload|upload_progress|cancel|reset|queue/(join|data|status)"
@@ -35,7 +35,7 @@ KEPT = 5400  # seconds for which temporary files are kept: longer than Gradio ke
 
 UNREADABLE = "This request cannot be read: expected one that the page or the client for programs makes."
 
-# The page asks nothing of other servers, and the browser holds it to that.
+# The page sends no requests to other servers, and these headers let the browser enforce it.
 HEADERS = [
     (b"content-security-policy", b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"),
     (b"x-content-type-options", b"nosniff"),
@@ -47,16 +47,16 @@ logger = logging.getLogger(__name__)
 
 
 class Gate:
-    """ASGI middleware: refuses requests before Gradio sees them, and adds headers to every answer.
+    """ASGI middleware that refuses requests before Gradio gets them, and adds headers to every answer.
 
     A visitor is an IPv4 address, or the first half of an IPv6 address, since the second half is the visitor's own
-    choice. Behind a reverse proxy, uvicorn takes the address from `X-Forwarded-For` where the environment variable
+    choice. Behind a reverse proxy, uvicorn takes the address from `X-Forwarded-For` if the environment variable
     `FORWARDED_ALLOW_IPS` names the proxy.
 
     Args:
-        app: What answers the other requests.
-        folder: Where the page's temporary files lie.
-        waiting: Returns who sent each of the requests that wait in the queue, as `visitor_of`.
+        app: The application that answers the other requests.
+        folder: Folder of the page's temporary files.
+        waiting: Function that returns the visitor of each request that waits in the queue, as `visitor_of`.
     """
 
     def __init__(self, app: ASGIApp, folder: Path, waiting: Callable[[], list[str]] = list) -> None:

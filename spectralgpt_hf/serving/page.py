@@ -179,7 +179,7 @@ def spread(picture: Image.Image, cell: int, shape: tuple[int, int]) -> Image.Ima
 
 
 def zoom(shape: tuple[int, int]) -> int:
-    """Return how many times an image (height, width) is enlarged: Gradio places clicks on what is shown as it is."""
+    """Return the factor by which an image (height, width) is enlarged, so that Gradio shows it without scaling it."""
     return max(1, MAX_SIDE // max(shape))
 
 

@@ -1,4 +1,4 @@
-"""The spectrum of a pixel as a drawing that grows with the page, follows its colours, and can be read aloud."""
+"""Draw the spectrum of a pixel as SVG that scales with the page, uses its colours, and has texts for screen readers."""
 
 from collections.abc import Sequence
 from html import escape
@@ -19,14 +19,15 @@ def draw_spectrum(
 ) -> str:
     """Draw a true and a reconstructed spectrum as SVG.
 
-    Bands stand at equal distances, in the order of their wavelengths: over wavelength half of them would share a tenth
-    of the width. Full dots mark the bands that the model saw, rings those that it reconstructed.
+    Bands are drawn at equal distances in the order of their wavelengths, because half of them would share a tenth of
+    the width on an axis of wavelength. Dots mark the bands that were visible to the model, rings the reconstructed
+    ones.
 
     Args:
         true, reconstructed: (C,), reflectance.
-        visible: (C,), True for the bands that the model saw.
-        bands: Names of the C bands; others than Sentinel-2's are left out.
-        name: Of the pixel.
+        visible: (C,), True for the bands that were visible to the model.
+        bands: Names of the C bands. Bands of other sensors than Sentinel-2 are left out.
+        name: Name of the pixel.
     """
     order = sorted((i for i, band in enumerate(bands) if band in BANDS), key=lambda i: _wavelength(bands[i]))
     if not order:
@@ -48,27 +49,27 @@ def draw_spectrum(
         parts.append(
             f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{line + 0.0:.{2 if step < 0.1 else 1}f}</text>'
         )
-    places = [LEFT + (number + 0.5) * across for number in range(len(order))]
-    for x, i in zip(places, order):
+    centres = [LEFT + (number + 0.5) * across for number in range(len(order))]
+    for x, i in zip(centres, order):
         seen = ' class="seen"' if visible[i] else ""
         parts.append(f'<text{seen} x="{x:.1f}" y="{HEIGHT - 26}" text-anchor="middle">{escape(bands[i])}</text>')
         nanometres = f"{_wavelength(bands[i]):.0f}"
         parts.append(f'<text class="small" x="{x:.1f}" y="{HEIGHT - 11}" text-anchor="middle">{nanometres}</text>')
     for kind, spectrum in (("made", reconstructed), ("true", true)):
-        points = [(x, y_of(float(spectrum[i])), i) for x, i in zip(places, order) if np.isfinite(spectrum[i])]
+        points = [(x, y_of(float(spectrum[i])), i) for x, i in zip(centres, order) if np.isfinite(spectrum[i])]
         parts.append(f'<polyline class="{kind}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y, _ in points)}"/>')
         for x, y, i in points:
             if kind == "made" and visible[i]:
                 continue
             state = "visible" if visible[i] else "masked"
-            says = f"{bands[i]}: {spectrum[i]:.3f}, {'reconstructed' if kind == 'made' else state}"
+            text = f"{bands[i]}: {spectrum[i]:.3f}, {'reconstructed' if kind == 'made' else state}"
             dot = "dot" if visible[i] else "ring"
-            parts.append(f'<circle class="{kind} {dot}" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{says}</title></circle>')
+            parts.append(f'<circle class="{kind} {dot}" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{text}</title></circle>')
     parts.append(_legend())
     seen = ", ".join(bands[i] for i in order if visible[i]) or "none"
-    says = f"Reflectance of {len(order)} bands at {name}, true and reconstructed. Visible to the model: {seen}."
+    text = f"Reflectance of {len(order)} bands at {name}, true and reconstructed. Visible to the model: {seen}."
     return (
-        f'<svg class="spectrum" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(says)}">'
+        f'<svg class="spectrum" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(text)}">'
         f"{''.join(parts)}</svg>"
     )
 

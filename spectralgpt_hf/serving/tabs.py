@@ -14,24 +14,24 @@ from .tasks import CHANGE, CLASSIFICATION, SEGMENTATION
 from .uploads import Upload
 
 
-# What a person's page knows is forgotten after so many seconds.
+# The state of a visitor's page is deleted after so many seconds.
 FORGET_AFTER = 1800
 AT_ONCE = 2
 Event: TypeAlias = Callable[..., Any]
-# Of events that only show what is known already.
+# Options of events that only show results that exist already.
 QUIET: dict[str, Any] = {"api_name": False, "show_progress": "hidden"}
-# Of events that run a model: so many in all, whoever asks. The others wait in one queue, in which they see their
-# position.
+# Options of events that run a model. At most `AT_ONCE` run at a time; the others wait in one queue, whose position the
+# page shows.
 MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": AT_ONCE, "trigger_mode": "always_last"}
 
 
 @dataclass(frozen=True)
 class Shared:
-    """What all tabs work with: the actions, the file, the chosen pixel, and how the file is shown.
+    """Components that all tabs share: the actions, the file, the chosen pixel, and the display of the file.
 
     Attributes:
         clickable: The pictures on which a pixel can be chosen.
-        after_choice: What follows the event of that.
+        after_choice: Functions that add further actions to the event of choosing a pixel.
     """
 
     act: Actions
@@ -268,16 +268,16 @@ TASK_TABS = {
     SEGMENTATION: ("Segment", _segment_tab),
     CHANGE: ("Change", _change_tab),
 }
-"""Each adds its components to the results, and returns what it does after a file is loaded."""
+"""Title of each tab, and the function that adds its components and returns its actions after a file is loaded."""
 
 
 def state() -> gr.State:
-    """Return a value of one person's page, which is forgotten in time."""
+    """Return a value of one visitor's page, which is deleted after `FORGET_AFTER` seconds."""
     return gr.State(time_to_live=FORGET_AFTER)
 
 
 def shown_picture(label: str, name: str, alt_text: str, clickable: bool = False) -> gr.Image:
-    """Add a picture with its caption above, where it hides nothing."""
+    """Add a picture with a caption above it, where the caption covers no pixels."""
     with gr.Column(min_width=240, elem_classes="figure"):
         gr.HTML(page.caption(label))
         return gr.Image(

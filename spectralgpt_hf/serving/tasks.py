@@ -53,7 +53,7 @@ class Result:
     Attributes:
         bands: Names of the C bands.
         masked: (C, H, W), True where a token was masked.
-        share: Of the tokens that was masked.
+        share: Share of the tokens that were masked.
         original, reconstructed: (C, H, W), reflectance.
         scores: For SpectralGPT and each baseline, by name: PSNR in dB and spectral angle in degrees, over the masked
             pixels with data.
@@ -77,10 +77,10 @@ class Models:
             `main`.
 
     Attributes:
-        name: Of the pretrained checkpoint.
-        card_url: Of its card on the Hub; empty for a folder.
-        card: The text of its card, where the folder or this package holds one; else empty.
-        pipelines: By task, those there are.
+        name: Name of the pretrained checkpoint.
+        card_url: URL of its card on the Hub; empty for a folder.
+        card: Text of its card, if the folder or this package holds one; else empty.
+        pipelines: Pipelines of the fine-tuned checkpoints, by task.
 
     Raises:
         ValueError: If a checkpoint was trained for another task, or a revision is given for a folder.

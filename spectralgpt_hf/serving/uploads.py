@@ -23,7 +23,7 @@ from ..modeling.untrusted import Budget
 MAX_BYTES = 64 * 2**20
 MAX_SIDE = 512
 LEAST_BANDS, LEAST_SIDE = 6, 8
-# What reading an upload may cost, and the seconds after which a request is refused.
+# Limits of reading an upload, and the seconds after which a request is refused.
 LIMITS = {"pixels": 2**24, "bands": 64, "decoded_bytes": 2**30}
 MAX_SECONDS = 60.0
 
@@ -33,13 +33,13 @@ class Upload:
     """A window of a file.
 
     Attributes:
-        name: Of the file, without its folder.
-        digest: Of its bytes (SHA-256).
-        raster: The window: at most 512 px a side.
+        name: Name of the file, without its folder.
+        digest: SHA-256 of its bytes.
+        raster: The window, at most 512 px on a side.
         size: (height, width) of the whole file on its 10 m grid.
-        corner: Row and column of the window's first pixel in it.
-        overview: A composite of the whole file, at most 512 px a side, where the window is a part of it.
-        warnings: What the reader and the processor warned of.
+        corner: Row and column of the window's first pixel in the file.
+        overview: A composite of the whole file, at most 512 px on a side, if the window is a part of it; else None.
+        warnings: Warnings of the reader and the processor.
     """
 
     name: str
@@ -82,10 +82,10 @@ def read_upload(
 
     Args:
         path: The file. Only its bytes are used: those of a GeoTIFF or JPEG 2000, which lead to no other file.
-        corner: Row and column at which the window begins, moved into the file where it reaches beyond; by default it
-            is the file's centre.
+        corner: Row and column of the window's first pixel. A window that extends beyond the file is moved inside. By
+            default the window is at the centre of the file.
         until: The deadline of reading.
-        bands: Those that the model uses, which decide which pixels are valid. The others are read too.
+        bands: Bands that the model uses, which decide which pixels are valid. Other bands are read too.
 
     Raises:
         ValueError: If the file is too large, too small or no multispectral raster, or the deadline has passed.
