@@ -1,12 +1,15 @@
-"""The laws of the house: where imports point, what `modeling/` may do, how long files are, which tests mirror modules.
+"""The laws of the house: where imports point, what `modeling/` may do, how long files are, which tests mirror modules,
+and the glossary.
 
 Everything is read from the source text; nothing is imported.
 """
 
 import ast
+import io
 import re
 import subprocess
 import sys
+import tokenize
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
@@ -221,6 +224,100 @@ def test_every_module_has_its_test_file_or_the_readme_of_the_tests_says_where_it
     assert elsewhere.keys() - modules.keys() == set(), "tests/README.md names modules that are gone"
     assert [test for tests in elsewhere.values() for test in tests if not (TESTS / test).is_file()] == []
     assert [name for name, tests in elsewhere.items() if not tests] == []
+
+
+# The glossary: each rule is written in one module, and each concept has one word
+
+HOMES = {
+    "token_validity": "modeling/geometry.py",  # a token has data when half of its pixels do
+    "offsets_per_band": "modeling/products.py",
+    "IGNORE_INDEX": "modeling/configuration_spectralgpt.py",
+    "MAP_NODATA": "inference/maps.py",
+    "TileGrid": "modeling/tiling.py",
+    "choose_classes": "modeling/post_processing.py",
+    "front_matter": "hub/cards.py",
+    "atomic_path": "files.py",
+}
+
+
+def defined_names(tree: ast.Module) -> Iterator[str]:
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            yield from (target.id for target in targets if isinstance(target, ast.Name))
+
+
+def test_each_rule_is_defined_in_one_module():
+    found = Counter(
+        (name, path.relative_to(PACKAGE).as_posix())
+        for path in MODULES
+        for name in defined_names(parse(path))
+        if name in HOMES
+    )
+    assert dict(found) == dict.fromkeys(HOMES.items(), 1)
+
+
+def test_the_label_to_ignore_and_the_nodata_value_of_maps_are_numbers_in_one_module_each():
+    homes = {(PACKAGE / HOMES[name]): name for name in ("IGNORE_INDEX", "MAP_NODATA")}
+    wrong = []
+    for path in [*MODULES, *CLI.glob("*.py")]:
+        for node in ast.walk(parse(path)):
+            named: list[tuple[str, ast.expr | None]] = []
+            if isinstance(node, ast.keyword):
+                named = [(node.arg or "", node.value)]
+            elif isinstance(node, ast.Assign):
+                named = [(ast.unparse(target), node.value) for target in node.targets]
+            elif isinstance(node, ast.AnnAssign):
+                named = [(ast.unparse(node.target), node.value)]
+            elif isinstance(node, ast.arguments):
+                positional = [*node.posonlyargs, *node.args]
+                named = [(a.arg, d) for a, d in zip(positional[::-1], node.defaults[::-1])]
+                named += [(a.arg, d) for a, d in zip(node.kwonlyargs, node.kw_defaults)]
+            for name, value in named:
+                is_255 = isinstance(value, ast.Constant) and value.value == 255
+                if is_255 and re.search("ignore|nodata", name, re.IGNORECASE) and name != homes.get(path):
+                    wrong.append(f"{name_of(path)}: {name} = 255")
+    assert wrong == []
+
+
+FORBIDDEN = {
+    r"\b(?:hide|hides|hiding)\b": "mask",
+    r"\brebuil\w*": "reconstruct",
+    r"\btrivial answers?\b": "simple baselines",
+    r"\bnobody\b|\bis told\b|\bare told\b": "a sentence with a subject that acts",
+    r"(?<!in )(?<!into )(?<!take )(?<!takes )\bplaces?\b(?! of)": "patch position, site or tile origin",
+    r"^ +[\w, `]+: (?:Of|Whose) ": "a description that needs no neighbour",
+    r"\bone (?:vector|row|band|line|pixel) an? \w+": "per",
+}
+
+
+@pytest.mark.parametrize("path", [*MODULES, *sorted(CLI.glob("*.py"))], ids=name_of)
+def test_texts_use_the_words_of_the_glossary(path):
+    wrong = []
+    for token in tokenize.generate_tokens(io.StringIO(path.read_text(encoding="utf-8")).readline):
+        if token.type not in (tokenize.COMMENT, tokenize.STRING):
+            continue
+        for pattern, better in FORBIDDEN.items():
+            for found in re.finditer(pattern, token.string, re.MULTILINE | re.IGNORECASE):
+                wrong.append(f"line {token.start[0]}: {found[0].strip()!r}: write {better}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_bands_are_selected_or_expected_and_band_names_are_those_of_the_input(path):
+    """`bands` never describes what a file or an input holds. Its names are `band_names`."""
+    wrong = []
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.FunctionDef):
+            text = ast.get_docstring(node) or ""
+            described = re.search(r"^ +bands: (.*(?:\n {8,}.*)*)", text, re.MULTILINE)
+            if described and re.search(
+                r"\b(?:input|inputs|files|file)\b.*\b(?:hold|holds|names|state)\b", described[1]
+            ):
+                wrong.append(f"{node.name}: {described[1]}")
+    assert wrong == []
 
 
 def test_every_test_that_holds_a_defect_exists():

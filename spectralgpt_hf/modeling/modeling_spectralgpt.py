@@ -600,7 +600,8 @@ class SpectralGPTPreTrainedModel(PreTrainedModel):
 
         Args:
             bands: Names of the bands in order of wavelength.
-            wavelengths: Of the bands in nm; by default those of the sensor's table, or of names such as "842nm".
+            wavelengths: Wavelengths of the bands in nm. By default, those of the sensor's table or of names such as
+                "842nm".
             sensor: Name of the sensor, as `config.sensor`; the model's own by default.
 
         Raises:
@@ -903,7 +904,7 @@ class SpectralGPTForPreTraining(SpectralGPTPreTrainedModel):
             rank = (rank + empty * num_positions).argsort(dim=1).argsort(dim=1)
             num_with_data = num_positions - empty.sum(dim=1, keepdim=True)
         chosen = rank < num_chosen
-        # Each error stands for as many as its probability of being chosen says (Horvitz and Thompson, 1952).
+        # Each error is weighted by the inverse of its probability of being chosen (Horvitz and Thompson, 1952).
         weights = chosen * (num_with_data.clamp(min=num_chosen).float() / num_chosen)
         order = torch.where(chosen.repeat(1, num_groups), 0, mask.long() + 1)  # chosen, visible, masked
         num_decoded = min(num_groups * num_chosen + num_kept, mask.shape[1])
@@ -1002,7 +1003,7 @@ class SpectralGPTForPreTraining(SpectralGPTPreTrainedModel):
     ) -> tuple[torch.Tensor | float, torch.Tensor | float]:
         """Return the mean and standard deviation (B, N, 1) by which `norm_pix_loss` standardises a target (B, N, P).
 
-        `filled` (N, P) tells which values are of a band; all by default.
+        `filled` (N, P) is True for values of a band, by default for all.
         """
         # CODEPATH: the released checkpoints predict plain values; `norm_pix_loss` is one of the paper's ablations.
         if not self.config.norm_pix_loss:
@@ -1186,7 +1187,7 @@ class SpectralGPTConcatConv(nn.Conv2d):
 
 
 class SpectralGPTEnlargement(nn.ConvTranspose2d):
-    """Transposed convolution whose kernels lie side by side: one matrix product, whose values are then rearranged."""
+    """Transposed convolution whose kernels do not overlap: one matrix product, whose values are then rearranged."""
 
     bias: nn.Parameter
 
@@ -1349,7 +1350,7 @@ def dense_loss(
     return (errors * weights).sum() / total
 
 
-@auto_docstring(custom_intro="SpectralGPT with a head that gives every pixel a class.")
+@auto_docstring(custom_intro="SpectralGPT with a head that classifies every pixel.")
 class SpectralGPTForSemanticSegmentation(SpectralGPTPreTrainedModel):
     _keys_to_ignore_on_load_unexpected = [r"^decoder\."]
 

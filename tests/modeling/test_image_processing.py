@@ -327,7 +327,7 @@ def test_each_image_can_have_statistics_of_its_own_or_none():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"percentile_99": None}, "found no 'percentile_99' in them"),
+        ({"percentile_99": None}, "expected 'percentile_99' in them"),
         ({"bands": [*L2A_BANDS[:11], "B10"]}, "and lack B12"),
         ({"percentile_1": [float("nan")] * 12}, "a finite 'percentile_1' for each of"),
         ({"percentile_99": [5000.0] * 3}, "a finite 'percentile_99' for each of"),

@@ -88,7 +88,7 @@ def test_a_wavelength_is_a_band_but_no_sentinel_2_band():
 
 def test_bands_without_wavelengths_cannot_be_matched(tmp_path):
     matching = Matching.of(match="wavelength", sensor=Sensor("camera", (Band("a"), Band("b"))))
-    with pytest.raises(ValueError, match=r"x: the wavelengths of its bands \(a, b\) are not known"):
+    with pytest.raises(ValueError, match=r"x: the wavelengths of its bands \(a, b\) are unknown"):
         matching.serve(matching.sensor, ["a", "b"], "x")
 
 

@@ -51,7 +51,7 @@ def test_a_sensor_of_ones_own_takes_three_lines():
 @pytest.mark.parametrize(
     ("bands", "message"),
     [
-        ((Band("red", 660), Band("Red", 665)), "a name of its own for each band, found red"),
+        ((Band("red", 660), Band("Red", 665)), "another name for each band, found several called red"),
         ((Band("red", -1.0),), "a wavelength of red in nm, found -1.0"),
     ],
 )
