@@ -105,8 +105,8 @@ def find_similar_sites(embeddings: str, longitude: float, latitude: float, top: 
 
     Args:
         embeddings: Table of `embed` (.parquet), or a folder of tables.
-        longitude: Of the site, in degrees.
-        latitude: Of the site, in degrees.
+        longitude: Longitude of the site, in degrees.
+        latitude: Latitude of the site, in degrees.
         top: Number of sites.
     """
     _, found = search_embeddings(embeddings, (longitude, latitude), top)
