@@ -1,11 +1,12 @@
-"""A checkpoint on Hugging Face Inference Endpoints: published as `handler.py` beside the weights.
+"""The handler of Hugging Face Inference Endpoints, which is published as `handler.py` beside the weights.
 
-It imports nothing of this package. What it needs of it, the checkpoint carries: pipelines, processor and files.
+It does not import this package. It loads the code of pipelines, processor and readers from the folder of the
+checkpoint.
 
 A request is `{"inputs": image, "parameters": {...}}`. An image is the bytes of a GeoTIFF or JPEG 2000; their base64, as
 a string or as `{"tiff": string}`; or numbers (bands, height, width), as nested lists or as
 `{"pixels": lists, "band_names": [names]}`. Change detection takes `{"before": image, "after": image}`. Paths and URLs
-are not followed. Parameters are `band_names`, `nodata` and `offset` of the processor, and by task:
+are not followed. The parameters are `band_names`, `nodata` and `offset` of the processor, and by task:
 
 | task | parameters | answer |
 |---|---|---|
@@ -16,8 +17,8 @@ are not followed. Parameters are `band_names`, `nodata` and `offset` of the proc
 
 A `format` is "geotiff" or "png". The `threshold` of segmentation is for models of one class.
 
-Answers that are objects also hold `"warnings"`, a list of texts, where there are any. Maps of an image that is larger
-than the model's own size are those of `spectralgpt predict` on the same pixels.
+Answers that are objects also hold `"warnings"`, a list of texts, if there are any. Maps of an image that is larger than
+the model's image size are equal to those of `spectralgpt predict` on the same pixels.
 """
 
 import base64
@@ -43,15 +44,16 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 
 MAX_BYTES = 32 * 2**20
-"""Of a file. Its own grid and the grid that it is read on have at most `MAX_PIXELS`, and `MAX_BANDS` bands."""
+"""Largest size of a file."""
 MAX_PIXELS = 512 * 512
+"""Largest number of pixels of a file, on its own grid and on the grid on which it is read."""
 MAX_BANDS = 64
 MAX_DECODED_BYTES = 2**28
 MAX_NUMBER = 1e9
-"""Size of `nodata` and of an `offset`: larger numbers have no meaning beside digital numbers."""
+"""Largest absolute value of `nodata` and of an `offset`. Digital numbers are far smaller."""
 SECONDS = 60
-"""For a request. The time is checked between blocks of pixels and between tiles, so that an answer may come later by
-what one of them takes."""
+"""Time limit of a request. It is checked between blocks of pixels and between tiles, so an answer may be late by the
+time of one of them."""
 
 FEATURES, CHANGE = "multispectral-feature-extraction", "multispectral-change-detection"
 CLASSIFICATION, SEGMENTATION = "multispectral-image-classification", "multispectral-image-segmentation"
@@ -63,7 +65,7 @@ TASKS = {
 
 
 class EndpointHandler:
-    """Answers requests with the checkpoint's own pipeline.
+    """Answers requests with the pipeline of the checkpoint.
 
     Args:
         path: Folder of the checkpoint.
@@ -83,24 +85,24 @@ class EndpointHandler:
         self._keeps_pixels: Any = get_class_from_dynamic_module("tiled.keeps_pixels", path)
         self._budget: Any = get_class_from_dynamic_module("untrusted.Budget", path)
         processor = self.pipeline.image_processor
-        self._matching: Any = None  # the code beside older weights knows Sentinel-2 alone
+        self._matching: Any = None  # the code of older checkpoints supports Sentinel-2 only
         if getattr(processor, "sensor", "sentinel-2") != "sentinel-2":
             self._matching = get_class_from_dynamic_module("matching.Matching", path)(processor.expected)
-        # One request at a time: that bounds the memory, and warnings are recorded for a whole process.
+        # One request at a time limits the memory. Besides, warnings are recorded for a whole process.
         self._lock = Lock()
 
     def __call__(self, data: Mapping[str, Any]) -> Any:
         """Answer one request.
 
         Args:
-            data: `{"inputs": ..., "parameters": {...}}`; see the head of this file.
+            data: `{"inputs": ..., "parameters": {...}}`; see the docstring of this module.
 
         Returns:
-            What JSON can hold.
+            The answer, in values of JSON.
 
         Raises:
-            ValueError: If the request is wrong or takes longer than `SECONDS`; the message says how. Inference
-                Endpoints turn it, as any exception, into an answer of status 400 with `{"error": message}`.
+            ValueError: If the request is wrong or takes longer than `SECONDS`. Inference Endpoints convert every
+                exception to an answer of status 400 with `{"error": message}`.
         """
         deadline = time.monotonic() + SECONDS
         if not isinstance(data, Mapping) or "inputs" not in data:
@@ -148,7 +150,7 @@ class EndpointHandler:
         return dict(parameters)
 
     def _check_chip(self, image: Any) -> None:
-        """Refuse a large image that the model would take as a whole: the cost grows with the square of its pixels."""
+        """Refuse a large image that is not cut into tiles, because its cost grows with the square of its pixels."""
         processor, native = self.pipeline.image_processor, self.pipeline.model.config.image_size
         height, width = image.pixels.shape[1:]
         if self.task == CLASSIFICATION and self._keeps_pixels(processor) and height * width > 4 * native**2:
@@ -158,7 +160,7 @@ class EndpointHandler:
             )
 
     def _read(self, image: Any, reading: Mapping[str, Any], deadline: float) -> Any:
-        """Return an image that the pipeline takes, small enough, with the names of its bands."""
+        """Return an image for the pipeline, with the names of its bands, after its size was checked."""
         reading = dict(reading)
         for key in ("tiff", "pixels"):
             if isinstance(image, Mapping) and {key} <= image.keys() <= {key, "band_names"}:
@@ -181,7 +183,7 @@ class EndpointHandler:
                 pixels=MAX_PIXELS, bands=MAX_BANDS, decoded_bytes=MAX_DECODED_BYTES, deadline=deadline
             )
             if self._matching is None:
-                reading |= {"bands": bands, "beside": ["B10"]}  # which shows an offset that nothing states
+                reading |= {"bands": bands, "beside": ["B10"]}  # B10 shows an offset that nothing states
             else:
                 expected = self._matching.expected
                 reading |= {"bands": bands, "expected": expected, "resolution": expected.resolution}
@@ -202,7 +204,7 @@ class EndpointHandler:
         return chip
 
     def _encode(self, result: Any, output_format: str) -> tuple[str, str]:
-        """Return a map as base64, and its media type; pixels without data are nodata or transparent."""
+        """Return a map as base64, and its media type. Pixels without data are nodata or transparent."""
         config = self.pipeline.model.config
         names = self._map_class_names(config.id2label, config.num_labels)
         codes = list(config.class_codes or range(len(names)))
@@ -232,14 +234,14 @@ class EndpointHandler:
 
 
 def _restrict_gdal(path: str) -> None:
-    """Leave GDAL the drivers that are needed, once in a process: it registers them once."""
+    """Leave GDAL only the drivers that are needed. This is done once per process, because GDAL registers them once."""
     if "VRT" not in os.environ.get("GDAL_SKIP", "").split(","):
         restrict: Any = get_class_from_dynamic_module("untrusted.restrict_gdal", path)
         restrict()
 
 
 def _is_number(value: Any, low: float = -MAX_NUMBER, high: float = MAX_NUMBER) -> bool:
-    """Return whether this is a number within limits, which NaN is not."""
+    """Return whether a value is a number within limits. NaN is not."""
     return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
@@ -272,7 +274,7 @@ PARAMETERS: dict[str, dict[str, Check]] = {
 
 
 def _show(value: Any) -> str:
-    """Return the beginning of a value, however large or deep it is."""
+    """Return the beginning of the text of a value of any size and depth."""
     try:
         return reprlib.repr(value)[:200]
     except ValueError:  # an integer of thousands of digits
@@ -305,7 +307,7 @@ def _as_numbers(row: list[Any]) -> np.ndarray | None:
         numbers = np.asarray(row)
     except ValueError:  # lists of different lengths
         return None
-    # Digits without end become objects.
+    # Integers of too many digits become objects.
     return numbers if numbers.ndim == 1 and numbers.dtype.kind in "iuf" else None
 
 
@@ -318,6 +320,6 @@ def _check_size(height: int, width: int) -> None:
 
 
 def _colour(index: int) -> tuple[int, ...]:
-    """Return a colour of its own for each class: hues a golden angle apart, brightness that takes turns."""
+    """Return the colour of a class. Hues are a golden angle apart, and brightness alternates."""
     saturation, value = (0.75, 0.45)[index % 2], (0.8, 0.95, 0.55)[index % 3]
     return tuple(round(255 * part) for part in colorsys.hsv_to_rgb((0.58 + index * 0.381966) % 1, saturation, value))
