@@ -62,7 +62,7 @@ class Command(TyperCommand):
         return {str(entry.name): entry.opts[0] for entry in self.params if entry.opts[0].startswith("--")}
 
     def _with_options(self, message: str) -> str:
-        """Replace `argument` by `--option`, where this command has that option."""
+        """Replace `argument` by `--option`, if the command has that option."""
         options = self.option_names()
         return re.sub(
             r"`(\w+)(?:=([^`]*))?`",

@@ -24,10 +24,11 @@ def evaluate(
         typer.Option(help="Folder that holds EuroSAT's class folders. Scores features with few labels. Default: none."),
     ] = None,
     train_part: Annotated[
-        str, typer.Option(help="Part of EuroSAT to train on, as the column `part` of its index.csv says.")
+        str, typer.Option(help="Part of EuroSAT to train on, by the column `part` of its index.csv.")
     ] = "all",
     test_part: Annotated[
-        str | None, typer.Option(help="Part of EuroSAT to score with what was trained. Default: cross-validation only.")
+        str | None,
+        typer.Option(help="Part of EuroSAT on which the trained models are scored. Default: cross-validation only."),
     ] = None,
     read_out: Annotated[
         list[str],
@@ -61,7 +62,7 @@ def evaluate(
     ] = None,
     revision: Revision = "main",
 ) -> None:
-    """Score what checkpoints have learnt: reconstruction, land use, and EuroSAT with few labels."""
+    """Score the features of checkpoints: reconstruction, land use, and EuroSAT with few labels."""
     from spectralgpt_hf.commands.evaluate import EvaluationOptions
     from spectralgpt_hf.commands.evaluate import evaluate as run
 

@@ -29,7 +29,7 @@ def publish_checkpoint(
     folder: Annotated[
         Path,
         typer.Argument(
-            help="Folder of the checkpoint: what save_pretrained of model and processor wrote, and a README.md."
+            help="Folder of the checkpoint, with the files of `save_pretrained` of model and processor and a README.md."
         ),
     ],
     repo_id: Annotated[

@@ -45,7 +45,7 @@ class ReadingOptions:
     stac: Annotated[
         str | None,
         typer.Option(
-            help="URL of a STAC API to search for scenes, in place of SOURCE. Needs --collection. Default: none.",
+            help="URL of a STAC API to search for scenes, instead of SOURCE. Needs --collection. Default: none.",
             rich_help_panel=SEARCH,
         ),
     ] = None
@@ -166,7 +166,8 @@ class SceneOptions(ReadingOptions):
     ] = None
     overwrite: Overwrite = False
     sensor: Annotated[
-        str | None, typer.Option(help="Sensor that took the scene, such as landsat-8. Default: what its files state.")
+        str | None,
+        typer.Option(help="Sensor that took the scene, such as landsat-8. Default: the one that its files state."),
     ] = None
     match: Annotated[
         str | None,

@@ -71,7 +71,8 @@ class DataOptions:
     band_names: Annotated[
         str | None,
         typer.Option(
-            rich_help_panel=DATA, help="Bands that the files hold, in order, with commas. Default: what the files say."
+            rich_help_panel=DATA,
+            help="Names of the files' bands, in order, with commas. Default: the names that the files state.",
         ),
     ] = None
     offset: Annotated[
@@ -184,7 +185,9 @@ class RunOptions:
     output_dir: Annotated[
         Path,
         typer.Option(
-            "--output", rich_help_panel=OUTPUT, help="Folder to write to; the finished model lies in its model/."
+            "--output",
+            rich_help_panel=OUTPUT,
+            help="Folder to write to. The finished model is written to its subfolder model.",
         ),
     ]
     recipe: Annotated[
@@ -196,7 +199,8 @@ class RunOptions:
     config: Annotated[
         Path | None,
         typer.Option(
-            rich_help_panel=OUTPUT, help="YAML file of options, in place of a recipe. The command line wins over it."
+            rich_help_panel=OUTPUT,
+            help="YAML file of options, instead of a recipe. Options on the command line override it.",
         ),
     ] = None
     help_all: Annotated[
@@ -229,7 +233,7 @@ class PretrainOptions(RunOptions, PretrainingOptions, ModelOptions):
 @train.command(cls=TrainCommand, context_settings=PASS_ON)
 @expand_options
 def segment(context: typer.Context, data_dir: Data, *, options: MapOptions) -> None:
-    """Train a model that gives every pixel a class, from images and maps of equal names.
+    """Train a model that classifies every pixel, from images and maps of equal names.
 
     Further options follow those below; --help-all lists them.
     """
@@ -239,7 +243,7 @@ def segment(context: typer.Context, data_dir: Data, *, options: MapOptions) -> N
 @train.command(cls=TrainCommand, context_settings=PASS_ON)
 @expand_options
 def classify(context: typer.Context, data_dir: Data, *, options: ClassifyOptions) -> None:
-    """Train a model that gives every image a class, from one folder of images per class.
+    """Train a model that classifies images, from one folder of images per class.
 
     Further options follow those below; --help-all lists them.
     """
@@ -249,7 +253,7 @@ def classify(context: typer.Context, data_dir: Data, *, options: ClassifyOptions
 @train.command(cls=TrainCommand, context_settings=PASS_ON)
 @expand_options
 def change(context: typer.Context, data_dir: Data, *, options: MapOptions) -> None:
-    """Train a model that finds what changed, from images before and after and maps of the change.
+    """Train a model that detects changes, from images before and after and maps of the change.
 
     Further options follow those below; --help-all lists them.
     """

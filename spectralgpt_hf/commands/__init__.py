@@ -1,4 +1,4 @@
-"""The mains of training, evaluation and archives: what the command line and `examples/` call.
+"""The main functions of training, evaluation and archives, which the command line and `examples/` call.
 
 May import all but `integrations`.
 """

@@ -70,7 +70,7 @@ def describe_scene(source: str) -> dict[str, Any]:
 def map_scene(
     checkpoint: str, source: str, destination: str, after: str | None = None, region: Region | None = None
 ) -> dict[str, Any]:
-    """Map the classes of a scene, or what changed between two dates, to a GeoTIFF.
+    """Map the classes of a scene, or the changes between two dates, to a GeoTIFF.
 
     Args:
         checkpoint: Folder or name on the Hub of a model for segmentation, classification or change detection.

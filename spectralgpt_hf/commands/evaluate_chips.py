@@ -10,7 +10,7 @@ reflectance, over all crops and seeds of a chip. The simple baselines use only t
 Land use: classifiers predict the most frequent class of tiles of 16 px from frozen features, averaged over the tile and
 over the crops that contain it. Each chip is predicted by a classifier trained on the other chips. Only classes that
 occur in two chips or more count, and only chips that have one of them. The same network untrained, with several seeds,
-shows how much its architecture contributes. Features are also computed from tiles alone, without the rest of the crop:
+shows how much its architecture contributes. Features are also computed from single tiles, without the rest of the crop:
 with it, the features of a tile describe the chip more than the class.
 """
 

@@ -265,7 +265,7 @@ def write_result(run: Run, stages: list[PretrainingOptions]) -> None:
 
 
 def describe(stages: list[PretrainingOptions], run: Run) -> str:
-    """Return the section of the card that says how the model was trained."""
+    """Return the section of the card about the training of the model."""
     lines = [
         f"{number}. {stage.image_size} px, {stage.masking} masking of {stage.mask_ratio:.0%}, batches of "
         f"{stage.batch_size} x {stage.gradient_accumulation_steps} x {run.accelerator.num_processes}, base learning "

@@ -51,7 +51,7 @@ def main() -> None:
     samples = load_samples("classification", options, build_processor(options))
     train, test = samples["train"], samples["test"]
     if train.problem_type == "regression":
-        raise ValueError("A probe tells classes apart, but these labels are values: fine-tune a model for regression.")
+        raise ValueError("A probe separates classes, but these labels are values: fine-tune a model for regression.")
     model = build_model("classification", options, train.class_names)
     encoder: Any = model.base_model.to(options.device)  # of SpectralGPT, or of a baseline
     features = {

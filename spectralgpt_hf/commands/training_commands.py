@@ -62,7 +62,7 @@ def run(
         given: Options by the names of `FineTuningOptions` or `PretrainingOptions`.
         rest: Further options as on the command line.
         recipe: Name of a recipe; `default_<command>` by default.
-        config: YAML file in place of a recipe.
+        config: YAML file instead of a recipe.
 
     Raises:
         ValueError, OSError: As the training code.

@@ -76,7 +76,7 @@ def reading(checkpoint: str) -> Iterator[None]:
 
 
 def check_model(model: SpectralGPTPreTrainedModel, processor: SpectralGPTImageProcessor) -> None:
-    """Check that a model is ready, and takes the bands that a processor gives.
+    """Check that a model is in evaluation mode, and that it expects the bands of a processor.
 
     Raises:
         ValueError: If the model is in training mode, or expects other bands, in another order, or of another sensor.

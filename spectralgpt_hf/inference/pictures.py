@@ -26,7 +26,7 @@ GAMMA = 1.4  # brightens true colour, whose reflectances are mostly low
 def sensor_channels(
     channels: Sequence[str], bands: Sequence[str], sensor: Sensor = SENTINEL_2
 ) -> tuple[str, ...] | None:
-    """Return the bands of a sensor that show what these bands of Sentinel-2 show, or None where one is missing."""
+    """Return the bands of a sensor that match these bands of Sentinel-2, or None if one is missing."""
     if sensor.name == SENTINEL_2.name:
         return tuple(channels) if set(channels) <= set(bands) else None
     real = [band for band in bands if sensor.band(band).wavelength is not None]

@@ -293,7 +293,8 @@ def _layers(
         doubt = -_times_log(probabilities) - _times_log(1 - probabilities)
         entropy = doubt.mean(0, keepdims=True) / np.log(2)
     else:
-        # NumPy computes an element alike wherever it stands in an array, so that an area of interest changes nothing.
+        # NumPy computes an element in the same way at each position of an array, so an area of interest changes
+        # nothing.
         exponentials = np.exp(logits - logits.max(0))
         probabilities = exponentials / exponentials.sum(0)
         entropy = -_times_log(probabilities).sum(0, keepdims=True) / np.log(max(2, len(logits)))
@@ -306,7 +307,7 @@ def _times_log(probabilities: np.ndarray) -> np.ndarray:
 
 
 def _files(destination: Path, layers: Sequence[str], classes: list[str], codes: list[int]) -> dict[str, Layer]:
-    """Return the files to write, by layer. The map comes last: where it is, all is."""
+    """Return the files to write, by layer. The map is the last, so that it exists only if all files do."""
     files = {}
     for layer in layers:
         names = classes if layer == "probabilities" else [layer]

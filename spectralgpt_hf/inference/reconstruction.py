@@ -25,7 +25,7 @@ class Reconstruction:
     Attributes:
         original: (C, H, W).
         masked: (C, H, W), bool.
-        reconstructed: (C, H, W), equal to `original` where that is visible.
+        reconstructed: (C, H, W), equal to `original` at visible pixels.
     """
 
     original: np.ndarray
@@ -96,7 +96,7 @@ def _cuts(length: int, size: int, patch_size: int) -> list[slice]:
 
 
 def simple_baselines(image: np.ndarray, masked: np.ndarray) -> dict[str, np.ndarray]:
-    """Reconstruct masked pixels with simple baselines, each from the visible pixels alone.
+    """Reconstruct masked pixels with simple baselines, each computed from the visible pixels only.
 
     Returns:
         Images (C, H, W) by name. Where all bands of a pixel are masked, the regression equals the interpolation.
@@ -138,8 +138,8 @@ def interpolation(image: np.ndarray, masked: np.ndarray, patch_size: int = 8) ->
         values = tokens[members][:, *positions.T].T  # (patch positions, bands)
         wanted = np.argwhere(masked[members[0]])
         linear = NearestNDInterpolator(centres, values)(wanted)
-        with suppress(QhullError):  # there are no triangles where all lie on one line
-            # SciPy looks through all triangles for a point that is in none: the hull tells sooner.
+        with suppress(QhullError):  # there are no triangles if all points are on one line
+            # SciPy searches all triangles for a point that is in none. Testing the hull first is faster.
             hull = ConvexHull(centres).equations  # (edges, 3)
             inside = np.flatnonzero((hull[:, :2] @ wanted.T + hull[:, 2:] <= 0).all(axis=0))
             within = LinearNDInterpolator(centres, values)(wanted[inside])

@@ -30,7 +30,7 @@ from .threads import Item, Result, ordered_map, restored_threads
 
 
 CHUNK_ROWS = 512
-"""Rows that are read at once. Nearly all files have blocks of at most so many rows, so that none is decoded twice."""
+"""Number of rows of a read. Nearly all files have blocks of at most this height, so that none is decoded twice."""
 
 CHECKED_SIDE = 512
 """Height and width in pixels of the middle of a scene whose values are checked if no statistics are measured."""
@@ -58,7 +58,7 @@ class Scene:
         area: The area of interest.
         statistics: Statistics of the scene; None if they are not needed.
         is_per_tile: Whether statistics are measured on each tile instead.
-        cores: Number of threads that torch was set to use. On a CPU, so many tiles are computed at once.
+        cores: Number of threads that torch was set to use. On a CPU, this number of tiles is computed at the same time.
         processor: A copy of the processor with the settings above.
         is_series: Whether the dates are a series, where pixels have data that have it at any date.
         days: Dates of a series in days since 1 January 1970; None if one is unknown.

@@ -48,7 +48,7 @@ def search_items(
         found = list(search.items_as_dicts())
     except (APIError, OSError, ValueError) as error:
         raise ValueError(f"{url}: expected a STAC API with a search; it failed: {str(error)[:200]}") from error
-    # Not every API can compare properties, so that the clouds are looked at here.
+    # Not every API can compare properties, so the share of clouds is compared here.
     kept = [item for item in found if max_cloud is None or cloud_cover(item) <= max_cloud]
     if not kept:
         clouds = f", but none of them has clouds of at most {max_cloud:g} %" if found else ""
@@ -90,7 +90,7 @@ def covered_share(item: Item, bbox: Sequence[float]) -> float:
 
 
 def _signer(url: str) -> Any:
-    """Return the function that signs the links of the Planetary Computer; other APIs give links that can be read."""
+    """Return the function that signs links of the Planetary Computer. Links of other APIs can be read as they are."""
     if "planetarycomputer.microsoft.com" not in url:
         return None
     try:

@@ -102,7 +102,7 @@ class Sensor:
         return min((band.resolution for band in self.bands if band.resolution is not None), default=None)
 
     def band(self, name: str) -> Band:
-        """Return a band by its canonical name. A name made of a wavelength gives a band with this wavelength alone."""
+        """Return a band by its canonical name. A name that is a wavelength returns a band with only this wavelength."""
         found = self._bands.get(name)
         return Band(name, parse_wavelength(name)) if found is None else found
 

@@ -36,7 +36,7 @@ try:
     from affine import Affine
     from rasterio.crs import CRS
 except ImportError:
-    # `open_raster` says what is missing.
+    # `open_raster` raises an error that names the missing package.
     pass
 
 

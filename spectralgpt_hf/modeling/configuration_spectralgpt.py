@@ -284,7 +284,7 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
         return config
 
     def _fill_bands(self) -> None:
-        """Bring the bands to their canonical names, and look up what was not given about them."""
+        """Convert the bands to their canonical names, and look up their sensor and wavelengths."""
         is_msi = self.sensor == SENTINEL_2.name
         if self.bands is None and is_msi:
             self.bands = L2A_BANDS if self.num_channels == len(L2A_BANDS) else None
@@ -295,7 +295,7 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
             return
         if not is_msi and self.num_channels == type(self).num_channels:
             self.num_channels = len(self.bands)
-        if is_msi:  # the table is the truth, whatever an earlier list of bands left here
+        if is_msi:  # the table replaces values of an earlier list of bands
             self.wavelengths = None
         sensor = model_sensor(self.sensor, self.bands, self.wavelengths)
         self.bands = list(sensor.resolve_all(self.bands, allow_mean=True))

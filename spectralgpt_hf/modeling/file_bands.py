@@ -29,7 +29,7 @@ from .sensors import SENSORS
 try:  # noqa: SIM105  # the laws of this folder allow such imports in `try` only
     from rasterio.io import DatasetReader
 except ImportError:
-    # `open_raster` says what is missing.
+    # `open_raster` raises an error that names the missing package.
     pass
 
 

@@ -243,12 +243,12 @@ def token_masks(
     patch_size: int,
     spectral_patch_size: int,
 ) -> list[torch.Tensor | None]:
-    """Return for each of B images which tokens (N,), int64, have data; None where all have.
+    """Return a mask of the tokens (N,), int64, of each of B images, 1 where a token has data; None if all tokens have.
 
     Args:
         names: Names of the images in messages.
         lacking: Whether the images lack each band. A group that lacks all of its bands has no data.
-        share: (B, H, W), what share of a pixel has data; None where all have.
+        share: (B, H, W), the share of each pixel that has data; None if all pixels have data.
         pixel_values: (B, C, H, W).
         patch_size: Pixels on a side of a token.
         spectral_patch_size: Bands of a token.

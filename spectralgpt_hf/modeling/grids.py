@@ -32,7 +32,7 @@ try:
     from rasterio.vrt import WarpedVRT
     from rasterio.windows import Window
 except ImportError:
-    # `open_raster` says what is missing.
+    # `open_raster` raises an error that names the missing package.
     pass
 
 
@@ -48,7 +48,7 @@ FINEST_RESAMPLING = 100
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the pixels of an image lie."""
+    """The position of the pixels of an image on the ground."""
 
     crs: "CRS | None"
     transform: "Affine"

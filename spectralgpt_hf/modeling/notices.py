@@ -44,7 +44,7 @@ def warn(text: str) -> None:
 
 @contextmanager
 def collected_warnings() -> Iterator[list[str]]:
-    """Collect the texts of `warn` in this thread, in place of warnings."""
+    """Collect the texts of `warn` in this thread instead of raising warnings."""
     texts: list[str] = []
     token = _collected.set(texts)
     try:

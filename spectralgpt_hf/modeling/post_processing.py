@@ -97,7 +97,7 @@ class PostProcessing:
     ) -> list[Any]:
         """Turn logits into maps of class numbers.
 
-        A model of one class gives 1 where its probability is at least `threshold`, and 0 elsewhere.
+        Maps of a model of one class are 1 where its probability is at least `threshold`, and 0 elsewhere.
 
         Args:
             outputs: Outputs with `logits` (B, K, H, W).
@@ -149,12 +149,12 @@ def choose_classes(logits: Logits, threshold: float | None = None) -> Logits:
     """Return the class number (H, W), int64, of each pixel: the rule of every map.
 
     Args:
-        logits: (K, H, W). A single logit stands beside that of "not this class", which is 0.
+        logits: (K, H, W). A single logit is compared with that of "not this class", which is 0.
         threshold: Probability from which a pixel belongs to class 1, for K = 1 (0.5 by default) or K = 2. Without it,
             the class of the largest logit is taken.
 
     Raises:
-        ValueError: If the threshold is no probability, or there are more classes than it tells apart.
+        ValueError: If the threshold is not a probability, or there are more than two classes.
     """
     if len(logits) == 1 and threshold is None:
         threshold = THRESHOLD

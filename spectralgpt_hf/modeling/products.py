@@ -65,7 +65,7 @@ class Layer:
         band: Canonical band name, or None.
         gain: Digital numbers (reflectance x 10000) = stored x gain + offset; None if only the file may state it.
         offset: See `gain`.
-        nodata: Stored value that means no data in this band alone, or None if only the file may state it.
+        nodata: Stored value that means no data in this band, or None if only the file may state it.
     """
 
     path: str

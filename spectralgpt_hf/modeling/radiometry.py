@@ -297,7 +297,7 @@ def _check_radiometry(
     extremes: list[torch.Tensor],
     notices: Notices,
 ) -> None:
-    """Add warnings about values that look wrong. Only the user can say what they should be."""
+    """Add warnings about values that look wrong. Only the user can know the right ones."""
     low, high = extremes
     for chip, value in zip(chips, torch.maximum(high, -low).amax(1).tolist()):
         if value > LARGEST_COMPUTABLE:

@@ -97,12 +97,12 @@ class OpenFile:
 
     @cached_property
     def scales(self) -> tuple[float, ...]:
-        """Scale of each band; 1 where there is none."""
+        """Scale of each band; 1 if there is none."""
         return self.dataset.scales
 
     @cached_property
     def offsets(self) -> tuple[float, ...]:
-        """Offset of each band; 0 where there is none."""
+        """Offset of each band; 0 if there is none."""
         return self.dataset.offsets
 
     @cached_property

@@ -30,7 +30,7 @@ import numpy as np
 try:  # noqa: SIM105
     from affine import Affine
 except ImportError:
-    # `open_raster` says what is missing.
+    # `open_raster` raises an error that names the missing package.
     pass
 
 

@@ -233,7 +233,7 @@ class Models:
         return changed, class_areas(changed, ["unchanged", "changed"], first.crs, first.transform, valid)
 
     def check_grid(self, before: Upload, after: Upload) -> None:
-        """Raise a `ValueError` unless two dates lie on one grid."""
+        """Raise a `ValueError` unless two dates are on one grid."""
         first, second = before.raster, after.raster
         if before.shape != after.shape or (first.crs, first.transform) != (second.crs, second.transform):
             raise ValueError(

@@ -88,7 +88,7 @@ def measure_over(dataset: datasets.Dataset, processor: SpectralGPTImageProcessor
 
 
 def value_statistics(dataset: datasets.Dataset) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the mean and the standard deviation (K,) of the values of regression; 1 where they are constant."""
+    """Return the mean and the standard deviation (K,) of the values of regression; 1 if they are constant."""
     column = "labels" if "labels" in dataset.features else "label"
     values = torch.tensor(dataset[column][:], dtype=torch.float64).view(len(dataset), -1)
     if not torch.isfinite(values).all():
@@ -98,7 +98,7 @@ def value_statistics(dataset: datasets.Dataset) -> tuple[torch.Tensor, torch.Ten
 
 
 def references_of(dataset: datasets.Dataset) -> list[list[Reference]]:
-    """Return where each row's dates lie, without reading any."""
+    """Return the references of the dates of each row, without reading pixels."""
     columns = [name for name in ("pixels", "pixels_after") if name in dataset.features]
     if not isinstance(dataset.features["pixels"], MultispectralImage):
         raise ValueError("Statistics are measured once on files only: for shards set `statistics_scope` to image.")

@@ -302,7 +302,7 @@ def class_weights(kind: str, samples: Samples) -> list[float] | None:
 
     Args:
         kind: "none"; "root", inverse to the square root of the share of the class among the labels, which helps rare
-            classes and leaves even shares alone; "balanced", inverse to the share; "change", the authors' weights of
+            classes and does not change even shares; "balanced", inverse to the share; "change", the authors' weights of
             two classes with a share p of change, 20 p and 2 (1 - p); or numbers, separated by commas.
         samples: Training samples.
 

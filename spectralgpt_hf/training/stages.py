@@ -38,7 +38,7 @@ class StageOptions:
         "Sensor of the bands, such as landsat-8. Defaults to that of the checkpoint or stage before, or sentinel-2.",
     )
     wavelengths: list[float] | None = option(
-        None, "Central wavelengths of the bands in nm, where neither the sensor's table nor the bands' names say them."
+        None, "Central wavelengths of the bands in nm, if neither the sensor's table nor the bands' names state them."
     )
     mask_ratio: float = option(0.9, "Share of the tokens that are masked.")
     masking: Literal["random", "spatial", "spectral"] = option(

@@ -94,7 +94,7 @@ def load_bigearthnet_v1(
 
     Args:
         root: Any ancestor of the patches.
-        split: "train", "validation" or "test" by the official lists `bigearthnet-{train,val,test}.csv`, which must lie
+        split: "train", "validation" or "test" by the official lists `bigearthnet-{train,val,test}.csv`, which must be
             below `root`; "all" for all patches below `root`; the path of another list; or names of patches.
         num_classes: 19 or 43. Eleven of the 43 classes have no counterpart among the 19, so with "all" or with another
             list some patches may have no label. The official lists hold no such patch.

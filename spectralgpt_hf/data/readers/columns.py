@@ -29,7 +29,7 @@ _REFERENCE = pa.struct(
 
 
 class Reference(TypedDict, total=False):
-    """The location of an image or a map, and what the caller knows about that file.
+    """The location of an image or a map, and what the caller states about that file.
 
     Attributes:
         path: File, folder of band files or product.
@@ -186,7 +186,7 @@ def declared_nodata(path: str) -> float | None:
 def _read(
     value: Reference, image: MultispectralImage | None = None, offset: float | None = None, nodata: float | None = None
 ) -> tuple[Raster, tuple[tuple[int, int], tuple[int, int]]]:
-    """Read the part of a window that lies in the file and in the extent.
+    """Read the part of a window that is inside the file and the extent.
 
     Returns:
         The pixels, and the rows and columns (before, after) that the window has beyond them.

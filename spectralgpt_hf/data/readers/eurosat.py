@@ -35,7 +35,7 @@ def load_eurosat(
     Args:
         root: Any ancestor of the ten class folders.
         split: "train", "validation" or "test" by the published lists `eurosat[-spatial]-{train,val,test}.txt`, which
-            must lie below `root`; "all"; the path of another list, such as SpectralGPT's; or names of images.
+            must be below `root`; "all"; the path of another list, such as SpectralGPT's; or names of images.
         partition: "spatial" splits by longitude. "random" puts neighbouring images into different splits, which makes
             scores too high.
 

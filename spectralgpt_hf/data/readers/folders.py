@@ -5,8 +5,8 @@ held out, always in the same way for a seed. If there are no splits at all, 10 %
 out for validation and as many for test. If only validation is missing, 10 % of `train` are held out for it. Whole files
 are held out, or all files of one `site` of the table, so that crops of one scene never end up in two splits.
 `holdout="spatial"` is for a single large image: it holds out square blocks of the scenes, and leaves out crops that
-touch blocks of two splits. `holdout="auto"` spares the files where there are few: with fewer than 10, validation takes
-blocks of the training files, and with fewer than 3 the test does too.
+touch blocks of two splits. `holdout="auto"` keeps files together unless there are few: with fewer than 10, validation
+takes blocks of the training files, and with fewer than 3 the test split does too.
 """
 
 import re
@@ -60,7 +60,7 @@ def load_image_folder(
     """List images in one folder per class, `<root>/[<split>/]<class>/**/<image>.tif`, or with one number per image.
 
     Rows hold `id`, `pixels` (C, H, W) of any size, `bands` and `label`: a class number, or a float where `table.csv`
-    has a column `value` (for regression). The images of the table may then lie in any folders below `root`.
+    has a column `value` (for regression). The images of the table may then be in any folders below `root`.
 
     Args:
         root: Parent of the folders of the classes, or of the folders of the splits.
@@ -262,7 +262,7 @@ def _load_scenes(
     held_out = _hold_out_splits(blocks, seed, by_block, share)[wanted]
     kept = [row for row, crop in enumerate(touched) if crop <= held_out]
     if not kept:
-        raise ValueError(f"No crop lies in blocks of {side} px of the split {wanted!r} only: choose a smaller `size`.")
+        raise ValueError(f"No crop is inside blocks of {side} px of the split {wanted!r}: choose a smaller `size`.")
     sites = [min(touched[row]) for row in kept]
     return rows.select(kept).remove_columns("site").add_column("site", sites)
 

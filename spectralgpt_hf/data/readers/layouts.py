@@ -26,7 +26,7 @@ ROLE_WORDS = {
 }
 """The words that mark each role in names of folders and files, in lower case."""
 
-# SEN12MS and DFC2020: images and maps of a patch lie in different folders, and differ by a word within their names.
+# SEN12MS and DFC2020: images and maps of a patch are in different folders, and differ by a word within their names.
 _SEN12MS = re.compile(r"(ROIs\w+?)_(s2|lc|dfc)_(\d+_p\d+)")
 _SEN12MS_KINDS = {"images": ("s2",), "masks": ("lc", "dfc")}
 

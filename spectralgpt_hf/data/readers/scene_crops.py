@@ -107,7 +107,7 @@ def _rows(
     if size is None:
         return [(scene, (0, 0, width, height), extent)]
     corners = chip_corners(height, width, size, stride)
-    # If the second date is much smaller, some crops would lie outside it.
+    # If the second date is much smaller, some crops would be outside it.
     return [(scene, (left, top, size, size), extent) for left, top in corners if top < extent[0] and left < extent[1]]
 
 

@@ -62,7 +62,7 @@ def load_segmunich(
         root: Any ancestor of the `train` and `test` folders.
         split: "train", "validation" or "test". Validation is not published: it is held out of the training samples.
         band_names: Names of the files' ten bands, in order. By default B2 B3 B4 B5 B6 B7 B8 B8A B11 B12, as the
-            authors answered when asked. Their paper says B1 B2 B3 B4 B5 B6 B7 B8A B11 B12.
+            authors answered when asked. Their paper lists B1 B2 B3 B4 B5 B6 B7 B8A B11 B12.
         validation_share: Share of the training sites to hold out, 0 to 1.
         seed: Seed of the choice of these sites.
 

@@ -17,13 +17,13 @@ from ...modeling.bands import find_band
 
 SUFFIX = ".parquet"
 ROW = f"{SUFFIX}::"
-"""Stands between the path of a file and the number of a row."""
+"""Separator of the path of a file and the number of a row."""
 
 
 def list_rows(path: str) -> list[str]:
     """Return a name for each row of a file whose columns hold bands: its path, `::` and the number of the row.
 
-    A file without such columns gives none.
+    A file without such columns has none.
 
     Raises:
         ValueError: If the file is damaged.
@@ -40,7 +40,7 @@ def list_rows(path: str) -> list[str]:
 def unpacked(path: str) -> Iterator[str]:
     """Yield a folder with one file per band of a row of `list_rows`, or any other path as it is.
 
-    The folder has the name of the product, which tells the date. It is gone at the end.
+    The folder has the name of the product, which contains the date. It is removed at the end.
 
     Raises:
         ValueError: If the file is damaged.

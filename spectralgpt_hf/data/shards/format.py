@@ -59,7 +59,7 @@ class LeftOutSample(TypedDict):
 
 
 class ReportRecord(TypedDict):
-    """The content of `report.json`: what happened to samples apart from becoming rows."""
+    """The content of `report.json`: counts of samples that became no rows, and of warnings."""
 
     unreadable: list[UnreadableFile]
     left_out: list[LeftOutSample]

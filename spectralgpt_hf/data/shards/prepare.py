@@ -171,7 +171,7 @@ class _Shard:
 
 
 def _identify(plan: Plan, rows_per_shard: int, compression: str) -> str:
-    """Return a hash of what determines the shards' content."""
+    """Return a hash of everything that determines the content of the shards."""
     reading = asdict(plan.reading)
     if plan.reading.sensor == SENTINEL_2:
         del reading["sensor"]  # so that shards of earlier versions keep their identity
