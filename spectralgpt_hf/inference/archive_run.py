@@ -181,26 +181,25 @@ class SceneWorker:
         job = self.job
         with job.open(source) as reader:
             mark, area = job.mark(reader), square_kilometres(reader)
-        found = _mark_of(destination)
-        if found == mark:
-            return "there already", area
-        model, processor = self.load()
-        run = embed_scene if job.kind == "embed" else predict_scene
-        run(
-            model,
-            processor,
-            source.open(),
-            destination,
-            tags={TAG: mark},
-            overwrite=job.overwrite or found is not None,
-            progress=False,
-            **job.options,
-        )
-        if job.kind == "predict":
-            with job.open(source) as reader:
+            found = _mark_of(destination)
+            if found == mark:
+                return "there already", area
+            model, processor = self.load()
+            run = embed_scene if job.kind == "embed" else predict_scene
+            run(
+                model,
+                processor,
+                source.open(),
+                destination,
+                tags={TAG: mark},
+                overwrite=job.overwrite or found is not None,
+                progress=False,
+                **job.options,
+            )
+            if job.kind == "predict":
                 whole = Box(0, 0, reader.width, reader.height)
                 item = describe_result(destination, "classes", reader, whole, source.open(), model, reader.tags)
-            write_json(item_path(destination), item)
+                write_json(item_path(destination), item)
         return "done", area
 
     def load(self) -> tuple[Any, SpectralGPTImageProcessor]:
