@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -215,7 +215,7 @@ def _check_sources(
     dates: Sequence[Date] | None,
     after: Source | None,
 ) -> Series | None:
-    """Return the series to map; None where it is one scene or a pair."""
+    """Return the series to map, or None for one scene or a pair."""
     if (source is None) == (sources is None):
         raise ValueError("Expected either `source`, a scene, or `sources`, a series of several dates.")
     if destination is None:

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Dates of acquisition: in names of files, in metadata, and as the days that the model takes."""
+"""Dates of acquisition in file names and metadata, and their conversion to the days that the model expects."""
 
 import re
 from datetime import date
@@ -35,7 +35,7 @@ def days_since_1970(moment: Date) -> int:
     """Return the whole days from 1 January 1970 to a date. Numbers are such days already.
 
     Raises:
-        ValueError: If it is no date.
+        ValueError: If the value is not a date.
     """
     if isinstance(moment, Real) and np.isfinite(float(moment)):
         return int(np.floor(float(moment)))

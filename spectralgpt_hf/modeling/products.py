@@ -340,8 +340,7 @@ def _layers_of_one_asset(assets: Mapping[str, Any], sensor: Sensor, name: str, f
     return {}
 
 
-# "..._B02.tif", "B8A.jp2", "..._B05_20m.jp2", "..._SCL_20m.jp2", "..._B02_(Raw).tiff", "..._SR_B5.TIF": the band is
-# near the end.
+# "..._B02.tif", "B8A.jp2", "..._B05_20m.jp2", "..._B02_(Raw).tiff", "..._SR_B5.TIF": the band is near the end.
 _BAND_FILE = re.compile(
     r"(?:^|(?<!ST)[_\-. ])(?P<band>B0?[1-9]|B1[0-2]|B0?8A|SCL)(?:_(?P<resolution>[1-6]0)m)?(?:_\(raw\))?"
     r"\.(?:tiff?|jp2|img|vrt)$",

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Series of several dates: found in lists, folders, `xarray` and STAC item collections, and as input of the model."""
+"""Find series of several dates in lists, folders, `xarray` and STAC item collections, and prepare them as input."""
 
 import json
 import os
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
     from .image_processing_spectralgpt import SpectralGPTImageProcessor
 
 
-# Arguments of the processor that say how an image is read, and those that override its attributes.
+# Arguments of the processor for reading an image, and those that replace its attributes.
 READING = ("band_names", "nodata", "offset", "mask", "sensor", "match")
 SETTINGS = ("do_resize", "do_center_crop", "size", "crop_size", "missing_bands")
 
-# How libraries call the dimension of the dates.
+# Names of the dimension of the dates in several libraries.
 TIME_DIMENSIONS = ("time", "t", "date")
 
 
@@ -50,12 +50,12 @@ class Series:
     """Images of one site at several dates, in any order.
 
     Attributes:
-        images: One for each date, on one grid; each as in `SpectralGPTImageProcessor.preprocess`.
+        images: One image for each date, on one grid; each as in `SpectralGPTImageProcessor.preprocess`.
         dates: Date of each image, given as text in ISO 8601, a moment, or days since 1 January 1970, and kept as such
-            days; None where only the image itself may say it, by the name of its file or its metadata.
+            days; None if only the image may state it, in the name of its file or its metadata.
 
     Raises:
-        ValueError: If there is no image, the numbers of images and dates differ, or a date is none.
+        ValueError: If there is no image, the numbers of images and dates differ, or a date is invalid.
     """
 
     images: Sequence[ImageInput]
@@ -74,7 +74,7 @@ class Series:
         """Return the days since 1 January 1970 of all images; None if one of them is unknown.
 
         Args:
-            tags: Metadata of each image, whose "date" counts where no date was given.
+            tags: Metadata of each image. Its "date" is used if no date was given.
         """
         dates = [entry.get("date") if date is None else date for date, entry in zip(self.dates or (), tags)]
         known = [days_since_1970(date) for date in dates if date is not None]
@@ -82,14 +82,14 @@ class Series:
 
 
 def open_series(source: Any, dates: Sequence[Date | None] | None = None) -> Series:
-    """Return the series that a source holds.
+    """Return the series in a source.
 
     Args:
         source: A list of images, one for each date; a folder, whose files and folders with a date in their names are
-            the dates (others are left out, and so are side files); an `xarray.DataArray` or `xarray.Dataset` with a
-            dimension `time`; a STAC item collection: parsed JSON, a JSON file or a `pystac.ItemCollection`; an array or
-            tensor (T, C, H, W). A `Series` stays as it is.
-        dates: Date of each image, in place of what the source says.
+            the dates (others and side files are left out); an `xarray.DataArray` or `xarray.Dataset` with a dimension
+            `time`; a STAC item collection: parsed JSON, a JSON file or a `pystac.ItemCollection`; an array or tensor
+            (T, C, H, W). A `Series` is returned as it is.
+        dates: Date of each image, instead of the dates that the source states.
 
     Raises:
         FileNotFoundError: If there is no such folder or file.
@@ -112,13 +112,13 @@ def open_series(source: Any, dates: Sequence[Date | None] | None = None) -> Seri
 
 
 def find_series(images: Any, dates: Any = None) -> list[Series] | None:
-    """Return the series that some input means, or None where it means single images.
+    """Return the series in an input, or None if it consists of single images.
 
     Args:
         images: One series or a list of them, as in `open_series`. Without `dates`, a list of lists of images is a list
-            of series, and a list of images is one of single images; a folder is one only if it comes with `dates` or
-            as a `Series`.
-        dates: Of the images of one series, or a list of such for several.
+            of series, and a list of images is a list of single images. A folder is a series only if it comes with
+            `dates` or as a `Series`.
+        dates: Dates of the images of one series, or a list of these for several series.
 
     Raises:
         ValueError: If series and single images are mixed, or the dates do not fit.
@@ -138,7 +138,7 @@ def find_series(images: Any, dates: Any = None) -> list[Series] | None:
 
 
 def is_series(source: object) -> bool:
-    """Return whether this is a `Series`, of whichever copy of this module."""
+    """Return whether an object is a `Series`, also one of another copy of this module."""
     return hasattr(source, "images") and hasattr(source, "dates")
 
 
@@ -154,31 +154,31 @@ def preprocess_series(
     ignore_index: int = IGNORE_INDEX,
     **options: Any,
 ) -> Any:
-    """Turn series into the input of the model.
+    """Convert series to the input of the model.
 
-    All dates of a series are normalised alike: where limits are measured, they are measured on all of its dates
-    together, because limits of each date would invent change. A date without data, or without a token that has data in
-    half of its pixels, is masked. Shorter series are filled up with such dates to the length of the longest.
+    All dates of a series are normalised alike. Limits are measured on all of its dates together, because separate
+    limits of each date would invent change. A date without data, or without a token that has data in half of its
+    pixels, is masked. Shorter series are filled up with masked dates to the length of the longest.
 
     Args:
-        processor: Of the checkpoint.
+        processor: Processor of the checkpoint.
         series: B series, each of up to T dates.
-        mask: As in `SpectralGPTImageProcessor.preprocess`, for all dates, or a list with one for each date of the first
-            series, then of the second and so on.
-        statistics: As in `preprocess`, for all series, or a list with one for each.
+        mask: Mask as in `SpectralGPTImageProcessor.preprocess` for all dates, or a list with one for each date of the
+            first series, then of the second and so on.
+        statistics: Statistics as in `preprocess` for all series, or a list with one for each series.
         segmentation_maps: Labels (H, W) of each series, or their paths.
         return_tensors, report, ignore_index: As in `preprocess`.
-        options: Further arguments of `preprocess`, each the same for all dates.
+        options: Further arguments of `preprocess`, which apply to all dates.
 
     Returns:
         `BatchFeature` with `pixel_values` (B, T, C, H, W), float32; `dates` (B, T), int64, in days since 1 January
         1970, only if all dates are known; `attention_mask` (B, T, N), int64, only if a token of a date has no data;
-        `labels` (B, H, W), int64, if maps are given. With `report`, a pair of it and a list of one
-        `PreprocessingReport` per series, in which pixels and tokens have data that have it at any date.
+        `labels` (B, H, W), int64, if maps are given. With `report`, also a list of one `PreprocessingReport` per
+        series, in which pixels and tokens have data if they have data at any date.
 
     Raises:
         FileNotFoundError: If a path does not exist.
-        ValueError: As `preprocess`; if the dates of a series are not on one grid, or none of them has data.
+        ValueError: As in `preprocess`; if the dates of a series are not on one grid, or none of them has data.
     """
     settings = {name: options.pop(name) for name in SETTINGS if name in options}
     reading = {name: options.pop(name) for name in READING if name in options}
@@ -213,9 +213,9 @@ def open_dates(
     """Open the dates of a series or of a pair, which must be on one grid.
 
     Args:
-        processor: Of the checkpoint.
-        images: One for each date.
-        reading: Those of `READING` that were given, as arguments of `SpectralGPTImageProcessor.preprocess`.
+        processor: Processor of the checkpoint.
+        images: One image for each date.
+        reading: The given arguments of `SpectralGPTImageProcessor.preprocess` that are in `READING`.
     """
     given = {name: value for name, value in reading.items() if name not in ("sensor", "match")}
     matching = Matching.of(processor.expected, reading.get("sensor"), reading.get("match"))
@@ -235,11 +235,11 @@ def prepare_dates(
     """Return the dates of one series as input of the model (1, T, ...), and the report of the series.
 
     Args:
-        processor: Of the checkpoint.
-        chips: One for each date.
-        days: Date of each, in days since 1 January 1970; None where one is unknown.
-        statistics: For all dates.
-        length: Number T of dates up to which the series is filled up with dates without data.
+        processor: Processor of the checkpoint.
+        chips: One chip for each date.
+        days: Date of each chip, in days since 1 January 1970; None if one is unknown.
+        statistics: Statistics for all dates.
+        length: Number T of dates to which the series is filled up with dates without data.
         options: Further arguments of `SpectralGPTImageProcessor.preprocess`.
 
     Raises:
@@ -267,12 +267,13 @@ def join_dates(
     days: Sequence[int] | None,
     processor: "SpectralGPTImageProcessor",
 ) -> dict[str, torch.Tensor]:
-    """Return inputs of single dates as that of one series.
+    """Join the inputs of single dates to the input of one series.
 
     Args:
-        batches: `pixel_values` (1, C, H, W) and maybe `attention_mask` (1, N) of each date; None without data.
-        days: Date of each, in days since 1 January 1970; None where one is unknown.
-        processor: Of the checkpoint.
+        batches: `pixel_values` (1, C, H, W) and maybe `attention_mask` (1, N) of each date; None for a date without
+            data.
+        days: Date of each, in days since 1 January 1970; None if one is unknown.
+        processor: Processor of the checkpoint.
 
     Returns:
         `pixel_values` (1, T, C, H, W); `attention_mask` (1, T, N) if a token of a date has no data; `dates` (1, T).
@@ -296,7 +297,7 @@ def shared_statistics(
     reading: Mapping[str, Any],
     given: Statistics | None,
 ) -> Statistics | None:
-    """Return the limits of all dates: those given, else measured on all together; None where the processor has them."""
+    """Return the given statistics, or those of all dates together; None if the processor holds the limits."""
     if given is not None or len(images) == 1 or not processor.measures_pixels:
         return given
     return processor.measure_statistics(list(images), **reading)
@@ -306,7 +307,7 @@ def check_one_grid(chips: Sequence[Chip]) -> None:
     """Refuse dates that differ in size, reference system or transform.
 
     Raises:
-        ValueError: With the names of two that differ.
+        ValueError: If two dates differ. The message names them.
     """
     first = chips[0]
     for chip in chips[1:]:
@@ -319,7 +320,7 @@ def check_one_grid(chips: Sequence[Chip]) -> None:
 
 
 def _means_series(image: Any) -> bool:
-    """Return whether this is one series, in the list of inputs."""
+    """Return whether an item of a list of inputs is a series."""
     if isinstance(image, list | tuple):  # nested lists of numbers are an array
         return bool(image) and not isinstance(image[0], list | tuple | Real)
     return is_series(image) or bool(_time_dimension(image)) or _is_item_collection(image)
@@ -350,7 +351,7 @@ def _may_be_image(entry: Path) -> bool:
 
 
 def _time_dimension(source: Any) -> str | None:
-    """Return the name of the dimension of the dates of `xarray` data; None for anything else."""
+    """Return the name of the dimension of the dates of `xarray` data; None for other types."""
     if not (hasattr(source, "dims") and hasattr(source, "coords")):
         return None
     return next((name for name in TIME_DIMENSIONS if name in source.dims), None)
@@ -372,7 +373,7 @@ def _is_item_collection(source: Any) -> bool:
 
 
 def _items(source: Any, folder: str = "") -> list[Any]:
-    """Return the items of a collection; `folder` is what relative links are relative to."""
+    """Return the items of a collection. Relative links are relative to `folder`."""
     if not isinstance(source, Mapping):
         return list(source)
     items = [item for item in source.get("features") or () if isinstance(item, Mapping)]
@@ -390,13 +391,13 @@ def _with_links(items: Sequence[Mapping[str, Any]], folder: str) -> Iterator[dic
 
 
 def _join_reports(reports: Sequence[PreprocessingReport]) -> PreprocessingReport:
-    """Return the report of a series: that of its first date with data, with what has data at any date."""
+    """Return the report of the first date with data, with the pixels and tokens that have data at any date."""
     valid = _any([report.valid for report in reports])
     return replace(reports[0], valid=valid, tokens=_any([report.tokens for report in reports]))
 
 
 def _any(masks: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
-    """Return where one mask or more is not 0; a mask that is None holds no 0."""
+    """Return where one mask or more is not 0. A mask that is None holds no 0."""
     known = [mask for mask in masks if mask is not None]
     return torch.stack(known).amax(0) if len(known) == len(masks) else None
 
