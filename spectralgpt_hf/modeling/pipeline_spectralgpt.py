@@ -45,30 +45,31 @@ from .series import READING, SETTINGS, Series, find_series, open_dates, prepare_
 from .tiled import LargeImage, check_deadline, keeps_pixels, pixels_with_data, positions_with_data
 
 
-# How many batches of inputs are read ahead, to find images of one size.
+# Number of batches of inputs that are read ahead, to find images of one size.
 LOOK_AHEAD = 4
 
 
 class MultispectralPipeline(Pipeline):
-    """What the pipelines share: inputs of any kind and any number, in batches of images of one size.
+    """The base of all pipelines. It accepts inputs of any kind and number, and forms batches of images of one size.
 
-    Inputs are what `SpectralGPTImageProcessor` takes as an image (path, URL, TIFF bytes, STAC item, array, tensor):
-    one of them, a list, a generator, or a dataset. `band_names`, `nodata`, `offset`, `mask`, `sensor`,
-    `match` and `statistics` are passed to the processor. If it wants `statistics` and there are none, they are measured
-    on each image.
+    An input is an image in any form that `SpectralGPTImageProcessor` accepts (path, URL, TIFF bytes, STAC item, array,
+    tensor). The pipeline accepts one of them, a list, a generator, or a dataset. `band_names`, `nodata`, `offset`,
+    `mask`, `sensor`, `match` and `statistics` are passed to the processor. If it requires `statistics` and none are
+    passed, they are measured on each image.
 
-    All but change detection also take series of several dates: a `Series`, `xarray` with a dimension `time`, a STAC
-    item collection, or a list of images inside of the list of inputs: `pipe([first, second])` gives the results of two
-    images, `pipe([[first, second]])` that of one series in a list, and `pipe([first, second], dates=[...])` that of one
-    series. All dates are normalised alike, with statistics measured on the whole series.
+    All pipelines except change detection also accept series of several dates: a `Series`, `xarray` with a dimension
+    `time`, a STAC item collection, or a list of images inside the list of inputs. `pipe([first, second])` returns the
+    results of two images, `pipe([[first, second]])` a list with the result of one series, and
+    `pipe([first, second], dates=[...])` the result of one series. All dates are normalised alike, with statistics that
+    are measured on the whole series.
 
     Maps and features of an image that is larger than the model's own size (`config.image_size`), and that the processor
     does not resize, are computed tile by tile as in `predict_scene` and `embed_scene`, with the same result: statistics
     are measured once for the image, tiles overlap by half, and their results are blended. All pixels and results are
-    held in memory: for whole products call those functions.
+    held in memory, so call those functions for whole products.
 
-    `deadline`, on the clock of `time.monotonic`, is when the work must have ended; it is checked between tiles, and a
-    `ValueError` says that it passed.
+    `deadline` is the time, on the clock of `time.monotonic`, at which the work must have ended. It is checked between
+    tiles, and a `ValueError` is raised when it has passed.
     """
 
     model: Any
@@ -91,13 +92,14 @@ class MultispectralPipeline(Pipeline):
         """Run the pipeline.
 
         Args:
-            inputs: One input, a list (gives a list), or a generator or dataset (gives an iterator, in the same order).
-            dates: Date of each image, if the inputs are one series; a list of such if they are several. Any text in
-                ISO 8601, moment, or days since 1 January 1970. Files and STAC items know their dates.
+            inputs: One input; a list, for which the result is a list; or a generator or dataset, for which it is an
+                iterator, in the same order.
+            dates: Date of each image, if the inputs are one series, or a list of these for several series. A date is
+                text in ISO 8601, a moment, or days since 1 January 1970. Files and STAC items state their dates.
             kwargs: `batch_size`, `num_workers`, the processor's arguments and those of the pipeline.
         """
         if dates is not None and not self.takes_series:
-            raise ValueError("Expected a pair of images, which has no `dates`: they are for series.")
+            raise ValueError("`dates` are for series, and this pipeline expects pairs of images: leave them out.")
         if dates is not None or (self.takes_series and not isinstance(inputs, list | tuple)):
             found = find_series(inputs, dates) or [inputs]
             inputs = found if dates is not None and isinstance(dates[0], list | tuple) else found[0]
@@ -130,11 +132,11 @@ class MultispectralPipeline(Pipeline):
         return self._prepare(list(series[0].images), options, in_tiles, series[0])
 
     def _preprocess_and_listen(self, input_: Any, **options: Any) -> dict[str, Any]:
-        """Return the prepared input, with what a worker process would warn of, which its parent would not hear."""
+        """Return the prepared input. In a worker process, add the warnings, which the parent would not see."""
         if get_worker_info() is None:
             return self.preprocess(input_, **options)
-        with collected_warnings() as heard:
-            return {**self.preprocess(input_, **options), "heard": heard}
+        with collected_warnings() as texts:
+            return {**self.preprocess(input_, **options), "warnings": texts}
 
     def _forward(self, model_inputs: dict[str, Any], deadline: float | None = None) -> dict[str, Any]:
         if "large" in model_inputs:
@@ -162,7 +164,7 @@ class MultispectralPipeline(Pipeline):
     ) -> dict[str, Any]:
         """Return an image, a pair or the dates of a `series` as inputs of the model and reports, or as a `LargeImage`.
 
-        The latter stands under `"large"`.
+        The key of a `LargeImage` is `"large"`.
         """
         reading = {name: options[name] for name in READING if name in options}
         settings = {name: options[name] for name in SETTINGS if name in options}
@@ -189,7 +191,7 @@ class MultispectralPipeline(Pipeline):
         return {"large": LargeImage(chips[0].name, dates, processor, statistics, others, series is not None, days)}
 
     def _as_inputs(self, inputs: Any) -> Any:
-        """Return several inputs as a list or a generator: the base class takes all other types as one input."""
+        """Return several inputs as a list or a generator. The base class takes other types as one input."""
         if isinstance(inputs, tuple) or getattr(inputs, "ndim", 3) == 4:
             return list(inputs)
         return (item for item in inputs) if isinstance(inputs, Iterator) else inputs
@@ -197,14 +199,14 @@ class MultispectralPipeline(Pipeline):
     def _forward_by_size(
         self, items: Iterator[dict[str, Any]], batch_size: int, forward_params: dict[str, Any]
     ) -> Iterator[dict[str, Any]]:
-        """Yield the outputs for each item, in order; items that are near each other and of one size share a batch."""
-        told: set[str] = set()
+        """Yield the outputs for each item, in order. Items of one size that are near each other share a batch."""
+        raised: set[str] = set()
         while window := list(islice(items, batch_size * LOOK_AHEAD if batch_size > 1 else 1)):
             for item in window:
-                warn_of_new(item.pop("heard", ()), told)
+                warn_of_new(item.pop("warnings", ()), raised)
             by_size: dict[tuple[int, ...], list[int]] = {}
             for i, item in enumerate(window):
-                # Large images go alone: their tiles are the batch.
+                # Large images share no batch, because their tiles are one.
                 size = (-i - 1,) if "large" in item else (*item["pixel_values"].shape, "dates" in item)
                 by_size.setdefault(size, []).append(i)
             results: dict[int, dict[str, Any]] = {}
@@ -220,11 +222,11 @@ class MultispectralPipeline(Pipeline):
 class MultispectralImageClassificationPipeline(MultispectralPipeline):
     """Labels with scores. Task: `multispectral-image-classification`.
 
-    Each result is a list of `{"label": ..., "score": ...}`, the best first: at most `top_k` (5 by default), and with
-    `threshold` those that score at least this. Scores follow `config.problem_type`: with
-    `"multi_label_classification"`, or one label, each has a probability of its own (sigmoid); otherwise they share one
-    (softmax). With `"regression"` the scores are the predicted values, in the order of the labels. An image of any size
-    is taken as a whole.
+    Each result is a list of `{"label": ..., "score": ...}`, the best first: at most `top_k` (5 by default), and only
+    those with a score of at least `threshold`, if it is given. Scores depend on `config.problem_type`: with
+    `"multi_label_classification"`, or with one label, each label has its own probability (sigmoid). Otherwise the
+    probabilities add up to 1 (softmax). With `"regression"` the scores are the predicted values, in the order of the
+    labels. Images of any size are processed as a whole.
     """
 
     tiles_large_images = False
@@ -253,10 +255,11 @@ class MultispectralImageClassificationPipeline(MultispectralPipeline):
 class MultispectralImageSegmentationPipeline(MultispectralPipeline):
     """A map of classes. Task: `multispectral-image-segmentation`.
 
-    Each result is `{"map": ..., "labels": [...]}`: a `Raster` on the grid of the input, georeferenced if the input is,
-    whose one band holds class numbers; and for each class that occurs `{"label": ..., "id": ..., "share": ...}`, with
-    its share of the pixels with data, the largest first. A model of one class gives 1 where its probability is at least
-    `threshold` (0.5 by default), and 0 elsewhere; models of several classes take no threshold.
+    Each result is `{"map": ..., "labels": [...]}`. The map is a `Raster` on the grid of the input, georeferenced if the
+    input is, with one band of class numbers. The labels are `{"label": ..., "id": ..., "share": ...}` for each class
+    that occurs, with its share of the pixels with data, the largest first. The map of a model of one class is 1 where
+    its probability is at least `threshold` (0.5 by default), and 0 elsewhere. Models of several classes have no
+    threshold.
     """
 
     def _sanitize_parameters(
@@ -278,10 +281,10 @@ class MultispectralImageSegmentationPipeline(MultispectralPipeline):
 class MultispectralChangeDetectionPipeline(MultispectralPipeline):
     """A map of change between two dates. Task: `multispectral-change-detection`.
 
-    An input is a pair `(before, after)` or `{"before": ..., "after": ...}` on one grid; several are a list of pairs.
-    Both dates are normalised alike, with statistics measured on the pair. Each result is `{"map": ..., "share": ...}`:
-    a `Raster` on the grid of the input with 1 where the probability of change is at least `threshold` (0.5 by default),
-    and the share of changed pixels among those with data in both dates.
+    An input is a pair `(before, after)` or `{"before": ..., "after": ...}` on one grid. Several inputs are a list of
+    pairs. Both dates are normalised alike, with statistics measured on the pair. Each result is `{"map": ..., "share":
+    ...}`: a `Raster` on the grid of the input with 1 where the probability of change is at least `threshold` (0.5 by
+    default), and the share of changed pixels among those with data in both dates.
     """
 
     takes_series = False
@@ -315,7 +318,7 @@ class MultispectralChangeDetectionPipeline(MultispectralPipeline):
         return {"map": result, "share": float(result.pixels[0][result.valid].mean())}
 
     def _as_inputs(self, inputs: Any) -> Any:
-        """A tuple is one pair."""
+        """Return the inputs. A tuple is one pair."""
         return inputs if isinstance(inputs, tuple) else super()._as_inputs(inputs)
 
 
@@ -387,7 +390,7 @@ TASKS = {
 
 
 def register_pipelines() -> None:
-    """Make the tasks known to `transformers.pipeline`."""
+    """Register the tasks with `transformers.pipeline`."""
     for task, (implementation, auto_class) in TASKS.items():
         PIPELINE_REGISTRY.register_pipeline(task, implementation, pt_model=auto_class, type="image")
 
@@ -397,7 +400,7 @@ def _given(**options: Any) -> dict[str, Any]:
 
 
 def _collate(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """Join items of one size; those without an attention mask have data everywhere."""
+    """Join items of one size. Items without an attention mask have data everywhere."""
     if "large" in items[0]:
         return items[0]
     everywhere = {key: torch.ones_like(item[key]) for item in items for key in item if key.startswith("attention_mask")}
@@ -408,7 +411,7 @@ def _collate(items: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _in_both(before: PreprocessingReport, after: PreprocessingReport) -> PreprocessingReport:
-    """Return the report of a pair: pixels have data where both dates have."""
+    """Return the report of a pair, in which pixels have data if they have data at both dates."""
     masks = [report.valid for report in (before, after) if report.valid is not None]
     valid = torch.stack(masks).all(0) if masks else None
     if valid is not None and not valid.any():
