@@ -60,7 +60,7 @@ class Scene:
         is_per_tile: Whether statistics are measured on each tile instead.
         cores: Number of threads that torch was set to use. On a CPU, this number of tiles is computed at the same time.
         processor: A copy of the processor with the settings above.
-        is_series: Whether the dates are a series, where pixels have data that have it at any date.
+        is_series: Whether the dates are a series, in which a pixel has data if any date has data.
         days: Dates of a series in days since 1 January 1970; None if one is unknown.
     """
 

@@ -58,7 +58,7 @@ class SpectralGPTModelOutput(BaseModelOutputWithPooling):
     pooler_output (`torch.FloatTensor` of shape `(batch_size, hidden_size)`):
         Mean over the tokens with data of the last layer's output, then the final LayerNorm.
     last_layer_output (`torch.FloatTensor` of shape `(batch_size, num_tokens, hidden_size)`):
-        Tokens before the final LayerNorm: what the dense read-outs take.
+        Tokens before the final LayerNorm, from which the dense heads are computed.
     """
 
     last_layer_output: torch.Tensor | None = None
@@ -163,7 +163,7 @@ def gather_tokens(tokens: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
 def flatten_dates(
     pixel_values: torch.Tensor, attention_mask: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return the dates of series as single images, (B * T, C, H, W) and (B * T, N). Single images stay as they are.
+    """Return the dates of series as single images, (B * T, C, H, W) and (B * T, N). Single images are not changed.
 
     Raises:
         ValueError: If `attention_mask` does not have one value per token of each date, (B, T, N).
@@ -182,14 +182,14 @@ def flatten_dates(
 
 
 def with_data_at_any_date(attention_mask: torch.Tensor | None) -> torch.Tensor | None:
-    """Return which tokens (B, N) of series have data at one date or more; a mask of single images stays as it is."""
+    """Return the tokens (B, N) of series that have data at one date or more. A mask of single images is not changed."""
     if attention_mask is None or attention_mask.ndim != 3:
         return attention_mask
     return (attention_mask != 0).any(dim=1)
 
 
 def dates_that_count(attention_mask: torch.Tensor) -> torch.Tensor:
-    """Return at which dates (B, T, N), bool, each token counts: those with data, or all where no date has data."""
+    """Return the dates (B, T, N), bool, that count for each token: those with data, or all if no date has data."""
     valid = attention_mask != 0
     return valid | ~valid.any(dim=1, keepdim=True)
 
@@ -460,7 +460,7 @@ class SpectralGPTLayer(GradientCheckpointingLayer):
 
 
 class SpectralGPTTemporalFusion(nn.Module):
-    """Makes one set of tokens (B, N, D) of those of several dates (B, T, N, D), by attention over the dates.
+    """Fuses the tokens of several dates (B, T, N, D) to one set of tokens (B, N, D), by attention over the dates.
 
     The idea is that of L-TAE (arXiv 2007.00586): every head has a learned query and weights the dates for its own share
     of the channels. Keys are made of the token and of the day of the year, values are the tokens themselves. The
@@ -644,7 +644,7 @@ class SpectralGPTModel(SpectralGPTPreTrainedModel):
         self.embeddings = SpectralGPTEmbeddings(config)
         self.layers = nn.ModuleList([SpectralGPTLayer(config, i) for i in range(config.num_hidden_layers)])
         self.layernorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        # CODEPATH: the released checkpoints know single dates only, and have no parameters for several.
+        # CODEPATH: the released checkpoints are for single dates, and have no parameters for several.
         self.temporal_fusion = SpectralGPTTemporalFusion(config) if config.temporal_fusion == "attention" else None
         self.post_init()
 
@@ -744,7 +744,7 @@ class SpectralGPTModel(SpectralGPTPreTrainedModel):
         dates: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return one set of tokens (B, N, D), and their mask (B, N), of all dates (B * T, N, D) and (B * T, N)."""
-        # CODEPATH: the released checkpoints know single dates only; the mean of one date is the date, bit for bit.
+        # CODEPATH: the released checkpoints are for single dates; the mean of one date equals the date, bit for bit.
         if self.temporal_fusion is None and num_dates == 1:
             return hidden_states, attention_mask
         hidden_states = hidden_states.unflatten(0, (-1, num_dates))  # (B, T, N, D)
@@ -1054,7 +1054,7 @@ def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: Spec
             class indices (B,) or class probabilities (B, K), cross-entropy. "multi_label_classification": 0 or 1 for
             each class (B, K), binary cross-entropy. The inferred type is regression if K = 1; else labels (B,) of
             integers are single, and labels (B, K) multiple.
-        config: Gives `problem_type`.
+        config: Configuration with `problem_type`.
 
     Raises:
         ValueError: If `labels` has a shape or dtype that does not belong to the problem type.
@@ -1297,7 +1297,7 @@ def label_weights(
 
     Args:
         labels: (B, H, W), class indices or `config.semantic_loss_ignore_index`, which has weight 0.
-        config: Gives `class_weights` and `semantic_loss_ignore_index`.
+        config: Configuration with `class_weights` and `semantic_loss_ignore_index`.
         attention_mask: (B, N), 0 = token without data. Pixels without data in any spectral group have weight 0.
     """
     counted = labelled_pixels(labels, config.semantic_loss_ignore_index, config.patch_size, attention_mask)

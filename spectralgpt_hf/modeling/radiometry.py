@@ -249,7 +249,7 @@ def settle(
 
 
 def stackable_runs(chips: Sequence[Chip], flags: Sequence[bool]) -> Iterator[slice]:
-    """Cut a list into runs of neighbours that stack and have equal flags, short enough to stay in the cache."""
+    """Divide a list into runs of neighbours that stack and have equal flags, which are short enough for the cache."""
     start = 0
     for _, group in groupby(zip(chips, flags), key=lambda pair: (pair[0].kind(), pair[1])):
         stop = start + len(list(group))
