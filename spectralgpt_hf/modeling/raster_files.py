@@ -419,7 +419,8 @@ def named_errors(name: str) -> Iterator[None]:
 
 def is_stac_item(source: object) -> TypeGuard[Mapping[str, Any] | StacItem]:
     """Return whether a source is a STAC item: parsed JSON or a `pystac.Item`."""
-    return isinstance(source, Mapping) or (hasattr(source, "to_dict") and hasattr(source, "assets"))
+    is_item = isinstance(source, Mapping) or (hasattr(source, "to_dict") and hasattr(source, "assets"))
+    return is_item and not hasattr(source, "data_vars")  # a dataset of xarray is a mapping too
 
 
 def is_remote(path: str) -> bool:

@@ -4,7 +4,6 @@ The arguments of a method are the contents of components, and its results are th
 component or state.
 """
 
-import os
 import tempfile
 import threading
 import warnings
@@ -366,8 +365,7 @@ def _shown(upload: Upload, composite_name: str) -> Image.Image:
 
 def _offer(upload: Upload, what: str, content: bytes) -> Iterator[Any]:
     """Give a file to a download button. Gradio copies it and deletes the copy later; this one is deleted at once."""
-    # In the page's own folder: where a visitor leaves meanwhile, the end of the page deletes it.
-    with tempfile.TemporaryDirectory(dir=os.environ.get("GRADIO_TEMP_DIR")) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{Path(upload.name).stem}_{what}.tif"
         file.write_bytes(content)
         yield gr.DownloadButton(value=file, interactive=True)

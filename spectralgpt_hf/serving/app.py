@@ -142,7 +142,7 @@ def build(models: Models, act: Actions) -> gr.Blocks:
             }
         with gr.Row(equal_height=False):
             with gr.Column(scale=4, min_width=330, elem_id="scene"):
-                file = gr.File(label="Your Sentinel-2 image: a GeoTIFF with all its bands", elem_id="file", height=150)
+                file = gr.File(label="Your Sentinel-2 GeoTIFF, all bands", elem_id="file", height=150)
                 facts = gr.HTML(elem_id="facts")
                 with gr.Column(visible=False, elem_id="window") as window:
                     overview = shown_picture(

@@ -160,8 +160,7 @@ def _segment_tab(shared: Shared, results: list[Any], tabs: gr.Tabs) -> Callable[
         return act.segment(upload, composite) if wanted else (gr.skip(),) * len(outputs)
 
     def segment(event: Event, action: Callable[..., Any], more: Sequence[Any], api_name: Any) -> None:
-        progress = [over, legend]
-        done = event(in_page(action), [*inputs, *more], outputs, api_name=api_name, show_progress_on=progress, **MODEL)
+        done = event(in_page(action), [*inputs, *more], outputs, api_name=api_name, show_progress_on=over, **MODEL)
         done.success(act.save_classes, [shared.upload, classes], save, **QUIET | {"api_name": "save_classes"})
 
     def segment_if_open(event: Event) -> None:
@@ -180,7 +179,7 @@ def _change_tab(shared: Shared, results: list[Any], tabs: gr.Tabs) -> Callable[[
     act, second, changed = shared.act, state(), state()
     with gr.Row(equal_height=False):
         with gr.Column(min_width=240):
-            file = gr.File(label="Second date: a GeoTIFF on the same grid", elem_id="second-file", height=150)
+            file = gr.File(label="Second date, on the same grid", elem_id="second-file", height=150)
             facts = gr.HTML(elem_id="second-facts")
         with gr.Column(min_width=240):
             threshold = gr.Slider(

@@ -4,6 +4,7 @@ import json
 import re
 import warnings
 from collections import defaultdict
+from collections.abc import Mapping
 from types import SimpleNamespace
 
 import numpy as np
@@ -756,6 +757,38 @@ def test_an_xarray_is_read_by_its_band_coordinate_with_its_scale_and_fill_value(
     assert report.crs == "EPSG:32633"
     np.testing.assert_allclose(report.low.numpy(), pixels[:, 16:].min((1, 2)) * 2.0 - 1000, rtol=1e-5)
     assert batch.attention_mask.view(4, 4, 4)[0].sum(1).tolist() == [0, 0, 4, 4]
+
+
+class Dataset(Mapping):
+    """As much of `xarray.Dataset` as is read: a mapping of variables."""
+
+    def __init__(self, variables):
+        self.data_vars = variables
+
+    def __getitem__(self, names):
+        if isinstance(names, list):
+            return Dataset({name: self.data_vars[name] for name in names})
+        return SimpleNamespace(attrs={}, values=self.data_vars[names])
+
+    def __iter__(self):
+        return iter(self.data_vars)
+
+    def __len__(self):
+        return len(self.data_vars)
+
+    def to_array(self, dim):
+        array = DataArray(np.stack([*self.data_vars.values()]), (dim, "y", "x"), [*self.data_vars], {})
+        array.assign_coords = lambda band: DataArray(array.values, array.dims, band, array.attrs)
+        return array
+
+
+def test_a_dataset_of_xarray_is_read_by_the_names_of_its_variables():
+    pixels, processor = image(), SpectralGPTImageProcessor()
+    variables = {f"B{band[1:].zfill(2)}": values for band, values in zip(L2A_BANDS, pixels)}
+    found = processor(Dataset({"SCL": pixels[0], **variables})).pixel_values
+    torch.testing.assert_close(found, processor(pixels).pixel_values, rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"names of bands \(B2, red, ...\), found reflectance\. Pass the variable"):
+        processor(Dataset({"reflectance": pixels[0]}))
 
 
 def test_a_sample_of_torchgeo_is_its_image():
