@@ -1,4 +1,4 @@
-"""Measure what a model for another sensor gains from a Sentinel-2 checkpoint, and the cost of many bands.
+"""Measure what a model for another sensor gains from a Sentinel-2 checkpoint, and the cost of many bands and dates.
 
     python benchmarks/other_sensors.py start --chips ../shared/data/chips_worldwide/L1C [--checkpoint tiny]
     python benchmarks/other_sensors.py costs
@@ -6,13 +6,15 @@
 `start` makes Landsat scenes from the bands of real Sentinel-2 chips, and reconstructs them without training, with
 spectral positions that are interpolated by wavelength (`resize_bands`), interpolated by index (`resize_positions`) or
 random. It prints the mean squared error of the masked values, normalised by chip, over seeds. `costs` runs a classifier
-of the tiny size with gradient checkpointing on 202 bands, forward and backward, and prints the peak memory of the
-process and the seconds.
+of the tiny size with gradient checkpointing, forward and backward, on 202 bands of 64 x 64 px and on 12 dates of 12
+bands of 128 x 128 px, each in a process of its own. It prints the peak memory of the process, and the seconds on the
+clock and of processor time.
 """
 
 import argparse
 import copy
 import resource
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -80,6 +82,8 @@ def start(options: argparse.Namespace) -> None:
     for path in sorted(options.chips.glob("*.tif")):
         with rasterio.open(path) as file:
             pixels = file.read().astype(np.float32)
+        if np.median(pixels[L1C_BANDS.index("B10")]) >= 900:  # which has hardly any signal: the offset of +1000
+            pixels -= 1000
         channels = [L1C_BANDS.index(band) for band in LANDSAT_FROM_SENTINEL_2.values()]
         image = processor.preprocess(pixels[channels], band_names=bands)["pixel_values"][0]
         for seed in range(options.seeds):
@@ -95,18 +99,31 @@ def start(options: argparse.Namespace) -> None:
 
 
 def costs(options: argparse.Namespace) -> None:
-    """Print memory and seconds of a training step on 202 bands."""
-    bands = [f"{wavelength:.1f}nm" for wavelength in np.linspace(400, 2500, 202)]
-    config = SpectralGPTConfig.from_preset("tiny", sensor="aviris", bands=bands, image_size=64, num_labels=16)
+    """Print memory and seconds of a training step, for each case in a process of its own."""
+    if options.case is None:
+        for case in ("bands", "dates"):
+            command = [sys.executable, __file__, "costs", f"--case={case}", f"--batch_size={options.batch_size}"]
+            subprocess.run(command, check=True)
+        return
+    if options.case == "bands":
+        bands = [f"{wavelength:.1f}nm" for wavelength in np.linspace(400, 2500, 202)]
+        config = SpectralGPTConfig.from_preset("tiny", sensor="aviris", bands=bands, image_size=64, num_labels=16)
+        shape: tuple[int, ...] = (options.batch_size, 202, 64, 64)
+        dates = None
+    else:
+        config = SpectralGPTConfig.from_preset("tiny", temporal_fusion="attention", num_labels=16)
+        shape = (options.batch_size, 12, 12, 128, 128)
+        dates = 30 * torch.arange(12).expand(options.batch_size, -1)
     model = SpectralGPTForImageClassification(config).train()
     model.gradient_checkpointing_enable()
-    pixels, labels = torch.rand(options.batch_size, 202, 64, 64), torch.zeros(options.batch_size, dtype=torch.long)
+    pixels, labels = torch.rand(shape), torch.zeros(options.batch_size, dtype=torch.long)
     for number in range(2):
-        begin = time.perf_counter()
-        model(pixels, labels=labels).loss.backward()
-        print(f"step {number}: {time.perf_counter() - begin:.1f} s for {options.batch_size} x 202 x 64 x 64")
+        begin = time.perf_counter(), time.process_time()
+        model(pixels, labels=labels, dates=dates).loss.backward()
+        wall, used = time.perf_counter() - begin[0], time.process_time() - begin[1]
+        print(f"step {number}: {wall:.1f} s, {used:.1f} s of processor time for {' x '.join(map(str, shape))}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform != "darwin" else 2**30)
-    tokens = config.num_groups * 64
+    tokens = config.num_groups * (shape[-1] // config.patch_size) ** 2
     print(f"peak memory of the process: {peak:.2f} GiB; {tokens} tokens; {torch.get_num_threads()} threads")
 
 
@@ -121,6 +138,7 @@ def main() -> None:
     command.set_defaults(run=start)
     command = commands.add_parser("costs")
     command.add_argument("--batch_size", type=int, default=1)
+    command.add_argument("--case", choices=["bands", "dates"], help="One of the cases; both by default.")
     command.set_defaults(run=costs)
     options = parser.parse_args()
     options.run(options)
