@@ -127,9 +127,7 @@ def convert_checkpoint(
         tensors = _cast(path, names, target_dtype)
     ours = to_ours(_without_aliases(tensors))
     model.load_state_dict({name.removeprefix(drop): tensor for name, tensor in ours.items()}, assign=True)
-    processor = SpectralGPTImageProcessor(
-        **config.band_settings(), patch_size=config.patch_size, spectral_patch_size=config.spectral_patch_size
-    )
+    processor = SpectralGPTImageProcessor(**config.band_settings())
 
     with locked(output_dir), atomic_path(output_dir) as folder:
         _expect_new(output_dir)  # another process may have written it meanwhile

@@ -265,10 +265,12 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
         return model_sensor(self.sensor, self.bands or (), self.wavelengths)
 
     def band_settings(self) -> dict[str, Any]:
-        """Return the arguments of `SpectralGPTImageProcessor` that describe the bands."""
+        """Return the arguments of `SpectralGPTImageProcessor` that describe the bands and the size of tokens."""
         is_msi = self.sensor == SENTINEL_2.name
         other = {} if is_msi else {"sensor": self.sensor, "wavelengths": list(self.wavelengths or ())}
-        return {"bands": list(self.bands or ()), **other}
+        sizes = {name: getattr(self, name) for name in ("patch_size", "spectral_patch_size")}
+        changed = {name: size for name, size in sizes.items() if size != getattr(type(self), name)}
+        return {"bands": list(self.bands or ()), **other, **changed}
 
     def decoder_config(self) -> "SpectralGPTConfig":
         """Return the configuration of the pretraining decoder's layers: its own sizes, no stochastic depth."""

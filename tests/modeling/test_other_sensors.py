@@ -54,6 +54,17 @@ def test_a_sensor_of_ones_own_survives_saving(tmp_path):
     assert SpectralGPTImageProcessor(**config.band_settings()).expected == config.expected_sensor
 
 
+def test_a_processor_of_other_tokens_pads_and_masks_by_their_size():
+    config = SpectralGPTConfig(**DRONE, patch_size=3, spectral_patch_size=2, image_size=12)
+    processor = SpectralGPTImageProcessor(**config.band_settings())
+    assert (processor.patch_size, processor.spectral_patch_size) == (3, 2)
+    pixels = np.ones((5, 12, 12), np.float32) * np.linspace(100, 5000, 12)
+    pixels[:, :, :3] = 0
+    batch = processor(pixels, band_names=DRONE["bands"])
+    assert batch["pixel_values"].shape == (1, 5, 12, 12)
+    assert batch["attention_mask"].shape == (1, 3 * 16)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

@@ -270,6 +270,6 @@ def test_a_large_series_is_mapped_in_tiles_and_an_empty_date_changes_nothing():
 
 def test_a_pair_is_no_series():
     run = make(MultispectralChangeDetectionPipeline)
-    with pytest.raises(ValueError, match="has no `dates`"):
+    with pytest.raises(ValueError, match="`dates` are for series"):
         run(dates_of(2), dates=TEXTS[:2])
     assert 0 <= run(tuple(dates_of(2)), **NAMED)["share"] <= 1
