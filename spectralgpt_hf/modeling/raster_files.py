@@ -438,8 +438,7 @@ def _name(source: Source) -> str:
 
 def _unzipped(path: str) -> str:
     """Return the archive of a path in a zip archive, and any other path as it is."""
-    zipped = re.match(r"/vsizip/\{(.*)\}/", path)
-    return zipped[1] if zipped else path
+    return zipped[1] if (zipped := re.match(r"/vsizip/\{(.*)\}/", path)) else path
 
 
 def _identify_url(url: str) -> str:
