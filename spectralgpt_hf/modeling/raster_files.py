@@ -58,8 +58,7 @@ except ImportError:
 
 
 # A file that declares more than `CHECKED_BYTES` must have at least one byte for each `LARGEST_COMPRESSION` of them.
-CHECKED_BYTES = 2**28
-LARGEST_COMPRESSION = 1000
+CHECKED_BYTES, LARGEST_COMPRESSION = 2**28, 1000
 
 # Settings of GDAL while a file is opened, in seconds and bytes. By default GDAL waits for a stalled server forever.
 NETWORK_DEFAULTS = {
