@@ -81,6 +81,7 @@ EXAMPLES = {
     "bootstrap_resamples": (IMAGES, {"train_split": "all", "validation_split": "all", "test_split": "none"}, 50),
 }
 ELSEWHERE = {name: "tested on Landsat in commands/test_other_sensor_runs.py" for name in ("sensor", "wavelengths")}
+ELSEWHERE |= {"hub_dataset": "tested in commands/test_train.py"}
 OPERATIONAL = {
     "dry_run": "stops before training",
     "in_memory": "keeps the samples that were read",
@@ -247,9 +248,10 @@ def test_an_option_is_refused_where_it_has_no_effect(name, data):
         with pytest.raises(ValueError, match=f"`{name}` is for .*, and has no effect for {other}"):
             build_options(data, other, **{name: value}).check_applies(other)
         refused += 1
-    if not refused:  # it depends on the dataset
+    if not refused:  # it depends on the dataset or the labels
+        options = build_options(data, task, **{"dataset": "fmow", "band_names": None, name: value})
         with pytest.raises(ValueError, match=f"`{name}` is for .*, and has no effect for {task}"):
-            build_options(data, task, **{"dataset": "fmow", "band_names": None, name: value}).check_applies(task)
+            options.check_applies(task, "multi_label_classification")
 
 
 @pytest.mark.parametrize("problem_type", ["multi_label_classification", "regression"])
