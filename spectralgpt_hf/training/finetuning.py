@@ -10,8 +10,9 @@ from typing import Any, cast
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, Trainer
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from ..files import write_json
 from ..modeling.band_plan import require_same_bands
@@ -146,6 +147,24 @@ class FineTuner(Trainer):
         self.lr_scheduler = exponential_schedule(optimizer, steps, self.options.epoch_decay)
         self._created_lr_scheduler = True
         return self.lr_scheduler
+
+    def train(self, *arguments: Any, **options: Any) -> TrainOutput:
+        """Train as the Trainer does; a classifier that starts as a probe keeps its first weights if none score better.
+
+        A few images may not suffice to improve on a probe of frozen features.
+        """
+        if not (self.options.probe_first and self.options.has_validation):
+            return super().train(*arguments, **options)
+        weights = {name: tensor.cpu().clone() for name, tensor in self.model.state_dict().items()}
+        name = str(self.options.metric_for_best_model)
+        first = self.evaluate()[name]
+        output = super().train(*arguments, **options)
+        best = self.state.best_metric
+        if best is None or (best <= first if self.options.greater_is_better else best >= first):
+            self.accelerator.unwrap_model(self.model).load_state_dict(weights)
+            if self.is_world_process_zero():
+                tqdm.write(f"no epoch scored better than the linear probe of frozen features ({first:.3f}): it is kept")
+        return output
 
     def compute_loss(
         self,

@@ -234,8 +234,8 @@ class FineTuningOptions(TrainingArguments):
     )
     probe_first: bool = option(
         False,
-        "Whether the classifier starts as the linear probe of the frozen features, which is solved exactly "
-        "(classification with one label per image; SpectralGPT only).",
+        "Whether the classifier starts as the linear probe of the frozen features, which is solved exactly, and stays "
+        "it where no evaluation scores better (classification with one label per image; SpectralGPT only).",
     )
     class_weights: str = option(
         "none",

@@ -123,6 +123,14 @@ def test_a_classifier_is_trained_scored_described_and_works_in_the_pipeline(clas
     assert {label["label"] for label in labels} == {"vegetation", "water"}
 
 
+def test_a_probe_is_kept_where_training_does_not_improve_on_it(classes, tmp_path, capsys):
+    everything = {"train_split": "all", "validation_split": "all", "test_split": "none"}
+    options = {"probe_first": True, "learning_rate": 10.0, "lr_scheduler_type": "constant", "num_train_epochs": 2}
+    metrics = run("classification", tmp_path, classes, **everything, **options)
+    assert metrics["validation"]["scores"]["accuracy"] > 0.9
+    assert "no epoch scored better than the linear probe" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_two_processes_with_half_the_batch_train_the_same_model(classes, tmp_path):
     options = {"num_train_epochs": 3, "logging_steps": 1, "crop_scale": 0.5}

@@ -80,7 +80,7 @@ def test_the_page_answers_damaged_uploads_and_requests_in_bounded_time_and_memor
         assert server.poll() is None
         statuses = {page.upload(bytes(2**22))[0] for _ in range(ALLOWANCE // 2**22 + 1)}
         assert statuses == {200, 429}
-        assert page.ask("config")[0] == 200
+        assert page.ask("info")[0] == 200
         server.stdin.close()
         assert server.wait(60) == 0
     log.close()
