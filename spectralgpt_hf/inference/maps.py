@@ -36,11 +36,11 @@ USUAL_COLOURS = {
     ("tree", "forest"): (20, 110, 40),
     ("wetland", "flooded"): (90, 190, 160),
     ("crop", "arable", "cultivated"): (235, 190, 70),
-    ("grass", "pasture", "meadow"): (150, 205, 90),
+    ("grass", "pasture", "meadow", "vegetation"): (150, 205, 90),
     ("range", "shrub", "herbaceous"): (190, 180, 110),
     ("built", "artificial", "urban", "residential"): (200, 50, 45),
     ("industr", "highway", "road"): (130, 60, 130),
-    ("bare", "sand", "rock"): (165, 130, 100),
+    ("bare", "sand", "rock", "open"): (165, 130, 100),
     ("snow", "ice"): (225, 240, 250),
     ("cloud",): (170, 170, 170),
 }
