@@ -40,21 +40,21 @@ async def visit(browser: Any, url: str, seed: int) -> tuple[dict[str, float], li
     await page.locator("#save-reconstruction:not([disabled])").wait_for()
     await page.evaluate(WATCH_QUEUE)
 
-    shown = await page.locator("#reconstructed img").first.get_attribute("src")
+    shown = await page.locator("#reconstructed img").last.get_attribute("src")
     start = time.perf_counter()
     await page.locator("#seed input").fill(str(seed))
     await page.locator("#seed input").press("Enter")
     await page.wait_for_function(
-        "(shown) => { const image = document.querySelector('#reconstructed img');"
+        "(shown) => { const image = [...document.querySelectorAll('#reconstructed img')].at(-1);"
         " return image && image.complete && image.getAttribute('src') !== shown }",
         arg=shown,
     )
     seconds["reconstruct"] = time.perf_counter() - start
     await page.locator("#save-reconstruction:not([disabled])").wait_for()
 
+    drawn = await page.locator("#spectrum svg").get_attribute("aria-label")
     start = time.perf_counter()
     await page.locator("#image img").click(position={"x": 150, "y": 170})
-    drawn = await page.locator("#spectrum svg").get_attribute("aria-label")
     await page.wait_for_function(
         "(drawn) => document.querySelector('#spectrum svg')?.getAttribute('aria-label') !== drawn", arg=drawn
     )
