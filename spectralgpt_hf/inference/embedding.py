@@ -223,5 +223,7 @@ def _write_vectors(path: Path, parts: Parts, scene: Scene, grid: TileGrid, dtype
     if a * e - b * d > 0:  # rows run upwards on the map: keep the rings counter-clockwise
         footprints = footprints[:, ::-1]
     chips = Chips(pixels, footprints, np.array(vectors, np.float32), scene.reader.crs)
-    product = scene.reader.tags.get("product") or Path(scene.reader.tags["source"]).stem
+    product = scene.reader.tags.get("product", "")
+    if not product or " " in product:  # any file may have a tag of this name; names of products have no spaces
+        product = Path(scene.reader.tags["source"]).stem
     write_geoparquet(path, chips, dtype=dtype, product=product, date=tags.get("date"), model=tags["weights"], tags=tags)

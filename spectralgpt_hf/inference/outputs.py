@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from ..modeling.tiling import TileGrid
 from .cogs import write_cog
-from .quantization import HALF, quantize, scales_for, to_half, warn_of_coarse_steps
+from .quantization import HALF, least_cosine, quantize, scales_for, to_half, warn_of_coarse_steps
 from .resuming import hash_weights
 from .scenes import Scene
 from .streaming import Parts
@@ -151,11 +151,13 @@ def measure_scales(parts: Parts, scene: Scene, grid: TileGrid) -> np.ndarray:
 
 def _as_integers(parts: Parts, scene: Scene, grid: TileGrid, scales: np.ndarray) -> Parts:
     """Yield parts as int8, -128 where there is no data."""
+    least = 1.0
     for box, pixels in keep_inside(parts, scene, grid, np.nan):
         valid = np.isfinite(pixels).all(0)
         integers = quantize(np.where(valid, pixels, 0), scales[:, None, None])
-        warn_of_coarse_steps(pixels[:, valid].T, (integers[:, valid] * scales[:, None]).T)
+        least = min(least, least_cosine(pixels[:, valid].T, (integers[:, valid] * scales[:, None]).T))
         yield box, np.where(valid, integers, np.int8(INTEGER_NODATA))
+    warn_of_coarse_steps(least)  # once, not for every part
 
 
 def masked(values: np.ndarray, valid: np.ndarray, dtype: str) -> np.ndarray:

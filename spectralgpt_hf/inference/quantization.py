@@ -41,11 +41,15 @@ def quantize(values: np.ndarray, scales: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(values / scales), -LEVELS, LEVELS).astype(np.int8)
 
 
-def warn_of_coarse_steps(vectors: np.ndarray, restored: np.ndarray) -> None:
-    """Warn if integers are too coarse: if a vector (n, D) and its `restored` one differ in direction."""
+def least_cosine(vectors: np.ndarray, restored: np.ndarray) -> float:
+    """Return the least similarity, -1 to 1, of vectors (n, D) and what integers keep of them; 1 without vectors."""
     lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(restored, axis=1)
     cosines = (vectors * restored).sum(1) / np.where(lengths > 0, lengths, np.inf)
-    least = float(cosines[lengths > 0].min(initial=1))
+    return float(cosines[lengths > 0].min(initial=1))
+
+
+def warn_of_coarse_steps(least: float) -> None:
+    """Warn where the least similarity of vectors and their integers says that integers are too coarse for them."""
     if least < LEAST_COSINE:
         warn(
             f"With int8 the cosine between a vector and its stored integers falls to {least:.4f}, below "

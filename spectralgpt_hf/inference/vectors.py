@@ -19,7 +19,7 @@ from rasterio.warp import transform, transform_geom
 
 from ..files import atomic_path
 from .grid_cells import find_cell
-from .quantization import HALF, quantize_rows, to_half, warn_of_coarse_steps
+from .quantization import HALF, least_cosine, quantize_rows, to_half, warn_of_coarse_steps
 
 
 ROW_GROUP = 1000
@@ -101,8 +101,7 @@ def write_geoparquet(
         "covering": {"bbox": {edge: ["bbox", edge] for edge in EDGES}},
     }
     if georeferenced:
-        # Across the antimeridian the western edge is the larger number, as in GeoJSON.
-        column["bbox"] = _bounds(edges)
+        column["bbox"] = bounds_of(edges)
     geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
     table = pa.table(columns).replace_schema_metadata({"geo": json.dumps(geo), **tags})
     with atomic_path(path) as scratch:
@@ -118,6 +117,23 @@ def timestamp(date: str | None) -> datetime | None:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
+def bounds_of(edges: np.ndarray) -> list[float]:
+    """Return the bounds (west, south, east, north) of boxes.
+
+    Across the antimeridian the western edge is the larger number, as in GeoJSON.
+
+    Args:
+        edges: (4, n), western, southern, eastern and northern edges in degrees.
+    """
+    west, south, east, north = edges
+    left, right = west.min(), east.max()
+    crosses = west > east
+    if crosses.any():
+        around_zero = ~crosses & (west <= 0) & (east >= 0)
+        left, right = (-180, 180) if around_zero.any() else (west[west > 0].min(), east[east < 0].max())
+    return [float(left), float(south.min()), float(right), float(north.max())]
+
+
 def _embeddings(vectors: np.ndarray, dtype: str) -> dict[str, pa.Array]:
     """Return the column of the vectors and, for integers, that of their scales."""
     scales: dict[str, pa.Array] = {}
@@ -126,7 +142,7 @@ def _embeddings(vectors: np.ndarray, dtype: str) -> dict[str, pa.Array]:
         stored = to_half(vectors)
     elif dtype == "int8":
         stored, factors = quantize_rows(vectors)
-        warn_of_coarse_steps(vectors, stored * factors[:, None])
+        warn_of_coarse_steps(least_cosine(vectors, stored * factors[:, None]))
         scales = {"embedding_scale": pa.array(factors)}
     return {"embedding": pa.FixedSizeListArray.from_arrays(pa.array(stored.ravel()), vectors.shape[1]), **scales}
 
@@ -151,13 +167,6 @@ def _geographic(chips: Chips) -> tuple[list[str], list[bytes | None], np.ndarray
         edges[[0, 2], number] = longitudes[longitudes > 0].min(), longitudes[longitudes < 0].max()
     kinds = (["Polygon"] if len(crossing) < count else []) + (["MultiPolygon"] if len(crossing) else [])
     return kinds, shapes, edges
-
-
-def _bounds(edges: np.ndarray) -> list[float]:
-    west, south, east, north = edges
-    if (west > east).any():
-        return [float(west[west > 0].min()), float(south.min()), float(east[east < 0].max()), float(north.max())]
-    return [float(west.min()), float(south.min()), float(east.max()), float(north.max())]
 
 
 def _centres(chips: Chips) -> np.ndarray:

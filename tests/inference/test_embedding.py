@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import geopandas
 import numpy as np
 import pyarrow.parquet as pq
@@ -127,6 +129,22 @@ def test_integers_and_their_scales_give_the_map_back(scene, embed):
     assert np.abs(vectors).max(1) == pytest.approx(np.abs(found).max(1), rel=1e-3)
     valid, errors, _ = cog_validate(str(path))
     assert valid, errors
+
+
+def test_a_large_map_of_coarse_integers_is_warned_of_once(scene, embed, monkeypatch):
+    parts = []
+    monkeypatch.setattr("spectralgpt_hf.inference.outputs.least_cosine", lambda *_: 0.9 - len(parts.append(0) or parts))
+    with pytest.warns(UserWarning, match="cosine") as caught:
+        embed(scene, dtype="int8")
+    assert len(parts) > len(caught) == 1
+
+
+def test_a_tag_that_is_no_name_of_a_product_is_not_taken_for_one(scene, embed):
+    for product, expected in (("S2A_MSIL1C_X", "S2A_MSIL1C_X"), ("reflectance x 10000", Path(scene).stem)):
+        with rasterio.open(scene, "r+") as file:
+            file.update_tags(product=product)
+        table = pq.read_table(embed(scene, f"{len(product)}.parquet"))
+        assert set(table["product_id"].to_pylist()) == {expected}
 
 
 def test_integers_mark_cells_without_data(tmp_path, embed):

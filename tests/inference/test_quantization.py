@@ -3,7 +3,7 @@ import warnings
 import numpy as np
 import pytest
 
-from spectralgpt_hf.inference.quantization import quantize_rows, to_half, warn_of_coarse_steps
+from spectralgpt_hf.inference.quantization import least_cosine, quantize_rows, to_half, warn_of_coarse_steps
 
 
 def test_half_floats_end_at_their_largest_number_with_a_warning():
@@ -38,7 +38,7 @@ def test_a_vector_with_one_giant_is_warned_of():
     vectors[1, 0] = 300
     integers, scales = quantize_rows(vectors)
     with pytest.warns(UserWarning, match=r"falls to 0\.99.*float16"):
-        warn_of_coarse_steps(vectors, integers * scales[:, None])
+        warn_of_coarse_steps(least_cosine(vectors, integers * scales[:, None]))
 
 
 def test_a_vector_of_zeros_has_a_scale():

@@ -10,7 +10,7 @@ from rasterio.crs import CRS
 from shapely import from_wkt
 from shapely.geometry import Point
 
-from spectralgpt_hf.inference.vectors import ROW_GROUP, Chips, timestamp, write_geoparquet
+from spectralgpt_hf.inference.vectors import ROW_GROUP, Chips, bounds_of, timestamp, write_geoparquet
 
 
 MAJOR_TOM = {
@@ -31,7 +31,7 @@ def write(path, epsg=32633, count=12, left=500_000.0, top=5_300_000.0, dtype="fl
     return chips
 
 
-def bounds_of(path):
+def read_bounds(path):
     """Return the column `bbox`, which geopandas takes as the covering of the footprints and leaves out."""
     return pq.read_table(path)["bbox"].to_pylist()
 
@@ -72,7 +72,7 @@ def test_bounds_cover_the_footprints_and_row_groups_are_small(tmp_path):
     assert file.metadata.row_group(0).column(0).has_offset_index
     assert file.metadata.row_group(0).column(0).has_column_index
     table = geopandas.read_parquet(path)
-    bounds = np.array([[box[edge] for edge in ("xmin", "ymin", "xmax", "ymax")] for box in bounds_of(path)])
+    bounds = np.array([[box[edge] for edge in ("xmin", "ymin", "xmax", "ymax")] for box in read_bounds(path)])
     np.testing.assert_array_equal(bounds, table.geometry.bounds.to_numpy())
     few = geopandas.read_parquet(path, bbox=tuple(bounds[5]))
     assert 1 <= len(few) < 10
@@ -85,7 +85,7 @@ def test_chips_across_the_antimeridian_are_two_polygons(tmp_path):
     assert kinds["MultiPolygon"] == 1
     assert kinds["Polygon"] == 11
     number = int(np.flatnonzero(table.geometry.geom_type == "MultiPolygon")[0])
-    crossing, bounds = table.iloc[number], bounds_of(tmp_path / "fiji.parquet")[number]
+    crossing, bounds = table.iloc[number], read_bounds(tmp_path / "fiji.parquet")[number]
     assert bounds["xmin"] > 179 > -179 > bounds["xmax"]
     assert crossing.geometry.area == pytest.approx(table.geometry.iloc[0].area, rel=0.01)
 
@@ -112,3 +112,10 @@ def test_dates_are_moments_in_utc(text, expected):
 @pytest.mark.parametrize("text", [None, "", "last spring"])
 def test_other_texts_are_no_dates(text):
     assert timestamp(text) is None
+
+
+def test_bounds_of_boxes_on_both_sides_of_the_antimeridian_hold_them_all():
+    boxes = [(177.0, -17.0, 178.0, -16.0), (179.5, -17.5, -179.5, -16.5), (-179.0, -16.0, -178.0, -15.0)]
+    assert bounds_of(np.array(boxes).T) == [177, -17.5, -178, -15]
+    assert bounds_of(np.array(boxes[::2]).T) == [-179, -17, 178, -15]
+    assert bounds_of(np.array([*boxes, (-1.0, 0.0, 1.0, 1.0)]).T) == [-180, -17.5, 180, 1]
