@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..hub.embedding_cards import write_embedding_card
 from ..inference.archive_run import (
     Job,
@@ -25,7 +27,7 @@ from ..inference.archive_run import (
     write_summary,
 )
 from ..inference.archive_sources import check_stems, find_sources
-from ..inference.mosaics import write_mosaic
+from ..inference.mosaics import check_grid, write_mosaic
 from ..inference.stac_items import item_path, write_collection
 from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 from ..modeling.raster_files import Source
@@ -60,7 +62,7 @@ def run_archive(
     Args:
         kind: "embed" or "predict".
         checkpoint: As in `load_model`, on storage that all machines share.
-        sources: As in `find_sources`.
+        sources: As in `find_sources`. It passes over what lies in `output`.
         output: Folder of the results.
         suffix: Suffix of the results: ".tif", or ".parquet" for tables of embeddings.
         revision: Branch, tag or commit of a checkpoint on the Hub.
@@ -85,7 +87,8 @@ def run_archive(
     chosen = dict(options or {})
     if (grid is None) != (resolution is None):
         raise ValueError("`grid` and `resolution`: expected both or neither.")
-    if grid is not None:
+    if grid is not None and resolution is not None:
+        check_grid(grid, resolution)
         if suffix != ".tif":
             raise ValueError(f"`grid`: expected maps (.tif), which can be blended, not tables ({suffix}).")
         if kind == "predict":
@@ -94,9 +97,9 @@ def run_archive(
     config = SpectralGPTConfig.from_pretrained(checkpoint, revision=revision)
     if kind == "predict" and "SpectralGPTForChangeDetection" in (config.architectures or ()):
         raise ValueError(f"{checkpoint}: expected a model of single scenes, found one that compares two dates.")
-    found = find_sources(sources)
-    check_stems(found)
     output = output.absolute()
+    found = find_sources(sources, output)
+    check_stems(found)
     output.mkdir(parents=True, exist_ok=True)
     job = Job(
         kind,
@@ -134,6 +137,8 @@ def _with_ray(
 
     started_here = not ray.is_initialized()
     if started_here:
+        if address is None and gpus > (there := torch.cuda.device_count()):
+            raise ValueError(f"`gpus`: expected at most the {there} of this machine per worker, got {gpus:g}.")
         ray.init(
             address=address,
             num_cpus=None if address else workers,

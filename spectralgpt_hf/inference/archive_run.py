@@ -144,7 +144,7 @@ def split_finished(rows: Sequence[SceneRow], job: Job) -> tuple[list[SceneResult
             return None
         try:
             with job.open(ArchiveSource(row["name"], row["text"])) as reader:
-                if _mark_of(row["destination"]) == job.mark(reader):
+                if _is_finished(Path(row["destination"]), job.mark(reader)):
                     return _result(row, "there already", "", square_kilometres(reader), time.monotonic() - started)
         except (ValueError, OSError):  # the worker will report the reason
             pass
@@ -181,25 +181,25 @@ class SceneWorker:
         job = self.job
         with job.open(source) as reader:
             mark, area = job.mark(reader), square_kilometres(reader)
-            found = _mark_of(destination)
-            if found == mark:
-                return "there already", area
-            model, processor = self.load()
-            run = embed_scene if job.kind == "embed" else predict_scene
-            run(
-                model,
-                processor,
-                source.open(),
-                destination,
-                tags={TAG: mark},
-                overwrite=job.overwrite or found is not None,
-                progress=False,
-                **job.options,
-            )
-            if job.kind == "predict":
-                whole = Box(0, 0, reader.width, reader.height)
-                item = describe_result(destination, "classes", reader, whole, source.open(), model, reader.tags)
-                write_json(item_path(destination), item)
+        if _is_finished(destination, mark):
+            return "there already", area
+        model, processor = self.load()
+        run = embed_scene if job.kind == "embed" else predict_scene
+        run(
+            model,
+            processor,
+            source.open(),
+            destination,
+            tags={TAG: mark},
+            overwrite=job.overwrite or _mark_of(destination) is not None,
+            progress=False,
+            **job.options,
+        )
+        if job.kind == "predict":
+            with rasterio.open(destination) as file:  # which may cover a part of the scene
+                box = Box(0, 0, file.width, file.height)
+                item = describe_result(destination, "classes", file, box, source.open(), model, file.tags())
+            write_json(item_path(destination), item)
         return "done", area
 
     def load(self) -> tuple[Any, SpectralGPTImageProcessor]:
@@ -309,6 +309,11 @@ def _result(row: SceneRow, status: str, reason: str, area: float, seconds: float
         "km2": round(area, 6),
         "seconds": round(seconds, 3),
     }
+
+
+def _is_finished(result: Path, mark: str) -> bool:
+    """Return whether a result has this fingerprint, and its STAC item, which is written last."""
+    return _mark_of(result) == mark and item_path(result).is_file()
 
 
 def _mark_of(path: str | Path) -> str | None:

@@ -15,6 +15,7 @@ from urllib.parse import urljoin
 
 from ..modeling.products import read_folder
 from ..modeling.raster_files import Source, is_remote, is_stac_item
+from .stac_items import MODEL_LINK
 
 
 SCENE_SUFFIXES = (".tif", ".tiff", ".jp2", ".zip", ".vrt")
@@ -45,7 +46,9 @@ class ArchiveSource:
         return json.loads(self.text) if self.text.startswith("{") else self.text
 
 
-def find_sources(sources: str | os.PathLike[str] | Source | Sequence[object]) -> list[ArchiveSource]:
+def find_sources(
+    sources: str | os.PathLike[str] | Source | Sequence[object], output: Path | None = None
+) -> list[ArchiveSource]:
     """Return the scenes of sources, each once.
 
     Args:
@@ -54,6 +57,8 @@ def find_sources(sources: str | os.PathLike[str] | Source | Sequence[object]) ->
             URL (`s3://`, `https://`, ...) or a path of GDAL (`/vsis3/`, ...) of a scene; a STAC item or an item
             collection as a file, a URL (which ends with .json or .geojson before its query), parsed JSON, or an object
             of pystac.
+        output: Folder of results, absolute. If a source contains this folder, its files are not scenes. The STAC items
+            of results are never scenes where a folder is searched.
 
     Raises:
         FileNotFoundError: If one of them has no scene.
@@ -65,6 +70,8 @@ def find_sources(sources: str | os.PathLike[str] | Source | Sequence[object]) ->
     found: list[ArchiveSource] = []
     for source in listed:
         scenes = list(_expand(source))
+        if output is not None and not _lies_in(source, output):
+            scenes = [scene for scene in scenes if not _lies_in(scene.text, output)]
         if not scenes:
             raise FileNotFoundError(f"{source}: expected a scene, a folder, pattern or list of scenes, found none.")
         found += scenes
@@ -131,10 +138,14 @@ def _is_scene(folder: Path) -> bool:
 
 
 def _is_stac(content: object) -> bool:
+    """Return whether parsed JSON holds STAC items of scenes."""
     if not isinstance(content, Mapping):
         return False
     members = content.get("features") or [content]
-    return all(isinstance(item, Mapping) and "stac_version" in item and "assets" in item for item in members)
+    if not all(isinstance(item, Mapping) and "stac_version" in item and "assets" in item for item in members):
+        return False
+    links = [link for item in members for link in item.get("links", ())]
+    return all(link.get("rel") != MODEL_LINK for link in links)  # which items of results have
 
 
 def _expand_stac(content: Any, name: str, base: str) -> Iterator[ArchiveSource]:
@@ -149,6 +160,10 @@ def _expand_stac(content: Any, name: str, base: str) -> Iterator[ArchiveSource]:
         }
         used = {key: item[key] for key in ("type", "id", "properties", "stac_version", "links") if key in item}
         yield ArchiveSource(str(item.get("id") or name), json.dumps({**used, "assets": assets}))
+
+
+def _lies_in(path: Any, folder: Path) -> bool:
+    return isinstance(path, str | os.PathLike) and folder in Path(os.path.abspath(path), "inside").parents
 
 
 def _absolute(href: str, base: str) -> str:

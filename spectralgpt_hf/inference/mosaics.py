@@ -26,7 +26,10 @@ from .quantization import HALF, to_half
 
 
 BLOCK = 512
-"""Height and width in cells of the part that is blended at once."""
+"""Largest height and width in cells of the part that is blended at once."""
+
+BLOCK_VALUES = 2**24
+"""Largest number of values in this part, over all bands: 64 MiB in float32."""
 
 Coordinate = TypeVar("Coordinate", float, np.ndarray)
 
@@ -63,12 +66,7 @@ def write_mosaic(
     path = check_destination(destination, (".tif", ".tiff"))
     if not sources:
         raise ValueError(f"{path}: expected at least one map to blend, found none.")
-    if resolution <= 0:
-        raise ValueError(f"`resolution`: expected a positive size of cells, got {resolution}.")
-    try:
-        target = CRS.from_user_input(crs)
-    except rasterio.errors.CRSError as error:
-        raise ValueError(f"`grid`: expected a coordinate reference system such as EPSG:3857, got {crs!r}.") from error
+    target = check_grid(crs, resolution)
     with locked(path), TemporaryDirectory(prefix=f".{path.name}.", suffix=".part", dir=path.parent) as scratch:
         check_outputs([path], [str(source) for source in sources], overwrite)
         maps = [_Map.read(str(source), target) for source in sources]
@@ -103,6 +101,20 @@ def write_mosaic(
             **written,
         )
     return path
+
+
+def check_grid(crs: Any, resolution: float) -> CRS:
+    """Return the reference system of a mosaic; arguments as in `write_mosaic`.
+
+    Raises:
+        ValueError: If it is none, or the resolution is not positive.
+    """
+    if not resolution > 0:
+        raise ValueError(f"`resolution`: expected a positive size of cells, got {resolution}.")
+    try:
+        return CRS.from_user_input(crs)
+    except rasterio.errors.CRSError as error:
+        raise ValueError(f"`grid`: expected a coordinate reference system such as EPSG:3857, got {crs!r}.") from error
 
 
 @dataclass(frozen=True)
@@ -162,9 +174,10 @@ def _check_alike(maps: Sequence[_Map]) -> None:
 def _blend(maps: Sequence[_Map], crs: CRS, grid: Affine, shape: tuple[int, int]) -> Iterator[tuple[Box, np.ndarray]]:
     """Yield the boxes of the mosaic in which a map has data, and their pixels."""
     bounds = np.array([one.bounds for one in maps])
-    for top in range(0, shape[0], BLOCK):
-        for left in range(0, shape[1], BLOCK):
-            box = Box(left, top, min(left + BLOCK, shape[1]), min(top + BLOCK, shape[0]))
+    side = min(BLOCK, math.isqrt(BLOCK_VALUES // maps[0].count))
+    for top in range(0, shape[0], side):
+        for left in range(0, shape[1], side):
+            box = Box(left, top, min(left + side, shape[1]), min(top + side, shape[0]))
             west, north = _apply(grid, box.left, box.top)
             east, south = _apply(grid, box.right, box.bottom)
             near = (bounds[:, 0] < east) & (bounds[:, 2] > west) & (bounds[:, 1] < north) & (bounds[:, 3] > south)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from rasterio.crs import CRS
+from rasterio.io import DatasetReader
 from rasterio.warp import transform_bounds, transform_geom
 
 from ..files import write_json
@@ -20,7 +21,7 @@ from ..modeling.raster_files import Source, is_remote
 from ..modeling.rasters import RasterReader
 from ..modeling.tiling import Box
 from .scenes import Scene
-from .vectors import WGS84, timestamp
+from .vectors import WGS84, bounds_of, timestamp
 
 
 EMBEDDINGS = "https://stac-extensions.github.io/embeddings/v0.0.1/schema.json"
@@ -28,6 +29,9 @@ PROJECTION = "https://stac-extensions.github.io/projection/v1.1.0/schema.json"
 STAC_VERSION = "1.0.0"
 MODEL_ITEM = "stac_item.json"
 """File name of the item of a checkpoint, in the folder of its weights."""
+
+MODEL_LINK = "emb:model"
+"""Relation of the link from the item of a result to that of its model."""
 
 LAUNCH = "2015-06-23T00:00:00Z"
 """Launch of Sentinel-2A, before which there are no scenes."""
@@ -82,7 +86,7 @@ def describe_embeddings(
 def describe_result(
     result: Path,
     asset: str,
-    reader: RasterReader,
+    raster: RasterReader | DatasetReader,
     box: Box,
     source: Source,
     model: SpectralGPTPreTrainedModel,
@@ -93,17 +97,17 @@ def describe_result(
     Args:
         result: The file.
         asset: Key of the file among the assets of the item.
-        reader: The scene.
-        box: The part of the scene that the file covers, in pixels.
+        raster: The scene or the result, open, for its georeference.
+        box: The part of this raster that the file covers, in pixels.
         source, model, tags: As in `describe_embeddings`.
     """
-    a, b, c, d, e, f = tuple(reader.transform)[:6]
+    a, b, c, d, e, f = tuple(raster.transform)[:6]
     corners = [(box.left, box.top), (box.left, box.bottom), (box.right, box.bottom), (box.right, box.top)]
     outline = [(a * x + b * y + c, d * x + e * y + f) for x, y in corners]
     kind = PARQUET if result.suffix == ".parquet" else GEOTIFF
-    geography, projection = _geography(outline, reader.crs)
+    geography, projection = _geography(outline, raster.crs)
     links = [
-        {"rel": "emb:model", "href": _model_link(model, result), "type": "application/geo+json"},
+        {"rel": MODEL_LINK, "href": _model_link(model, result), "type": "application/geo+json"},
         *({"rel": "emb:source-data", "href": href} for href in _source_links(source, result)),
     ]
     return {
@@ -135,7 +139,6 @@ def write_collection(
         fields: Further members, such as those of the embedding extension.
     """
     boxes = np.array([item["bbox"] for item in items.values() if "bbox" in item] or [[-180, -90, 180, 90]])
-    extent = [*boxes[:, :2].min(0).tolist(), *boxes[:, 2:].max(0).tolist()]
     moments = [
         moment
         for item in items.values()
@@ -153,7 +156,7 @@ def write_collection(
         "description": description,
         "license": "proprietary",
         "extent": {
-            "spatial": {"bbox": [extent]},
+            "spatial": {"bbox": [bounds_of(boxes.T)]},
             "temporal": {"interval": [[min(moments), None if open_end else max(moments)]]},
         },
         "links": [

@@ -155,6 +155,10 @@ def test_what_cannot_be_run_is_said_before_ray_starts(tmp_path):
         run(tmp_path, grid="EPSG:3857")
     with pytest.raises(ValueError, match="not tables"):
         run(tmp_path, suffix=".parquet", grid="EPSG:3857", resolution=10)
+    with pytest.raises(ValueError, match="EPSG:3857, got 'nonsense'"):
+        run(tmp_path, grid="nonsense", resolution=10)
+    with pytest.raises(ValueError, match=r"`gpus`: expected at most the .* got 99"):
+        run(tmp_path, gpus=99)
     with pytest.raises(FileNotFoundError, match="found none"):
         run_archive("embed", str(tmp_path / "checkpoint"), tmp_path / "nothing", tmp_path / "out")
     with pytest.raises((FileNotFoundError, ValueError), match="checkpoint"):

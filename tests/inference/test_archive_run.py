@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import rasterio
+from rasterio.warp import transform_bounds
 
 from spectralgpt_hf import SpectralGPTImageProcessor
 from spectralgpt_hf.inference.archive_run import TAG, Job, SceneWorker, identify, plan, split_finished
@@ -115,3 +116,25 @@ def test_maps_carry_the_fingerprint_and_have_an_item(archive):
     item["assets"]["embeddings"] = {"href": "x"}
     item["stac_extensions"].append("https://stac-extensions.github.io/embeddings/v0.0.1/schema.json")
     assert problems(item, "embeddings") == []  # all but the asset's name is sound STAC
+
+
+def test_the_item_of_a_map_of_a_region_has_its_extent(archive):
+    with rasterio.open(archive / "scenes" / "scene0.tif") as scene:
+        left, bottom, _, top = scene.bounds
+        area = [left, bottom, left + 320, top]
+        expected = transform_bounds(scene.crs, "EPSG:4326", *area)
+    row = rows_of(archive, ".tif")[0]
+    result = SceneWorker(job_of(archive, "predict", options={"area": area}))(row)
+    assert result["status"] == "done", result["reason"]
+    item = json.loads(item_path(Path(row["destination"])).read_text())
+    assert item["bbox"] == pytest.approx(expected, abs=1e-7)
+
+
+def test_a_map_without_its_item_is_not_finished(archive):
+    job, row = job_of(archive, "predict"), rows_of(archive, ".tif")[0]
+    item = item_path(Path(row["destination"]))
+    assert SceneWorker(job)(row)["status"] == "done"
+    item.unlink()  # as if the worker had been killed between the two
+    assert split_finished([row], job) == ([], [row])
+    assert SceneWorker(job)(row)["status"] == "done"
+    assert item.is_file()

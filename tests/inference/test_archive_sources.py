@@ -40,6 +40,18 @@ def test_a_folder_holds_files_products_and_items_at_any_depth(archive):
     assert names(find_sources(archive)) == ["a", "b", "bands", "one"]
 
 
+def test_results_in_a_folder_of_scenes_are_no_sources(archive):
+    results = archive / "results"
+    results.mkdir()
+    write_scene(results / "a.tif")
+    found = item("a", "a.tif") | {"links": [{"rel": "emb:model", "href": "stac_item.json"}]}
+    for path in (results / "a.tif.stac.json", archive / "year" / "b.parquet.stac.json"):
+        path.write_text(json.dumps(found))
+    assert names(find_sources(archive, results)) == ["a", "b", "bands", "one"]
+    assert names(find_sources(str(archive / "**" / "[ab].tif"), results)) == ["a", "b"]
+    assert names(find_sources(results, results)) == ["a"]
+
+
 def test_paths_become_absolute_and_repetitions_one(archive, monkeypatch):
     monkeypatch.chdir(archive)
     (archive / "list.txt").write_text("year/a.tif\n\nyear/b.tif\n")

@@ -92,6 +92,15 @@ def test_probabilities_of_scenes_become_one_map(tmp_path):
     np.testing.assert_array_equal(mosaic[:, 98:], read(tmp_path / "map1.tif")[0, :, 38:])
 
 
+def test_the_size_of_the_blocks_does_not_change_a_mosaic(tmp_path, monkeypatch):
+    values = np.random.default_rng(0).random((6, 40, 60))
+    paths = [write_map(tmp_path / f"{left}.tif", values, 500_000 + left, classes=()) for left in (0, 300)]
+    whole = read(write_mosaic(paths, tmp_path / "whole.tif", "EPSG:32632", 10))
+    monkeypatch.setattr("spectralgpt_hf.inference.mosaics.BLOCK_VALUES", 6 * 17**2)
+    parts = read(write_mosaic(paths, tmp_path / "parts.tif", "EPSG:32632", 10))
+    np.testing.assert_array_equal(parts, whole)
+
+
 def test_what_cannot_be_blended_is_said(tmp_path):
     first = write_map(tmp_path / "a.tif", constant(0.9), 500_000)
     other = write_map(tmp_path / "b.tif", constant(0.9)[:1], 500_000)
