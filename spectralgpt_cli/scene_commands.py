@@ -115,7 +115,7 @@ class ReadingOptions:
         if self.bbox is None:
             return None
         region = _area(self.bbox)
-        if not isinstance(region, list) or len(region) != 4:
+        if not isinstance(region, list) or len(region) != 4 or region[0] >= region[2] or region[1] >= region[3]:
             raise ValueError(f"`bbox`: expected west,south,east,north in degrees, got {self.bbox!r}.")
         return region
 
@@ -191,7 +191,9 @@ class SceneOptions(ReadingOptions):
         from spectralgpt_hf.inference.stac_search import choose_item, cloud_cover
 
         item = choose_item(self.search(), self.region)
-        typer.echo(f"{item['id']}, {item['properties'].get('datetime')}, clouds: {cloud_cover(item):.0f} %", err=True)
+        cover = cloud_cover(item)
+        clouds = "not stated" if cover is None else f"{cover:.0f} %"
+        typer.echo(f"{item['id']}, {item['properties'].get('datetime')}, clouds: {clouds}", err=True)
         return item, Path(source)
 
     @property
@@ -336,12 +338,13 @@ def search(
     like: Annotated[str, typer.Option(help="Site to which others are compared: longitude,latitude in degrees.")],
     top: Annotated[int, typer.Option(help="Number of similar sites.")] = 10,
     output: Annotated[
-        Path | None, typer.Option(help="GeoJSON file to write with the footprints of the sites. Default: none.")
+        Path | None,
+        typer.Option(help="GeoJSON file to write with the footprints of the sites (.geojson or .json). Default: none."),
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Find the sites whose embeddings are most similar to those of one site."""
-    from spectralgpt_hf.inference.destinations import check_outputs
+    from spectralgpt_hf.inference.destinations import check_destination, check_outputs
     from spectralgpt_hf.inference.similar_sites import search_embeddings, write_geojson
 
     try:
@@ -349,7 +352,7 @@ def search(
     except ValueError:
         raise ValueError(f"`like`: expected longitude,latitude in degrees, got {like!r}.") from None
     if output is not None:
-        check_outputs([output], [], overwrite)
+        check_outputs([check_destination(output, (".geojson", ".json"))], embeddings, overwrite)
     site, found = search_embeddings(embeddings, (longitude, latitude), top)
     typer.echo(f"Compared to {site.product_id} at {site.longitude:.5f}, {site.latitude:.5f}:")
     row = "{:>10}  {:>11}  {:>10}  {:<12}  {:<10}  {}".format

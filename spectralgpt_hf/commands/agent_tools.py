@@ -161,7 +161,7 @@ def build_server() -> Any:
         def run(**arguments: Any) -> Any:
             try:
                 return tool(**arguments)
-            except (ValueError, OSError) as error:
+            except (ValueError, OSError, ImportError) as error:
                 raise ToolError(str(error)) from error
 
         return run

@@ -1,5 +1,6 @@
 """Search a STAC API for scenes of a region and a time."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -49,7 +50,7 @@ def search_items(
     except (APIError, OSError, ValueError) as error:
         raise ValueError(f"{url}: expected a STAC API with a search; it failed: {str(error)[:200]}") from error
     # Not every API can compare properties, so the share of clouds is compared here.
-    kept = [item for item in found if max_cloud is None or cloud_cover(item) <= max_cloud]
+    kept = [item for item in found if max_cloud is None or _clouds(item) <= max_cloud]
     if not kept:
         clouds = f", but none of them has clouds of at most {max_cloud:g} %" if found else ""
         raise ValueError(f"{url}: found {len(found)} items of {collection} for this region and time{clouds}.")
@@ -74,19 +75,25 @@ def choose_item(items: Sequence[Item], bbox: Sequence[float]) -> Item:
             f"No item covers the whole of `bbox`; {items[best]['id']} covers most of it, {shares[best]:.0%}. Choose a "
             "smaller region, or map all items with `spectralgpt archive`."
         )
-    return max(whole, key=lambda item: (-cloud_cover(item), str(item["properties"].get("datetime"))))
+    return max(whole, key=lambda item: (-_clouds(item), str(item["properties"].get("datetime"))))
 
 
-def cloud_cover(item: Item) -> float:
-    """Return the share of clouds in percent; infinite if the item does not state it."""
+def cloud_cover(item: Item) -> float | None:
+    """Return the share of clouds in percent; None if the item does not state it."""
     stated = item["properties"].get("eo:cloud_cover")
-    return float("inf") if stated is None else float(stated)
+    return None if stated is None else float(stated)
 
 
 def covered_share(item: Item, bbox: Sequence[float]) -> float:
     """Return the share of a region (west, south, east, north) that the footprint of an item covers, 0 to 1."""
     outside = geometry_mask([item["geometry"]], (GRID, GRID), from_bounds(*bbox, GRID, GRID))
     return float(1 - outside.mean())
+
+
+def _clouds(item: Item) -> float:
+    """Return the share of clouds, to compare items: those that do not state it come last."""
+    stated = cloud_cover(item)
+    return math.inf if stated is None else stated
 
 
 def _signer(url: str) -> Any:

@@ -70,6 +70,19 @@ def test_files_are_not_replaced_and_mistakes_are_answered(folder):
     assert "no such folder" in call("embed", destination="/missing/x.tif", **arguments)
 
 
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pystac_client", None)
+    found = call("find_scenes", stac="http://x", collection="c", region=[0, 0, 1, 1])
+    assert "pip install spectralgpt-hf[stac]" in found
+
+
+def test_clouds_that_an_item_does_not_state_are_null(monkeypatch):
+    item = {"id": "a", "properties": {"datetime": "2024-07-01T10:00:00Z"}}
+    monkeypatch.setattr("spectralgpt_hf.commands.agent_tools.search_items", lambda *_, **__: [item])
+    (found,) = call("find_scenes", stac="http://x", collection="c", region=[0, 0, 1, 1])["result"]
+    assert found["cloud_cover"] is None
+
+
 @pytest.mark.slow  # a process of its own
 def test_an_agent_starts_the_command_and_finds_similar_sites(folder):
     command = ["-c", "from spectralgpt_cli import app; app()", "mcp"]

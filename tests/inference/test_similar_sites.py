@@ -4,7 +4,9 @@ import geopandas
 import numpy as np
 import pandas
 import pytest
+from typer.testing import CliRunner
 
+from spectralgpt_cli import app
 from spectralgpt_hf.inference import embed_scene
 from spectralgpt_hf.inference.similar_sites import search_embeddings, write_geojson
 
@@ -78,6 +80,20 @@ def test_results_are_geojson(tables, tmp_path):
     chosen = table.set_index("unique_id").loc[[site.unique_id for site in found]]
     assert features.geometry.geom_equals_exact(chosen.geometry.reset_index(drop=True), 1e-9).all()
     assert json.loads((tmp_path / "found.geojson").read_text())["type"] == "FeatureCollection"
+
+
+def test_a_table_is_never_replaced_by_the_results(tables, tmp_path):
+    table = read_tables(tables)
+    path, like = tables / "0.parquet", f"{table['centre_lon'].iloc[0]},{table['centre_lat'].iloc[0]}"
+    before = path.read_bytes()
+    arguments = ["search", str(path), "--like", like, "--overwrite", "--output"]
+    result = CliRunner().invoke(app, [*arguments, str(path)])
+    assert result.exit_code != 0
+    assert path.read_bytes() == before
+    result = CliRunner().invoke(app, [*arguments, str(tmp_path / "missing" / "found.geojson")])
+    assert "no such folder" in " ".join(result.output.split())
+    assert CliRunner().invoke(app, [*arguments, str(tmp_path / "found.geojson")]).exit_code == 0
+    assert len(json.loads((tmp_path / "found.geojson").read_text())["features"]) > 0
 
 
 def test_overlapping_chips_of_the_site_itself_are_left_out(tmp_path):

@@ -132,6 +132,7 @@ def test_all_pages_are_read_in_the_order_of_time_and_clouds_are_bounded(api):
     assert [cloud_cover(one) for one in found] == [5, 0, 5]
     del api.items[2]["properties"]["eo:cloud_cover"]
     assert len(search_items(api.url, "sentinel-2-l2a", max_cloud=5)) == 2
+    assert choose_item(api.items, inner(api.bounds))["id"] == "as clear"
     with pytest.raises(ValueError, match=r"found 4 items of sentinel-2-l2a .* clouds of at most -1 %"):
         search_items(api.url, "sentinel-2-l2a", max_cloud=-1)
 
@@ -174,6 +175,7 @@ def test_a_place_and_a_time_give_the_map_of_the_file_itself(api, tmp_path):
         (["map.tif", "--stac", "http://x", "--bbox", "0,0,1,1"], "`--stac` needs `--collection`"),
         (["map.tif", "--stac", "http://x", "--collection", "c"], "`--stac` needs `--bbox`"),
         (["map.tif", "--stac", "http://x", "--collection", "c", "--bbox", "0,0"], "expected west,south,east,north"),
+        (["map.tif", "--stac", "http://x", "--collection", "c", "--bbox", "1,0,0,1"], "expected west,south,east,north"),
         (["map.tif"], "Expected SOURCE and DESTINATION"),
     ],
 )
