@@ -103,7 +103,7 @@ def write_mosaic(
     return path
 
 
-def check_grid(crs: Any, resolution: float) -> CRS:
+def check_grid(crs: CRS | str | int, resolution: float) -> CRS:
     """Return the reference system of a mosaic; arguments as in `write_mosaic`.
 
     Raises:
