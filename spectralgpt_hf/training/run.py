@@ -5,7 +5,7 @@ import shutil
 import signal
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -186,7 +186,9 @@ class Run:
             if self._is_here(checkpoint) or not holds_a_run:
                 return checkpoint
         if holds_a_run:
-            raise ValueError(f"{self.folder} holds a run: pass `--resume auto` to continue it, or another folder.")
+            # If another process works on that run, the error of the lock says so.
+            with locked(self.folder) if self.accelerator.is_main_process else nullcontext():
+                raise ValueError(f"{self.folder} holds a run: pass `--resume auto` to continue it, or another folder.")
         return None
 
     def _check_settings(self, before: RunSettings) -> None:
