@@ -177,8 +177,13 @@ class SceneOptions(ReadingOptions):
         ),
     ] = None
 
-    def locate(self, source: str, destination: Path | None) -> tuple[str | Mapping[str, Any], Path]:
-        """Return what to read and what to write: with `--stac`, the one argument is the file to write."""
+    def locate(
+        self, source: str, destination: Path | None, series: bool = False
+    ) -> tuple[str | Mapping[str, Any], Path]:
+        """Return what to read and what to write: with `--stac`, the one argument is the file to write.
+
+        A search gives the clearest item, or for a series a collection of all items.
+        """
         if self.stac is None:
             self.search()  # which refuses options without effect
             if destination is None:
@@ -187,10 +192,14 @@ class SceneOptions(ReadingOptions):
         if destination is not None:
             raise ValueError(f"`stac` finds the scene, so that there must be no SOURCE, got {source}.")
         if self.region is None:
-            raise ValueError("`stac` needs `bbox`, of which the clearest scene is taken.")
+            raise ValueError("`stac` needs `bbox`, the region of which scenes are searched.")
         from spectralgpt_hf.inference.stac_search import choose_item, cloud_cover
 
-        item = choose_item(self.search(), self.region)
+        items = self.search()
+        if series:
+            typer.echo(f"{len(items)} dates: {', '.join(item['id'] for item in items)}", err=True)
+            return {"type": "FeatureCollection", "features": items}, Path(source)
+        item = choose_item(items, self.region)
         cover = cloud_cover(item)
         clouds = "not stated" if cover is None else f"{cover:.0f} %"
         typer.echo(f"{item['id']}, {item['properties'].get('datetime')}, clouds: {clouds}", err=True)
@@ -249,7 +258,7 @@ def predict(
         typer.Option(
             "--series",
             help="Map several dates together: SOURCE is a folder of files with dates in their names, or a STAC item "
-            "collection in JSON.",
+            "collection in JSON; with --stac, all items that are found.",
         ),
     ] = False,
     threshold: Annotated[
@@ -281,7 +290,7 @@ def predict(
     from spectralgpt_hf.inference import predict_scene
     from spectralgpt_hf.inference.checkpoints import load_model
 
-    found, path = options.locate(source, destination)
+    found, path = options.locate(source, destination, series)
     model, processor = load_model(checkpoint, **options.for_loading)
     chosen = {"confidence": confidence, "entropy": entropy, "probabilities": probabilities}
     written = predict_scene(

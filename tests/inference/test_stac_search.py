@@ -16,7 +16,7 @@ from spectralgpt_cli import app
 from spectralgpt_hf.inference.stac_search import choose_item, cloud_cover, covered_share, search_items
 from spectralgpt_hf.modeling.bands import L1C_BANDS
 
-from .scenes import classifier, processor, write_scene
+from .scenes import classifier, processor, segmenter, write_scene
 
 
 CONFORMANCE = [f"https://api.stacspec.org/v1.0.0/{part}" for part in ("core", "item-search")]
@@ -165,6 +165,19 @@ def test_a_place_and_a_time_give_the_map_of_the_file_itself(api, tmp_path):
         np.testing.assert_array_equal(found.read(), expected.read())
         assert found.transform == expected.transform
         assert "secret" not in json.dumps(found.tags())
+
+
+def test_a_series_takes_all_items_that_are_found(api, tmp_path):
+    checkpoint = tmp_path / "checkpoint"
+    segmenter().save_pretrained(checkpoint)
+    processor().save_pretrained(checkpoint)
+    bbox = ",".join(map(str, inner(api.bounds)))
+    search = ["--stac", api.url, "--collection", "sentinel-2-l2a", "--bbox", bbox, "--max-cloud", "20", "--series"]
+    result = CliRunner().invoke(app, ["predict", str(checkpoint), str(tmp_path / "map.tif"), *search])
+    assert result.exit_code == 0, result.output
+    assert "3 dates: as clear, half, clear" in result.output
+    with rasterio.open(tmp_path / "map.tif") as found:
+        assert [day for day in ("01", "03", "06") if f"2024-07-{day}" in found.tags()["dates"]] == ["01", "03", "06"]
 
 
 @pytest.mark.parametrize(
