@@ -55,6 +55,7 @@ OPERATIONAL = {
     "tags": "adds metadata, which commands have no option for",
 }
 ELSEWHERE = {name: "tested on Landsat scenes in modeling/test_other_sensors.py" for name in ("sensor", "match")}
+SERIES = {name: "tested on series in inference/test_series_scenes.py" for name in ("sources", "dates")}
 REQUIRED = {"model", "processor", "source", "destination"}
 # Tags that follow from the georeference and the written files.
 EVIDENT = {"after", "layers", "area", "area_crs", "statistics_scope", "tile_size", "overlap", "dtype"}
@@ -103,7 +104,7 @@ def run(function, files, folder, settings: dict[str, Any], options: dict[str, An
 
 
 def test_every_option_is_listed():
-    for function, examples in ((predict_scene, PREDICT), (embed_scene, EMBED)):
+    for function, examples in ((predict_scene, PREDICT | SERIES), (embed_scene, EMBED)):
         listed = set(examples) | set(OPERATIONAL) | set(ELSEWHERE)
         assert listed == set(inspect.signature(function).parameters) - REQUIRED
     assert {*PREDICT, *EMBED} >= EVIDENT
@@ -178,6 +179,7 @@ COMMANDS = {
             "mask_after": "m.tif",
             "overlap": 0.25,
             "shift": 8,
+            "sources": None,
         },
     ),
     "embed": (
@@ -227,7 +229,8 @@ def test_the_command_passes_every_option_on(command, monkeypatch):
     loading += " --sensor landsat-8 --match wavelength"
     result = CliRunner().invoke(app, [command, "model", "a.tif", "out.tif", *arguments.split(), *loading.split()])
     assert result.exit_code == 0, result.output
-    assert set(passed) == set(inspect.signature(function).parameters) - REQUIRED - {"tags"}
+    without_option = {"tags", "dates"}  # commands read the dates of a series from names and metadata
+    assert set(passed) == set(inspect.signature(function).parameters) - REQUIRED - without_option
     assert {name: value for name, value in passed.items() if name != "progress"} == COMMON | own
     assert loaded == {
         "args": ("model",),

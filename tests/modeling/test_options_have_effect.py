@@ -174,6 +174,7 @@ CHECKED = {
     "bands": "are compared with those of the processor wherever the two meet",
     "sensor": "is compared with that of the processor wherever the two meet",
     "wavelengths": "decide the positions that `resize_bands` gives",
+    "class_codes": "are what maps hold, in inference/test_prediction.py",
 }
 ARGUMENTS = {"_out_features": "out_features", "_out_indices": "out_indices"}
 
