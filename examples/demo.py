@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from transformers.utils import logging
 
 from spectralgpt_hf import SpectralGPTForPreTraining, SpectralGPTImageProcessor
 from spectralgpt_hf.assets import SAMPLE, find_checkpoint
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("outputs/demo.png"), help="Picture. Default: %(default)s.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of the mask. Default: %(default)s.")
     options = parser.parse_args()
+    logging.disable_progress_bar()
 
     # The weights are stored in half precision; a CPU computes in single precision.
     checkpoint = find_checkpoint(options.checkpoint, options.revision)
