@@ -84,6 +84,7 @@ class ArchiveOptions(ReadingOptions):
             grid=self.grid,
             resolution=self.resolution,
             overwrite=self.overwrite,
+            report=typer.echo,
         )
         raise typer.Exit(any(result["status"] == "failed" for result in results))
 

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ def run_archive(
     resolution: float | None = None,
     overwrite: bool = False,
     worker: type[SceneWorker] = SceneWorker,
+    report: Callable[[str], object] = lambda line: None,
 ) -> list[SceneResult]:
     """Embed or map an archive, and write `_summary.parquet`, a STAC `collection.json` and, if wanted, a mosaic.
 
@@ -76,6 +77,7 @@ def run_archive(
         resolution: Size of the mosaic's cells, in units of `grid`.
         overwrite: Whether files that are not results of an archive may be replaced.
         worker: Class of the workers.
+        report: Called with each line on what is done.
 
     Returns:
         The rows of the summary.
@@ -113,7 +115,7 @@ def run_archive(
         overwrite,
     )
     results, rows = split_finished(plan(found, output, suffix), job)
-    print(f"{len(found)} scenes, {len(results)} of them finished")
+    report(f"{len(found)} scenes, {len(results)} of them finished")
     if rows:
         results += _with_ray(rows, job, address, workers, gpus, worker)
     write_summary(output / SUMMARY, results)
@@ -122,8 +124,9 @@ def run_archive(
         _catalogue(output, done, job, config)
     if done and grid is not None and resolution is not None:
         maps = [name.removesuffix(".tif") + "_probabilities.tif" if kind == "predict" else name for name in done]
-        print(write_mosaic(maps, output / MOSAIC, grid, resolution, overwrite=True))
-    _report(results, output)
+        report(str(write_mosaic(maps, output / MOSAIC, grid, resolution, overwrite=True)))
+    for line in _summarise(results, output):
+        report(line)
     return results
 
 
@@ -173,11 +176,10 @@ def _catalogue(output: Path, done: Sequence[str], job: Job, config: SpectralGPTC
     write_collection(output / COLLECTION, items, title=title, description=description, fields=fields)
 
 
-def _report(results: Sequence[SceneResult], output: Path) -> None:
+def _summarise(results: Sequence[SceneResult], output: Path) -> list[str]:
+    """Return a line for each scene that failed, and one for all."""
     counts = Counter(str(result["status"]) for result in results)
-    for result in results:
-        if result["status"] == "failed":
-            print(f"failed: {result['source']}: {result['reason']}")
+    failed = [f"failed: {result['source']}: {result['reason']}" for result in results if result["status"] == "failed"]
     area = sum(result["km2"] for result in results if result["status"] == "done")
     parts = [f"{count} {status}" for status, count in sorted(counts.items())]
-    print(f"{', '.join(parts)}; {area:,.0f} km2 now: {output / SUMMARY}")
+    return [*failed, f"{', '.join(parts)}; {area:,.0f} km2 now: {output / SUMMARY}"]
