@@ -6,22 +6,7 @@ from typing import Annotated
 import typer
 
 from .app import app
-from .options import (
-    NAMES,
-    Change,
-    ChangeRevision,
-    Classification,
-    ClassificationRevision,
-    DryRun,
-    Force,
-    Private,
-    Revision,
-    Segmentation,
-    SegmentationRevision,
-    Yes,
-    confirmation,
-    revisions_of,
-)
+from .options import NAMES, DryRun, Force, PageOptions, Private, Yes, confirmation, expand_options
 
 
 @app.command("publish")
@@ -67,22 +52,18 @@ def publish_checkpoint(
 
 
 @app.command("publish-space")
+@expand_options
 def publish_demo(
     checkpoint: Annotated[str, typer.Argument(help=f"Checkpoint of a pretrained model: {NAMES}.")],
     repo_id: Annotated[
         str, typer.Argument(help="Space on the Hub (namespace/name). It is created if it does not exist.")
     ],
-    classification: Classification = None,
-    segmentation: Segmentation = None,
-    change: Change = None,
-    revision: Revision = "main",
-    classification_revision: ClassificationRevision = None,
-    segmentation_revision: SegmentationRevision = None,
-    change_revision: ChangeRevision = None,
     private: Private = False,
     force: Force = False,
     yes: Yes = False,
     dry_run: DryRun = False,
+    *,
+    options: PageOptions,
 ) -> None:
     """Upload the page that `spectralgpt demo` serves as a Gradio Space, as one commit.
 
@@ -93,15 +74,7 @@ def publish_demo(
     url = publish_space(
         repo_id,
         checkpoint,
-        classification=classification,
-        segmentation=segmentation,
-        change=change,
-        revisions=revisions_of(
-            revision,
-            classification=(classification, classification_revision),
-            segmentation=(segmentation, segmentation_revision),
-            change=(change, change_revision),
-        ),
+        **options.models,
         private=private,
         force=force,
         confirm=confirmation(yes),
@@ -112,33 +85,21 @@ def publish_demo(
 
 
 @app.command()
+@expand_options
 def demo(
     checkpoint: Annotated[str, typer.Argument(help=f"Checkpoint of a pretrained model: {NAMES}.")] = "tiny",
-    classification: Classification = None,
-    segmentation: Segmentation = None,
-    change: Change = None,
-    revision: Revision = "main",
-    classification_revision: ClassificationRevision = None,
-    segmentation_revision: SegmentationRevision = None,
-    change_revision: ChangeRevision = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on. Default: 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on. Default: the first free port from 7860.")] = None,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    *,
+    options: PageOptions,
 ) -> None:
     """Serve a page that reconstructs, maps and compares images."""
     from spectralgpt_hf.serving.app import run
 
     run(
         checkpoint,
-        classification=classification,
-        segmentation=segmentation,
-        change=change,
-        revisions=revisions_of(
-            revision,
-            classification=(classification, classification_revision),
-            segmentation=(segmentation, segmentation_revision),
-            change=(change, change_revision),
-        ),
+        **options.models,
         host=host,
         port=port,
         in_browser=open_browser,

@@ -3,7 +3,7 @@
 import inspect
 import sys
 from collections.abc import Callable
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import wraps
 from typing import Annotated, Any, get_type_hints
 
@@ -14,15 +14,6 @@ NAMES = "a folder, a name on the Hub (namespace/name), or `tiny` for the one tha
 
 Checkpoint = Annotated[str, typer.Argument(help=f"Checkpoint: {NAMES}.")]
 Revision = Annotated[str, typer.Option(help="Branch, tag or commit of a checkpoint on the Hub.")]
-ClassificationRevision = Annotated[
-    str | None, typer.Option(help="Branch, tag or commit of that classifier on the Hub. Default: main.")
-]
-SegmentationRevision = Annotated[
-    str | None, typer.Option(help="Branch, tag or commit of that segmentation model on the Hub. Default: main.")
-]
-ChangeRevision = Annotated[
-    str | None, typer.Option(help="Branch, tag or commit of that change detection model on the Hub. Default: main.")
-]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change on the Hub, and change nothing.")]
 Private = Annotated[
     bool, typer.Option("--private", help="Make a new repository private. An existing public one is refused.")
@@ -37,23 +28,43 @@ Yes = Annotated[
         "--yes", help="Delete stale files, and replace files that were edited on the Hub, without asking first."
     ),
 ]
-Classification = Annotated[
-    str | None, typer.Option(help="Checkpoint of an image classifier, for the tab Classify. Default: none.")
-]
-Segmentation = Annotated[
-    str | None, typer.Option(help="Checkpoint of a segmentation model, for the tab Segment. Default: none.")
-]
-Change = Annotated[
-    str | None, typer.Option(help="Checkpoint of a change detection model, for the tab Change. Default: none.")
-]
 
 
-def revisions_of(checkpoint: str, **tasks: tuple[str | None, str | None]) -> dict[str, str]:
-    """Return the revisions that were given, by argument; each task has its checkpoint and its revision."""
-    for name, (source, revision) in tasks.items():
-        if revision and not source:
-            raise ValueError(f"`{name}_revision` has no effect without `{name}`: pass both.")
-    return {"checkpoint": checkpoint} | {name: revision for name, (_, revision) in tasks.items() if revision}
+def _task(name: str) -> typer.models.OptionInfo:
+    return typer.Option(help=f"Checkpoint of {name}. Default: none.")
+
+
+def _revision(name: str) -> typer.models.OptionInfo:
+    return typer.Option(help=f"Branch, tag or commit of that {name} on the Hub. Default: main.")
+
+
+@dataclass(frozen=True)
+class PageOptions:
+    """The checkpoints that the page shows."""
+
+    classification: Annotated[str | None, _task("an image classifier, for the tab Classify")] = None
+    segmentation: Annotated[str | None, _task("a segmentation model, for the tab Segment")] = None
+    change: Annotated[str | None, _task("a change detection model, for the tab Change")] = None
+    revision: Revision = "main"
+    classification_revision: Annotated[str | None, _revision("classifier")] = None
+    segmentation_revision: Annotated[str | None, _revision("segmentation model")] = None
+    change_revision: Annotated[str | None, _revision("change detection model")] = None
+
+    @property
+    def models(self) -> dict[str, Any]:
+        """Checkpoints by task, and the revisions that were given, by argument.
+
+        Raises:
+            ValueError: If a revision is given without its checkpoint.
+        """
+        tasks = {name: getattr(self, name) for name in ("classification", "segmentation", "change")}
+        revisions = {"checkpoint": self.revision}
+        for name, source in tasks.items():
+            revision = getattr(self, f"{name}_revision")
+            if revision and not source:
+                raise ValueError(f"`{name}_revision` has no effect without `{name}`: pass both.")
+            revisions |= {name: revision} if revision else {}
+        return {**tasks, "revisions": revisions}
 
 
 def confirmation(yes: bool) -> bool | Callable[[str], bool]:
