@@ -17,8 +17,8 @@ Source: Hong et al., SpectralGPT: Spectral Remote Sensing Foundation Model, IEEE
 
 Shapes: B images, or series of T dates; C bands, H x W pixels; G = C / spectral_patch_size spectral groups, rounded up;
 h = H / patch_size and w = W / patch_size rows and columns of patch positions; N = G * h * w tokens in spectral-major
-order (token = g * h * w + row * w + column); P = spectral_patch_size * patch_size ** 2 values in a token; K visible
-tokens; D hidden size of the encoder or, within the decoder, of the decoder.
+order (token = group * h * w + row * w + column); P = spectral_patch_size * patch_size ** 2 values in a token; K visible
+tokens; S tokens that the decoder sees; D hidden size of the encoder or, within the decoder, of the decoder.
 """
 
 import math
@@ -95,41 +95,44 @@ class SpectralGPTForPreTrainingOutput(ModelOutput):
 def patchify(pixel_values: torch.Tensor, config: SpectralGPTConfig) -> torch.Tensor:
     """Cut images (B, C, H, W) into 3D tokens (B, N, P), spectral-major; a token's values are (band, row, column)."""
     batch_size, num_channels, height, width = pixel_values.shape
-    bands, size = config.spectral_patch_size, config.patch_size
-    if num_channels % bands:  # the last group is padded with bands of zeros
-        pixel_values = nn.functional.pad(pixel_values, (0, 0, 0, 0, 0, bands - num_channels % bands))
+    depth, size = config.spectral_patch_size, config.patch_size
+    if num_channels % depth:  # the last group is padded with bands of zeros
+        pixel_values = nn.functional.pad(pixel_values, (0, 0, 0, 0, 0, depth - num_channels % depth))
         num_channels = pixel_values.shape[1]
-    patches = pixel_values.reshape(batch_size, num_channels // bands, bands, height // size, size, width // size, size)
-    return patches.permute(0, 1, 3, 5, 2, 4, 6).reshape(batch_size, -1, bands * size * size)
+    patches = pixel_values.reshape(batch_size, num_channels // depth, depth, height // size, size, width // size, size)
+    return patches.permute(0, 1, 3, 5, 2, 4, 6).reshape(batch_size, -1, depth * size * size)
 
 
 def unpatchify(patches: torch.Tensor, height: int, width: int, config: SpectralGPTConfig) -> torch.Tensor:
     """Join tokens (B, N, P) to images (B, C, `height`, `width`): the inverse of `patchify`."""
-    bands, size = config.spectral_patch_size, config.patch_size
-    patches = patches.reshape(patches.shape[0], -1, height // size, width // size, bands, size, size)
+    depth, size = config.spectral_patch_size, config.patch_size
+    patches = patches.reshape(patches.shape[0], -1, height // size, width // size, depth, size, size)
     pixel_values = patches.permute(0, 1, 4, 2, 5, 3, 6).reshape(patches.shape[0], -1, height, width)
-    # Only the configuration's own bands may leave a group unfilled.
-    is_padded = config.num_channels < pixel_values.shape[1] < config.num_channels + bands
+    # `token_grid` accepts a number of bands that does not fill the last group only where it is the configuration's own.
+    is_padded = config.num_channels < pixel_values.shape[1] < config.num_channels + depth
     return pixel_values[:, : config.num_channels] if is_padded else pixel_values
 
 
-def filled_values(num_channels: int, config: SpectralGPTConfig, device: torch.device) -> torch.Tensor | None:
-    """Return which values (G, P) of the tokens of each spectral group are of a band; None where no group is padded."""
-    bands = config.spectral_patch_size
-    if num_channels % bands == 0:
+def values_of_bands(pixel_values: torch.Tensor, config: SpectralGPTConfig) -> torch.Tensor | None:
+    """Return which values (1, N, P), bool, of the tokens of images (B, C, H, W) belong to a band.
+
+    None where all do: where C is a multiple of `spectral_patch_size`, so that no group is padded.
+    """
+    num_channels, depth = pixel_values.shape[1], config.spectral_patch_size
+    if num_channels % depth == 0:
         return None
-    channels = torch.arange(-(-num_channels // bands) * bands, device=device)
-    return (channels < num_channels).unflatten(0, (-1, bands)).repeat_interleave(config.patch_size**2, dim=1)
+    return patchify(torch.ones_like(pixel_values[:1]), config) != 0
 
 
 def spectral_interpolation(old: Sequence[float | None], new: Sequence[float | None]) -> torch.Tensor:
     """Return the matrix (groups of `new`, groups of `old`) that interpolates values of groups linearly by wavelength.
 
-    Beyond the outermost groups of `old` these count. A group without a wavelength takes the value of its own number.
+    A group beyond the range of `old` takes the value of the nearest group. A group without a wavelength takes the value
+    of the group of the same number.
 
     Args:
-        old: Wavelength of each group that there is.
-        new: Wavelength of each group that there will be.
+        old: Mean wavelength, in nm, of each group that the values belong to.
+        new: Mean wavelength, in nm, of each group to interpolate for.
     """
     known = sorted((centre, group) for group, centre in enumerate(old) if centre is not None)
     matrix = torch.zeros(len(new), len(old))
@@ -163,7 +166,7 @@ def gather_tokens(tokens: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
 def flatten_dates(
     pixel_values: torch.Tensor, attention_mask: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return the dates of series as single images, (B * T, C, H, W) and (B * T, N). Single images are not changed.
+    """Return the dates of series as single images: (B * T, C, H, W) and (B * T, N). Single images stay as they are.
 
     Raises:
         ValueError: If `attention_mask` does not have one value per token of each date, (B, T, N).
@@ -182,20 +185,20 @@ def flatten_dates(
 
 
 def with_data_at_any_date(attention_mask: torch.Tensor | None) -> torch.Tensor | None:
-    """Return the tokens (B, N) of series that have data at one date or more. A mask of single images is not changed."""
+    """Return which tokens (B, N) of series have data at one date or more. A mask of single images stays as it is."""
     if attention_mask is None or attention_mask.ndim != 3:
         return attention_mask
     return (attention_mask != 0).any(dim=1)
 
 
 def dates_that_count(attention_mask: torch.Tensor) -> torch.Tensor:
-    """Return the dates (B, T, N), bool, that count for each token: those with data, or all if no date has data."""
+    """Return which dates (B, T, N), bool, count for each token: those with data, or all if no date has data."""
     valid = attention_mask != 0
     return valid | ~valid.any(dim=1, keepdim=True)
 
 
 def masked_mean(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Average over the second dimension. The sum is in float32, because float16 overflows and bfloat16 stops counting.
+    """Average over the second dimension, in float32: sums overflow in float16 and lose small terms in bfloat16.
 
     Args:
         values: (B, K, ...).
@@ -337,13 +340,13 @@ class SpectralGPTEmbeddings(nn.Module):
         positions = self.position_embeddings(*token_grid(pixel_values, self.config, attention_mask))  # (N, D)
         patches = patchify(pixel_values, self.config)  # (B, N, P)
         if attention_mask is not None:
-            # Values without data, which may be NaN, must not reach a multiplication.
+            # Pixels without data may be NaN, which a product with 0 would not remove.
             patches = patches.masked_fill(attention_mask[..., None] == 0, 0.0)
         if ids_keep is not None:
             patches = gather_tokens(patches, ids_keep)  # (B, K, P)
             positions = positions[ids_keep]  # (B, K, D)
-        # Positions have the dtype of the computation; the weight may be quantised, and casting to integers would leave
-        # nothing of the image.
+        # The dtype of the positions is that of the computation. The projection's weight may be quantised to integers,
+        # to which an image must not be cast.
         return self.patch_embeddings(patches.to(positions.dtype)) + positions
 
 
@@ -366,7 +369,7 @@ def eager_attention_forward(
 
 
 class SpectralGPTAttention(nn.Module):
-    """Multi-head self-attention of all tokens with data."""
+    """Multi-head self-attention over all tokens with data."""
 
     def __init__(self, config: SpectralGPTConfig):
         super().__init__()
@@ -409,6 +412,8 @@ class SpectralGPTAttention(nn.Module):
 
 
 class SpectralGPTMLP(nn.Module):
+    """Two linear layers with an activation between them."""
+
     def __init__(self, config: SpectralGPTConfig):
         super().__init__()
         self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
@@ -420,7 +425,7 @@ class SpectralGPTMLP(nn.Module):
 
 
 class SpectralGPTDropPath(nn.Module):
-    """Stochastic depth (arXiv 1603.09382): in training, a residual branch is left out of a share of the images."""
+    """Stochastic depth (arXiv 1603.09382): in training, the residual branch is skipped for a random share of images."""
 
     def __init__(self, drop_prob: float):
         super().__init__()
@@ -460,11 +465,11 @@ class SpectralGPTLayer(GradientCheckpointingLayer):
 
 
 class SpectralGPTTemporalFusion(nn.Module):
-    """Fuses the tokens of several dates (B, T, N, D) to one set of tokens (B, N, D), by attention over the dates.
+    """Attention over the dates, which fuses the tokens of T dates (B, T, N, D) into one set of tokens (B, N, D).
 
-    The idea is that of L-TAE (arXiv 2007.00586): every head has a learned query and weights the dates for its own share
-    of the channels. Keys are made of the token and of the day of the year, values are the tokens themselves. The
-    weights of a single date are 1, so that its tokens stay as they are, and a new module almost averages the dates.
+    It follows L-TAE (arXiv 2007.00586): each head has a learned query and weights the dates for its own share of the
+    hidden size. Keys are computed from the token and the day of the year; values are the tokens themselves. The weight
+    of a single date is 1, so its tokens are not changed. An untrained module almost averages the dates.
     """
 
     key_dim = 8
@@ -493,7 +498,8 @@ class SpectralGPTTemporalFusion(nn.Module):
         keys = self.token_proj(self.layernorm(hidden_states)) + self.date_proj(waves)[:, :, None]
         keys = keys.unflatten(-1, (self.num_heads, self.key_dim))  # (B, T, N, heads, key_dim)
         scores = torch.einsum("btnhk,hk->btnh", keys.float(), self.query.float()) * self.key_dim**-0.5
-        values = hidden_states.unflatten(-1, (self.num_heads, -1)).float()  # sums are in float32, as in `masked_mean`
+        # (B, T, N, heads, D / heads). Sums are in float32, as in `masked_mean`.
+        values = hidden_states.unflatten(-1, (self.num_heads, -1)).float()
         if attention_mask is not None:
             counted = dates_that_count(attention_mask.to(scores.device))[..., None]  # (B, T, N, 1)
             scores = scores.masked_fill(~counted, torch.finfo(scores.dtype).min)
@@ -502,7 +508,7 @@ class SpectralGPTTemporalFusion(nn.Module):
         return (weights[..., None] * values).sum(dim=1).flatten(-2).to(hidden_states.dtype)
 
     def day_of_year_waves(self, dates: torch.Tensor) -> torch.Tensor:
-        """Return sines and cosines (B, T, 2 * harmonics), float32, of the first harmonics of a year."""
+        """Return the sines and cosines (B, T, 2 * num_harmonics), float32, of the first harmonics of a year."""
         harmonics = torch.arange(1, self.num_harmonics + 1, device=dates.device)
         angles = (dates.float() % self.days_of_year)[..., None] * harmonics * (2 * math.pi / self.days_of_year)
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
@@ -536,14 +542,13 @@ class SpectralGPTPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, nn.Linear | nn.Conv2d):
-            init.xavier_uniform_(module.weight)  # scales with the width, from tiny to huge
+            init.xavier_uniform_(module.weight)  # its range follows the width, from the tiny to the huge preset
         elif isinstance(module, SpectralGPTPositionEmbeddings):
-            # Positions are learned, but start as waves: neighbours are alike from the start, which saves thousands of
-            # steps.
+            # Positions are learned, but start as waves, in which neighbours are alike. That saves thousands of steps.
             init.copy_(module.spatial_position_embeddings, module.sine_cosine_positions())
-            init.normal_(module.spectral_position_embeddings, std=2**-0.5)  # as strong as the waves
+            init.normal_(module.spectral_position_embeddings, std=2**-0.5)  # the standard deviation of a wave
         elif isinstance(module, SpectralGPTGroupFusion):
-            init.constant_(module.weight, 1 / module.weight.shape[1])  # the mean, as in the other read-outs
+            init.constant_(module.weight, 1 / module.weight.shape[1])  # the mean over the groups, as in `feature_map`
             init.zeros_(module.bias)
         elif isinstance(module, SpectralGPTTemporalFusion):
             init.normal_(module.query, std=self.config.initializer_range)
@@ -639,7 +644,7 @@ class SpectralGPTModel(SpectralGPTPreTrainedModel):
     _keys_to_ignore_on_load_unexpected = [r"^decoder\."]  # of a pretraining checkpoint
 
     def __init__(self, config: SpectralGPTConfig):
-        config.check()  # it may have been changed since it was made
+        config.check()  # an attribute may have been set since the configuration was made
         super().__init__(config)
         self.embeddings = SpectralGPTEmbeddings(config)
         self.layers = nn.ModuleList([SpectralGPTLayer(config, i) for i in range(config.num_hidden_layers)])
@@ -681,16 +686,16 @@ class SpectralGPTModel(SpectralGPTPreTrainedModel):
         r"""
         pixel_values (`torch.FloatTensor` of shape `(batch_size, num_channels, height, width)`):
             Normalised images, or series `(batch_size, num_dates, num_channels, height, width)` of dates in any order:
-            every date is encoded by itself, then `config.temporal_fusion` makes one set of tokens of them. The
-            `hidden_states` and `attentions` of a series hold its dates as a batch, one after the other.
+            each date is encoded separately, then `config.temporal_fusion` fuses them into one set of tokens. The
+            `hidden_states` and `attentions` of a series hold its dates one after the other along the batch.
         attention_mask (`torch.Tensor` of shape `(batch_size, num_tokens)`, *optional*):
             0 = token without data: no other token attends to it, and it is left out of the pooled output. Of a series
-            `(batch_size, num_dates, num_tokens)`; the other dates then serve.
+            `(batch_size, num_dates, num_tokens)`: the token is then fused from its dates with data.
         ids_keep (`torch.LongTensor` of shape `(batch_size, num_kept)`, *optional*):
             Indices of the tokens to encode, in the order of the output. All tokens by default. Not for series.
         dates (`torch.Tensor` of shape `(batch_size, num_dates)`, *optional*):
-            Days since any 1 January, such as 1 January 1970, by which `temporal_fusion="attention"` knows the day of
-            the year. It needs them for series of two dates or more.
+            Days since any 1 January, such as 1 January 1970, from which `temporal_fusion="attention"` computes the day
+            of the year. Required by it for series of two dates or more.
         """
         num_dates = pixel_values.shape[1] if pixel_values.ndim == 5 else 1
         self.check_series(pixel_values, ids_keep, dates)
@@ -698,7 +703,7 @@ class SpectralGPTModel(SpectralGPTPreTrainedModel):
         hidden_states = self.embeddings(pixel_values, attention_mask, ids_keep)
         if attention_mask is not None and ids_keep is not None:
             attention_mask = attention_mask.gather(1, ids_keep)
-        # Without the last argument, the host would wait for the accelerator to learn whether the mask holds a 0.
+        # By default transformers looks for a 0 in the mask, for which the host would wait for the accelerator.
         layer_mask = create_bidirectional_mask(
             config=self.config,
             inputs_embeds=hidden_states,
@@ -718,7 +723,7 @@ class SpectralGPTModel(SpectralGPTPreTrainedModel):
     def check_series(
         self, pixel_values: torch.Tensor, ids_keep: torch.Tensor | None, dates: torch.Tensor | None
     ) -> None:
-        """Raise a `ValueError` if series come with `ids_keep`, or `dates` are missing or do not fit."""
+        """Raise a `ValueError` if a series is empty or given with `ids_keep`, or `dates` are missing or do not fit."""
         is_series = pixel_values.ndim == 5
         num_dates = pixel_values.shape[1] if is_series else 1
         if num_dates == 0:
@@ -744,7 +749,7 @@ class SpectralGPTModel(SpectralGPTPreTrainedModel):
         dates: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return one set of tokens (B, N, D), and their mask (B, N), of all dates (B * T, N, D) and (B * T, N)."""
-        # CODEPATH: the released checkpoints are for single dates; the mean of one date equals the date, bit for bit.
+        # CODEPATH: the released checkpoints take single dates, whose mean is the date itself, bit for bit.
         if self.temporal_fusion is None and num_dates == 1:
             return hidden_states, attention_mask
         hidden_states = hidden_states.unflatten(0, (-1, num_dates))  # (B, T, N, D)
@@ -761,9 +766,11 @@ class SpectralGPTModel(SpectralGPTPreTrainedModel):
         return fused, with_data_at_any_date(attention_mask)
 
 
-@auto_docstring(custom_intro="Predicts the values of every token from the encoded visible ones.")
+@auto_docstring(
+    custom_intro="The pretraining decoder: predicts the values of every token from the encoded visible tokens."
+)
 class SpectralGPTDecoder(SpectralGPTPreTrainedModel):
-    # A model of its own, so that `set_attn_implementation` reaches its derived config.
+    # It is a pretrained model, not a plain module, so that `set_attn_implementation` reaches its derived configuration.
     def __init__(self, config: SpectralGPTConfig):
         decoder_config = config.decoder_config()
         super().__init__(decoder_config)
@@ -805,10 +812,10 @@ class SpectralGPTDecoder(SpectralGPTPreTrainedModel):
         """
         positions = self.position_embeddings(*grid)  # (N, D)
         visible = self.embed(hidden_states)  # (B, K, D)
-        tokens = self.mask_token.to(visible.dtype).expand(visible.shape[0], positions.shape[0], -1)
+        tokens = self.mask_token.to(visible.dtype).expand(visible.shape[0], positions.shape[0], -1)  # (B, N, D)
         hidden_states = tokens.scatter(1, ids_keep[..., None].expand_as(visible), visible) + positions  # (B, N, D)
         if ids_decode is not None:
-            hidden_states = gather_tokens(hidden_states, ids_decode)
+            hidden_states = gather_tokens(hidden_states, ids_decode)  # (B, S, D)
             attention_mask = None if attention_mask is None else attention_mask.gather(1, ids_decode)
         attention_mask = create_bidirectional_mask(
             config=self.config,
@@ -818,14 +825,16 @@ class SpectralGPTDecoder(SpectralGPTPreTrainedModel):
         )
         for layer in self.layers:
             hidden_states = layer(hidden_states, attention_mask, **kwargs)
-        logits = self.prediction(self.layernorm(hidden_states))  # (B, N, P)
+        logits = self.prediction(self.layernorm(hidden_states))  # (B, N, P), or (B, S, P)
         if ids_decode is not None:
-            every = logits.new_zeros(logits.shape[0], positions.shape[0], logits.shape[-1])
-            logits = every.scatter(1, ids_decode[..., None].expand_as(logits), logits)
+            zeros = logits.new_zeros(logits.shape[0], positions.shape[0], logits.shape[-1])
+            logits = zeros.scatter(1, ids_decode[..., None].expand_as(logits), logits)  # (B, N, P)
         return logits
 
 
-@auto_docstring(custom_intro="SpectralGPT with its decoder: reconstructs an image from a tenth of its tokens.")
+@auto_docstring(
+    custom_intro="SpectralGPT with its pretraining decoder, which reconstructs images from their visible tokens."
+)
 class SpectralGPTForPreTraining(SpectralGPTPreTrainedModel):
     def __init__(self, config: SpectralGPTConfig):
         super().__init__(config)
@@ -856,15 +865,16 @@ class SpectralGPTForPreTraining(SpectralGPTPreTrainedModel):
             raise ValueError(
                 f"`noise` must be float32, got {noise.dtype}, which has too few values to order the tokens."
             )
-        # Rank the units by their noise.
+        # Rank the units by their noise (the argsort of an argsort gives ranks).
         rank = noise.argsort(dim=1, stable=True).argsort(dim=1)  # (B, units)
-        # Units that lack data come after those that lack less.
+        # Rank units by their number of tokens without data first, and by their noise among equals.
         if attention_mask is not None:
             missing = torch.zeros_like(rank).index_add(1, unit, (attention_mask == 0).to(rank.dtype))
             rank = (rank + missing * num_units).argsort(dim=1).argsort(dim=1)
-        # Order the tokens by the ranks of their units, and keep the first.
+        # Order the tokens by the ranks of their units.
         ids_shuffle = rank[:, unit].argsort(dim=1, stable=True)  # (B, N)
         ids_restore = ids_shuffle.argsort(dim=1)
+        # Keep the first, and mask the rest.
         return ids_shuffle[:, :num_kept], (ids_restore >= num_kept).float(), ids_restore
 
     def sample_decoded(
@@ -875,11 +885,13 @@ class SpectralGPTForPreTraining(SpectralGPTPreTrainedModel):
         num_kept: int,
         attention_mask: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Choose `config.decode_ratio` of the patch positions, at random but keyed by the noise, for the losses.
+        """Choose at random the share `config.decode_ratio` of the patch positions, for which the losses are computed.
+
+        The choice is a function of the noise, so that the same noise always gives the same choice.
 
         Args:
             grid: Number of spectral groups, rows and columns.
-            noise: (B, units), as of `sample_mask`.
+            noise: (B, units), the noise that `sample_mask` takes.
             mask: (B, N), 0 = visible.
             num_kept: Number K of visible tokens of each image.
             attention_mask: (B, N), 0 = token without data. Patch positions without any data are chosen last.
@@ -891,7 +903,8 @@ class SpectralGPTForPreTraining(SpectralGPTPreTrainedModel):
         """
         num_groups, num_positions = grid[0], grid[1] * grid[2]
         num_chosen = max(1, int(num_positions * self.config.decode_ratio))
-        # The mask depends on the order of the noise only. Hashing its digits gives a choice independent of the mask.
+        # The mask depends on the order of the noise only. A hash of its digits, after SplitMix64 (Steele et al., 2014),
+        # gives a choice independent of the mask.
         odd_numbers = 2 * torch.arange(noise.shape[1], device=noise.device) + 1
         seed = ((noise * 2**24).long() * odd_numbers).sum(dim=1, keepdim=True)  # (B, 1)
         keys = seed * 2862933555777941757 + torch.arange(num_positions, device=noise.device)
@@ -904,7 +917,7 @@ class SpectralGPTForPreTraining(SpectralGPTPreTrainedModel):
             rank = (rank + empty * num_positions).argsort(dim=1).argsort(dim=1)
             num_with_data = num_positions - empty.sum(dim=1, keepdim=True)
         chosen = rank < num_chosen
-        # Each error is weighted by the inverse of its probability of being chosen (Horvitz and Thompson, 1952).
+        # Weight each error by the inverse of its probability of being chosen (Horvitz and Thompson, 1952).
         weights = chosen * (num_with_data.clamp(min=num_chosen).float() / num_chosen)
         order = torch.where(chosen.repeat(1, num_groups), 0, mask.long() + 1)  # chosen, visible, masked
         num_decoded = min(num_groups * num_chosen + num_kept, mask.shape[1])
@@ -965,20 +978,25 @@ class SpectralGPTForPreTraining(SpectralGPTPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         weights: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the token-to-token and the spectral-to-spectral error, in float32 (paper, section III-C).
+        """Return the token-to-token and the spectral-to-spectral error (paper, section III-C), each (), in float32.
 
-        Every image counts the same, however many of its tokens have data; an image without data adds 0. The mean of
-        the losses of parts of a batch is therefore the loss of the batch, wherever the parts are computed. `weights`
-        (B, h * w) multiply the errors of patch positions; all are 1 by default.
+        Every image has the same weight, however many of its tokens have data; an image without data adds 0. The mean of
+        the losses of equal parts of a batch is therefore the loss of the batch, wherever the parts are computed.
+
+        Args:
+            pixel_values: (B, C, H, W), the target.
+            logits: (B, N, P), the predicted values.
+            mask: (B, N), 0 = visible.
+            grid: Number of spectral groups, rows and columns.
+            attention_mask: (B, N), 0 = token without data.
+            weights: (B, h * w), by which the errors of patch positions are multiplied; all 1 by default.
         """
         # The decoder may be on another device than the input (`device_map="auto"`).
-        target = patchify(pixel_values.to(logits.device).float(), self.config)  # (B, N, P)
-        mask = mask.to(logits.device)
-        filled = filled_values(pixel_values.shape[1], self.config, logits.device)
-        if filled is not None:
-            filled = filled.repeat_interleave(grid[1] * grid[2], dim=0)  # (N, P)
+        pixel_values, mask = pixel_values.to(logits.device).float(), mask.to(logits.device)
+        target = patchify(pixel_values, self.config)  # (B, N, P)
+        filled = values_of_bands(pixel_values, self.config)
         mean, scale = self.target_statistics(target, filled)
-        error = logits.float() - (target - mean) / scale
+        error = logits.float() - (target - mean) / scale  # (B, N, P)
         if filled is not None:
             error = error.masked_fill(~filled, 0.0)
         complete = None
@@ -986,11 +1004,12 @@ class SpectralGPTForPreTraining(SpectralGPTPreTrainedModel):
             valid = attention_mask.to(logits.device) != 0
             error = error.masked_fill(~valid[..., None], 0.0)
             mask = mask * valid
-            complete = valid.unflatten(1, (grid[0], -1)).all(dim=1)  # patch positions where every group has data
+            # Patch positions where every group has data.
+            complete = valid.unflatten(1, (grid[0], -1)).all(dim=1)  # (B, h * w)
         token_error = error.square().mean(dim=-1)  # (B, N)
         if filled is not None:
-            token_error = token_error * (filled.shape[1] / filled.sum(dim=1))
-        # The difference of the sums over the groups is the sum of the differences.
+            token_error = token_error * (filled.shape[-1] / filled.sum(dim=-1))
+        # The paper compares sums over the groups. Their difference is the sum of the differences.
         spectral_error = error.unflatten(1, (grid[0], -1)).sum(dim=1).square().mean(dim=-1)  # (B, h * w)
         if weights is not None:
             weights = weights.to(logits.device)
@@ -1003,7 +1022,9 @@ class SpectralGPTForPreTraining(SpectralGPTPreTrainedModel):
     ) -> tuple[torch.Tensor | float, torch.Tensor | float]:
         """Return the mean and standard deviation (B, N, 1) by which `norm_pix_loss` standardises a target (B, N, P).
 
-        `filled` (N, P) is True for values of a band, by default for all.
+        Args:
+            target: (B, N, P).
+            filled: (1, N, P), True for the values that belong to a band; by default all do.
         """
         # CODEPATH: the released checkpoints predict plain values; `norm_pix_loss` is one of the paper's ablations.
         if not self.config.norm_pix_loss:
@@ -1011,7 +1032,7 @@ class SpectralGPTForPreTraining(SpectralGPTPreTrainedModel):
         if filled is None:
             return target.mean(dim=-1, keepdim=True), (target.var(dim=-1, keepdim=True) + 1e-6).sqrt()
         count = filled.sum(dim=-1, keepdim=True)
-        mean = (target * filled).sum(dim=-1, keepdim=True) / count
+        mean = (target * filled).sum(dim=-1, keepdim=True) / count  # (B, N, 1)
         variance = ((target - mean).square() * filled).sum(dim=-1, keepdim=True) / (count - 1)
         return mean, (variance + 1e-6).sqrt()
 
@@ -1035,29 +1056,29 @@ class SpectralGPTForPreTraining(SpectralGPTPreTrainedModel):
             `norm_pix_loss` the predictions are scaled back with each token's own mean and standard deviation.
         """
         outputs = self(pixel_values, attention_mask, noise=noise)
-        target = patchify(pixel_values, self.config)
-        filled = filled_values(pixel_values.shape[1], self.config, target.device)
-        if filled is not None:
-            filled = filled.repeat_interleave(target.shape[1] // len(filled), dim=0)  # (N, P)
-        mean, scale = self.target_statistics(target, filled)
+        target = patchify(pixel_values, self.config)  # (B, N, P)
+        mean, scale = self.target_statistics(target, values_of_bands(pixel_values, self.config))
         prediction = outputs.logits.to(target) * scale + mean
         reconstruction = torch.where(outputs.mask[..., None] == 1, prediction, target)
         return unpatchify(reconstruction, pixel_values.shape[2], pixel_values.shape[3], self.config)
 
 
 def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: SpectralGPTConfig) -> torch.Tensor:
-    """Return the loss, in float32, that belongs to `config.problem_type`, which is inferred and recorded if None.
+    """Return the loss (), in float32, that `config.problem_type` names.
+
+    A `problem_type` of None is inferred, and recorded in the configuration: regression for a single class; else single
+    label for labels (B,) and multi label for labels (B, classes).
 
     Args:
-        logits: (B, K).
-        labels: "regression": values (B,) if K = 1, else (B, K), mean squared error. "single_label_classification":
-            class indices (B,) or class probabilities (B, K), cross-entropy. "multi_label_classification": 0 or 1 for
-            each class (B, K), binary cross-entropy. The inferred type is regression if K = 1; else labels (B,) of
-            integers are single, and labels (B, K) multiple.
+        logits: (B, classes).
+        labels: For "regression", values (B, classes), or (B,) for a single class (mean squared error). For
+            "single_label_classification", class indices (B,) or class probabilities (B, classes) (cross-entropy). For
+            "multi_label_classification", 0 or 1 for each class (B, classes) (binary cross-entropy).
         config: Configuration with `problem_type`.
 
     Raises:
-        ValueError: If `labels` has a shape or dtype that does not belong to the problem type.
+        ValueError: If `labels` has a shape or dtype that does not belong to the problem type, or a single class has a
+            single label.
     """
     if config.problem_type is None:
         inferred = "single_label_classification" if labels.ndim == 1 else "multi_label_classification"
@@ -1150,7 +1171,7 @@ class SpectralGPTGroupFusion(nn.Module):
         weight = self.weight
         if num_groups != weight.shape[1]:
             weight = self.interpolate(num_groups)
-        # Called beside the head's own forward, so nothing else moves its input (`device_map="auto"`).
+        # With `device_map="auto"` only inputs of the decode head's own `forward` are moved; this is called before it.
         groups = hidden_states.to(weight.device).unflatten(1, (num_groups, -1))  # (B, G, h * w, D)
         if attention_mask is None:
             features = torch.einsum("bgpd,g->bpd", groups, weight[0])
@@ -1160,22 +1181,23 @@ class SpectralGPTGroupFusion(nn.Module):
             missing = torch.einsum("bgp,g->bp", (~valid).to(weight.dtype), weight[0]) / num_valid.clamp(min=1)
             weight = (weight[..., None] + missing[:, None]) * valid
             features = torch.einsum("bgpd,bgp->bpd", groups, weight)
-        features = features + self.bias.to(features.dtype)  # under autocast the parameter stays float32
+        features = features + self.bias.to(features.dtype)  # (B, h * w, D); under autocast the bias stays float32
         if attention_mask is not None:
             features = features.where(num_valid[..., None] > 0, masked_mean(features, num_valid)[:, None])
         return features.transpose(1, 2).unflatten(2, (rows, columns))
 
     def interpolate(self, num_groups: int) -> torch.Tensor:
-        """Return the weights (1, G) of another number of groups, which share the same sum."""
+        """Return weights (1, G) for another number of groups, with the same sum."""
         weight = self.weight.float()[None]
         weight = nn.functional.interpolate(weight, size=num_groups, mode="linear", align_corners=False)[0]
         return (weight * (self.weight.shape[1] / num_groups)).to(self.weight.dtype)
 
 
 class SpectralGPTConcatConv(nn.Conv2d):
-    """1x1 convolution of several feature maps, as if resized to the size of the last one and concatenated.
+    """1x1 convolution of several feature maps, resized to the size of the last one and concatenated.
 
-    Such a convolution is a sum over its inputs and commutes with resizing: each is convolved at its own resolution.
+    Such a convolution is a sum over its inputs and commutes with resizing. Each map is therefore convolved at its own
+    resolution, then resized and added: the result is the same and costs less.
     """
 
     def forward(self, feature_maps: list[torch.Tensor]) -> torch.Tensor:
@@ -1187,55 +1209,57 @@ class SpectralGPTConcatConv(nn.Conv2d):
 
 
 class SpectralGPTEnlargement(nn.ConvTranspose2d):
-    """Transposed convolution whose kernels do not overlap: one matrix product, whose values are then rearranged."""
+    """Transposed convolution whose stride is its kernel size: a matrix product, whose values then become pixels."""
 
     bias: nn.Parameter
 
     def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
         values = feature_map.permute(0, 2, 3, 1) @ self.weight.flatten(1)  # (B, h, w, channels * kernel * kernel)
         pixels = nn.functional.pixel_shuffle(values.permute(0, 3, 1, 2), self.kernel_size[0])
-        return pixels + self.bias.to(pixels.dtype)[:, None, None]  # under autocast the parameter stays float32
+        return pixels + self.bias.to(pixels.dtype)[:, None, None]  # under autocast the bias stays float32
 
 
 class SpectralGPTConvBlock(nn.Sequential):
+    """Convolution, group normalisation, GELU, an optional enlargement, and dropout."""
+
     def __init__(self, config: SpectralGPTConfig, conv: nn.Conv2d, num_groups: int, *upsampling: nn.Module):
         norm = nn.GroupNorm(num_groups, conv.out_channels)
-        # In place, because these are the largest tensors and no layer before needs its output again.
+        # In place, because these are the largest tensors and no earlier layer needs its output for its gradient.
         super().__init__(conv, norm, nn.GELU(), *upsampling, nn.Dropout(config.decode_dropout, inplace=True))
 
 
 class SpectralGPTDecodeHead(nn.Module):
-    """Fused spectral groups, four resolutions made of one, pyramid pooling and a top-down path (arXiv 1807.10221).
+    """The head of segmentation and change detection: a UPerNet (arXiv 1807.10221) on features of a single resolution.
 
-    `forward` takes fused features (B, D, h, w) and returns logits (B, classes, H, W). Fusing (`group_fusion`) is a
-    separate step, because change detection subtracts in between.
+    Four branches compute four resolutions from the fused features; pyramid pooling and a top-down path join them.
+    `forward` takes fused features (B, D, h, w) and returns logits (B, classes, H, W). Callers use `group_fusion` first,
+    because change detection fuses the tokens of each date and subtracts before it calls `forward`.
     """
 
     pool_sizes = (1, 2, 3, 6)
 
     def __init__(self, config: SpectralGPTConfig):
         super().__init__()
-        if config.semantic_loss_ignore_index in range(
-            max(2, config.num_labels or 0)
-        ):  # one class has the labels 0 and 1
+        num_label_values = max(2, config.num_labels or 0)  # a single class has the labels 0 and 1
+        if 0 <= config.semantic_loss_ignore_index < num_label_values:
             raise ValueError(
                 "`semantic_loss_ignore_index` must not be the number of a class (0 to `num_labels` - 1), got "
                 f"{config.semantic_loss_ignore_index} with {config.num_labels} classes: pass another, such as -100."
             )
         width = config.decode_hidden_size
-        level_widths = [width, 2 * width, 4 * width, 8 * width]  # from single pixels to patch positions
+        level_widths = [width, 2 * width, 4 * width, 8 * width]  # from one value per pixel to one per patch position
         self.group_fusion = SpectralGPTGroupFusion(config)
         self.branches = nn.ModuleList()
         for level, level_width in enumerate(level_widths):
             hidden = max(2 * width, level_width)
-            stride = max(1, config.patch_size >> level)
+            stride = max(1, config.patch_size >> level)  # patch_size, then half as much for each next level
             upsampling = [SpectralGPTEnlargement(hidden, level_width, stride, stride)] if level < 3 else []
             conv = nn.Conv2d(config.hidden_size, hidden, 1)
             self.branches.append(SpectralGPTConvBlock(config, conv, 32, *upsampling))
         self.pool_projections = nn.ModuleList([nn.Conv2d(8 * width, width, 1) for _ in self.pool_sizes])
         self.pool_fusion = SpectralGPTConvBlock(config, SpectralGPTConcatConv(12 * width, width, 1), 16)
         self.top_projection = nn.Conv2d(width, width, 1)
-        # From the coarsest of the other three levels to the finest.
+        # The other three levels, from the coarsest to the finest.
         self.laterals = nn.ModuleList(
             [SpectralGPTConvBlock(config, nn.Conv2d(size, width, 1), 16) for size in reversed(level_widths[:3])]
         )
@@ -1244,13 +1268,15 @@ class SpectralGPTDecodeHead(nn.Module):
         self.classifier = nn.Conv2d(width, config.num_labels, 3, padding=1)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
+        # (B, width, H, W), (B, 2 * width, H / 2, W / 2), (B, 4 * width, H / 4, W / 4) and (B, 8 * width, h, w)
         *levels, coarsest = [branch(features) for branch in self.branches]
         pools = [
             projection(nn.functional.adaptive_max_pool2d(coarsest, size))
             for projection, size in zip(self.pool_projections, self.pool_sizes)
         ]
         merged = [self.pool_fusion([*pools, coarsest])]
-        top = self.top_projection(merged[0])  # before it is enlarged: the two commute
+        # Projected before it is enlarged, because a 1x1 convolution and resizing commute.
+        top = self.top_projection(merged[0])  # (B, width, h, w)
         for lateral, merge, level in zip(self.laterals, self.merges, reversed(levels)):
             top = merge(resize(top, level.shape[-2:]) + lateral(level))
             merged.append(top)
@@ -1258,13 +1284,15 @@ class SpectralGPTDecodeHead(nn.Module):
 
 
 def resize(feature_map: torch.Tensor, size: torch.Size) -> torch.Tensor:
+    """Interpolate a feature map (B, channels, h, w) to another (height, width)."""
     return nn.functional.interpolate(feature_map, size=size, mode="bilinear", align_corners=True)
 
 
 def keep_untrained(module: nn.Module) -> None:
-    """Turn parameters into buffers: they are saved and loaded as before, but distributed training expects no gradient.
+    """Turn the parameters of a module that the loss does not depend on into buffers.
 
-    `requires_grad_(False)` would not last: `from_pretrained` makes every parameter trainable.
+    They are saved and loaded as before, but distributed training expects no gradient of them. `requires_grad_(False)`
+    would not do, because `from_pretrained` makes every parameter trainable.
     """
     for name, parameter in list(module.named_parameters()):
         delattr(module, name)
@@ -1323,10 +1351,10 @@ def dense_loss(
     Args:
         logits: (B, classes, H, W). A single class has binary cross-entropy.
         labels: (B, H, W), class indices, or 0 or 1 for a single class; or `config.semantic_loss_ignore_index`.
-        config: As of `label_weights`.
-        attention_mask: As of `label_weights`.
-        num_items_in_batch: Sum of `label_weights` over every part of the batch, on all processes and accumulated steps:
-            the losses of the parts then add up to that of the batch. That of these labels by default.
+        config: Configuration with `class_weights` and `semantic_loss_ignore_index`.
+        attention_mask: (B, N), 0 = token without data. Pixels without data in any spectral group have weight 0.
+        num_items_in_batch: Sum of `label_weights` over every part of the batch, on all processes and accumulated steps,
+            so that the losses of the parts add up to that of the batch. By default, their sum over `labels`.
 
     Returns:
         (), 0 where no pixel counts.
@@ -1359,7 +1387,7 @@ class SpectralGPTForSemanticSegmentation(SpectralGPTPreTrainedModel):
         self.num_labels = config.num_labels
         self.spectralgpt = SpectralGPTModel(config)
         self.decode_head = SpectralGPTDecodeHead(config)
-        keep_untrained(self.spectralgpt.layernorm)  # the head takes what comes before it
+        keep_untrained(self.spectralgpt.layernorm)  # the head takes the tokens before the final LayerNorm
         self.post_init()
 
     @can_return_tuple
@@ -1410,7 +1438,7 @@ class SpectralGPTForChangeDetection(SpectralGPTPreTrainedModel):
         self.num_labels = config.num_labels
         self.spectralgpt = SpectralGPTModel(config)
         self.decode_head = SpectralGPTDecodeHead(config)
-        keep_untrained(self.spectralgpt.layernorm)  # the head takes what comes before it
+        keep_untrained(self.spectralgpt.layernorm)  # the head takes the tokens before the final LayerNorm
         self.post_init()
 
     @can_return_tuple
@@ -1518,7 +1546,7 @@ class SpectralGPTBackbone(BackboneMixin, SpectralGPTPreTrainedModel):
         Raises:
             ValueError: If groups are concatenated and their number is not that of `channels`.
         """
-        # CODEPATH: DINOv2's option, of the same name; no released checkpoint is a backbone.
+        # CODEPATH: no released checkpoint is a backbone; the option is named as in DINOv2.
         if self.config.apply_layernorm:
             hidden_states = self.spectralgpt.layernorm(hidden_states)
         # CODEPATH: no released checkpoint is a backbone; both poolings work with each.
