@@ -25,7 +25,7 @@ class Crop:
     Attributes:
         source: Relative path of the file.
         window: Row, column, height and width, in pixels.
-        bands: Names of the bands of the file, in its order.
+        band_names: Names of the bands of the file, in its order.
         provenance: Who distributes it, under which terms, and the day where it is known.
         offset: To add to the digital numbers, in the units of the file.
         edge: Columns that have data in the first and in the last row: beyond the line between them there is none.
@@ -33,7 +33,7 @@ class Crop:
 
     source: str
     window: tuple[int, int, int, int]
-    bands: tuple[str, ...]
+    band_names: tuple[str, ...]
     provenance: str
     offset: float = 0.0
     edge: tuple[int, int] | None = None
@@ -103,7 +103,7 @@ def write(path: Path, crop: Crop, folder: Path) -> None:
     packed = {"compress": "deflate", "predictor": 2, "zlevel": 9, "interleave": "band"}
     with rasterio.open(path, "w", driver="GTiff", **profile, **packed) as file:
         file.write(pixels.astype(np.uint16))
-        file.descriptions = crop.bands
+        file.descriptions = crop.band_names
         if crop.offset:
             file.scales, file.offsets = [1e-4] * len(pixels), [crop.offset / 10_000] * len(pixels)
         file.update_tags(

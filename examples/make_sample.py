@@ -40,7 +40,7 @@ def main() -> None:
         pixels,
         crs=raster.crs,
         transform=raster.transform,
-        bands=raster.bands,
+        band_names=raster.band_names,
         nodata=0,
         tags=tags,
     )

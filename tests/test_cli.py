@@ -186,7 +186,7 @@ def test_missing_bands_are_filled_in_on_request(tmp_path):
     SpectralGPTImageProcessor().save_pretrained(tmp_path / "checkpoint")
     ten = [band for band in L2A_BANDS if band not in ("B1", "B9")]
     chip = read_raster(SAMPLE, ten, window=(100, 100, 64, 48))
-    write_raster(tmp_path / "ten.tif", chip.pixels, crs=chip.crs, transform=chip.transform, bands=ten)
+    write_raster(tmp_path / "ten.tif", chip.pixels, crs=chip.crs, transform=chip.transform, band_names=ten)
     for command, name in (("predict", "map.tif"), ("embed", "features.tif")):
         arguments = [command, tmp_path / "checkpoint", tmp_path / "ten.tif", tmp_path / name, "--device", "cpu"]
         assert "missing: B1 B9" in run(*arguments, expect=1)

@@ -310,11 +310,13 @@ def test_bands_are_selected_or_expected_and_band_names_are_those_of_the_input(pa
     """`bands` never describes what a file or an input holds. Its names are `band_names`."""
     wrong = []
     for node in ast.walk(parse(path)):
-        if isinstance(node, ast.FunctionDef):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
             text = ast.get_docstring(node) or ""
             described = re.search(r"^ +bands: (.*(?:\n {8,}.*)*)", text, re.MULTILINE)
             if described and re.search(
-                r"\b(?:input|inputs|files|file)\b.*\b(?:hold|holds|names|state)\b", described[1]
+                r"\b(?:input|inputs|files|file)\b.*\b(?:hold|holds|names|state)\b"
+                r"|[Nn]ames? of (?:the C|each|all) bands?|[Nn]ame of each band of (?:the|an) image",
+                described[1],
             ):
                 wrong.append(f"{node.name}: {described[1]}")
     assert wrong == []

@@ -59,7 +59,7 @@ def describe_scene(source: str) -> dict[str, Any]:
         return {
             "height": reader.height,
             "width": reader.width,
-            "bands": [str(band) for band in reader.bands or ()],
+            "band_names": [str(band) for band in reader.band_names or ()],
             "crs": str(reader.crs) if reader.crs else None,
             "transform": list(reader.transform)[:6] if reader.transform else None,
             "statements": {name: str(value) for name, value in reader.tags.items()},

@@ -244,7 +244,7 @@ def print_table(title: str, columns: list[str], rows: dict[str, list[float]], di
 
 
 def report_reconstruction(
-    checkpoint: str, scores: dict[str, dict[str, ReconstructionScores]], bands: list[str]
+    checkpoint: str, scores: dict[str, dict[str, ReconstructionScores]], band_names: list[str]
 ) -> None:
     """Print errors by chip and by band, and the number of chips in which the model is better than each baseline."""
     chips, methods = list(scores), list(next(iter(scores.values())))
@@ -256,7 +256,7 @@ def report_reconstruction(
         method: np.mean([scores[chip][method]["rmse_of_bands"] for chip in chips], axis=0).tolist()
         for method in methods
     }
-    print_table(f"{checkpoint}: RMSE in reflectance by band, mean of the chips", bands, rows, 4)
+    print_table(f"{checkpoint}: RMSE in reflectance by band, mean of the chips", band_names, rows, 4)
     for method in methods[1:]:
         wins = sum(scores[chip]["model"]["rmse"] < scores[chip][method]["rmse"] for chip in chips)
         print(f"RMSE below that of the {method}: {wins} of {len(chips)} chips")

@@ -217,7 +217,7 @@ def class_map_with_legend(
 
 def change_overlay(
     pixels: np.ndarray,
-    bands: Sequence[str],
+    band_names: Sequence[str],
     changed: np.ndarray,
     truth: np.ndarray | None = None,
     channels: Sequence[str] = TRUE_COLOUR,
@@ -229,7 +229,7 @@ def change_overlay(
 
     Args:
         pixels: (C, H, W), in any unit.
-        bands: Names of the C bands.
+        band_names: Names of the C bands.
         changed: (H, W), non-zero where change was found.
         truth: (H, W), 1 for change, 0 for no change, other values for unknown. If given, colours show which change was
             found, false or missed (`COMPARISON_COLOURS`).
@@ -245,7 +245,7 @@ def change_overlay(
     if truth is not None:
         cases = (changed & (truth == 1), changed & (truth == 0), ~changed & (truth == 1))
         layers = list(zip(cases, COMPARISON_COLOURS.values()))
-    picture = composite(pixels, bands, channels, limits, valid)
+    picture = composite(pixels, band_names, channels, limits, valid)
     for where, colour in layers:
         weight = np.maximum(where * opacity, where & ~_eroded(where))[..., None]
         picture = picture * (1 - weight) + np.array(colour) / 255 * weight

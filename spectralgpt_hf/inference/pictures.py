@@ -24,19 +24,19 @@ GAMMA = 1.4  # brightens true colour, whose reflectances are mostly low
 
 
 def sensor_channels(
-    channels: Sequence[str], bands: Sequence[str], sensor: Sensor = SENTINEL_2
+    channels: Sequence[str], band_names: Sequence[str], sensor: Sensor = SENTINEL_2
 ) -> tuple[str, ...] | None:
     """Return the bands of a sensor that match these bands of Sentinel-2, or None if one is missing."""
     if sensor.name == SENTINEL_2.name:
-        return tuple(channels) if set(channels) <= set(bands) else None
-    real = [band for band in bands if sensor.band(band).wavelength is not None]
+        return tuple(channels) if set(channels) <= set(band_names) else None
+    real = [band for band in band_names if sensor.band(band).wavelength is not None]
     found = [nearest_band(centre or 0, sensor, real) for centre in SENTINEL_2.wavelengths(channels)]
     return None if None in found else tuple(map(str, found))
 
 
 def composite(
     pixels: np.ndarray,
-    bands: Sequence[str],
+    band_names: Sequence[str],
     channels: Sequence[str] = TRUE_COLOUR,
     limits: np.ndarray | None = None,
     valid: np.ndarray | None = None,
@@ -46,7 +46,7 @@ def composite(
 
     Args:
         pixels: (C, H, W), in any unit.
-        bands: Names of the C bands.
+        band_names: Names of the C bands.
         channels: The bands to show as red, green and blue.
         limits: (3, 2), the values shown as black and as full brightness; by default `composite_limits` of the image.
         valid: (H, W), True where a pixel has data. Other pixels are black.
@@ -59,18 +59,18 @@ def composite(
         ValueError: If a channel is not among the bands.
     """
     if limits is None:
-        limits = composite_limits(pixels, bands, channels, valid, sensor)
-    image = _select(pixels, bands, channels).astype(np.float32)
+        limits = composite_limits(pixels, band_names, channels, valid, sensor)
+    image = _select(pixels, band_names, channels).astype(np.float32)
     low, high = limits[:, 0, None, None], limits[:, 1, None, None]
     image = np.clip((image - low) / np.maximum(high - low, 1e-6), 0, 1)
-    if _is_true_colour(channels, bands, sensor):
+    if _is_true_colour(channels, band_names, sensor):
         image **= 1 / GAMMA
     return (image if valid is None else np.where(valid, image, 0)).transpose(1, 2, 0)
 
 
 def composite_limits(
     pixels: np.ndarray,
-    bands: Sequence[str],
+    band_names: Sequence[str],
     channels: Sequence[str] = TRUE_COLOUR,
     valid: np.ndarray | None = None,
     sensor: Sensor = SENTINEL_2,
@@ -83,11 +83,11 @@ def composite_limits(
     Raises:
         ValueError: If a channel is not among the bands.
     """
-    image = _select(pixels, bands, channels).reshape(len(channels), -1)
+    image = _select(pixels, band_names, channels).reshape(len(channels), -1)
     if valid is not None and valid.any():
         image = image[:, valid.ravel()]
     limits = np.percentile(image, (2, 98), axis=1).T
-    if _is_true_colour(channels, bands, sensor):
+    if _is_true_colour(channels, band_names, sensor):
         limits[:, 1] = limits[:, 0] + np.ptp(limits, axis=1).max()
     return limits
 
@@ -136,7 +136,7 @@ def feature_colours(features: np.ndarray, valid: np.ndarray | None = None) -> np
 def reconstruction_panel(
     reconstruction: "Reconstruction",
     reflectance: tuple[np.ndarray, np.ndarray],
-    bands: Sequence[str],
+    band_names: Sequence[str],
     marks: Sequence[tuple[str, int, int]] = (),
     path: str | os.PathLike | None = None,
     title: str = "",
@@ -147,7 +147,7 @@ def reconstruction_panel(
     Args:
         reconstruction: Normalised images and the mask.
         reflectance: The original and the reconstructed image as reflectance, (C, H, W) each.
-        bands: Names of the C bands.
+        band_names: Names of the C bands.
         marks: Name, row and column of the pixels whose spectra are drawn, at most three.
         path: File to which the picture is also written.
         title: Title above the picture.
@@ -162,11 +162,11 @@ def reconstruction_panel(
     figure.suptitle(title)
     grid = figure.add_gridspec(6, 4 if marks else 3, width_ratios=[1, 1, 1, 1.05][: 4 if marks else 3])
     for row, (name, shown_bands) in enumerate((("True colour", TRUE_COLOUR), ("False colour", FALSE_COLOUR))):
-        channels = sensor_channels(shown_bands, bands, sensor) or shown_bands
-        limits = composite_limits(original, bands, channels, None, sensor)
+        channels = sensor_channels(shown_bands, band_names, sensor) or shown_bands
+        limits = composite_limits(original, band_names, channels, None, sensor)
         images = (original, reconstructed)
-        first, last = (composite(pixels, bands, channels, limits, None, sensor) for pixels in images)
-        visible = np.where(_select(reconstruction.masked, bands, channels).transpose(1, 2, 0), 0.12, first)
+        first, last = (composite(pixels, band_names, channels, limits, None, sensor) for pixels in images)
+        visible = np.where(_select(reconstruction.masked, band_names, channels).transpose(1, 2, 0), 0.12, first)
         labels = (f"{name}: original", "visible to the model", "reconstructed")
         for column, (image, label) in enumerate(zip((first, visible, last), labels)):
             axes = figure.add_subplot(grid[3 * row : 3 * row + 3, column])
@@ -178,8 +178,8 @@ def reconstruction_panel(
                     axes.plot(x, y, "o", color=f"C{number}", markersize=7, markeredgecolor="white")
     for number, (name, y, x) in enumerate(marks):
         axes = figure.add_subplot(grid[2 * number : 2 * number + 2, 3])
-        centres = sensor.wavelengths(bands)
-        shown, none = ~reconstruction.masked[:, y, x], np.zeros(len(bands), bool)
+        centres = sensor.wavelengths(band_names)
+        shown, none = ~reconstruction.masked[:, y, x], np.zeros(len(band_names), bool)
         _draw_spectrum(axes, reconstructed[:, y, x], centres, none, "reconstructed", "0.35", "--")
         _draw_spectrum(axes, original[:, y, x], centres, shown, "original; dots: visible", f"C{number}")
         axes.set(title=f"{name} (row {y}, column {x})", ylabel="reflectance")
@@ -193,15 +193,17 @@ def reconstruction_panel(
     return picture
 
 
-def _is_true_colour(channels: Sequence[str], bands: Sequence[str], sensor: Sensor) -> bool:
-    return set(channels) == set(sensor_channels(TRUE_COLOUR, bands, sensor) or TRUE_COLOUR)
+def _is_true_colour(channels: Sequence[str], band_names: Sequence[str], sensor: Sensor) -> bool:
+    return set(channels) == set(sensor_channels(TRUE_COLOUR, band_names, sensor) or TRUE_COLOUR)
 
 
-def _select(pixels: np.ndarray, bands: Sequence[str], channels: Sequence[str]) -> np.ndarray:
-    missing = [name for name in channels if name not in bands]
+def _select(pixels: np.ndarray, band_names: Sequence[str], channels: Sequence[str]) -> np.ndarray:
+    missing = [name for name in channels if name not in band_names]
     if missing:
-        raise ValueError(f"A composite of {', '.join(channels)} needs {', '.join(missing)}, got {', '.join(bands)}.")
-    return pixels[[list(bands).index(name) for name in channels]]
+        raise ValueError(
+            f"A composite of {', '.join(channels)} needs {', '.join(missing)}, got {', '.join(band_names)}."
+        )
+    return pixels[[list(band_names).index(name) for name in channels]]
 
 
 def _draw_spectrum(

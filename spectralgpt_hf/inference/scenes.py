@@ -158,7 +158,7 @@ class Scene:
 
     def _select(self, opened: list[RasterReader]) -> list[RasterReader]:
         """Return readers of the bands that the processor uses, or of all bands without names, on the first grid."""
-        return [reader.select(reader.bands and self.processor.bands, like=opened[0]) for reader in opened]
+        return [reader.select(reader.band_names and self.processor.bands, like=opened[0]) for reader in opened]
 
     def _measure(self, opened: list[RasterReader]) -> Statistics:
         """Measure the statistics of all dates together on decimated reads."""

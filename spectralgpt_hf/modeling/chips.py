@@ -57,7 +57,7 @@ class Chip:
     Attributes:
         name: Name in messages: its path, or its number in the list.
         pixels: (C, H, W), in the dtype and on the device of the input.
-        bands: Names of the C bands.
+        band_names: Names of the C bands.
         assumed: Assumption about the names; empty if they were stated.
         valid: (H, W), True where a pixel may have data; None if all may.
         saturated: (C, H, W), True where the reader of a file found saturated values; None if it found none.
@@ -72,7 +72,7 @@ class Chip:
 
     name: str
     pixels: torch.Tensor
-    bands: tuple[str, ...]
+    band_names: tuple[str, ...]
     assumed: str = ""
     valid: torch.Tensor | None = None
     saturated: torch.Tensor | None = None
@@ -94,7 +94,7 @@ class Chip:
     def kind(self) -> tuple[object, ...]:
         """Return the properties that chips must share to be processed as one batch."""
         pixels, optional = self.pixels, (self.valid is None, self.offset is None, self.offsets is None)
-        return pixels.shape, pixels.dtype, pixels.device, self.bands, self.settled, self.nodata, *optional
+        return pixels.shape, pixels.dtype, pixels.device, self.band_names, self.settled, self.nodata, *optional
 
 
 def open_chips(
@@ -307,18 +307,18 @@ def _read(source: Source, name: str, given: _Given, longest_side: int | None) ->
     mask = cast(Source | None, given.mask)
     options = (given.expected, given.matching, given.band_names, given.nodata, given.offset, mask)
     with open_image(source, *options) as reader:
-        given.check_offset(name, len(reader.bands or ()))
+        given.check_offset(name, len(reader.band_names or ()))
         return read_decimated(reader, longest_side)
 
 
 def _from_raster(raster: Any, name: str, given: _Given) -> Chip:
     own = getattr(raster, "sensor", SENTINEL_2.name)
-    named = given._replace(band_names=given.band_names or raster.bands)
+    named = given._replace(band_names=given.band_names or raster.band_names)
     chip = _from_array(raster.pixels, name, named, None if given.band_names else SENSORS.get(own, Sensor(own)))
     valid = as_tensor(raster.valid, name).bool()
     if given.nodata is not None:
-        added = torch.tensor(raster.offsets or (0.0,) * len(chip.bands))
-        used = [number for number, band in enumerate(chip.bands) if band in given.expected]
+        added = torch.tensor(raster.offsets or (0.0,) * len(chip.band_names))
+        used = [number for number, band in enumerate(chip.band_names) if band in given.expected]
         valid = valid & (chip.pixels - added[:, None, None] != given.nodata)[used].all(0)
     valid = valid if chip.valid is None else valid & chip.valid
     chip.valid, chip.settled, chip.nodata = None if valid.all() else valid, True, None

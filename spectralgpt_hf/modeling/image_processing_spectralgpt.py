@@ -383,7 +383,7 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
         notices: Notices,
     ) -> list[PreprocessingReport]:
         """Normalise chips of one kind, and write the result to `target` (B, C, H, W)."""
-        plan = plan_bands(chips[0].name, chips[0].bands, self.bands, self.missing_bands, self.expected)
+        plan = plan_bands(chips[0].name, chips[0].band_names, self.bands, self.missing_bands, self.expected)
         stack = stack_chips(chips, plan, notices)
         known = [entry for entry in statistics if entry is not None]  # of all images of a run, or of none
         if known:
@@ -410,7 +410,7 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
         return [
             PreprocessingReport(
                 source=chip.name,
-                band_names=chip.bands,
+                band_names=chip.band_names,
                 assumed=chip.assumed,
                 bands=tuple(self.bands),
                 filled=plan.filled,

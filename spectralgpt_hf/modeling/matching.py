@@ -88,12 +88,12 @@ class Matching:
         is_known = sensor.bands or sensor.name != self.expected.name
         return sensor if is_known else self.expected
 
-    def serve(self, sensor: Sensor, bands: Sequence[str], name: str) -> dict[str, int] | None:
+    def serve(self, sensor: Sensor, band_names: Sequence[str], name: str) -> dict[str, int] | None:
         """Return the position of the band of a source that matches each expected band, by the name of the latter.
 
         Args:
             sensor: Sensor of the source.
-            bands: Canonical names of its bands.
+            band_names: Canonical names of the bands of the source.
             name: Name of the source in messages.
 
         Returns:
@@ -103,18 +103,18 @@ class Matching:
             ValueError: If no band is near enough to an expected one, or their wavelengths are unknown.
         """
         own = sensor.name == self.expected.name
-        by_wavelength = any(parse_wavelength(band) is not None for band in bands)
-        if self.match is None or (own and not by_wavelength) or (own and {*self.expected.band_names} <= {*bands}):
+        by_wavelength = any(parse_wavelength(band) is not None for band in band_names)
+        if self.match is None or (own and not by_wavelength) or (own and {*self.expected.band_names} <= {*band_names}):
             return None
-        centres = [centre for centre in sensor.wavelengths(bands) if centre is not None]
+        centres = [centre for centre in sensor.wavelengths(band_names) if centre is not None]
         if not centres:
             raise ValueError(
-                f"{name}: the wavelengths of its bands ({', '.join(bands)}) are unknown, so they cannot be matched. "
-                "Pass `sensor=Sensor(name, bands)` with them, or `band_names` such as '842nm'."
+                f"{name}: the wavelengths of its bands ({', '.join(band_names)}) are unknown, so they cannot be "
+                "matched. Pass `sensor=Sensor(name, bands)` with them, or `band_names` such as '842nm'."
             )
         wanted = [(band.name, band.wavelength) for band in self.expected.bands if band.wavelength is not None]
-        nearest = {ours: nearest_band(centre, sensor, bands) for ours, centre in wanted}
-        served = {ours: bands.index(theirs) for ours, theirs in nearest.items() if theirs is not None}
+        nearest = {ours: nearest_band(centre, sensor, band_names) for ours, centre in wanted}
+        served = {ours: band_names.index(theirs) for ours, theirs in nearest.items() if theirs is not None}
         if not served:
             found = ", ".join(f"{centre:g}" for centre in centres)
             raise ValueError(
@@ -124,9 +124,9 @@ class Matching:
         return served
 
 
-def nearest_band(wavelength: float, sensor: Sensor, bands: Sequence[str]) -> str | None:
+def nearest_band(wavelength: float, sensor: Sensor, band_names: Sequence[str]) -> str | None:
     """Return the band of a sensor that is nearest to a wavelength in nm, or None if none is near enough."""
-    centres = {band: centre for band, centre in zip(bands, sensor.wavelengths(bands)) if centre is not None}
+    centres = {band: centre for band, centre in zip(band_names, sensor.wavelengths(band_names)) if centre is not None}
     nearest = min(centres, key=lambda band: abs(centres[band] - wavelength), default=None)
     return nearest if nearest and abs(centres[nearest] - wavelength) <= TOLERANCE * wavelength else None
 
@@ -135,9 +135,12 @@ OF_SENTINEL_2 = Matching()
 """Sentinel-2 is expected, and every other sensor is refused."""
 
 
-def match_tags(sensor: Sensor, bands: Sequence[str], served: Mapping[str, int]) -> dict[str, str]:
+def match_tags(sensor: Sensor, band_names: Sequence[str], served: Mapping[str, int]) -> dict[str, str]:
     """Return the tags that list the matched bands: the result of `Matching.serve`, with wavelengths in nm."""
-    names = {band: f"{bands[number]} ({sensor.band(bands[number]).wavelength:g} nm)" for band, number in served.items()}
+    names = {
+        band: f"{band_names[number]} ({sensor.band(band_names[number]).wavelength:g} nm)"
+        for band, number in served.items()
+    }
     return {"source_sensor": str(sensor), "matched_bands": json.dumps(names)}
 
 

@@ -118,7 +118,7 @@ def given_limits(
 
     Args:
         statistics: Checked statistics of each of B images.
-        bands: Names of the C bands.
+        bands: The C bands to normalise.
         normalization: Name of the rule.
         device: Device of the result.
 

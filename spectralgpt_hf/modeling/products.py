@@ -228,7 +228,7 @@ def read_stac_file(path: str, matching: Matching = OF_SENTINEL_2) -> Product:
 def offsets_per_band(
     name: str,
     offset: Offset,
-    bands: Sequence[str | None],
+    band_names: Sequence[str | None],
     stated: Sequence[float | None] | None = None,
     sensor: Sensor = SENTINEL_2,
 ) -> tuple[float, ...]:
@@ -236,8 +236,8 @@ def offsets_per_band(
 
     Args:
         name: Name of the source in messages.
-        offset: A number, one for each of `bands`, or one for each band name.
-        bands: All bands of the source, in its order.
+        offset: A number, one for each of `band_names`, or one for each band name.
+        band_names: Names of all bands of the source, in its order.
         stated: Offset of each band in the metadata, which applies to bands that `offset` does not name.
         sensor: Sensor of the band names.
 
@@ -247,16 +247,16 @@ def offsets_per_band(
     values: Any = offset
     if isinstance(offset, Mapping):
         by_name = dict(zip(sensor.resolve_all(offset), offset.values()))
-        default = [value or 0.0 for value in stated] if stated is not None else [0.0] * len(bands)
-        values = [by_name.get(str(band), value) for band, value in zip(bands, default)]
+        default = [value or 0.0 for value in stated] if stated is not None else [0.0] * len(band_names)
+        values = [by_name.get(str(band), value) for band, value in zip(band_names, default)]
     try:
-        offsets = np.broadcast_to(np.asarray(values, float), len(bands)).tolist()
+        offsets = np.broadcast_to(np.asarray(values, float), len(band_names)).tolist()
     except (TypeError, ValueError):
         offsets = [math.nan]
     if not all(map(math.isfinite, offsets)):
         raise ValueError(
-            f"{name}: expected a finite `offset`: one number, one for each of the {len(bands)} bands of the source, or "
-            f"one for each band name; found {offset!r}."
+            f"{name}: expected a finite `offset`: one number, one for each of the {len(band_names)} bands of the "
+            f"source, or one for each band name; found {offset!r}."
         )
     return tuple(offsets)
 

@@ -109,7 +109,7 @@ def measure_statistics(
     masks: list[torch.Tensor | None] = []
     chips = open_chips(images, bands, band_names, nodata, offset, mask, STATISTICS_SIDE, matching)
     for chip in chips:
-        plan = plan_bands(chip.name, chip.bands, bands, missing_bands, matching.expected)
+        plan = plan_bands(chip.name, chip.band_names, bands, missing_bands, matching.expected)
         try:
             part = stack_chips([chip], plan, notices)
         except NoDataError:
@@ -230,7 +230,7 @@ def settle(
         ValueError: If a band is missing and `missing_bands` is `"error"`.
     """
     notices: Notices = defaultdict(list)
-    plan = plan_bands(chip.name, chip.bands, bands, missing_bands, sensor)
+    plan = plan_bands(chip.name, chip.band_names, bands, missing_bands, sensor)
     valid = np.ones(chip.pixels.shape[1:], bool)
     try:
         stack = stack_chips([chip], plan, notices)
@@ -245,7 +245,7 @@ def settle(
     if chip.offset is not None:
         pixels = pixels.float() + chip.offset[:, None, None]
     georeference = (chip.crs, chip.transform, chip.tags, chip.offsets)
-    return Raster(pixels.cpu().numpy(), chip.bands, valid, *georeference, sensor=sensor.name)
+    return Raster(pixels.cpu().numpy(), chip.band_names, valid, *georeference, sensor=sensor.name)
 
 
 def stackable_runs(chips: Sequence[Chip], flags: Sequence[bool]) -> Iterator[slice]:
@@ -306,8 +306,8 @@ def _check_radiometry(
             notices[TOO_SMALL].append(chip.name)
         elif value >= LARGEST_DIGITAL_NUMBER:
             notices[TOO_LARGE].append(chip.name)
-    if "B10" in chips[0].bands and chips[0].offsets is None:
-        position = chips[0].bands.index("B10")
+    if "B10" in chips[0].band_names and chips[0].offsets is None:
+        position = chips[0].band_names.index("B10")
         (median,) = percentiles(raw[:, position : position + 1], valid, (0.5,))
         for chip, value in zip(chips, median.squeeze(1).tolist()):
             if value >= CIRRUS_WITH_OFFSET:

@@ -35,7 +35,7 @@ def write_raster(
     *,
     crs: "CRS | str | None",
     transform: "Affine | None",
-    bands: Sequence[str] | None = None,
+    band_names: Sequence[str] | None = None,
     nodata: float | None = None,
     colormap: Mapping[int, tuple[int, ...]] | None = None,
     tags: Mapping[str, str] | None = None,
@@ -47,7 +47,7 @@ def write_raster(
         pixels: (C, H, W) or (H, W).
         crs: Coordinate reference system, or None.
         transform: Affine transform from pixel to map coordinates, or None.
-        bands: Description of each band, such as its name.
+        band_names: Description of each band, such as its name.
         nodata: Value that means no data.
         colormap: Colour (red, green, blue[, alpha]) of each value of a single 8-bit band.
         tags: Metadata.
@@ -61,8 +61,8 @@ def write_raster(
     pixels = pixels[None] if pixels.ndim == 2 else pixels
     if pixels.ndim != 3 or 0 in pixels.shape:
         raise ValueError(f"{path}: expected pixels (C, H, W) or (H, W), none of them 0, found {pixels.shape}.")
-    if bands is not None and len(bands) != len(pixels):
-        raise ValueError(f"{path}: got {len(bands)} band names for {len(pixels)} bands.")
+    if band_names is not None and len(band_names) != len(pixels):
+        raise ValueError(f"{path}: got {len(band_names)} band names for {len(pixels)} bands.")
     if not rasterio.dtypes.check_dtype(pixels.dtype.name):
         raise ValueError(f"{path}: a GeoTIFF cannot hold {pixels.dtype.name} values.")
     if nodata is not None and not rasterio.dtypes.in_dtype_range(nodata, pixels.dtype.name):
@@ -85,7 +85,7 @@ def write_raster(
     with replaced_when_readable(path) as temporary:
         with rasterio.open(temporary, "w", **profile) as dataset:
             dataset.write(pixels)
-            dataset.descriptions = tuple(bands) if bands is not None else (None,) * len(pixels)
+            dataset.descriptions = tuple(band_names) if band_names is not None else (None,) * len(pixels)
             if colormap is not None:
                 dataset.write_colormap(1, dict(colormap))
             dataset.update_tags(**(tags or {}))

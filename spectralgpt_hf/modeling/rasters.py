@@ -67,7 +67,7 @@ class Raster:
 
     Attributes:
         pixels: (C, H, W), in digital numbers; in the stored type, or float32 where a value had to be computed.
-        bands: Canonical name of each band, or None if the source does not name them.
+        band_names: Canonical name of each band, or None if the source does not name them.
         valid: (H, W), bool. Where it is False, the values of `pixels` have no meaning.
         crs: Coordinate reference system, or None.
         transform: Affine transform from pixel to map coordinates, or None.
@@ -76,11 +76,11 @@ class Raster:
         offsets: Offset that was added to each band, in digital numbers, or None if nothing states an offset.
         saturated: (C, H, W), bool, True where the stored value is 65535. Such pixels have data, but their value does
             not measure brightness, so limits of normalisation leave them out. None if no pixel is saturated.
-        sensor: Name of the sensor whose band names `bands` uses.
+        sensor: Name of the sensor whose names `band_names` holds.
     """
 
     pixels: np.ndarray
-    bands: tuple[str, ...] | None
+    band_names: tuple[str, ...] | None
     valid: np.ndarray
     crs: "CRS | None"
     transform: "Affine | None"
@@ -186,7 +186,7 @@ class RasterReader:
 
     Attributes:
         name: Name of the source in messages.
-        bands: Canonical name of each band, or None if the source does not name them.
+        band_names: Canonical name of each band, or None if the source does not name them.
         grid, width, height, crs, transform: The output grid.
         tags, offsets: As in `Raster`.
     """
@@ -270,7 +270,7 @@ class RasterReader:
                     flags[:, rows] = saturated
         self._warn_of_negative(pixels, valid)
         known = (self.crs, part.grid.transform, dict(self.tags), self.offsets, flags, self._files.sensor.name)
-        return Raster(pixels, self.bands, valid, *known)
+        return Raster(pixels, self.band_names, valid, *known)
 
     def identity(self) -> list[tuple[str, str]]:
         """Return each file of the layers and the mask, with a state that changes with its content.
@@ -339,7 +339,7 @@ class RasterReader:
         self.grid = grid
         self.crs, self.transform, self.height, self.width = grid.crs, grid.transform, grid.height, grid.width
         self._dtype = self._output_type()
-        self.bands = None if self._layers[0].band is None else tuple(str(layer.band) for layer in self._layers)
+        self.band_names = None if self._layers[0].band is None else tuple(str(layer.band) for layer in self._layers)
         stated = any(layer.offset is not None for layer in self._layers)
         self.offsets = tuple(layer.offset or 0.0 for layer in self._layers) if stated else None
         self.tags = self._describe()

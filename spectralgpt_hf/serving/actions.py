@@ -91,10 +91,10 @@ class Actions:
         if path is None:
             return Loaded(None, None, "", gr.skip(), None)
         upload = self._read(path, corner)
-        plan = plan_bands(upload.name, upload.bands, self._models.bands, "nearest")
-        possible = [name for name, channels in page.COMPOSITES.items() if set(channels) <= set(upload.bands)]
+        plan = plan_bands(upload.name, upload.band_names, self._models.bands, "nearest")
+        possible = [name for name, channels in page.COMPOSITES.items() if set(channels) <= set(upload.band_names)]
         if not possible:
-            raise ValueError(f"{upload.name}: no composite can be made of {', '.join(upload.bands)}.")
+            raise ValueError(f"{upload.name}: no composite can be made of {', '.join(upload.band_names)}.")
         pixel = _nearest_with_data(upload.raster.valid, upload.shape[0] // 7, upload.shape[1] // 8)
         facts = page.describe(upload, plan.filled)
         return Loaded(upload, pixel, facts, gr.Dropdown(possible, value=possible[0]), page.overview(upload))
@@ -265,7 +265,7 @@ class Actions:
         raster = after.raster
         picture = change_overlay(
             raster.pixels,
-            after.bands,
+            after.band_names,
             changed == 1,
             channels=choice("a composite", composite_name, page.COMPOSITES),
             valid=raster.valid & before.raster.valid,
@@ -360,7 +360,7 @@ def _there(upload: Upload | None) -> Upload:
 
 def _shown(upload: Upload, composite_name: str) -> Image.Image:
     raster, channels = upload.raster, choice("a composite", composite_name, page.COMPOSITES)
-    return to_image(composite(raster.pixels, upload.bands, channels, valid=raster.valid))
+    return to_image(composite(raster.pixels, upload.band_names, channels, valid=raster.valid))
 
 
 def _offer(upload: Upload, what: str, content: bytes) -> Iterator[Any]:

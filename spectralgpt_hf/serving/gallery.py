@@ -59,7 +59,7 @@ def thumbnail_css() -> str:
     rules = []
     for example in EXAMPLES:
         raster = read_raster(example.path)
-        picture = to_image(composite(raster.pixels, raster.bands or (), valid=raster.valid))
+        picture = to_image(composite(raster.pixels, raster.band_names or (), valid=raster.valid))
         file = io.BytesIO()
         ImageOps.fit(picture, THUMBNAIL).save(file, "webp", quality=80)
         content = base64.b64encode(file.getvalue()).decode()

@@ -93,7 +93,7 @@ def describe(upload: Upload, filled: Mapping[str, str]) -> str:
     if upload.size != upload.shape:
         facts.append(f"window of {height} × {width} px at row {upload.corner[0]}, column {upload.corner[1]}")
     facts.append(escape(raster.crs.to_string()) if raster.crs else "no reference system")
-    facts.append(f"{len(upload.bands)} bands")
+    facts.append(f"{len(upload.band_names)} bands")
     if not raster.valid.all():
         facts.append(f"{raster.valid.mean():.0%} with data")
     if raster.offsets is None:

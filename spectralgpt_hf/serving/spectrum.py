@@ -15,7 +15,7 @@ MOST_LINES = 5
 
 
 def draw_spectrum(
-    true: np.ndarray, reconstructed: np.ndarray, visible: np.ndarray, bands: Sequence[str], name: str
+    true: np.ndarray, reconstructed: np.ndarray, visible: np.ndarray, band_names: Sequence[str], name: str
 ) -> str:
     """Draw a true and a reconstructed spectrum as SVG.
 
@@ -26,10 +26,10 @@ def draw_spectrum(
     Args:
         true, reconstructed: (C,), reflectance.
         visible: (C,), True for the bands that were visible to the model.
-        bands: Names of the C bands. Bands of other sensors than Sentinel-2 are left out.
+        band_names: Names of the C bands. Bands of other sensors than Sentinel-2 are left out.
         name: Name of the pixel.
     """
-    order = sorted((i for i, band in enumerate(bands) if band in BANDS), key=lambda i: _wavelength(bands[i]))
+    order = sorted((i for i, band in enumerate(band_names) if band in BANDS), key=lambda i: _wavelength(band_names[i]))
     if not order:
         return ""
     values = np.concatenate([true[order], reconstructed[order]])
@@ -52,8 +52,8 @@ def draw_spectrum(
     centres = [LEFT + (number + 0.5) * across for number in range(len(order))]
     for x, i in zip(centres, order):
         seen = ' class="seen"' if visible[i] else ""
-        parts.append(f'<text{seen} x="{x:.1f}" y="{HEIGHT - 26}" text-anchor="middle">{escape(bands[i])}</text>')
-        nanometres = f"{_wavelength(bands[i]):.0f}"
+        parts.append(f'<text{seen} x="{x:.1f}" y="{HEIGHT - 26}" text-anchor="middle">{escape(band_names[i])}</text>')
+        nanometres = f"{_wavelength(band_names[i]):.0f}"
         parts.append(f'<text class="small" x="{x:.1f}" y="{HEIGHT - 11}" text-anchor="middle">{nanometres}</text>')
     for kind, spectrum in (("made", reconstructed), ("true", true)):
         points = [(x, y_of(float(spectrum[i])), i) for x, i in zip(centres, order) if np.isfinite(spectrum[i])]
@@ -62,11 +62,11 @@ def draw_spectrum(
             if kind == "made" and visible[i]:
                 continue
             state = "visible" if visible[i] else "masked"
-            text = f"{bands[i]}: {spectrum[i]:.3f}, {'reconstructed' if kind == 'made' else state}"
+            text = f"{band_names[i]}: {spectrum[i]:.3f}, {'reconstructed' if kind == 'made' else state}"
             dot = "dot" if visible[i] else "ring"
             parts.append(f'<circle class="{kind} {dot}" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{text}</title></circle>')
     parts.append(_legend())
-    seen = ", ".join(bands[i] for i in order if visible[i]) or "none"
+    seen = ", ".join(band_names[i] for i in order if visible[i]) or "none"
     text = f"Reflectance of {len(order)} bands at {name}, true and reconstructed. Visible to the model: {seen}."
     return (
         f'<svg class="spectrum" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(text)}">'

@@ -51,7 +51,7 @@ class Result:
     """A reconstruction, with its scores and those of the simple baselines.
 
     Attributes:
-        bands: Names of the C bands.
+        bands: The C bands of the model.
         masked: (C, H, W), True where a token was masked.
         share: Share of the tokens that were masked.
         original, reconstructed: (C, H, W), reflectance.

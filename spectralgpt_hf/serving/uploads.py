@@ -51,9 +51,9 @@ class Upload:
     warnings: tuple[str, ...] = ()
 
     @property
-    def bands(self) -> tuple[str, ...]:
+    def band_names(self) -> tuple[str, ...]:
         """Names of the bands."""
-        return self.raster.bands or ()
+        return self.raster.band_names or ()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -99,7 +99,7 @@ def read_upload(
         used = [band for band in bands if band in BANDS]
         with open_raster(content, used, skip_missing=True, beside=list(BANDS), budget=budget) as reader:
             size = (reader.height, reader.width)
-            named = [band for band in reader.bands or () if band in BANDS]
+            named = [band for band in reader.band_names or () if band in BANDS]
             if len(named) < LEAST_BANDS:
                 raise ValueError(
                     f"{path.name}: expected a multispectral image, with at least {LEAST_BANDS} bands of Sentinel-2 "
@@ -138,7 +138,7 @@ def cut(raster: Raster, row: int, column: int, height: int, width: int) -> Raste
 def geotiff(
     pixels: np.ndarray,
     like: Raster,
-    bands: Sequence[str],
+    band_names: Sequence[str],
     nodata: float | None = None,
     cell: int = 1,
     **options: object,
@@ -148,7 +148,7 @@ def geotiff(
     Args:
         pixels: The map.
         like: Has the georeference.
-        bands: Descriptions of the map's bands.
+        band_names: Descriptions of the map's bands.
         nodata: Value that means no data.
         cell: Side of the map's cells, in pixels of `like`.
         options: Further arguments of `write_raster`.
@@ -156,5 +156,5 @@ def geotiff(
     placed = (like.transform or Affine.identity()) * Affine.scale(cell)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "map.tif"
-        write_raster(file, pixels, crs=like.crs, transform=placed, bands=bands, nodata=nodata, **options)  # type: ignore[arg-type]
+        write_raster(file, pixels, crs=like.crs, transform=placed, band_names=band_names, nodata=nodata, **options)  # type: ignore[arg-type]
         return file.read_bytes()

@@ -59,7 +59,7 @@ def measure_over(dataset: datasets.Dataset, processor: SpectralGPTImageProcessor
                 continue
             names = dataset.features["pixels"].bands
             (chip,) = open_chips(date, processor.bands, names, matching=Matching(processor.expected))
-            plan = plan_bands(chip.name, chip.bands, processor.bands, processor.missing_bands, processor.expected)
+            plan = plan_bands(chip.name, chip.band_names, processor.bands, processor.missing_bands, processor.expected)
             part = stack_chips([chip], plan, notices)
             pixels = part.pixels[0].numpy()
             unit = unit or (1e-4 if np.abs(pixels).max() <= LARGEST_REFLECTANCE else 1.0)

@@ -90,9 +90,9 @@ def _of_split(part: Samples) -> list[Path]:
 
 def looks_offset(chip: Chip) -> bool:
     """Return whether an image states no offset and its B10 is as bright as one makes it."""
-    if chip.offsets is not None or "B10" not in chip.bands:
+    if chip.offsets is not None or "B10" not in chip.band_names:
         return False
-    number = chip.bands.index("B10")
+    number = chip.band_names.index("B10")
     band = chip.pixels[None, number : number + 1].float()
     valid = (band[:, 0] != 0) if chip.valid is None else chip.valid[None]
     if not bool(valid.any()):

@@ -129,7 +129,7 @@ def beta_quantile(uniform: torch.Tensor, alpha: float, steps: int = 4096) -> tor
 
 def vary_atmosphere(
     images: torch.Tensor,
-    bands: Sequence[str],
+    band_names: Sequence[str],
     uniform: torch.Tensor,
     strength: float = 1.0,
     sensor: Sensor = SENTINEL_2,
@@ -142,12 +142,12 @@ def vary_atmosphere(
 
     Args:
         images: Digital numbers (B, C, H, W), float, which are modified in place.
-        bands: Names of the C bands.
+        band_names: Names of the C bands.
         uniform: (B, 3 + C) in [0, 1): scattering, water vapour, calibration of the image, calibration of each band.
         strength: Factor of all these effects.
         sensor: Sensor of the bands.
     """
-    wavelengths = torch.tensor(sensor.wavelengths(bands), device=images.device)
+    wavelengths = torch.tensor(sensor.wavelengths(band_names), device=images.device)
     path = strength * (1300 * uniform[:, :1] - 200) * (443 / wavelengths) ** 4
     gain = torch.exp(strength * (0.2 * (uniform[:, 2:3] - 0.5) + 0.1 * (uniform[:, 3:] - 0.5)))
     wet = (wavelengths - 943).abs() < 20

@@ -26,7 +26,7 @@ def write_maps(folder: Path, corners: list[tuple[int, int]], size: int) -> None:
     """Write `images/<left>_<top>.tif` and `masks/<left>_<top>.png` of crops of the embedded image."""
     for left, top in corners:
         raster = read_raster(SAMPLE, window=(left, top, size, size))
-        ndwi, ndvi = indices(raster.pixels, list(raster.bands))
+        ndwi, ndvi = indices(raster.pixels, list(raster.band_names))
         labels = np.where(ndwi > 0, 0, np.where(ndvi > 0.4, 1, 2)).astype(np.uint8)
         write_crop(folder / "images" / f"{left}_{top}.tif", raster, raster.pixels)
         write_image(folder / "masks" / f"{left}_{top}.png", labels)
@@ -36,7 +36,7 @@ def write_classes(folder: Path, corners: list[tuple[int, int]], size: int) -> No
     """Write `<class>/<left>_<top>.tif`: crops by the class of most of their pixels, water or vegetation."""
     for left, top in corners:
         raster = read_raster(SAMPLE, window=(left, top, size, size))
-        ndwi, _ = indices(raster.pixels, list(raster.bands))
+        ndwi, _ = indices(raster.pixels, list(raster.band_names))
         target = folder / ("water" if (ndwi > 0).mean() > 0.5 else "vegetation")
         write_crop(target / f"{left}_{top}.tif", raster, raster.pixels)
 
@@ -47,7 +47,7 @@ def write_values(folder: Path, corners: list[tuple[int, int]], size: int) -> dic
     for left, top in corners:
         raster = read_raster(SAMPLE, window=(left, top, size, size))
         name = f"images/{left}_{top}.tif"
-        values[name] = float(raster.pixels[list(raster.bands).index("B8")].mean()) / 100
+        values[name] = float(raster.pixels[list(raster.band_names).index("B8")].mean()) / 100
         write_crop(folder / name, raster, raster.pixels)
     rows = "".join(f"{name},{value}\n" for name, value in values.items())
     (folder / "table.csv").write_text(f"path,value\n{rows}")
@@ -69,4 +69,4 @@ def write_pair(folder: Path, corner: tuple[int, int], size: int) -> None:
 def write_crop(path: Path, raster: Raster, pixels: np.ndarray) -> None:
     """Write pixels with the names of the bands and the georeference of a raster."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_raster(path, pixels, crs=raster.crs, transform=raster.transform, bands=raster.bands)
+    write_raster(path, pixels, crs=raster.crs, transform=raster.transform, band_names=raster.band_names)

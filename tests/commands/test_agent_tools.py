@@ -51,7 +51,7 @@ def test_a_scene_is_described_mapped_and_embedded(folder):
     scene, checkpoint = str(folder / "scene.tif"), str(folder / "classifier")
     described = call("describe_scene", source=scene)
     assert (described["height"], described["width"]) == (75, 90)
-    assert described["bands"][:2] == ["B1", "B2"]
+    assert described["band_names"][:2] == ["B1", "B2"]
     assert call("describe_model", checkpoint=checkpoint)["classes"]["0"] == "class 0"
     found = call("map_scene", checkpoint=checkpoint, source=scene, destination=str(folder / "map.tif"))
     assert found["map"] == str(folder / "map.tif")

@@ -42,7 +42,8 @@ STAGED = f"config_overrides: {json.dumps(SMALL)}\nbatch_size: 8\nimage_size: 32\
 def shards(tmp_path_factory):
     folder = tmp_path_factory.mktemp("shards")
     chips = [
-        ShardRow(str(number), chip.pixels, chip.bands) for number, chip in enumerate(cut_chips(SAMPLE, 64, bands=None))
+        ShardRow(str(number), chip.pixels, chip.band_names)
+        for number, chip in enumerate(cut_chips(SAMPLE, 64, bands=None))
     ]
     write_shards(chips[:56], folder, rows_per_shard=30)
     write_shards(chips[56:], folder, "validation")

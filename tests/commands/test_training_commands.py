@@ -84,7 +84,11 @@ def test_pretraining_prepares_images_first(tmp_path):
     raster = read_raster(SAMPLE, window=(0, 0, 192, 192))
     (tmp_path / "images").mkdir()
     write_raster(
-        tmp_path / "images" / "a.tif", raster.pixels, crs=raster.crs, transform=raster.transform, bands=raster.bands
+        tmp_path / "images" / "a.tif",
+        raster.pixels,
+        crs=raster.crs,
+        transform=raster.transform,
+        band_names=raster.band_names,
     )
     config = tmp_path / "pretrain.yaml"
     config.write_text(

@@ -61,7 +61,7 @@ def test_paths_become_absolute_and_repetitions_one(archive, monkeypatch):
 
 def test_relative_links_of_an_item_lead_to_its_folder(archive):
     (source,) = find_sources(archive / "year" / "item.json")
-    assert read_raster(source.open()).bands == ("B4",)
+    assert read_raster(source.open()).band_names == ("B4",)
 
 
 def test_item_collections_and_parsed_items_are_sources(archive, tmp_path):

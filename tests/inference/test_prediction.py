@@ -323,7 +323,7 @@ def bands(tmp_path):
     folder = tmp_path / "bands"
     folder.mkdir()
     with open_raster(write_scene(tmp_path / "scene.tif")) as reader, rasterio.open(tmp_path / "scene.tif") as scene:
-        for index, band in enumerate(reader.bands, 1):
+        for index, band in enumerate(reader.band_names, 1):
             with rasterio.open(folder / f"{band}.tif", "w", **{**scene.profile, "count": 1}) as dataset:
                 dataset.write(scene.read(index), 1)
     return folder
@@ -355,7 +355,12 @@ def test_the_source_may_be_a_product(tmp_path, predict, level):
     product = write_safe(tmp_path, level, offsets=[-1000] * 13)
     scene = read_raster(product)
     write_raster(
-        tmp_path / "s.tif", scene.pixels, crs=scene.crs, transform=scene.transform, bands=scene.bands, nodata=0
+        tmp_path / "s.tif",
+        scene.pixels,
+        crs=scene.crs,
+        transform=scene.transform,
+        band_names=scene.band_names,
+        nodata=0,
     )
     expected = predict(tmp_path / "s.tif", "expected.tif")
     found = predict(product)
@@ -374,7 +379,7 @@ def test_several_labels_have_probabilities_of_their_own(scene, predict):
 
 def test_statistics_of_the_checkpoint_are_used_and_stated(scene, tmp_path, predict):
     with open_raster(scene) as reader:
-        statistics = processor().measure_statistics(reader.read().pixels, band_names=reader.bands)
+        statistics = processor().measure_statistics(reader.read().pixels, band_names=reader.band_names)
     measured = predict(scene, "measured.tif", processor=processor(normalization="percentile"))
     given = processor(normalization="percentile", statistics_scope="given", statistics=statistics)
     known = predict(scene, "known.tif", processor=given)

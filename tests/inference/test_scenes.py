@@ -120,7 +120,7 @@ def test_statistics_of_an_open_scene_are_those_of_its_file(tmp_path, bands):
     chosen = processor() if bands is None else processor(bands=bands)
     with Scene([path], chosen) as scene:
         assert scene.statistics == chosen.measure_statistics(path)
-        assert scene.reader.bands == tuple(chosen.bands)
+        assert scene.reader.band_names == tuple(chosen.bands)
 
 
 def test_an_unstated_offset_is_noticed_in_b10_which_is_not_passed_to_the_model(tmp_path):

@@ -42,11 +42,11 @@ def without_cirrus(path, target):
 def test_a_band_that_is_read_beside_decides_nothing(scene):
     with open_raster(scene, L2A_BANDS, beside=["B10"], skip_missing=True) as reader:
         raster = reader.read()
-    assert "B10" in raster.bands
+    assert "B10" in raster.band_names
     assert raster.valid.all()
     assert not read_raster(scene).valid[:40, :40].any()  # where it is asked for, it counts
     with open_raster(scene, ["B4", "B3"], beside=["B10", "B4"]) as reader:
-        assert reader.bands == ("B4", "B3", "B10")
+        assert reader.band_names == ("B4", "B3", "B10")
 
 
 def test_inputs_statistics_and_maps_are_those_of_the_scene_without_the_band(scene, tmp_path, monkeypatch):

@@ -76,12 +76,12 @@ def test_a_landsat_item_is_refused_although_its_keys_match(tmp_path, stated):
 @pytest.mark.parametrize("tags", [{"SATELLITE": "LANDSAT_8"}, {"SENSING_INSTRUMENT": "OLI"}, {"sensor": "EnMAP"}])
 def test_tags_tell_the_sensor_and_band_names_say_how_its_bands_serve(tmp_path, tags):
     path = write_geotiff(tmp_path / "a.tif", numbers(2), names=["nir08", "swir16"])
-    assert read_raster(path).bands == ("B8A", "B11")
+    assert read_raster(path).band_names == ("B8A", "B11")
     with rasterio.open(path, "r+") as dataset:
         dataset.update_tags(**tags)
     with pytest.raises(ValueError, match=r"a\.tif: an image of (Landsat|EnMAP)"):
         read_raster(path)
-    assert read_raster(path, band_names=["B8A", "B11"]).bands == ("B8A", "B11")
+    assert read_raster(path, band_names=["B8A", "B11"]).band_names == ("B8A", "B11")
 
 
 def test_a_folder_of_bands_whose_tags_state_another_sentinel_is_refused(tmp_path):
@@ -122,10 +122,10 @@ def test_a_product_is_read_in_the_names_of_its_sensor_where_that_is_expected(tmp
     raster = read_raster(product.source, expected=product.sensor, resolution=None)
     assert raster.sensor == product.sensor
     sensor = SENSORS[product.sensor]
-    assert raster.bands == sensor.resolve_all(raster.bands)
-    centres = sensor.wavelengths(raster.bands)
+    assert raster.band_names == sensor.resolve_all(raster.band_names)
+    centres = sensor.wavelengths(raster.band_names)
     assert None not in centres
     # Whatever the scale of the product, what comes out are digital numbers.
-    expected = [1e4 * reflectance(number)[0, 0] for number in range(len(raster.bands))]
+    expected = [1e4 * reflectance(number)[0, 0] for number in range(len(raster.band_names))]
     np.testing.assert_allclose(raster.pixels[:, 0, 0], expected, atol=0.6)
     assert raster.tags["sensor"] == str(sensor)

@@ -424,7 +424,7 @@ def test_the_first_look_at_pixels_tells_the_limits_and_that_none_is_negative(dty
     (chip,) = open_chips(np.delete(pixels, 5, 0), L2A_BANDS, [b for b in L2A_BANDS if b != "B6"], offset=-1000)
     calls = []
     monkeypatch.setattr(torch, "count_nonzero", lambda *_: calls.append(1))
-    stack = stack_chips([chip], plan_bands("a", chip.bands, [*bands, "B6"], "nearest"), defaultdict(list))
+    stack = stack_chips([chip], plan_bands("a", chip.band_names, [*bands, "B6"], "nearest"), defaultdict(list))
     assert not calls
     assert stack.extremes is not None
     for found, expected in zip(stack.extremes, minimum_maximum(stack.pixels, stack.valid)):

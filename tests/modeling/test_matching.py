@@ -28,7 +28,7 @@ def test_a_product_of_another_sensor_serves_by_wavelength_with_a_report(tmp_path
     raster = read_raster(product.source, match="wavelength", resolution=None)
     sensor, served = SENSORS[product.sensor], json.loads(raster.tags["matched_bands"])
     assert raster.tags["source_sensor"] == str(sensor)
-    assert list(served) == [*raster.bands] == [band for band in SENTINEL_2.band_names if band in raster.bands]
+    assert list(served) == [*raster.band_names] == [band for band in SENTINEL_2.band_names if band in raster.band_names]
     if product.sensor in SERVED:
         assert (
             " ".join(f"{ours}:{theirs.partition(' ')[0]}" for ours, theirs in served.items()) == SERVED[product.sensor]
@@ -37,7 +37,7 @@ def test_a_product_of_another_sensor_serves_by_wavelength_with_a_report(tmp_path
     for ours, theirs, pixels in zip(served, served.values(), raster.pixels):
         name, centre = theirs.removesuffix(" nm)").split(" (")
         assert abs(float(centre) - SENTINEL_2.band(ours).wavelength) <= TOLERANCE * SENTINEL_2.band(ours).wavelength
-        np.testing.assert_array_equal(pixels, own.pixels[own.bands.index(name)])
+        np.testing.assert_array_equal(pixels, own.pixels[own.band_names.index(name)])
 
 
 @pytest.mark.parametrize("write", TEN_PRODUCTS, ids=lambda write: write.__name__)
@@ -77,7 +77,7 @@ def test_a_drone_camera_serves_an_array_by_wavelength():
         pixels, band_names=["560nm", "668 nm", "0.842 um"], match="wavelength", report=True
     )
     assert list(again.matched) == list(report.matched)
-    assert "B3" in again.bands
+    assert "B3" in again.band_names
     assert torch.isfinite(named["pixel_values"]).all()
 
 
@@ -107,7 +107,7 @@ def test_a_file_of_the_same_sensor_is_not_touched_by_match(tmp_path):
     product = planetscope_8_file(tmp_path)
     options = {"expected": "planetscope-8", "resolution": None}
     plain, matched = (read_raster(product.source, match=match, **options) for match in (None, "wavelength"))
-    assert plain.bands == matched.bands == SENSORS["planetscope-8"].band_names
+    assert plain.band_names == matched.band_names == SENSORS["planetscope-8"].band_names
     np.testing.assert_array_equal(plain.pixels, matched.pixels)
     assert "matched_bands" not in matched.tags
 
@@ -115,7 +115,7 @@ def test_a_file_of_the_same_sensor_is_not_touched_by_match(tmp_path):
 def test_a_raster_remembers_its_sensor_and_a_matched_one_its_sources(tmp_path):
     product = landsat_9_folder(tmp_path)
     own = read_raster(product.source, sensor="landsat-9")
-    assert own.bands == ("B1", "B2", "B3", "B4", "B5", "B6", "B7")
+    assert own.band_names == ("B1", "B2", "B3", "B4", "B5", "B6", "B7")
     processor = SpectralGPTImageProcessor(missing_bands="mask")
     with pytest.raises(ValueError, match="an image of Landsat"):
         processor(own)
@@ -124,10 +124,10 @@ def test_a_raster_remembers_its_sensor_and_a_matched_one_its_sources(tmp_path):
     assert direct.matched == matched.matched
     assert direct.matched["B8A"] == "B5 (864.7 nm)"
     georeference = {"crs": own.crs, "transform": own.transform}
-    write_raster(tmp_path / "own.tif", own.pixels, **georeference, bands=own.bands, tags=own.tags)
+    write_raster(tmp_path / "own.tif", own.pixels, **georeference, band_names=own.band_names, tags=own.tags)
     with pytest.raises(ValueError, match="an image of Landsat 8/9 OLI"):
         read_raster(tmp_path / "own.tif")
-    assert read_raster(tmp_path / "own.tif", expected="landsat-8", resolution=None).bands == own.bands
+    assert read_raster(tmp_path / "own.tif", expected="landsat-8", resolution=None).band_names == own.band_names
 
 
 def test_statistics_are_measured_on_the_bands_that_serve(tmp_path):

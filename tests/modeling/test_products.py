@@ -54,7 +54,7 @@ def test_every_kind_of_real_sample_reads(shared_data, source, bands, options):
         with open_raster(path, resolution=None, **options) as reader:
             raster = reader.read((0, 0, min(32, reader.width), min(32, reader.height)))
             assert all(state for _, state in reader.identity())
-        assert bands is None or len(raster.bands) == bands
+        assert bands is None or len(raster.band_names) == bands
         assert np.isfinite(raster.pixels[:, raster.valid]).all()
 
 
@@ -111,8 +111,8 @@ def test_offsets_by_name_leave_what_is_stated_for_other_bands():
 
 def test_only_the_bands_that_are_there_are_read_when_others_may_be_missing(tmp_path):
     path = write_geotiff(tmp_path / "a.tif", numbers(3), names=["B4", "B2", "B3"])
-    assert read_raster(path, ["B3", "B4", "B8"], skip_missing=True).bands == ("B4", "B3")
-    assert read_raster(path, ["B8"], skip_missing=True).bands == ("B4", "B2", "B3")
+    assert read_raster(path, ["B3", "B4", "B8"], skip_missing=True).band_names == ("B4", "B3")
+    assert read_raster(path, ["B8"], skip_missing=True).band_names == ("B4", "B2", "B3")
 
 
 def test_saturated_pixels_are_data_and_marked(tmp_path):
@@ -345,4 +345,4 @@ def test_a_seco_or_ssl4eo_folder_is_one_sample(tmp_path):
         write_geotiff(tmp_path / f"{band}.tif", numbers(1))
     (tmp_path / "metadata.json").write_text(json.dumps({"id": 1}))
     shutil.copy(tmp_path / "metadata.json", tmp_path / "geometry.json")
-    assert read_raster(tmp_path).bands == BANDS_10M_20M
+    assert read_raster(tmp_path).band_names == BANDS_10M_20M

@@ -54,7 +54,7 @@ def test_a_real_chip_reads_pixel_by_pixel_and_says_what_its_bands_were_taken_for
             expected = dataset.read()
         with pytest.warns(UserWarning, match=f"{len(bands)} bands without names: taken as B1, B2, .*EuroSAT"):
             raster = read_raster(path)
-        assert raster.bands == bands
+        assert raster.band_names == bands
         assert raster.pixels.dtype == np.int16
         np.testing.assert_array_equal(raster.pixels, expected)
         assert (raster.crs, raster.transform) == (dataset.crs, dataset.transform)
@@ -67,7 +67,7 @@ def test_bands_come_in_the_order_asked_for_wherever_the_file_stores_them(tmp_pat
     path = write_geotiff(tmp_path / "shuffled.tif", pixels[order], names=[file_name(L1C_BANDS[i]) for i in order])
     raster = read_raster(path, bands=L2A_BANDS)
     np.testing.assert_array_equal(raster.pixels, pixels[[i for i, band in enumerate(L1C_BANDS) if band != "B10"]])
-    assert raster.bands == L2A_BANDS
+    assert raster.band_names == L2A_BANDS
 
 
 def test_a_eurosat_file_reads_right_once_its_order_is_named(tmp_path, shared_data):
@@ -93,11 +93,11 @@ def test_a_window_equals_the_same_part_of_the_whole(shared_data):
 def test_a_bigearthnet_folder_reads_pixel_by_pixel(shared_data):
     folder = shared_data / "bigearthnet" / "S2A_MSIL2A_20170613T101031_87_48"
     raster = read_raster(folder)
-    assert raster.bands == L2A_BANDS
+    assert raster.band_names == L2A_BANDS
     assert raster.valid.all()
     assert raster.tags["date"] == "2017-06-13"
     assert raster.offsets is None
-    for band, pixels in zip(raster.bands, raster.pixels):
+    for band, pixels in zip(raster.band_names, raster.pixels):
         with rasterio.open(folder / f"{folder.name}_{file_name(band)}.tif") as dataset:
             stored, origin = dataset.read(1), (dataset.transform.c, dataset.transform.f)
         expected = bilinear(stored, BANDS[band].resolution, origin, origin, (120, 120))
@@ -106,7 +106,7 @@ def test_a_bigearthnet_folder_reads_pixel_by_pixel(shared_data):
 
 def test_the_embedded_sample_is_what_its_readme_says():
     raster = read_raster(SAMPLE)
-    assert raster.bands == L1C_BANDS
+    assert raster.band_names == L1C_BANDS
     assert raster.pixels.shape == (13, 512, 512)
     assert raster.pixels.dtype == np.uint16
     assert raster.valid.all()
@@ -127,7 +127,7 @@ def test_dates_with_nodata_borders_keep_their_grid_in_degrees(shared_data):
         pixels = dataset.read()
         assert raster.transform == dataset.transform
     np.testing.assert_array_equal(raster.valid, (pixels != 0).any(0))
-    assert raster.bands == ("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B9", "B11")
+    assert raster.band_names == ("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B9", "B11")
 
 
 # Grids
@@ -146,9 +146,9 @@ def test_grids_of_different_origins_stack_without_a_shift(tmp_path):
             values = ((easting - 299000) if axis == 0 else (northing - 5799000))[None].astype(np.float32)
             write_geotiff(folder / f"scene_{band}.tif", values, resolution, origin)
         raster = read_raster(folder)
-        assert raster.bands == ("B1", "B2", "B5")
+        assert raster.band_names == ("B1", "B2", "B5")
         assert raster.valid.all()
-        by_band = dict(zip(raster.bands, raster.pixels))
+        by_band = dict(zip(raster.band_names, raster.pixels))
         np.testing.assert_allclose(by_band["B5"], by_band["B2"], atol=1e-2)
         np.testing.assert_allclose(by_band["B1"], by_band["B2"], atol=1e-2)
         window = read_raster(folder, bands=["B1"], window=(13, 5, 20, 30))
@@ -324,7 +324,7 @@ def test_a_band_that_writers_declare_alpha_by_default_stays_a_band(tmp_path):
     with rasterio.open(path) as dataset:
         assert dataset.colorinterp[3] == ColorInterp.alpha
     raster = read_raster(path)
-    assert raster.bands == ("B4", "B3", "B2", "B8")
+    assert raster.band_names == ("B4", "B3", "B2", "B8")
     np.testing.assert_array_equal(raster.pixels, pixels)
 
 
@@ -409,16 +409,16 @@ def test_a_safe_product_reads_to_reflectance(tmp_path, level, offsets, zipped):
     safe = write_safe(tmp_path, level, offsets, quantification)
     source = zip_folder(safe) if zipped else safe
     raster = read_raster(source)
-    assert raster.bands == (L1C_BANDS if level == "L1C" else L2A_BANDS)
+    assert raster.band_names == (L1C_BANDS if level == "L1C" else L2A_BANDS)
     assert raster.valid.all()
     added = dict(zip(L1C_BANDS, offsets or [0] * 13))
-    for band, pixels in zip(raster.bands, raster.pixels):
+    for band, pixels in zip(raster.band_names, raster.pixels):
         # The finest file of each band, and in an L2A product B1 and B9 at 60 m only.
         resolution = BANDS[band].resolution
         stored = stored_band(band, resolution)[0].astype(float)
         reflectance = (bilinear(stored, resolution, ORIGIN, ORIGIN, (SIDE, SIDE)) + added[band]) / quantification
         np.testing.assert_allclose(pixels, 10000 * reflectance, atol=0.01)
-    np.testing.assert_allclose(raster.offsets, [2 * added[band] for band in raster.bands])
+    np.testing.assert_allclose(raster.offsets, [2 * added[band] for band in raster.band_names])
     assert raster.tags["date"].startswith("2022-03-16")
     assert raster.tags["processing_baseline"] == ("04.00" if offsets else "03.01")
     assert raster.tags["product"].endswith(".SAFE")
@@ -555,7 +555,7 @@ def test_a_stac_item_is_matched_by_band_name(tmp_path):
         thumbnail=("none.png", {}),
     )
     raster = read_raster(item)
-    assert raster.bands == ("B2", "B4", "B8")
+    assert raster.band_names == ("B2", "B4", "B8")
     np.testing.assert_array_equal(raster.pixels, stored[[1, 2, 0]])
     assert raster.tags["date"] == "2022-03-16T10:20:21Z"
 
@@ -628,7 +628,7 @@ def test_an_array_file_needs_the_names_of_its_bands(tmp_path, dtype):
     with pytest.raises(ValueError, match=r"a\.npy: an \.npy array names no bands: pass `band_names`"):
         read_raster(tmp_path / "a.npy")
     raster = read_raster(tmp_path / "a.npy", band_names=["B8", "B4"])
-    assert raster.bands == ("B8", "B4")
+    assert raster.band_names == ("B8", "B4")
     np.testing.assert_array_equal(raster.pixels, array)
     selected = read_raster(tmp_path / "a.npy", bands=["B4"], band_names=["B8", "B4"])
     np.testing.assert_array_equal(selected.pixels, array[1:])
@@ -643,7 +643,7 @@ def test_missing_bands_are_named_with_what_is_there(tmp_path):
 def test_quality_layers_beside_named_bands_are_left_out(tmp_path):
     path = write_geotiff(tmp_path / "a.tif", numbers(3), names=["B2", "QA60", "B3"])
     raster = read_raster(path)
-    assert raster.bands == ("B2", "B3")
+    assert raster.band_names == ("B2", "B3")
     np.testing.assert_array_equal(raster.pixels, numbers(3)[[0, 2]])
 
 
@@ -660,13 +660,13 @@ def test_a_container_of_several_rasters_is_refused_with_its_parts(tmp_path):
 def test_generic_descriptions_name_no_bands(tmp_path):
     path = write_geotiff(tmp_path / "a.tif", numbers(10), names=[f"Band {index}" for index in range(1, 11)])
     with pytest.warns(UserWarning, match="10 bands without names"):
-        assert read_raster(path).bands == SEGMUNICH_BANDS
+        assert read_raster(path).band_names == SEGMUNICH_BANDS
 
 
 def test_a_map_without_band_names_reads_as_it_is(tmp_path):
     path = write_geotiff(tmp_path / "a.tif", numbers(1, dtype=np.uint8), names=["landcover"])
     raster = read_raster(path)
-    assert raster.bands is None
+    assert raster.band_names is None
     np.testing.assert_array_equal(raster.pixels, numbers(1, dtype=np.uint8))
 
 
@@ -683,13 +683,13 @@ def test_what_is_written_reads_back(tmp_path):
         pixels,
         crs="EPSG:32633",
         transform=transform,
-        bands=["B2", "B3", "B4"],
+        band_names=["B2", "B3", "B4"],
         nodata=0,
         tags={"date": "2020-01-02"},
     )
     raster = read_raster(path)
     np.testing.assert_array_equal(raster.pixels, pixels)
-    assert raster.bands == ("B2", "B3", "B4")
+    assert raster.band_names == ("B2", "B3", "B4")
     assert (raster.crs, raster.transform) == ("EPSG:32633", transform)
     assert raster.tags["date"] == "2020-01-02"
     np.testing.assert_array_equal(raster.valid, (pixels != 0).any(0))
@@ -721,7 +721,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     with pytest.raises(ValueError, match="cannot hold complex256 values"):
         write_raster(path, numbers(1).astype(np.complex256), **arguments)
     with pytest.raises(ValueError, match="2 band names for 1 bands"):
-        write_raster(path, numbers(1), bands=["B2", "B3"], **arguments)
+        write_raster(path, numbers(1), band_names=["B2", "B3"], **arguments)
     with pytest.raises(ValueError, match=r"expected pixels \(C, H, W\)"):
         write_raster(path, np.zeros((0, 4, 4)), **arguments)
     with pytest.raises(OSError, match=r"none/out\.tif: cannot be written"):

@@ -41,12 +41,12 @@ def test_the_pixels_of_an_array_give_the_map_of_their_file(tmp_path):
     segment, path = run(SEGMENTATION, segmenter()), write_scene(tmp_path / "scene.tif", change=with_empty_corner)
     expected, raster = segment(path), read_raster(path)
     for pixels in (raster.pixels, torch.from_numpy(raster.pixels.astype(np.int32))):
-        result = segment(pixels, band_names=raster.bands)
+        result = segment(pixels, band_names=raster.band_names)
         np.testing.assert_array_equal(result["map"].pixels, expected["map"].pixels)
         np.testing.assert_array_equal(result["map"].valid, expected["map"].valid)
         assert result["labels"] == expected["labels"]
     shifted = segment(
-        raster.pixels.astype(np.int32) + 1000 * (raster.pixels > 0), offset=-1000, band_names=raster.bands
+        raster.pixels.astype(np.int32) + 1000 * (raster.pixels > 0), offset=-1000, band_names=raster.band_names
     )
     np.testing.assert_array_equal(shifted["map"].pixels, expected["map"].pixels)
 

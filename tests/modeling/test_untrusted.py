@@ -203,7 +203,7 @@ def test_internal_masks_and_band_names_of_bytes_are_kept(tmp_path):
         dataset.write_mask(mask)
         dataset.build_overviews([2])
     raster = read_raster(path.read_bytes())
-    assert raster.bands == ("B8", "B2")
+    assert raster.band_names == ("B8", "B2")
     np.testing.assert_array_equal(raster.valid, mask > 0)
 
 

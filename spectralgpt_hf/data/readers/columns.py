@@ -75,7 +75,7 @@ class MultispectralImage(_Reference):
     """Column type: pixels (C, H, W) of named bands, in digital numbers, 0 in all bands where the source has no data.
 
     Attributes:
-        bands: Canonical name of each band.
+        bands: Bands to read, by their canonical names. Rows hold them in this order.
         band_names: Names of the files' bands, in their order, if the files do not state them (as for `open_raster`).
         offset: Number that is added to the digital numbers instead of the offset in the metadata. A reference with an
             offset of its own takes precedence.

@@ -386,11 +386,11 @@ def _image_type(
         names = list(sensor.resolve_all(band_names))
         return _of_sensor(names, names, sensor)
     with open_raster(paths[0], resolution=None, expected=sensor) as reader:
-        if reader.bands is None:
+        if reader.band_names is None:
             raise ValueError(
                 f"{paths[0]}: expected bands with names, found none. Pass `band_names`, in the order of the file."
             )
-        return _of_sensor(list(reader.bands), None, sensor)
+        return _of_sensor(list(reader.band_names), None, sensor)
 
 
 def _of_sensor(bands: list[str], band_names: list[str] | None, sensor: Sensor) -> MultispectralImage:

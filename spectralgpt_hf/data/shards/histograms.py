@@ -51,17 +51,17 @@ class Histograms:
         self.lowest = lowest
         self.counts: dict[str, np.ndarray] = {}
 
-    def add(self, bands: Sequence[str], pixels: np.ndarray, valid: np.ndarray | None = None) -> None:
+    def add(self, band_names: Sequence[str], pixels: np.ndarray, valid: np.ndarray | None = None) -> None:
         """Count the pixels of an image.
 
         Args:
-            bands: Name of each band of the image.
+            band_names: Names of the C bands.
             pixels: (C, H, W), digital numbers. Fractions are rounded to the nearest integer; values outside
                 `lowest` ... 65535 are counted at the nearest end.
             valid: (H, W) or (C, H, W), True where a pixel has data. By default a pixel that is 0 in all bands has none.
         """
         inside = np.broadcast_to(pixels.any(0) if valid is None else valid, pixels.shape)
-        for band, channel, counted in zip(bands, pixels, inside):
+        for band, channel, counted in zip(band_names, pixels, inside):
             values = channel[counted]
             if values.dtype != np.uint16 or self.lowest:
                 values = np.rint(values).clip(self.lowest, HIGHEST).astype(np.int64) - self.lowest

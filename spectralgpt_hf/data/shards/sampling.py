@@ -69,7 +69,7 @@ class Reading:
             FileNotFoundError, ValueError: As `open_raster`, and if the bands have no names.
         """
         reader = open_raster(path, self.bands, self.resolution, band_names=self.band_names, expected=self.sensor)
-        if reader.bands is None:
+        if reader.band_names is None:
             reader.close()
             raise ValueError(f"{path}: expected bands with names, found none. Pass `band_names`, in order.")
         return reader
@@ -384,7 +384,7 @@ def _row(sample: Sample, raster: Raster, reading: Reading, report: Report) -> Sh
     return ShardRow(
         sample.id,
         pixels,
-        raster.bands or (),
+        raster.band_names or (),
         None if raster.offsets is None else [offset * reading.scale for offset in raster.offsets],
         None if raster.crs is None else raster.crs.to_string(),
         None if raster.crs is None or raster.transform is None else tuple(raster.transform)[:6],

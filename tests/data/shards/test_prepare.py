@@ -354,7 +354,7 @@ def test_a_folder_of_one_file_per_band_is_one_image(tmp_path, shared_data):
     dataset, dates = load_shards(folder), sorted((shared_data / "ssl4eo_s12" / "s2a" / "0000200").iterdir())
     assert sorted(dataset["id"]) == [f"0000200/{date.name}" for date in dates]
     row = next(row for row in dataset if row["id"].endswith(dates[0].name))
-    assert (tuple(row["bands"]), row["pixels"].shape) == (tuple(read_raster(dates[0]).bands), (12, 264, 264))
+    assert (tuple(row["bands"]), row["pixels"].shape) == (tuple(read_raster(dates[0]).band_names), (12, 264, 264))
     # One such folder is a scene, and the folder of all dates is cut scene by scene.
     chips = prepare_shards(shared_data / "ssl4eo_s12", tmp_path / "chips", size=264, bands=["B4"], num_workers=1)
     assert len(load_shards(chips)) == len(list((shared_data / "ssl4eo_s12").glob("*/*/*")))
