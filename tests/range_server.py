@@ -1,5 +1,7 @@
 """A web server of a folder that answers ranges, which GDAL asks for: `python tests/range_server.py FOLDER`.
 
+For GDAL and pyarrow it is also an object store like S3, whose buckets are the folders in it.
+
 A process of its own: GDAL opens files without letting go of the GIL. It prints its address first.
 """
 
@@ -9,8 +11,17 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 
 
+# S3's answer to the list of a folder: it is empty.
+NO_OBJECTS = b'<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"></ListBucketResult>'
+
+
 class Handler(SimpleHTTPRequestHandler):
     def send_head(self):
+        if "list-type=2" in self.path:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(NO_OBJECTS)))
+            self.end_headers()
+            return BytesIO(NO_OBJECTS)
         asked = self.headers["Range"]
         if not asked:
             return super().send_head()

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin
 
 from ..modeling.products import read_folder
 from ..modeling.raster_files import Source, is_remote, is_stac_item
+from ..modeling.stac_links import link_assets
 from .stac_items import MODEL_LINK
 
 
 SCENE_SUFFIXES = (".tif", ".tiff", ".jp2", ".zip", ".vrt")
 TIMEOUT_SECONDS = 60
+ITEM_MEMBERS = ("type", "id", "properties", "stac_version", "links", "assets")
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def _expand(source: Any) -> Iterator[ArchiveSource]:
     path = os.fspath(source)
     plain = path.split("?")[0]
     if re.match(r"https?://.*\.(geo)?json$", plain):
-        yield from _expand_stac(_fetch(path), plain, path)
+        yield from _expand_stac(_fetch(path), plain, posixpath.dirname(plain))
     elif is_remote(path):
         yield ArchiveSource(plain, path)
     elif path.endswith(".txt"):
@@ -124,7 +125,7 @@ def _expand_path(path: Path, inside: bool = False) -> Iterator[ArchiveSource]:
                 raise ValueError(f"{path}: expected a STAC item or item collection: {error}.") from error
             return
         if not inside or _is_stac(content):
-            yield from _expand_stac(content, str(path), str(path))
+            yield from _expand_stac(content, str(path), str(path.parent))
     elif not inside or path.suffix.lower() in SCENE_SUFFIXES:
         yield ArchiveSource(str(path), str(path))
 
@@ -148,28 +149,19 @@ def _is_stac(content: object) -> bool:
     return all(link.get("rel") != MODEL_LINK for link in links)  # which items of results have
 
 
-def _expand_stac(content: Any, name: str, base: str) -> Iterator[ArchiveSource]:
-    """Yield the items of an item collection, or a single item, with absolute links."""
+def _expand_stac(content: Any, name: str, folder: str) -> Iterator[ArchiveSource]:
+    """Yield the items of an item collection, or a single item. Relative links are relative to `folder`."""
     if not isinstance(content, Mapping) or content.get("type") not in ("Feature", "FeatureCollection"):
         raise ValueError(f"{name}: expected a STAC item or item collection.")
     for item in content["features"] if content["type"] == "FeatureCollection" else [content]:
-        assets = {
-            key: {**asset, "href": _absolute(str(asset["href"]), base)}
-            for key, asset in (item.get("assets") or {}).items()
-            if isinstance(asset, Mapping) and "href" in asset
+        used = {
+            key: item[key] for key in ("type", "id", "properties", "stac_version", "links", "assets") if key in item
         }
-        used = {key: item[key] for key in ("type", "id", "properties", "stac_version", "links") if key in item}
-        yield ArchiveSource(str(item.get("id") or name), json.dumps({**used, "assets": assets}))
+        yield ArchiveSource(str(item.get("id") or name), json.dumps(link_assets(used, folder)))
 
 
 def _lies_in(path: Any, folder: Path) -> bool:
     return isinstance(path, str | os.PathLike) and folder in Path(os.path.abspath(path), "inside").parents
-
-
-def _absolute(href: str, base: str) -> str:
-    if is_remote(href) or os.path.isabs(href) or not base:
-        return href
-    return urljoin(base, href) if is_remote(base) else os.path.normpath(os.path.join(os.path.dirname(base), href))
 
 
 def _fetch(url: str) -> Any:

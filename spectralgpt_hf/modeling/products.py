@@ -32,6 +32,7 @@ import numpy as np
 from .bands import L1C_BANDS, SENTINEL_2, Sensor
 from .identification import sensor_of_files, sensor_of_statements
 from .matching import OF_SENTINEL_2, Matching
+from .stac_links import join_href
 
 
 Offset: TypeAlias = float | Sequence[float] | Mapping[str, float]
@@ -443,8 +444,3 @@ def _strings(value: object) -> list[str]:
 
 def _mappings(value: Any) -> list[Mapping[str, Any]]:
     return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, Iterable) else []
-
-
-def join_href(folder: str, href: str) -> str:
-    """Return a link of a STAC item, which may be relative to a folder, as a path or URL."""
-    return href if re.match(r"/|[a-z][a-z0-9+.\-]+:", href, re.IGNORECASE) else os.path.join(folder, href)

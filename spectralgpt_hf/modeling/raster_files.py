@@ -17,7 +17,6 @@ import hashlib
 import math
 import os
 import re
-import urllib.request
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -29,6 +28,7 @@ import numpy as np
 
 from .bands import SENTINEL_2, Sensor, find_band
 from .file_bands import name_bands, table_radiometry
+from .file_states import name_of_file, state_of_file
 from .identification import contradicts, sensor_of_files, sensor_of_tags
 from .matching import OF_SENTINEL_2, Matching, match_tags
 from .notices import warn
@@ -288,16 +288,12 @@ class Files:
         return sorted(states.items())
 
     def _identify(self, path: str, states: dict[str, str]) -> None:
-        url = re.search(r"https?://[^}]+", path)
-        name = url[0].partition("?")[0] if url else _unzipped(path)
+        name = name_of_file(path)
         if path in self._held:
             states[self.name] = hashlib.sha256(self._held[path]).hexdigest()
-        elif name not in states and url:
-            states[name] = _identify_url(url[0])
         elif name not in states and not name.startswith("/vsimem/"):
-            state = os.stat(name) if os.path.exists(name) else None
-            states[name] = "" if state is None else f"{state.st_size} bytes, {state.st_mtime_ns} ns"
-            if name.lower().endswith(".vrt") and state is not None and name not in self._files:
+            states[name] = state_of_file(path, _settings(), float(NETWORK_DEFAULTS["GDAL_HTTP_CONNECTTIMEOUT"]))
+            if name.lower().endswith(".vrt") and os.path.isfile(name) and name not in self._files:
                 with rasterio.open(name) as dataset:
                     for part in dataset.files:
                         self._identify(part, states)
@@ -305,7 +301,7 @@ class Files:
     def _open_path(self, path: str) -> OpenFile:
         if self.budget is not None:
             self.budget.check_time(self.name)
-        set_already = {*os.environ, *(getenv() if hasenv() else ())}
+        set_already = _settings()
         with rasterio.Env(**{key: value for key, value in NETWORK_DEFAULTS.items() if key not in set_already}):
             dataset = self._stack.enter_context(rasterio.open(path))
         return OpenFile(dataset, dataset.descriptions)
@@ -383,7 +379,7 @@ class Files:
         """Return the size of a file in bytes, or infinity if it is not a local file."""
         if path in self._held:
             return len(self._held[path])
-        path = _unzipped(path)
+        path = name_of_file(path)
         return os.path.getsize(path) if os.path.isfile(path) else math.inf
 
     def _hold_array(self, path: str) -> str:
@@ -435,15 +431,6 @@ def _name(source: Source) -> str:
     return os.fspath(source) if isinstance(source, str | os.PathLike) else type(source).__name__
 
 
-def _unzipped(path: str) -> str:
-    """Return the archive of a path in a zip archive, and any other path as it is."""
-    return zipped[1] if (zipped := re.match(r"/vsizip/\{(.*)\}/", path)) else path
-
-
-def _identify_url(url: str) -> str:
-    """Return the ETag of a URL, else the time and size that its server states; empty if it states nothing."""
-    # One byte, because links that are signed for GET refuse HEAD.
-    request = urllib.request.Request(url, headers={"Range": "bytes=0-0"})
-    with urllib.request.urlopen(request, timeout=float(NETWORK_DEFAULTS["GDAL_HTTP_CONNECTTIMEOUT"])) as answer:
-        size = answer.headers.get("Content-Range", "").rpartition("/")[2] or answer.headers.get("Content-Length", "")
-        return answer.headers.get("ETag") or f"{answer.headers.get('Last-Modified', '')} {size}".strip()
+def _settings() -> dict[str, str]:
+    """Return the settings of GDAL, from the environment and from `rasterio.Env`."""
+    return {**os.environ, **({key.upper(): str(value) for key, value in getenv().items()} if hasenv() else {})}

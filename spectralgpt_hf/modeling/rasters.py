@@ -279,8 +279,8 @@ class RasterReader:
 
         Returns:
             Sorted pairs: the path, or the URL without its query, which may hold a signature; and the size and time of a
-            local file, the ETag of a URL (else its time and size), or the SHA-256 of bytes. The second is empty if it
-            is not known, as for object stores that only GDAL can access.
+            local file or an object in S3, the ETag of a URL (else its time and size), or the SHA-256 of bytes. The
+            second is empty if it is not known, as for other object stores.
 
         Raises:
             ValueError: If a file no longer exists, or its server does not answer.

@@ -15,7 +15,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
@@ -30,7 +30,7 @@ from .dates import Date, date_in_name, days_since_1970
 from .geometry import Labels, PreprocessingReport, common_size, count_tokens, fit_labels
 from .matching import Matching
 from .normalization import Statistics
-from .products import join_href
+from .stac_links import link_assets
 
 
 if TYPE_CHECKING:
@@ -377,17 +377,7 @@ def _items(source: Any, folder: str = "") -> list[Any]:
     if not isinstance(source, Mapping):
         return list(source)
     items = [item for item in source.get("features") or () if isinstance(item, Mapping)]
-    return list(_with_links(items, folder)) if folder else items
-
-
-def _with_links(items: Sequence[Mapping[str, Any]], folder: str) -> Iterator[dict[str, Any]]:
-    for item in items:
-        assets = {
-            key: {**asset, "href": join_href(folder, str(asset["href"]))}
-            for key, asset in (item.get("assets") or {}).items()
-            if isinstance(asset, Mapping) and "href" in asset
-        }
-        yield {**item, "assets": assets}
+    return [link_assets(item, folder) for item in items]
 
 
 def _join_reports(reports: Sequence[PreprocessingReport]) -> PreprocessingReport:

@@ -77,6 +77,29 @@ def test_another_checkpoint_option_or_source_is_done_anew(archive, change):
     assert before != Path(rows[0]["destination"]).read_bytes()
 
 
+@pytest.mark.parametrize("start", ["s3:/", "/vsis3", "http"])
+def test_a_remote_source_is_done_anew_when_it_changes_and_not_for_another_signature(
+    archive, file_server, monkeypatch, start
+):
+    settings = {"S3_ENDPOINT": file_server.removeprefix("http://"), "HTTPS": "NO", "VIRTUAL_HOSTING": "FALSE"}
+    for name, value in {**settings, "NO_SIGN_REQUEST": "YES"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("CPL_VSIL_CURL_NON_CACHED", f"/vsis3/:/vsicurl/{file_server}")
+    scene = archive / "scenes" / "scene0.tif"
+    address = f"{file_server if start == 'http' else start}/scenes/scene0.tif"
+    signed = [f"{address}?sig={number}" if start == "http" else address for number in range(2)]
+    job, (row, again) = job_of(archive), (plan(find_sources(url), archive / "out", ".parquet")[0] for url in signed)
+    result = SceneWorker(job)(row)
+    assert result["status"] == "done", result["reason"]
+    assert statuses(split_finished([again], job)[0]) == ["there already"]
+    before = Path(row["destination"]).read_bytes()
+    write_scene(scene, left=7, width=64, height=48)
+    os.utime(scene, (1_000_000, 1_000_000))
+    assert split_finished([row], job) == ([], [row])
+    assert SceneWorker(job)(row)["status"] == "done"
+    assert Path(row["destination"]).read_bytes() != before
+
+
 def test_a_file_of_another_origin_is_replaced_only_when_asked(archive):
     row = rows_of(archive)[0]
     shutil.copy(archive / "scenes" / "scene0.tif", row["destination"])

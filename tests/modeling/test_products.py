@@ -2,10 +2,8 @@ import json
 import os
 import re
 import shutil
-import threading
 import warnings
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import numpy as np
@@ -287,37 +285,6 @@ def test_identities_change_with_any_file_behind_a_source(tmp_path):
     content = (folder / "B02.tif").read_bytes()
     assert identity(content) == identity(content)
     assert identity(content) != identity((folder / "B03.tif").read_bytes() + b" ")
-
-
-@pytest.fixture
-def tagged_server(tmp_path):
-    """A server that states an ETag, and stalls for paths that request it."""
-
-    class Handler(BaseHTTPRequestHandler):
-        etag = '"one"'
-
-        def do_GET(self):
-            self.send_response(206)
-            self.send_header("ETag", type(self).etag)
-            self.send_header("Content-Length", "1")
-            self.end_headers()
-            self.wfile.write(b"I")
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", Handler
-    server.shutdown()
-    server.server_close()
-
-
-def test_a_url_is_identified_by_its_etag_without_its_signature(tagged_server):
-    address, handler = tagged_server
-    assert raster_files._identify_url(f"{address}/a.tif?sig=1") == '"one"'
-    handler.etag = '"two"'
-    assert raster_files._identify_url(f"{address}/a.tif?sig=1") == '"two"'
 
 
 def test_a_remote_layer_is_identified_by_what_its_server_states(tmp_path, file_server):
