@@ -22,6 +22,7 @@ from ..inference.archive_run import (
     SceneWorker,
     identify,
     plan,
+    remove_outdated,
     run_on_ray,
     split_finished,
     write_summary,
@@ -118,6 +119,7 @@ def run_archive(
     report(f"{len(found)} scenes, {len(results)} of them finished")
     if rows:
         results += _with_ray(rows, job, address, workers, gpus, worker)
+        remove_outdated(results, job)
     write_summary(output / SUMMARY, results)
     done = sorted(result["destination"] for result in results if result["status"] != "failed")
     if done:
@@ -171,8 +173,8 @@ def _catalogue(output: Path, done: Sequence[str], job: Job, config: SpectralGPTC
             "data_type": dtype,
         }
         if tables:
-            write_embedding_card(output, Path(job.checkpoint).name, config.hidden_size, dtype)
-    description = f"{title}, {len(items)} Sentinel-2 scenes, by SpectralGPT."
+            write_embedding_card(output, Path(job.checkpoint).name, config.expected_sensor, config.hidden_size, dtype)
+    description = f"{title}, {len(items)} scenes of {config.expected_sensor}, by SpectralGPT."
     write_collection(output / COLLECTION, items, title=title, description=description, fields=fields)
 
 

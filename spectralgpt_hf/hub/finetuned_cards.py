@@ -82,7 +82,7 @@ def finish(
 
 
 def save_hub_score(folder: Path, dataset: str, name: str, scores: SplitScores) -> None:
-    """Write a test score to `.eval_results/<dataset>.yaml`, which the Hub shows with the model and with the dataset.
+    """Write a test score to `.eval_results/<dataset>.yaml`, which the Hub shows with the model and with a benchmark.
 
     Args:
         folder: Folder of the checkpoint.
@@ -99,7 +99,12 @@ def save_hub_score(folder: Path, dataset: str, name: str, scores: SplitScores) -
 
 
 def save_score_card(folder: Path, config: PreTrainedConfig, metrics: Metrics) -> None:
-    """Write README.md with the scores of `metrics.json`: a table, and the Hub's model index.
+    """Write README.md with the scores of `metrics.json`: a table, and the Hub's `model-index`.
+
+    By the Hub's documentation (docs/hub/model-cards and docs/hub/eval-results), the Hub parses `model-index` and shows
+    it on the page of the model, for scores on any data. It shows `.eval_results` only for data sets that are registered
+    as benchmarks. A score of a benchmark is therefore in both, and all other scores are in `model-index` alone. Scores
+    on samples that the model was trained on are in neither.
 
     Args:
         folder: Folder of the checkpoint, which already holds the pictures.
@@ -125,7 +130,7 @@ def save_score_card(folder: Path, config: PreTrainedConfig, metrics: Metrics) ->
             metric_value=round(value, 6),
         )
         for split in SCORED_SPLITS
-        if split in metrics
+        if split in metrics and not metrics[split].get("trained_on_too", False)
         for name, value in metrics[split]["scores"].items()
         if not math.isnan(value)
     ]

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from ..files import write_json
-from ..inference.stac_items import LAUNCH, MODEL_ITEM
-from ..modeling.bands import BANDS
+from ..inference.stac_items import MODEL_ITEM, open_period
+from ..modeling.bands import PSEUDO_BAND_MEAN, Band
 from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.normalization import LIMITS
@@ -31,22 +31,11 @@ TASKS = {
 }
 """Tasks from the list of the extension, by architecture. The task of encoders is `similarity-search`."""
 
-COMMON_NAMES = {
-    "B1": "coastal",
-    "B2": "blue",
-    "B3": "green",
-    "B4": "red",
-    "B5": "rededge",
-    "B6": "rededge",
-    "B7": "rededge",
-    "B8": "nir",
-    "B8A": "nir08",
-    "B9": "nir09",
-    "B10": "cirrus",
-    "B11": "swir16",
-    "B12": "swir22",
-}
-"""Common names of bands in the EO extension."""
+COMMON_NAMES = (
+    *("coastal", "blue", "green", "yellow", "red", "rededge"),
+    *("nir", "nir08", "nir09", "cirrus", "swir16", "swir22"),
+)
+"""Common names of bands in the EO extension, which are aliases in the tables of sensors."""
 
 
 def write_model_item(folder: Path, name: str | None = None) -> None:
@@ -69,20 +58,19 @@ def describe_model(folder: Path, name: str | None = None) -> dict[str, Any]:
     plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", name or folder.resolve().name).strip("-_.")
     identifier = plain if re.match(r"[A-Za-z]..", plain) else f"spectralgpt-{plain or 'model'}"
     task = TASKS.get(info.architecture, "similarity-search")
-    bands = [band for band in info.processor.bands if band in BANDS]
+    sensor = info.config.expected_sensor
+    bands = [sensor.band(name) for name in info.processor.bands if name != PSEUDO_BAND_MEAN]
     return {
         "type": "Feature",
         "stac_version": "1.1.0",
         "stac_extensions": [MLM, EO],
         "id": identifier,
-        # Wherever and whenever Sentinel-2 sees the ground.
+        # Wherever and whenever the sensor sees the ground.
         "geometry": {"type": "Polygon", "coordinates": [[[-180, -90], [180, -90], [180, 90], [-180, 90], [-180, -90]]]},
         "bbox": [-180, -90, 180, 90],
         "properties": {
-            "datetime": None,
-            "start_datetime": LAUNCH,
-            "end_datetime": "9999-12-31T23:59:59Z",
-            "description": f"{info.architecture}, a spectral transformer for Sentinel-2 images.",
+            **open_period(sensor),
+            "description": f"{info.architecture}, a spectral transformer for images of {sensor}.",
             "eo:bands": [_describe_band(band) for band in bands],
             "mlm:name": identifier,
             "mlm:architecture": "SpectralGPT",
@@ -109,9 +97,12 @@ def describe_model(folder: Path, name: str | None = None) -> dict[str, Any]:
     }
 
 
-def _describe_band(band: str) -> dict[str, Any]:
-    micrometres = round(BANDS[band].wavelength_s2a / 1000, 4)
-    return {"name": band, "common_name": COMMON_NAMES[band], "center_wavelength": micrometres}
+def _describe_band(band: Band) -> dict[str, Any]:
+    aliases = (re.sub(r"^red_edge.*", "rededge", alias) for alias in (band.name, *band.aliases))
+    *_, common_name = (None, *(alias for alias in aliases if alias in COMMON_NAMES))  # the last is the most specific
+    micrometres = None if band.wavelength is None else round(band.wavelength / 1000, 4)
+    described = {"name": band.name, "common_name": common_name, "center_wavelength": micrometres}
+    return {name: value for name, value in described.items() if value is not None}
 
 
 def _inputs(architecture: str, config: SpectralGPTConfig, processor: SpectralGPTImageProcessor) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
@@ -27,15 +28,16 @@ from ..modeling.tiling import Box
 from .archive_sources import ArchiveSource
 from .checkpoints import load_encoder, load_model
 from .embedding import embed_scene
+from .map_styles import style_path
 from .maps import ground_hectares
-from .prediction import predict_scene
+from .prediction import LAYERS, predict_scene
 from .resuming import fingerprint
 from .stac_items import describe_result, item_path
 
 
 ATTEMPTS = 3
 TAG = "fingerprint"
-"""Tag of a finished file that identifies the checkpoint, the options and the source."""
+"""Tag of a finished file: hashes of the checkpoint with the options, and of the state of the source."""
 
 CHECKS = 16
 """Number of files whose fingerprints are read at the same time."""
@@ -95,13 +97,18 @@ class Job:
     options: Mapping[str, Any] = field(default_factory=dict)
     overwrite: bool = False
 
-    def mark(self, reader: RasterReader) -> str:
-        """Return the fingerprint of a scene's result: checkpoint, options, and the size and time of the source."""
+    @cached_property
+    def key(self) -> str:
+        """Hash of checkpoint and options."""
         from .. import __version__  # not before the package is imported as a whole
 
         made_of = {name: getattr(self, name) for name in ("kind", "identity", "weights_dtype", "processor")}
         made_of["options"] = {name: value for name, value in self.options.items() if name not in RESOURCES}
-        return fingerprint(version=__version__, sources=reader.identity(), **made_of)
+        return fingerprint(version=__version__, **made_of)
+
+    def mark(self, reader: RasterReader) -> str:
+        """Return the fingerprint of a scene's result: `key`, and a hash of the size and time of the source."""
+        return f"{self.key}-{fingerprint(sources=reader.identity())}"
 
     def open(self, source: ArchiveSource) -> RasterReader:
         """Open a scene with the options of the job."""
@@ -184,6 +191,7 @@ class SceneWorker:
         if _is_finished(destination, mark):
             return "there already", area
         model, processor = self.load()
+        _remove_result(destination)
         run = embed_scene if job.kind == "embed" else predict_scene
         run(
             model,
@@ -191,7 +199,7 @@ class SceneWorker:
             source.open(),
             destination,
             tags={TAG: mark},
-            overwrite=job.overwrite or _mark_of(destination) is not None,
+            overwrite=job.overwrite,
             progress=False,
             **job.options,
         )
@@ -294,6 +302,17 @@ def write_summary(path: Path, results: Sequence[SceneResult]) -> None:
         pq.write_table(pa.Table.from_pylist(list(map(dict, ordered)), SUMMARY), scratch)
 
 
+def remove_outdated(results: Sequence[SceneResult], job: Job) -> None:
+    """Remove what another checkpoint or other options made of the scenes that failed now.
+
+    A result of this job is kept, because the reason may be that its source cannot be reached for a while.
+    """
+    for result in results:
+        path = Path(result["destination"])
+        if result["status"] == "failed" and not (_mark_of(path) or job.key).startswith(job.key):
+            _remove_result(path)
+
+
 def square_kilometres(reader: RasterReader) -> float:
     """Return the area of a scene's grid on the ground; 0 if it has no georeference."""
     return ground_hectares(reader.crs, reader.transform, (reader.height, reader.width)) / 100
@@ -314,6 +333,16 @@ def _result(row: SceneRow, status: str, reason: str, area: float, seconds: float
 def _is_finished(result: Path, mark: str) -> bool:
     """Return whether a result has this fingerprint, and its STAC item, which is written last."""
     return _mark_of(result) == mark and item_path(result).is_file()
+
+
+def _remove_result(path: Path) -> None:
+    """Remove the result of an archive with all files beside it. Files of another origin stay."""
+    mark = _mark_of(path)
+    if mark is None:
+        return
+    layers = [path.with_name(f"{path.stem}_{layer}{path.suffix}") for layer in LAYERS]
+    for file in [*(layer for layer in layers if _mark_of(layer) == mark), style_path(path), item_path(path), path]:
+        file.unlink(missing_ok=True)
 
 
 def _mark_of(path: str | Path) -> str | None:

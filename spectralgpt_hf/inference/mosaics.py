@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -21,8 +21,10 @@ from ..files import locked
 from ..modeling.tiling import Box
 from .cogs import write_cog
 from .destinations import check_destination, check_outputs
+from .longitudes import unroll
 from .maps import MAP_NODATA, class_colours
 from .quantization import HALF, to_half
+from .vectors import WGS84
 
 
 BLOCK = 512
@@ -30,6 +32,9 @@ BLOCK = 512
 
 BLOCK_VALUES = 2**24
 """Largest number of values in this part, over all bands: 64 MiB in float32."""
+
+EDGE_POINTS = 21
+"""Points of each edge of a map whose positions in the mosaic are computed."""
 
 Coordinate = TypeVar("Coordinate", float, np.ndarray)
 
@@ -54,7 +59,9 @@ def write_mosaic(
         sources: Probabilities from `predict_scene` (`NAME_probabilities.tif`), which become a class map, or maps of
             features from `embed_scene`, which become a map of features.
         destination: GeoTIFF to write.
-        crs: Coordinate reference system of the grid in any form that rasterio accepts, such as "EPSG:3857".
+        crs: Coordinate reference system of the grid in any form that rasterio accepts, such as "EPSG:3857". Where its
+            x is proportional to the longitude, maps on both sides of the antimeridian lie side by side, and x goes on
+            beyond the end of the system (181 degrees).
         resolution: Size of the cells in units of `crs`. The edges of cells are multiples of it.
         overwrite: Whether to replace an existing file.
 
@@ -69,9 +76,13 @@ def write_mosaic(
     target = check_grid(crs, resolution)
     with locked(path), TemporaryDirectory(prefix=f".{path.name}.", suffix=".part", dir=path.parent) as scratch:
         check_outputs([path], [str(source) for source in sources], overwrite)
-        maps = [_Map.read(str(source), target) for source in sources]
+        turn = _turn(target)
+        maps = [_Map.read(str(source), target, turn) for source in sources]
         _check_alike(maps)
         bounds = np.array([one.bounds for one in maps])
+        if turn:
+            bounds[:, 0], bounds[:, 2] = unroll(bounds[:, 0], bounds[:, 2], turn)
+            maps = [replace(one, bounds=(*box,), shift=box[0] - one.bounds[0]) for one, box in zip(maps, bounds)]
         left, bottom = (math.floor(edge / resolution) * resolution for edge in bounds[:, :2].min(0))
         right, top = (math.ceil(edge / resolution) * resolution for edge in bounds[:, 2:].max(0))
         shape = (round((top - bottom) / resolution), round((right - left) / resolution))
@@ -126,7 +137,8 @@ class _Map:
         count: Number of bands.
         shape: (height, width), in cells of its own grid.
         crs, transform: Its own grid.
-        bounds: Its bounds in the reference system of the mosaic.
+        bounds: Its bounds in the mosaic.
+        shift: Number of whole turns around the Earth, in units of x, by which the bounds are shifted to the east.
         scales: Scale of each band, (C,).
         tags: Tags of the file.
     """
@@ -139,13 +151,21 @@ class _Map:
     bounds: tuple[float, float, float, float]
     scales: np.ndarray
     tags: dict[str, str]
+    shift: float = 0.0
 
     @classmethod
-    def read(cls, path: str, target: CRS) -> "_Map":
+    def read(cls, path: str, target: CRS, turn: float) -> "_Map":
         with rasterio.open(path) as file:
             if file.crs is None:
                 raise ValueError(f"{path}: expected a georeferenced map, found no coordinate reference system.")
-            bounds = transform_bounds(file.crs, target, *file.bounds)
+            left, bottom, right, top = transform_bounds(file.crs, target, *file.bounds)
+            if turn:
+                along, ends = np.linspace(0, 1, EDGE_POINTS), np.zeros(EDGE_POINTS)
+                columns = np.concatenate([along, ends + 1, along[::-1], ends]) * file.width
+                rows = np.concatenate([ends, along, ends + 1, along[::-1]]) * file.height
+                x = np.unwrap(transform(file.crs, target, *_apply(file.transform, columns, rows))[0], period=turn)
+                left, right = x.min(), x.max()
+            bounds = (left, bottom, right, top)
             scales = np.array(file.scales, np.float32)
             return cls(path, file.count, file.shape, file.crs, file.transform, bounds, scales, file.tags())
 
@@ -157,11 +177,25 @@ class _Map:
 
     def weights(self, crs: CRS, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Return the weight at points of the mosaic, from 1 in the middle of the map to almost 0 at its edges."""
-        moved = map(np.array, transform(crs, self.crs, x.ravel(), y.ravel()))
+        moved = map(np.array, transform(crs, self.crs, x.ravel() - self.shift, y.ravel()))
         positions = zip(_apply(~self.transform, *moved), self.shape[::-1])
         # Positions are at least half a cell from the edge, as cells of a tile are, so that no weight is 0.
         shares = [np.clip(position, 0.5, length - 0.5) / length for position, length in positions]
         return np.prod([np.sin(np.pi * share) ** 2 for share in shares], axis=0).reshape(x.shape)
+
+
+def _turn(crs: CRS) -> float:
+    """Return the width of a map of the whole Earth if x is proportional to the longitude, else 0."""
+    longitudes = np.arange(-180.0, 181.0)
+    try:
+        x = [transform(WGS84, crs, longitudes, np.full_like(longitudes, latitude))[0] for latitude in (0.0, 60.0)]
+    except rasterio._err.CPLE_BaseError:  # far from its centre, a projection may have no x
+        return 0.0
+    with np.errstate(invalid="ignore"):  # or an infinite one
+        steps = np.diff(x)
+    width = float(np.median(steps[0])) * 360
+    alike = np.isclose(steps * 360, width).sum(1) >= 359  # a central meridian other than 0 makes one step back
+    return width if width > 0 and alike.all() else 0.0
 
 
 def _check_alike(maps: Sequence[_Map]) -> None:
@@ -191,11 +225,12 @@ def _blend_box(maps: Sequence[_Map], box: Box, crs: CRS, grid: Affine) -> np.nda
     if not maps:
         return None
     shape = (box.bottom - box.top, box.right - box.left)
-    corner = from_origin(*_apply(grid, box.left, box.top), grid.a, -grid.e)
+    left, top = _apply(grid, box.left, box.top)
     columns, rows = np.meshgrid(np.arange(box.left, box.right) + 0.5, np.arange(box.top, box.bottom) + 0.5)
     x, y = _apply(grid, columns, rows)
     total, weights = np.zeros((maps[0].count, *shape), np.float32), np.zeros(shape, np.float32)
     for one in maps:
+        corner = from_origin(left - one.shift, top, grid.a, -grid.e)
         options = {"crs": crs, "transform": corner, "width": shape[1], "height": shape[0]}
         with rasterio.open(one.path) as file, WarpedVRT(file, resampling=Resampling.bilinear, **options) as warped:
             values, valid = warped.read().astype(np.float32), warped.dataset_mask() > 0

@@ -6,22 +6,23 @@ The extension is https://github.com/geo-embeddings/embeddings-stac-specification
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rasterio.crs import CRS
 from rasterio.io import DatasetReader
-from rasterio.warp import transform_bounds, transform_geom
+from rasterio.warp import transform_bounds
 
 from ..files import write_json
+from ..modeling.bands import SENTINEL_2, Sensor
 from ..modeling.modeling_spectralgpt import SpectralGPTPreTrainedModel
 from ..modeling.raster_files import Source, is_remote
 from ..modeling.rasters import RasterReader
+from ..modeling.sensors import SENSORS
 from ..modeling.tiling import Box
 from .scenes import Scene
-from .vectors import WGS84, bounds_of, timestamp
+from .vectors import WGS84, bounds_of, geographic_rings, timestamp
 
 
 EMBEDDINGS = "https://stac-extensions.github.io/embeddings/v0.0.1/schema.json"
@@ -32,9 +33,6 @@ MODEL_ITEM = "stac_item.json"
 
 MODEL_LINK = "emb:model"
 """Relation of the link from the item of a result to that of its model."""
-
-LAUNCH = "2015-06-23T00:00:00Z"
-"""Launch of Sentinel-2A, before which there are no scenes."""
 
 GEOTIFF = "image/tiff; application=geotiff; profile=cloud-optimized"
 PARQUET = "application/vnd.apache.parquet"
@@ -116,7 +114,7 @@ def describe_result(
         "stac_extensions": [PROJECTION],
         "id": result.stem,
         **geography,
-        "properties": {**_time(tags.get("date")), **projection},
+        "properties": {**_time(tags), **projection},
         "links": links,
         "assets": {asset: {"href": f"./{result.name}", "type": kind, "roles": ["data", asset]}},
     }
@@ -172,25 +170,30 @@ def _geography(outline: Sequence[tuple[float, float]], crs: CRS | None) -> tuple
     """Return geometry and bounds in WGS84, and the properties of the projection extension."""
     if crs is None:
         return {"geometry": None}, {}
-    ring = {"type": "Polygon", "coordinates": [[*outline, outline[0]]]}
     x, y = zip(*outline)
     bounds = transform_bounds(crs, WGS84, min(x), min(y), max(x), max(y))
     code = crs.to_epsg()
     projection = {"proj:epsg": code, **({} if code else {"proj:wkt2": crs.to_wkt(version="WKT2_2019")})}
-    geometry = transform_geom(crs, WGS84, ring, antimeridian_cutting=True)
+    polygons = [[ring.tolist()] for ring in geographic_rings(np.array(outline), crs)]
+    geometry: dict[str, Any] = {"type": "Polygon", "coordinates": polygons[0]}
+    if len(polygons) > 1:
+        geometry = {"type": "MultiPolygon", "coordinates": polygons}
     return {"geometry": geometry, "bbox": [*bounds]}, projection
 
 
-def _time(date: str | None) -> dict[str, Any]:
-    """Return the time of a scene. If it is unknown, return the period since the launch of Sentinel-2."""
-    moment = timestamp(date)
-    if moment is None:
-        return {"datetime": None, "start_datetime": LAUNCH, "end_datetime": "9999-12-31T23:59:59Z"}
-    return {"datetime": _rfc3339(moment)}
+def open_period(sensor: Sensor) -> dict[str, str | None]:
+    """Return the time of an item as STAC properties: the whole period since the launch of a sensor."""
+    start = sensor.launch or "0001-01-01"  # STAC has no period without a start or an end
+    return {"datetime": None, "start_datetime": f"{start}T00:00:00Z", "end_datetime": "9999-12-31T23:59:59Z"}
 
 
-def _rfc3339(moment: datetime) -> str:
-    return moment.isoformat().replace("+00:00", "Z")
+def _time(tags: Mapping[str, str]) -> dict[str, str | None]:
+    """Return the time of a scene from the tags of its result. If it is unknown, return the period of its sensor."""
+    moment = timestamp(tags.get("date"))
+    if moment is not None:
+        return {"datetime": moment.isoformat().replace("+00:00", "Z")}
+    title = tags.get("source_sensor") or tags.get("sensor") or str(SENTINEL_2)
+    return open_period(next((sensor for sensor in SENSORS.values() if str(sensor) == title), Sensor(title)))
 
 
 def _measured(scene: Scene) -> dict[str, Any]:

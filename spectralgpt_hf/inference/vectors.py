@@ -19,6 +19,7 @@ from rasterio.warp import transform, transform_geom
 
 from ..files import atomic_path
 from .grid_cells import find_cell
+from .longitudes import unroll
 from .quantization import HALF, least_cosine, quantize_rows, to_half, warn_of_coarse_steps
 
 
@@ -120,18 +121,27 @@ def timestamp(date: str | None) -> datetime | None:
 def bounds_of(edges: np.ndarray) -> list[float]:
     """Return the bounds (west, south, east, north) of boxes.
 
-    Across the antimeridian the western edge is the larger number, as in GeoJSON.
+    They are the shortest range of longitudes that holds all boxes. Across the antimeridian the western edge is the
+    larger number, as in GeoJSON (RFC 7946, 5.2).
 
     Args:
         edges: (4, n), western, southern, eastern and northern edges in degrees.
     """
-    west, south, east, north = edges
+    (west, east), (south, north) = unroll(edges[0], edges[2], 360.0), edges[1::2]
     left, right = west.min(), east.max()
-    crosses = west > east
-    if crosses.any():
-        around_zero = ~crosses & (west <= 0) & (east >= 0)
-        left, right = (-180, 180) if around_zero.any() else (west[west > 0].min(), east[east < 0].max())
+    if right - left >= 360:
+        left, right = -180.0, 180.0
+    elif right > 180:
+        right -= 360
     return [float(left), float(south.min()), float(right), float(north.max())]
+
+
+def geographic_rings(corners: np.ndarray, crs: CRS) -> list[np.ndarray]:
+    """Return the outline of corners (n, 2) in WGS84, as closed rings; two across the antimeridian, as in GeoJSON."""
+    outline = {"type": "Polygon", "coordinates": [np.vstack([corners, corners[:1]]).tolist()]}
+    geometry = transform_geom(crs, WGS84, outline, antimeridian_cutting=True)
+    parts = geometry["coordinates"] if geometry["type"] == "MultiPolygon" else [geometry["coordinates"]]
+    return [_counterclockwise(np.array(part[0])) for part in parts]  # the cut reverses the order
 
 
 def _embeddings(vectors: np.ndarray, dtype: str) -> dict[str, pa.Array]:
@@ -158,10 +168,7 @@ def _geographic(chips: Chips) -> tuple[list[str], list[bytes | None], np.ndarray
     shapes: list[bytes | None] = [_polygon(ring) for ring in rings]
     crossing = np.flatnonzero(edges[2] - edges[0] > 180)
     for number in crossing:  # the antimeridian, where GeoJSON and GeoParquet want two polygons
-        corners = chips.footprints[number]
-        outline = {"type": "Polygon", "coordinates": [[*corners.tolist(), corners[0].tolist()]]}
-        parts = transform_geom(chips.crs, WGS84, outline, antimeridian_cutting=True)["coordinates"]
-        bodies = [_polygon(np.array(part[0])[:-1]) for part in parts]
+        bodies = [_polygon(ring[:-1]) for ring in geographic_rings(chips.footprints[number], chips.crs)]
         shapes[number] = struct.pack("<BII", 1, 6, len(bodies)) + b"".join(bodies)
         longitudes = rings[number, :, 0]
         edges[[0, 2], number] = longitudes[longitudes > 0].min(), longitudes[longitudes < 0].max()
@@ -174,6 +181,12 @@ def _centres(chips: Chips) -> np.ndarray:
     if chips.crs is None:
         return np.full((2, len(chips.boxes)), np.nan)
     return np.array(transform(chips.crs, WGS84, *chips.footprints.mean(1).T))
+
+
+def _counterclockwise(ring: np.ndarray) -> np.ndarray:
+    """Return a closed ring (n, 2) in counter-clockwise order, which GeoJSON and our tables demand."""
+    x, y = ring.T
+    return ring if x[:-1] @ y[1:] > x[1:] @ y[:-1] else ring[::-1]
 
 
 def _polygon(corners: np.ndarray) -> bytes:

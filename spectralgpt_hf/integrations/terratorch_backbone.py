@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from ..modeling.bands import resolve_bands
+from ..assets import find_checkpoint
 from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 from ..modeling.modeling_spectralgpt import SpectralGPTBackbone
 
@@ -58,7 +58,7 @@ def spectralgpt(
     """Build the backbone. In TerraTorch, the arguments are called `backbone_<name>`.
 
     Args:
-        checkpoint: Folder, or name on the Hub. `pretrained` needs it.
+        checkpoint: Folder, name on the Hub, or alias of an embedded one. `pretrained` needs it.
         out_indices: Layers whose features are returned: 0 for the embeddings, then 1 to the number of layers. By
             default the last one.
         pretrained: Whether to load the weights. Otherwise they are random, with the sizes of `checkpoint`'s
@@ -68,7 +68,8 @@ def spectralgpt(
         revision: Branch, tag or commit on the Hub.
 
     Raises:
-        ValueError: If `pretrained` is True without a checkpoint, or the bands differ.
+        ValueError: If `pretrained` is True without a checkpoint, a revision is given for a folder, or the bands differ.
+        FileNotFoundError: If there is no such checkpoint.
     """
     indices = None if out_indices is None else list(out_indices)
     if pretrained and checkpoint is None:
@@ -78,8 +79,9 @@ def spectralgpt(
     if checkpoint is None:
         config = SpectralGPTConfig.from_preset(preset, out_indices=indices)
     else:
+        checkpoint = find_checkpoint(checkpoint, revision)
         config = SpectralGPTConfig.from_pretrained(checkpoint, revision=revision, out_indices=indices)
-    if bands is not None and list(resolve_bands(bands)) != list(config.bands or ()):
+    if bands is not None and list(config.expected_sensor.resolve_all(bands)) != list(config.bands or ()):
         raise ValueError(
             f"`backbone_bands`: expected {' '.join(config.bands or ())}, in this order, got {' '.join(bands)}."
         )

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ..assets import find_checkpoint
 from ..modeling.bands import SENTINEL_2
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.modeling_spectralgpt import SpectralGPTModel
@@ -32,12 +33,13 @@ class SpectralGPTBench(BenchModel):
 
     Args:
         bands: Descriptions of the channels (`BandSpec`), which the benchmark passes.
-        checkpoint: Folder or name on the Hub.
+        checkpoint: Folder, name on the Hub, or alias of an embedded one.
         revision: Branch, tag or commit on the Hub.
         missing_bands: What replaces bands that a dataset lacks, as in the processor. Default: its setting.
 
     Raises:
-        ValueError: If a channel is no band of Sentinel-2.
+        ValueError: If a channel is no band of Sentinel-2, or a revision is given for a folder.
+        FileNotFoundError: If there is no such checkpoint.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class SpectralGPTBench(BenchModel):
         super().__init__(bands=list(bands), normalization="identity")
         self.band_names = [_band_of(band) for band in bands]
         self.scale = 10_000.0 if max(band.max for band in bands) <= REFLECTANCE else 1.0
+        checkpoint = find_checkpoint(checkpoint, revision)
         settings: dict[str, Any] = {} if missing_bands is None else {"missing_bands": missing_bands}
         self.processor = SpectralGPTImageProcessor.from_pretrained(checkpoint, revision=revision, **settings)
         self.backbone = SpectralGPTModel.from_pretrained(checkpoint, revision=revision, dtype=torch.float32).eval()

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..assets import find_checkpoint
 from ..modeling.bands import L2A_BANDS
 from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
@@ -59,7 +60,7 @@ class Entry:
     def meta(self) -> dict[str, Any]:
         """Metadata in the form of TorchGeo's weights: the model, its bands and their number."""
         bands = list(self.processor.bands)
-        return {"dataset": "Sentinel-2", "model": self.name, "bands": bands, "in_chans": len(bands)}
+        return {"dataset": str(self.processor.expected), "model": self.name, "bands": bands, "in_chans": len(bands)}
 
     def transforms_for(self, dataset: Any) -> Callable[[Sample], Sample]:
         """Return the transform for samples of a dataset of TorchGeo, given as a class or as an object.
@@ -79,13 +80,18 @@ def register(checkpoint: str, name: str = "spectralgpt", revision: str = "main")
     """Register a checkpoint under a name, for the arguments `model` of classification and `backbone` of segmentation.
 
     Args:
-        checkpoint: Folder, or name on the Hub.
+        checkpoint: Folder, name on the Hub, or alias of an embedded one.
         name: Name of letters, digits and `_`.
         revision: Branch, tag or commit on the Hub.
 
     Returns:
         The entry, with transforms for TorchGeo's datasets.
+
+    Raises:
+        ValueError: If a revision is given for a folder.
+        FileNotFoundError: If there is no such checkpoint.
     """
+    checkpoint = find_checkpoint(checkpoint, revision)
 
     def entrypoint(pretrained: bool = False, **options: Any) -> SpectralGPTClassifier:
         return SpectralGPTClassifier(checkpoint, revision, options["num_classes"], options["in_chans"])

@@ -66,6 +66,8 @@ class Sensor:
             not known: values are then taken as digital numbers (reflectance x 10000).
         offset: See `scale`.
         nodata: Stored value that means no data, if a file declares none.
+        launch: Day on which the first of its satellites was launched, as in "2015-06-23", before which there are no
+            images; empty if there is none, or it is not known.
 
     Raises:
         ValueError: If two bands share a name, or a wavelength is not a positive number.
@@ -77,6 +79,7 @@ class Sensor:
     scale: float | None = None
     offset: float = 0.0
     nodata: float | None = None
+    launch: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bands", tuple(self.bands))
@@ -248,7 +251,7 @@ BANDS: dict[str, MsiBand] = {
     )
 }
 
-SENTINEL_2 = Sensor("sentinel-2", tuple(BANDS.values()), "Sentinel-2")
+SENTINEL_2 = Sensor("sentinel-2", tuple(BANDS.values()), "Sentinel-2", launch="2015-06-23")
 
 L1C_BANDS = tuple(BANDS)
 L2A_BANDS = tuple(name for name in BANDS if name != "B10")

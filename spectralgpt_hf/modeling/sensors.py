@@ -17,17 +17,19 @@ Sources: Landsat 4-5 TM, 7 ETM+ and 8-9 OLI from the USGS data format control bo
 Level-2 surface reflectance = stored x 0.0000275 - 0.2, 0 is fill); HLS from the LP DAAC user guide 2.0 (x 0.0001,
 -9999 is fill); PlanetScope from Planet's imagery product specification (surface reflectance x 10000, 0 is fill); MODIS
 from the MOD09 user guide (x 0.0001, -28672 is fill); EnMAP from EN-PCV-ICD-2009 (L2A, x 0.0001, -32768 is fill).
+The days of launch are those of Landsat 4, 7 and 8, Terra, EnMAP, PRISMA and EMIT in the catalogues of their agencies.
 Imaging spectrometers have hundreds of bands whose wavelengths vary from file to file. They are read from the file, or
 passed by the caller.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from .bands import BANDS, PSEUDO_BAND_MEAN, SENTINEL_2, Band, Sensor, parse_wavelength
 
 
-_COLLECTION_2 = {"scale": 2.75e-5, "offset": -0.2, "nodata": 0.0}
-_HLS = {"scale": 1e-4, "nodata": -9999.0}
+_COLLECTION_2: dict[str, Any] = {"scale": 2.75e-5, "offset": -0.2, "nodata": 0.0}
+_HLS: dict[str, Any] = {"scale": 1e-4, "nodata": -9999.0}
 
 # The aliases are keys of catalogues (STAC, earth-search, Planetary Computer). Panchromatic and thermal bands are left
 # out, because models of reflectance do not use them.
@@ -42,7 +44,7 @@ _OLI = (
     Band("B9", 1373.4, 20, 30, ("cirrus",)),
 )
 
-LANDSAT_8 = Sensor("landsat-8", _OLI, "Landsat 8/9 OLI", **_COLLECTION_2)
+LANDSAT_8 = Sensor("landsat-8", _OLI, "Landsat 8/9 OLI", **_COLLECTION_2, launch="2013-02-11")
 LANDSAT_7 = Sensor(
     "landsat-7",
     (
@@ -55,6 +57,7 @@ LANDSAT_7 = Sensor(
     ),
     "Landsat 7 ETM+",
     **_COLLECTION_2,
+    launch="1999-04-15",
 )
 LANDSAT_5 = Sensor(
     "landsat-5",
@@ -68,13 +71,15 @@ LANDSAT_5 = Sensor(
     ),
     "Landsat 4/5 TM",
     **_COLLECTION_2,
+    launch="1982-07-16",
 )
-HLS_L30 = Sensor("hls-l30", _OLI, "HLS L30 (Landsat)", **_HLS)
+HLS_L30 = Sensor("hls-l30", _OLI, "HLS L30 (Landsat)", **_HLS, launch=LANDSAT_8.launch)
 HLS_S30 = Sensor(
     "hls-s30",
     tuple(Band(band.name, band.wavelength, band.width, 30, band.aliases) for band in BANDS.values()),
     "HLS S30 (Sentinel-2)",
     **_HLS,
+    launch=SENTINEL_2.launch,
 )
 PLANETSCOPE_4 = Sensor(
     "planetscope-4",
@@ -113,8 +118,9 @@ MODIS = Sensor(
     "MODIS",
     scale=1e-4,
     nodata=-28672.0,
+    launch="1999-12-18",
 )
-ENMAP = Sensor("enmap", (), "EnMAP", scale=1e-4, nodata=-32768.0)
+ENMAP = Sensor("enmap", (), "EnMAP", scale=1e-4, nodata=-32768.0, launch="2022-04-01")
 
 SENSORS: dict[str, Sensor] = {
     sensor.name: sensor
@@ -129,8 +135,8 @@ SENSORS: dict[str, Sensor] = {
         PLANETSCOPE_8,
         MODIS,
         ENMAP,
-        Sensor("prisma", title="PRISMA"),
-        Sensor("emit", title="EMIT", scale=1.0),
+        Sensor("prisma", title="PRISMA", launch="2019-03-22"),
+        Sensor("emit", title="EMIT", scale=1.0, launch="2022-07-14"),
         Sensor("aviris", title="AVIRIS"),
     )
 }

@@ -99,6 +99,10 @@ def test_shards_hold_digital_numbers_of_the_sensors_own_grid(shards):
     assert row["bands"] == BANDS
     assert row["shape"] == [7, 24, 24]
     assert row["transform"][0] == 30
+    card = (shards / "README.md").read_text()
+    assert "chips cut from scenes of Landsat 8/9 OLI" in card
+    assert "- landsat-8" in card
+    assert "entinel" not in card
 
 
 def test_other_sensors_are_left_out_and_named(scenes, tmp_path):

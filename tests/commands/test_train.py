@@ -114,10 +114,9 @@ def test_a_classifier_is_trained_scored_described_and_works_in_the_pipeline(clas
     assert metrics["validation"]["samples"] < 16
     assert all(Image.open(folder / name).width > 100 for name in ("predictions.png", "confusion_matrix.png"))
     results = ModelCard.load(folder / "README.md").data.eval_results
-    assert {(result.dataset_split, result.metric_type) for result in results} >= {
-        ("validation", "accuracy"),
-        ("test", "accuracy"),
-    }
+    shown = {(result.dataset_split, result.metric_type) for result in results}
+    assert ("validation", "accuracy") in shown
+    assert "test" not in {split for split, _ in shown}  # for the same reason
     (image,) = list(classes.glob("*/0_0.tif"))
     labels = pipeline("multispectral-image-classification", model=str(folder))(str(image))
     assert {label["label"] for label in labels} == {"vegetation", "water"}

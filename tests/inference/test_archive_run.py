@@ -12,7 +12,15 @@ import rasterio
 from rasterio.warp import transform_bounds
 
 from spectralgpt_hf import SpectralGPTImageProcessor
-from spectralgpt_hf.inference.archive_run import TAG, Job, SceneWorker, identify, plan, split_finished
+from spectralgpt_hf.inference.archive_run import (
+    TAG,
+    Job,
+    SceneWorker,
+    identify,
+    plan,
+    remove_outdated,
+    split_finished,
+)
 from spectralgpt_hf.inference.archive_sources import find_sources
 from spectralgpt_hf.inference.stac_items import item_path
 from tests.stac import problems
@@ -110,15 +118,48 @@ def test_a_file_of_another_origin_is_replaced_only_when_asked(archive):
     assert TAG.encode() in pq.read_schema(row["destination"]).metadata
 
 
+class Broken(SceneWorker):
+    """Raises in the model."""
+
+    def load(self):
+        model, processor = super().load()
+        model.register_forward_hook(lambda *_: 1 / 0)
+        return model, processor
+
+
+def test_results_of_another_checkpoint_do_not_stay_beside_those_of_this_one(archive):
+    rows, job = rows_of(archive), job_of(archive)
+    assert statuses(map(SceneWorker(job), rows)) == ["done"] * 3
+    scenes = archive / "scenes"
+    (scenes / "scene0.tif").rename(archive / "away.tif")
+    failed = [SceneWorker(job)(row) for row in rows[:1]]
+    remove_outdated(failed, job)
+    assert Path(rows[0]["destination"]).is_file()  # the source may be back tomorrow
+
+    encoder(seed=1).save_pretrained(archive / "checkpoint")
+    job = job_of(archive)
+    results = [SceneWorker(job)(rows[0]), Broken(job)(rows[1]), SceneWorker(job)(rows[2])]
+    assert statuses(results) == ["failed", "failed", "done"]
+    (archive / "out" / "mine.txt").touch()
+    remove_outdated(results, job)
+    assert sorted(path.name for path in (archive / "out").glob("[!.]*") if path.is_file()) == [
+        "mine.txt",
+        "scene2.parquet",
+        "scene2.parquet.stac.json",
+    ]
+
+
+def test_layers_of_an_earlier_run_do_not_stay_beside_a_map(archive):
+    row = rows_of(archive, ".tif")[0]
+    assert SceneWorker(job_of(archive, "predict", options={"layers": ["entropy"]}))(row)["status"] == "done"
+    assert (archive / "out" / "scene0_entropy.tif").is_file()
+    assert SceneWorker(job_of(archive, "predict"))(row)["status"] == "done"
+    assert not (archive / "out" / "scene0_entropy.tif").exists()
+    assert (archive / "out" / "scene0.qml").is_file()
+
+
 def test_whatever_a_scene_raises_is_its_reason(archive):
     (archive / "scenes" / "scene0.tif").write_bytes(b"II*\0 truncated")
-
-    class Broken(SceneWorker):
-        def load(self):
-            model, processor = super().load()
-            model.register_forward_hook(lambda *_: 1 / 0)
-            return model, processor
-
     worker = Broken(job_of(archive))
     results = [worker(row) for row in rows_of(archive)]
     assert statuses(results) == ["failed"] * 3

@@ -68,6 +68,28 @@ def test_maps_of_two_utm_zones_lie_where_pyproj_says(tmp_path):
         assert 32 < (content > 0.5).sum() < 90  # 16 cells of each map, larger by the scale of Mercator
 
 
+@pytest.mark.parametrize(("target", "cell"), [(4326, 0.001), (3857, 100), (32660, 100), (3832, 100)])
+def test_maps_on_both_sides_of_the_antimeridian_lie_side_by_side(tmp_path, target, cell):
+    """Three maps of 6 km: west of it, across it, and east of it, the last one in degrees."""
+    crs = CRS.from_epsg(target)
+    (west,), (north,) = transform(CRS.from_epsg(4326), CRS.from_epsg(32660), [180], [66])
+    paths = [
+        write_map(tmp_path / "west.tif", constant(0.9), west - 9000, north, 32660, 100),
+        write_map(tmp_path / "across.tif", constant(0.1), west - 3000, north, 32660, 100),
+        write_map(tmp_path / "east.tif", constant(0.9), -179.93, 66.0, 4326, 0.002),
+    ]
+    with rasterio.open(write_mosaic(paths, tmp_path / "mosaic.tif", f"EPSG:{target}", cell)) as mosaic:
+        classes = mosaic.read(1)
+        assert mosaic.width * mosaic.res[0] < (0.5 if target == 4326 else 50_000)
+        width = {4326: 360, 3857: 40075016.6856}.get(target, 0)
+        for path, expected in zip(paths, (0, 1, 0)):
+            with rasterio.open(path) as one:
+                middle = one.xy(one.height / 2, one.width / 2)
+                (x,), (y,) = transform(one.crs, crs, *([value] for value in middle))
+            row, column = mosaic.index(x + width * (x < mosaic.bounds.left), y)
+            assert (classes[row - 2 : row + 3, column - 2 : column + 3] == expected).all()
+
+
 def test_cells_without_data_stay_empty_and_do_not_pull_at_others(tmp_path):
     hole = constant(0.9)
     hole[:, :, 20:40] = np.nan

@@ -5,12 +5,17 @@ import json
 import numpy as np
 import pytest
 import rasterio
+from rasterio.transform import from_origin
+from rasterio.warp import transform
+from shapely.geometry import shape
 
+from spectralgpt_hf import SpectralGPTImageProcessor, SpectralGPTModel
 from spectralgpt_hf.inference import embed_scene
 from spectralgpt_hf.inference.stac_items import item_path, write_collection
+from tests.modeling.products import write_geotiff
 from tests.stac import problems
 
-from .scenes import encoder, processor, write_scene
+from .scenes import build, encoder, processor, write_scene
 
 
 def embed(scene, name, model=None, **options):
@@ -53,6 +58,51 @@ def test_a_scene_without_a_date_or_georeference_still_has_a_sound_item(tmp_path)
     assert problems(item, "embeddings") == []
     assert item["geometry"] is None
     assert item["properties"]["datetime"] is None
+    assert item["properties"]["start_datetime"] == "2015-06-23T00:00:00Z"
+
+
+@pytest.mark.parametrize("match", [None, "wavelength"])
+def test_a_scene_of_another_sensor_without_a_date_has_the_period_of_that_sensor(tmp_path, match):
+    bands = ["B1", "B2", "B3", "B4", "B5", "B7"]
+    pixels = np.random.default_rng(0).integers(8000, 20000, (6, 64, 64)).astype(np.uint16)
+    path = write_geotiff(tmp_path / "scene.tif", pixels, names=bands)
+    own = {"sensor": "landsat-5", "bands": bands} if match is None else {"bands": ["B2", "B3", "B4"]}
+    model = build(SpectralGPTModel, **own, num_channels=len(own["bands"]))
+    result = embed_scene(
+        model,
+        SpectralGPTImageProcessor(**model.config.band_settings()),
+        path,
+        tmp_path / "a.tif",
+        sensor="landsat-5",
+        match=match,
+        progress=False,
+    )
+    properties = json.loads(item_path(result).read_text())["properties"]
+    assert properties["datetime"] is None
+    assert properties["start_datetime"] == "1982-07-16T00:00:00Z"
+
+
+def test_an_item_across_the_antimeridian_is_split_and_its_bounds_begin_in_the_west(tmp_path):
+    (left,), (top,) = transform("EPSG:4326", "EPSG:32760", [180], [-17])
+    for name, start in (("west", left - 5000), ("across", left - 450)):
+        with rasterio.open(write_scene(tmp_path / f"{name}.tif"), "r+") as scene:
+            scene.crs, scene.transform = "EPSG:32760", from_origin(start, top, 10, 10)
+    items = {name: embed(tmp_path / f"{name}.tif", f"{name}.parquet") for name in ("west", "across")}
+    assert problems(items["across"], "embeddings") == []
+    assert items["west"]["geometry"]["type"] == "Polygon"
+    split = shape(items["across"]["geometry"])
+    assert split.geom_type == "MultiPolygon"
+    assert all(part.exterior.is_ccw for part in split.geoms)
+    assert split.bounds[0] == pytest.approx(-180)
+    assert split.bounds[2] == pytest.approx(180)
+    assert split.area == pytest.approx(shape(items["west"]["geometry"]).area, rel=0.01)
+    west, south, east, north = items["across"]["bbox"]
+    assert west > 179.99 > -179.99 > east
+    assert south < north
+    fields = {"emb:type": "chip", "emb:dimensions": 32, "data_type": "float32"}
+    write_collection(tmp_path / "collection.json", items, title="Fiji", description="Fiji.", fields=fields)
+    box = json.loads((tmp_path / "collection.json").read_text())["extent"]["spatial"]["bbox"][0]
+    assert box[::2] == [items["west"]["bbox"][0], east]
 
 
 def test_the_model_link_leads_to_the_item_of_the_checkpoint(tmp_path):

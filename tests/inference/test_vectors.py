@@ -1,5 +1,7 @@
 """Tables of vectors as their readers see them: geopandas, pyarrow and DuckDB."""
 
+import json
+
 import geopandas
 import numpy as np
 import pyarrow.dataset as ds
@@ -87,6 +89,10 @@ def test_chips_across_the_antimeridian_are_two_polygons(tmp_path):
     number = int(np.flatnonzero(table.geometry.geom_type == "MultiPolygon")[0])
     crossing, bounds = table.iloc[number], read_bounds(tmp_path / "fiji.parquet")[number]
     assert bounds["xmin"] > 179 > -179 > bounds["xmax"]
+    assert all(part.exterior.is_ccw for part in table.geometry.explode())
+    assert {part.bounds[0] > 0 for part in crossing.geometry.geoms} == {True, False}
+    geo = json.loads(pq.read_schema(tmp_path / "fiji.parquet").metadata[b"geo"])["columns"]["geometry"]
+    assert geo["bbox"][0] > 179 > -179 > geo["bbox"][2]
     assert crossing.geometry.area == pytest.approx(table.geometry.iloc[0].area, rel=0.01)
 
 
@@ -117,5 +123,6 @@ def test_other_texts_are_no_dates(text):
 def test_bounds_of_boxes_on_both_sides_of_the_antimeridian_hold_them_all():
     boxes = [(177.0, -17.0, 178.0, -16.0), (179.5, -17.5, -179.5, -16.5), (-179.0, -16.0, -178.0, -15.0)]
     assert bounds_of(np.array(boxes).T) == [177, -17.5, -178, -15]
-    assert bounds_of(np.array(boxes[::2]).T) == [-179, -17, 178, -15]
-    assert bounds_of(np.array([*boxes, (-1.0, 0.0, 1.0, 1.0)]).T) == [-180, -17.5, 180, 1]
+    assert bounds_of(np.array(boxes[::2]).T) == [177, -17, -178, -15]
+    assert bounds_of(np.array([*boxes, (-1.0, 0.0, 1.0, 1.0)]).T) == [-1, -17.5, -178, 1]
+    assert bounds_of(np.array([*boxes, (-180.0, 0.0, 180.0, 1.0)]).T) == [-180, -17.5, 180, 1]

@@ -88,6 +88,9 @@ def test_bands_must_be_those_of_the_checkpoint(checkpoint):
     assert module.spectralgpt(checkpoint, bands=names)
     with pytest.raises(ValueError, match="in this order, got B12 B11"):
         module.spectralgpt(checkpoint, bands=names[::-1])
+    for folder in (checkpoint, "tiny"):
+        with pytest.raises(ValueError, match="only checkpoints on the Hub have revisions"):
+            module.spectralgpt(folder, revision="v1")
     with pytest.raises(ValueError, match="expected a `backbone_checkpoint`"):
         module.spectralgpt()
     assert module.spectralgpt(pretrained=False, preset="tiny").out_channels == [192]

@@ -55,5 +55,8 @@ def test_reflectance_becomes_digital_numbers_and_other_sensors_are_refused(bench
     images = torch.rand(1, 13, 64, 64, generator=torch.Generator().manual_seed(0))
     found = bench(bands=reflectance, checkpoint=checkpoint)(images)
     torch.testing.assert_close(found, bench(bands=EuroSAT.bands, checkpoint=checkpoint)(images * 10_000))
+    for folder in (checkpoint, "tiny"):
+        with pytest.raises(ValueError, match="only checkpoints on the Hub have revisions"):
+            bench(bands=EuroSAT.bands, checkpoint=folder, revision="v1")
     with pytest.raises(ValueError, match="found red of landsat"):
         bench(bands=[replace(EuroSAT.bands[3], sensor="landsat")], checkpoint=checkpoint)

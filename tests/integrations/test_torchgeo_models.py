@@ -167,8 +167,17 @@ def test_the_segmentation_task_trains_two_steps_and_its_features_are_ours(entry,
     train(task, batch)
 
 
+def test_a_revision_of_a_folder_is_refused(entry):
+    from spectralgpt_hf.integrations.torchgeo_models import register
+
+    for folder in (entry.checkpoint, "tiny"):
+        with pytest.raises(ValueError, match="only checkpoints on the Hub have revisions"):
+            register(folder, "spectralgpt_refused", revision="v1")
+
+
 def test_the_entry_states_what_torchgeos_weights_state(entry):
     assert entry.meta["in_chans"] == 12
+    assert entry.meta["dataset"] == "Sentinel-2"
     assert entry.meta["bands"] == list(SpectralGPTImageProcessor().bands)
     from torchgeo.trainers import ClassificationTask
 

@@ -1,3 +1,5 @@
+from datetime import date
+
 import pytest
 
 from spectralgpt_hf import Band, Sensor
@@ -18,6 +20,11 @@ def test_no_two_bands_of_a_sensor_share_a_name(sensor):
     for band in sensor.bands:
         for name in (band.name, *band.aliases):
             assert sensor.resolve(name) == band.name
+
+
+@pytest.mark.parametrize("sensor", SENSORS.values(), ids=str)
+def test_a_day_of_launch_is_a_date_since_the_first_landsat(sensor):
+    assert sensor.launch == "" or date(1972, 7, 23) < date.fromisoformat(sensor.launch) < date.today()
 
 
 def test_the_same_name_is_another_wavelength_on_another_sensor():

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from huggingface_hub import DatasetCardData
 
+from ...modeling.bands import SENTINEL_2, Sensor
 from ...modeling.pixel_statistics import StatisticName
 from .format import ReportRecord
 from .histograms import BandStatistics
@@ -12,6 +13,7 @@ from .histograms import BandStatistics
 def render_card(
     name: str,
     dataset: str,
+    sensor: Sensor,
     rows: Mapping[str, int],
     statistics: Mapping[str, BandStatistics],
     report: ReportRecord,
@@ -23,6 +25,7 @@ def render_card(
     Args:
         name: Title of the card.
         dataset: The argument `dataset` of `prepare_shards`.
+        sensor: Sensor of the images.
         rows: Number of rows of each split.
         statistics: Statistics of each split.
         report: Report on the samples that became no rows.
@@ -33,7 +36,7 @@ def render_card(
     metadata = DatasetCardData(
         pretty_name=name,
         license=license,
-        tags=["remote-sensing", "earth-observation", "sentinel-2", "multispectral", "spectralgpt"],
+        tags=["remote-sensing", "earth-observation", sensor.name, "multispectral", "spectralgpt"],
         task_categories=["image-classification"] if class_names else ["image-feature-extraction"],
         size_categories=[next(text for limit, text in _SIZES if total < limit)],
         configs=[
@@ -51,7 +54,7 @@ def render_card(
     return _TEMPLATE.format(
         metadata=metadata.to_yaml(),
         name=name,
-        source=_SOURCES[dataset],
+        source=_SOURCES[dataset].format(sensor),
         splits=", ".join(f"{count:,} in `{split}`" for split, count in rows.items()),
         classes=f"Classes: {', '.join(class_names)}.\n\n" if class_names else "",
         unreadable=len(report["unreadable"]),
@@ -61,6 +64,7 @@ def render_card(
         rule="---|" * (len(_SHOWN) + 1),
         table="\n".join(lines),
         label=_LABEL if class_names else "",
+        attribution=_ATTRIBUTION if sensor.name == SENTINEL_2.name else "",
     )
 
 
@@ -85,8 +89,8 @@ _SOURCES = {
     "bigearthnet-v1": "BigEarthNet-S2 v1 (Sumbul et al., 2019)",
     "bigearthnet-v2": "BigEarthNet v2, reBEN (Clasen et al., 2024)",
     "eurosat": "EuroSAT, multispectral (Helber et al., 2019)",
-    "folder": "GeoTIFFs of Sentinel-2",
-    "scenes": "chips cut from Sentinel-2 scenes",
+    "folder": "GeoTIFFs of {}",
+    "scenes": "chips cut from scenes of {}",
 }
 _LABEL = "| `label` or `labels` | class number, or several |\n"
 _TEMPLATE = """---
@@ -126,6 +130,5 @@ Statistics of the stored values of `{split}`; `statistics.json` holds those of a
 | band | {header} |
 |{rule}
 {table}
-
-Contains modified Copernicus Sentinel data.
-"""
+{attribution}"""
+_ATTRIBUTION = "\nContains modified Copernicus Sentinel data.\n"

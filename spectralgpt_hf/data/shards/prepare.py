@@ -148,7 +148,7 @@ def prepare_shards(
             compression=compression,
         )
         _run(job, shards, num_workers or os.cpu_count() or 1)
-        _finish(output, shards, plan, identity, partial(render_card, output.name, dataset, license=license))
+        _finish(output, shards, plan, identity, partial(render_card, output.name, dataset, own, license=license))
     return output
 
 
