@@ -36,7 +36,7 @@ class LiteralConcatConv(SpectralGPTConcatConv):
 
 
 class LiteralDecodeHead(SpectralGPTDecodeHead):
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
+    def forward(self, features: torch.Tensor, pixels: torch.Tensor | None = None) -> torch.Tensor:
         *levels, deepest = [branch(features) for branch in self.branches]
         pools = [
             projection(nn.functional.adaptive_max_pool2d(deepest, size))

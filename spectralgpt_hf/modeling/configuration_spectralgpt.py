@@ -140,6 +140,10 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
         Weight of the spectral-to-spectral reconstruction error.
     classifier_dropout (`float`, *optional*, defaults to 0.0):
         Dropout before the classifier.
+    pixel_skip (`bool`, *optional*, defaults to `False`):
+        Whether the head of classification or segmentation sees the input beside the encoder's features: statistics of
+        each band, or a linear map of each pixel. With few labels, what the values themselves tell then need not be
+        learnt through the encoder. Not part of the paper.
     decode_hidden_size (`int`, *optional*, defaults to 256):
         Width of the head of segmentation and change detection, a multiple of 16; its four levels are 1, 2, 4 and 8
         times as wide.
@@ -202,6 +206,7 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
     spectral_loss_weight: float | int = 1.0
 
     classifier_dropout: float | int = 0.0
+    pixel_skip: bool = False
     decode_hidden_size: int = 256
     decode_dropout: float | int = 0.5
     class_weights: list[float | int] | tuple[float | int, ...] | None = None

@@ -217,6 +217,62 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor
     return (total / counted.sum(dim=1).clamp(min=1)).to(values.dtype)
 
 
+def skipped_pixels(
+    pixel_values: torch.Tensor, config: SpectralGPTConfig, attention_mask: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return the input that heads with `config.pixel_skip` see beside the features, and which of its values have data.
+
+    Args:
+        pixel_values: Images (B, C, H, W), or series (B, T, C, H, W).
+        config: Configuration of the model.
+        attention_mask: (B, N), or (B, T, N) of series; 0 = token without data.
+
+    Returns:
+        Values (B, C, H, W), 0 where a token has no data; those of a series are averaged over its dates with data. The
+        mask, bool, has the same shape; it is None if `attention_mask` is.
+
+    Raises:
+        ValueError: If the number of bands is not the configuration's.
+    """
+    if pixel_values.shape[-3] != config.num_channels:
+        raise ValueError(
+            f"A head with `pixel_skip` takes images of {config.num_channels} bands (`num_channels`), got "
+            f"{pixel_values.shape[-3]}."
+        )
+    pixels, mask = flatten_dates(pixel_values, attention_mask)
+    if mask is not None:
+        grid = (-1, pixels.shape[2] // config.patch_size, pixels.shape[3] // config.patch_size)
+        mask = (mask.to(pixels.device) != 0).unflatten(1, grid)  # (B * T, G, h, w)
+        for dim, size in enumerate((config.spectral_patch_size, config.patch_size, config.patch_size), start=1):
+            mask = mask.repeat_interleave(size, dim=dim)
+        mask = mask[:, : config.num_channels]  # (B * T, C, H, W), without the bands that pad the last group
+    if pixel_values.ndim == 5:
+        by_date = None if mask is None else mask.unflatten(0, pixel_values.shape[:2])  # (B, T, C, H, W)
+        pixels = masked_mean(pixel_values, by_date)
+        mask = None if by_date is None else by_date.any(dim=1)
+    return (pixels if mask is None else pixels.masked_fill(~mask, 0.0)), mask
+
+
+def band_statistics(pixels: torch.Tensor, patch_size: int, mask: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the mean and deviation of each band, and its mean deviation within patches: (B, 3 * C), float32.
+
+    Args:
+        pixels: Images (B, C, H, W).
+        patch_size: Height and width of a patch in pixels.
+        mask: (B, C, H, W), equal within a patch; patches where it is 0 are left out.
+    """
+    split = pixels.float().unflatten(3, (-1, patch_size)).unflatten(2, (-1, patch_size))  # (B, C, h, P, w, P)
+    patches = split.permute(0, 2, 4, 1, 3, 5).flatten(4).flatten(1, 2)  # (B, h * w, C, P * P)
+    counted = None
+    if mask is not None:
+        counted = mask[:, :, ::patch_size, ::patch_size].flatten(2).transpose(1, 2)  # (B, h * w, C)
+    means, variances = patches.mean(dim=3), patches.var(dim=3, correction=0)
+    mean = masked_mean(means, counted)
+    variance = masked_mean(variances + (means - mean[:, None]).square(), counted)
+    within = masked_mean(variances.clamp(min=1e-12).sqrt(), counted)  # the gradient of the root is infinite at 0
+    return torch.cat([mean, variance.clamp(min=1e-12).sqrt(), within], dim=1)
+
+
 def token_grid(
     pixel_values: torch.Tensor, config: SpectralGPTConfig, attention_mask: torch.Tensor | None = None
 ) -> tuple[int, int, int]:
@@ -572,7 +628,7 @@ class SpectralGPTPreTrainedModel(PreTrainedModel):
         changes: dict[str, Any] = {"image_size": image_size}
         if bands is not None:
             changes |= {"bands": list(bands), "num_channels": len(bands), "wavelengths": None}
-        new = type(self.config)(**self.config.to_dict() | changes)  # raises before anything is changed
+        new = self.changed_config(changes)
         rows, num_groups = image_size // new.patch_size, new.num_groups
         for module in self.modules():
             if isinstance(module, SpectralGPTPreTrainedModel):
@@ -588,6 +644,16 @@ class SpectralGPTPreTrainedModel(PreTrainedModel):
                 module.grid_size = rows
             elif isinstance(module, SpectralGPTGroupFusion):
                 module.weight = like(module.weight, module.interpolate(num_groups))
+
+    def changed_config(self, changes: dict[str, Any]) -> SpectralGPTConfig:
+        """Return a copy of the configuration with changes; raise a `ValueError` if the model cannot follow them."""
+        new = type(self.config)(**self.config.to_dict() | changes)
+        if new.pixel_skip and new.bands != self.config.bands:
+            raise ValueError(
+                "A head with `pixel_skip` has weights for each of its bands: resize the encoder, and then fine-tune it "
+                "for the new bands."
+            )
+        return new
 
     @torch.no_grad()
     def resize_bands(
@@ -618,7 +684,7 @@ class SpectralGPTPreTrainedModel(PreTrainedModel):
             "num_channels": len(bands),
             "wavelengths": None if wavelengths is None else list(wavelengths),
         }
-        new = type(self.config)(**self.config.to_dict() | changes)  # raises before anything is changed
+        new = self.changed_config(changes)
         matrix = spectral_interpolation(group_wavelengths(self.config), group_wavelengths(new))
         for module in self.modules():
             if isinstance(module, SpectralGPTPreTrainedModel):
@@ -1116,8 +1182,30 @@ class SpectralGPTForImageClassification(SpectralGPTPreTrainedModel):
         self.num_labels = config.num_labels
         self.spectralgpt = SpectralGPTModel(config)
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        # CODEPATH: the paper's classifier sees the pooled output only.
+        num_statistics = 3 * config.num_channels if config.pixel_skip else 0
+        self.classifier = nn.Linear(config.hidden_size + num_statistics, config.num_labels)
         self.post_init()
+
+    def classifier_input(
+        self, pooler_output: torch.Tensor, pixel_values: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return what the classifier sees: the pooled output (B, D), with `pixel_skip` also statistics of each band.
+
+        Args:
+            pooler_output: Pooled output of the encoder (B, D).
+            pixel_values: As of `forward`.
+            attention_mask: As of `forward`.
+
+        Raises:
+            ValueError: If a classifier with `pixel_skip` was made for another number of bands.
+        """
+        # CODEPATH: the paper's classifier sees the pooled output only.
+        if not self.config.pixel_skip:
+            return pooler_output
+        pixels, mask = skipped_pixels(pixel_values, self.config, attention_mask)
+        statistics = band_statistics(pixels, self.config.patch_size, mask)
+        return torch.cat([pooler_output, statistics.to(pooler_output)], dim=1)
 
     @can_return_tuple
     @auto_docstring
@@ -1140,7 +1228,8 @@ class SpectralGPTForImageClassification(SpectralGPTPreTrainedModel):
             Of a series `pixel_values` (batch_size, num_dates, num_channels, height, width), as in `SpectralGPTModel`.
         """
         outputs = self.spectralgpt(pixel_values, attention_mask, dates=dates, **kwargs)
-        logits = self.classifier(self.dropout(outputs.pooler_output))
+        features = self.classifier_input(outputs.pooler_output, pixel_values, attention_mask)
+        logits = self.classifier(self.dropout(features))
         return ImageClassifierOutput(
             loss=None if labels is None else classification_loss(logits, labels, self.config),
             logits=logits,
@@ -1232,8 +1321,9 @@ class SpectralGPTDecodeHead(nn.Module):
     """The head of segmentation and change detection: a UPerNet (arXiv 1807.10221) on features of a single resolution.
 
     Four branches compute four resolutions from the fused features; pyramid pooling and a top-down path join them.
-    `forward` takes fused features (B, D, h, w) and returns logits (B, classes, H, W). Callers use `group_fusion` first,
-    because change detection fuses the tokens of each date and subtracts before it calls `forward`.
+    `forward` takes fused features (B, D, h, w), with `pixel_skip` also the input (B, C, H, W), and returns logits
+    (B, classes, H, W). Callers use `group_fusion` first, because change detection fuses the tokens of each date and
+    subtracts before it calls `forward`.
     """
 
     pool_sizes = (1, 2, 3, 6)
@@ -1266,8 +1356,11 @@ class SpectralGPTDecodeHead(nn.Module):
         self.merges = nn.ModuleList([SpectralGPTConvBlock(config, nn.Conv2d(width, width, 1), 16) for _ in range(3)])
         self.level_fusion = SpectralGPTConvBlock(config, SpectralGPTConcatConv(4 * width, width, 1), 16)
         self.classifier = nn.Conv2d(width, config.num_labels, 3, padding=1)
+        # CODEPATH: the paper's head sees the encoder's features only.
+        from_pixels = nn.Conv2d(config.num_channels, config.num_labels, 1, bias=False) if config.pixel_skip else None
+        self.pixel_classifier = from_pixels
 
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
+    def forward(self, features: torch.Tensor, pixels: torch.Tensor | None = None) -> torch.Tensor:
         # (B, width, H, W), (B, 2 * width, H / 2, W / 2), (B, 4 * width, H / 4, W / 4) and (B, 8 * width, h, w)
         *levels, coarsest = [branch(features) for branch in self.branches]
         pools = [
@@ -1280,7 +1373,11 @@ class SpectralGPTDecodeHead(nn.Module):
         for lateral, merge, level in zip(self.laterals, self.merges, reversed(levels)):
             top = merge(resize(top, level.shape[-2:]) + lateral(level))
             merged.append(top)
-        return self.classifier(self.level_fusion(merged))
+        logits = self.classifier(self.level_fusion(merged))
+        # CODEPATH: the paper's head sees the encoder's features only.
+        if self.pixel_classifier is None or pixels is None:
+            return logits
+        return logits + self.pixel_classifier(pixels)
 
 
 def resize(feature_map: torch.Tensor, size: torch.Size) -> torch.Tensor:
@@ -1414,9 +1511,11 @@ class SpectralGPTForSemanticSegmentation(SpectralGPTPreTrainedModel):
         num_items_in_batch = kwargs.pop("num_items_in_batch", None)
         outputs = self.spectralgpt(pixel_values, attention_mask, dates=dates, **kwargs)
         grid = token_grid(flatten_dates(pixel_values)[0], self.config)
+        # CODEPATH: the paper's head sees the encoder's features only.
+        pixels = skipped_pixels(pixel_values, self.config, attention_mask)[0] if self.config.pixel_skip else None
         attention_mask = with_data_at_any_date(attention_mask)
         features = self.decode_head.group_fusion(outputs.last_layer_output, grid, attention_mask)
-        logits = self.decode_head(features)  # (B, classes, H, W)
+        logits = self.decode_head(features, pixels)  # (B, classes, H, W)
         loss = None
         if labels is not None:
             loss = dense_loss(logits, labels, self.config, attention_mask, num_items_in_batch)
@@ -1434,6 +1533,8 @@ class SpectralGPTForChangeDetection(SpectralGPTPreTrainedModel):
             raise ValueError(
                 f"`num_labels` must be 2 (unchanged, changed), got {config.num_labels}: pass `num_labels=2`."
             )
+        if config.pixel_skip:
+            raise ValueError("`pixel_skip` is for classification and segmentation: pass `pixel_skip=False`.")
         super().__init__(config)
         self.num_labels = config.num_labels
         self.spectralgpt = SpectralGPTModel(config)

@@ -1,8 +1,8 @@
-"""Training with a handful of labels: fine-tuning that starts from a linear probe, LoRA, and networks from scratch.
+"""Training with a handful of labels: fine-tuning that starts from a solved head, LoRA, and networks from scratch.
 
 With few images, training all weights from the start destroys pretrained features before the head has learnt anything
-(Kumar et al., ICLR 2022). Therefore the head starts as a linear probe of frozen features. All weights are then trained
-with layer-wise rates.
+(Kumar et al., ICLR 2022). Therefore the head starts as the linear discriminant of frozen features. All weights are then
+trained with layer-wise rates.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from transformers import ResNetConfig, ResNetForImageClassification
 from ..modeling.modeling_spectralgpt import SpectralGPTForImageClassification
 from .models import finished, with_lora
 from .optimization import parameter_groups
-from .starting import start_from_probe
+from .starting import start_from_features
 from .transforms import flip_and_rotate
 
 
@@ -28,7 +28,7 @@ class FewShotRecipe:
         batch_size: Images per step, drawn with replacement.
         learning_rate: Learning rate of the head.
         layer_decay: Learning rate of a layer divided by that of the next one.
-        weight_decay: Weight decay of the linear probe and of the second phase.
+        weight_decay: Weight decay of the second phase.
         lora_rank: Rank of LoRA's matrices, which are trained instead of the encoder's weights; 0 trains all weights.
     """
 
@@ -64,8 +64,8 @@ def finetune_few_shot(
     """
     model.eval()
     with torch.no_grad():
-        features = torch.cat([model.spectralgpt(part).pooler_output for part in images.split(32)])
-    start_from_probe(model, features, labels, recipe.weight_decay)
+        features = [model.classifier_input(model.spectralgpt(part).pooler_output, part) for part in images.split(32)]
+    start_from_features(model, torch.cat(features), labels)
     torch.manual_seed(seed)
     learner: Any = with_lora(model, recipe.lora_rank) if recipe.lora_rank else model
     groups = parameter_groups(

@@ -87,7 +87,7 @@ class FineTuner(Trainer):
         # The model learns standardised values, because a head starts near 0 with outputs near 1, whatever the unit.
         self.mean, self.std = value_statistics(train.dataset) if self.is_regression else (torch.zeros(1), torch.ones(1))
         if options.probe_first:
-            start_from_samples(model, train)
+            start_from_samples(model, train, options.seed)
         patience = options.early_stopping_patience
         super().__init__(
             model=model,
@@ -149,9 +149,9 @@ class FineTuner(Trainer):
         return self.lr_scheduler
 
     def train(self, *arguments: Any, **options: Any) -> TrainOutput:
-        """Train as the Trainer does; a classifier that starts as a probe keeps its first weights if none score better.
+        """Train as the Trainer does; with `probe_first`, the first weights are kept if no evaluation scores better.
 
-        A few images may not suffice to improve on a probe of frozen features.
+        A few images may not suffice to improve on a head that was solved exactly.
         """
         if not (self.options.probe_first and self.options.has_validation):
             return super().train(*arguments, **options)
@@ -163,7 +163,7 @@ class FineTuner(Trainer):
         if best is None or (best <= first if self.options.greater_is_better else best >= first):
             self.accelerator.unwrap_model(self.model).load_state_dict(weights)
             if self.is_world_process_zero():
-                tqdm.write(f"no epoch scored better than the linear probe of frozen features ({first:.3f}): it is kept")
+                tqdm.write(f"no epoch scored better than the head as it was solved before ({first:.3f}): it is kept")
         return output
 
     def compute_loss(

@@ -52,6 +52,10 @@ def _single_label(task: Task, dataset: str, problem_type: ProblemType | None) ->
     return task == "classification" and problem_type in (None, "single_label_classification")
 
 
+def _solvable(task: Task, dataset: str, problem_type: ProblemType | None) -> bool:
+    return task == "segmentation" or _single_label(task, dataset, problem_type)
+
+
 def _one_class_each(task: Task, dataset: str, problem_type: ProblemType | None) -> bool:
     return problem_type in (None, "single_label_classification")
 
@@ -80,7 +84,7 @@ APPLIES: dict[str, tuple[Condition, str]] = {
     "crop_scale": (_images, "classification"),
     "random_erasing": (_images, "classification"),
     "eval_resize": (_images, "classification"),
-    "probe_first": (_single_label, "classification with one label per image"),
+    "probe_first": (_solvable, "classification with one label per image, and segmentation"),
     "mixup": (_single_label, "classification with one label per image"),
     "cutmix": (_single_label, "classification with one label per image"),
     "label_smoothing": (_single_label, "classification with one label per image"),
@@ -234,8 +238,9 @@ class FineTuningOptions(TrainingArguments):
     )
     probe_first: bool = option(
         False,
-        "Whether the classifier starts as the linear probe of the frozen features, which is solved exactly, and stays "
-        "it where no evaluation scores better (classification with one label per image; SpectralGPT only).",
+        "Whether the head starts as what can be solved exactly, and stays so where no evaluation scores better: a "
+        "classifier as the linear discriminant of the frozen features, a segmentation model with `pixel_skip` as the "
+        "logistic regression of its pixels (SpectralGPT only; one class for each image or pixel).",
     )
     class_weights: str = option(
         "none",

@@ -91,9 +91,50 @@ class LinearProbe:
         optimizer.step(closure)
 
     @torch.no_grad()
+    def folded(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return weight (K, D) and bias (K,) that take the features as they are, without standardisation."""
+        weight = self.linear.weight / self.std
+        return weight, self.linear.bias - weight @ self.mean
+
+    @torch.no_grad()
     def __call__(self, features: torch.Tensor) -> torch.Tensor:
         """Return logits (N, K)."""
         return self.linear((features - self.mean) / self.std)
+
+
+def linear_discriminant(
+    features: torch.Tensor, labels: torch.Tensor, num_classes: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return weight (K, F) and bias (K,) of a linear discriminant analysis with shrunk covariance and equal priors.
+
+    The covariance within classes, of standardised features, is shrunk as by Ledoit and Wolf (2004). With few samples of
+    each class this is more accurate than logistic regression, and it has nothing to tune.
+
+    Args:
+        features: Features (M, F).
+        labels: Class numbers (M,). Classes without a sample are never predicted.
+        num_classes: Number of classes K.
+
+    Raises:
+        ImportError: If scikit-learn is missing.
+    """
+    try:
+        from sklearn.covariance import ledoit_wolf
+    except ImportError as error:
+        raise ImportError("A linear discriminant needs scikit-learn: `pip install scikit-learn`.") from error
+    mean, std = features.mean(0), features.std(0).nan_to_num().clamp(min=1e-6)
+    features = (features - mean) / std
+    present = labels.unique()
+    means = torch.stack([features[labels == label].mean(0) for label in present])
+    residuals = features - means[torch.searchsorted(present, labels)]
+    spread = len(labels) - len(present)  # degrees of freedom
+    covariance = torch.eye(features.shape[1])  # if every class has a single sample
+    if spread:
+        covariance = torch.from_numpy(ledoit_wolf(residuals.numpy(), assume_centered=True)[0]) * len(labels) / spread
+    axes = torch.linalg.solve(covariance.double(), means.double().T).T.float()  # (K present, F)
+    weight, bias = torch.zeros(num_classes, features.shape[1]), torch.full((num_classes,), -100.0)
+    weight[present], bias[present] = axes / std, -(axes * means).sum(1) / 2 - (axes / std) @ mean
+    return weight, bias
 
 
 def probe_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -1,51 +1,122 @@
-"""Ways to start fine-tuning: from the linear probe of frozen features, and with a frozen encoder."""
+"""Ways to start fine-tuning: from a head that is solved exactly, and with a frozen encoder."""
 
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..modeling.modeling_spectralgpt import SpectralGPTForImageClassification
-from .probing import LinearProbe, extract_features
-from .samples import Samples
+from ..modeling.modeling_spectralgpt import (
+    SpectralGPTForImageClassification,
+    SpectralGPTForSemanticSegmentation,
+    label_weights,
+    skipped_pixels,
+)
+from .probing import LinearProbe, linear_discriminant
+from .samples import Samples, collate
 
 
-PROBE_WEIGHT_DECAY = 0.1
+NUM_PIXELS = 20_000  # of all training images together, to which the linear map of pixels is fitted
+PIXEL_WEIGHT_DECAY = 1e-4
 
 
-def start_from_samples(model: PreTrainedModel, samples: Samples) -> None:
-    """Set the head of a new classifier to the linear probe of its frozen features of samples.
+def start_from_samples(model: PreTrainedModel, samples: Samples, seed: int = 0) -> None:
+    """Set the head of a new model to what can be solved exactly from samples, with the encoder as it is.
+
+    A classifier starts as the linear discriminant of its input. A segmentation model with `config.pixel_skip` starts
+    as the logistic regression of its pixels.
+
+    Args:
+        model: New model. Its head is modified.
+        samples: Samples to learn from.
+        seed: Seed of the choice of pixels.
 
     Raises:
-        ValueError: If the model is not a classifier of SpectralGPT, or the samples do not have one class number each.
+        ValueError: If the head of the model has no such start, or the samples do not have one class number each.
     """
-    if (
-        not isinstance(model, SpectralGPTForImageClassification)
-        or samples.problem_type != "single_label_classification"
-    ):
+    if isinstance(model, SpectralGPTForImageClassification) and samples.problem_type == "single_label_classification":
+        start_from_features(model, *classifier_inputs(model, samples))
+    elif isinstance(model, SpectralGPTForSemanticSegmentation) and model.config.pixel_skip:
+        start_from_pixels(model, *labelled_values(model, samples, seed))
+    else:
         raise ValueError(
-            "`probe_first` is for SpectralGPT as a classifier of images with one class each, found "
-            f"{type(model).__name__} and {samples.problem_type or 'maps'}: leave it out."
+            "`probe_first` is for SpectralGPT as a classifier of images with one class each, or as a segmentation "
+            f"model with `pixel_skip`, found {type(model).__name__} and {samples.problem_type or 'maps'}: leave it out."
         )
-    features, labels = extract_features(model.spectralgpt, samples)
-    start_from_probe(model, features, labels, PROBE_WEIGHT_DECAY)
 
 
-def start_from_probe(
-    model: SpectralGPTForImageClassification, features: torch.Tensor, labels: torch.Tensor, weight_decay: float
-) -> None:
-    """Set the head of a classifier to the linear probe of frozen features.
+@torch.no_grad()
+def classifier_inputs(
+    model: SpectralGPTForImageClassification, samples: Samples, batch_size: int = 32
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what the classifier of a model sees of all samples (M, F), float32, and their labels (M,), on the CPU."""
+    features, labels = [], []
+    for batch in DataLoader(samples, batch_size, collate_fn=collate):
+        pixels, mask = model_inputs(model.eval(), batch)
+        pooled = model.spectralgpt(pixels, mask).pooler_output
+        features.append(model.classifier_input(pooled, pixels, mask).float().cpu())
+        labels.append(batch["labels"])
+    return torch.cat(features), torch.cat(labels)
+
+
+@torch.no_grad()
+def labelled_values(
+    model: SpectralGPTForSemanticSegmentation, samples: Samples, seed: int = 0, batch_size: int = 32
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return values (M, C), float32, and classes (M,) of pixels, drawn by the weights that their classes have."""
+    generator = torch.Generator().manual_seed(seed)
+    per_batch = -(-NUM_PIXELS * batch_size // len(samples))
+    values, labels = [], []
+    for batch in DataLoader(samples, batch_size, collate_fn=collate):
+        pixels, mask = model_inputs(model, batch)
+        weights = label_weights(batch["labels"], model.config, None if mask is None else mask.cpu()).flatten()
+        if not weights.any():
+            continue
+        count = min(per_batch, NUM_PIXELS, int((weights > 0).sum()))
+        chosen = torch.multinomial(weights, count, replacement=True, generator=generator)
+        flat = skipped_pixels(pixels, model.config, mask)[0].permute(0, 2, 3, 1).flatten(0, 2)  # (B * H * W, C)
+        values.append(flat[chosen.to(flat.device)].float().cpu())
+        labels.append(batch["labels"].flatten()[chosen])
+    return torch.cat(values), torch.cat(labels).long()
+
+
+def model_inputs(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return the images and the token mask of a batch of `collate` as the model takes them."""
+    mask = batch["attention_mask"].flatten(1).to(model.device) if "attention_mask" in batch else None
+    return batch["pixel_values"].to(model.device, model.dtype), mask
+
+
+@torch.no_grad()
+def start_from_features(model: SpectralGPTForImageClassification, features: torch.Tensor, labels: torch.Tensor) -> None:
+    """Set the head of a classifier to the linear discriminant of what it sees.
 
     Args:
         model: Model with a head for the classes. It is modified.
-        features: Pooled outputs of its encoder (M, D).
+        features: Inputs of its classifier (M, F).
         labels: Class numbers (M,).
-        weight_decay: Weight decay of the probe.
     """
-    probe = LinearProbe(features, labels, model.classifier.out_features, weight_decay)
+    weight, bias = linear_discriminant(features, labels, model.classifier.out_features)
+    model.classifier.weight.copy_(weight)
+    model.classifier.bias.copy_(bias)
+
+
+def start_from_pixels(model: SpectralGPTForSemanticSegmentation, values: torch.Tensor, labels: torch.Tensor) -> None:
+    """Set the head of a segmentation model with `pixel_skip` to the logistic regression of pixels.
+
+    The last convolution of the features starts at 0, so that training adds what the features tell.
+
+    Args:
+        model: Model with a head for the classes. It is modified.
+        values: Values of pixels (M, C), as the model takes them.
+        labels: Class numbers (M,).
+    """
+    probe = LinearProbe(values, labels, model.decode_head.classifier.out_channels, PIXEL_WEIGHT_DECAY)
+    weight, bias = probe.folded()
+    head = dict(model.decode_head.named_parameters())
     with torch.no_grad():
-        model.classifier.weight.copy_(probe.linear.weight / probe.std)
-        model.classifier.bias.copy_(probe.linear.bias - model.classifier.weight @ probe.mean)
+        head["pixel_classifier.weight"].copy_(weight[:, :, None, None])
+        head["classifier.weight"].zero_()
+        head["classifier.bias"].copy_(bias)
 
 
 class FrozenStart(TrainerCallback):

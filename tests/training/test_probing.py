@@ -1,5 +1,6 @@
 import pytest
 import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
@@ -14,6 +15,7 @@ from spectralgpt_hf.training.probing import (
     cross_validate,
     draw_shots,
     fold_numbers,
+    linear_discriminant,
     nearest_neighbours,
     principal_components,
     read_out,
@@ -37,6 +39,21 @@ def test_the_linear_probe_finds_the_optimum_that_scikit_learn_finds(clusters):
     expected = LogisticRegression(C=1 / (0.01 * len(labels)), tol=1e-8, max_iter=1000).fit(standardised, labels)
     found = probe(features).softmax(1)
     torch.testing.assert_close(found, torch.tensor(expected.predict_proba(standardised)).float(), rtol=0, atol=2e-3)
+
+
+def test_the_discriminant_of_many_samples_is_that_of_scikit_learn_without_shrinkage(clusters):
+    features, labels = clusters
+    weight, bias = linear_discriminant(features, labels, 4)
+    reference = LinearDiscriminantAnalysis(solver="lsqr", priors=[1 / 3] * 3).fit(features, labels)
+    logits = features @ weight.T + bias
+    assert ((logits.argmax(1).numpy() == reference.predict(features)).mean()) > 0.99
+    assert logits[:, 3].max() < logits[:, :3].max(1).values.min()  # a class without a sample
+
+
+def test_the_discriminant_of_one_sample_per_class_is_the_nearest_one():
+    features = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
+    weight, bias = linear_discriminant(features, torch.arange(5), 5)
+    assert ((features @ weight.T + bias).argmax(1) == torch.arange(5)).all()
 
 
 def test_neighbours_vote_as_those_of_scikit_learn(clusters):

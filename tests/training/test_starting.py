@@ -1,20 +1,37 @@
+import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from spectralgpt_hf.training.starting import FrozenStart, start_from_probe
+from spectralgpt_hf import SpectralGPTForSemanticSegmentation
+from spectralgpt_hf.training.starting import FrozenStart, start_from_features, start_from_pixels
+from tests.modeling.networks import images, small_model
 from tests.training.test_few_shot import bright_and_dark, new_model
 
 
-def test_a_classifier_that_starts_from_the_probe_knows_what_it_was_fitted_to():
-    images, labels = bright_and_dark(16)
-    model = new_model().eval()
+@pytest.mark.parametrize("pixel_skip", [False, True])
+def test_a_classifier_that_starts_from_its_features_knows_what_it_was_fitted_to(pixel_skip):
+    pixels, labels = bright_and_dark(16)
+    model = new_model(pixel_skip=pixel_skip).eval()
     with torch.no_grad():
-        features = model.spectralgpt(images).pooler_output
-    before = model.spectralgpt.state_dict()
-    start_from_probe(model, features, labels, 1e-3)
+        features = model.classifier_input(model.spectralgpt(pixels).pooler_output, pixels)
+    before = {name: weight.clone() for name, weight in model.spectralgpt.state_dict().items()}
+    start_from_features(model, features, labels)
     with torch.no_grad():
-        assert (model(images).logits.argmax(1) == labels).all()
+        assert (model(pixels).logits.argmax(1) == labels).all()
     assert all(torch.equal(weight, before[name]) for name, weight in model.spectralgpt.state_dict().items())
+
+
+def test_a_segmentation_model_starts_as_the_regression_of_its_pixels():
+    model = small_model(SpectralGPTForSemanticSegmentation, pixel_skip=True, num_labels=3, decode_hidden_size=16)
+    values = images().permute(0, 2, 3, 1).flatten(0, 2)
+    labels = (2 * values[:, 3] + values[:, 7]).long()  # the classes 0, 1 and 2
+    start_from_pixels(model, values, labels)
+    with torch.no_grad():
+        found = model(images()).logits.argmax(1).flatten()
+    regression = LogisticRegression(C=1e4, max_iter=1000).fit(values, labels)
+    assert (found.numpy() == regression.predict(values)).mean() > 0.98
+    assert (found == labels).float().mean() > 0.95
 
 
 def test_a_frozen_start_lets_only_the_head_learn_at_first(tmp_path):
