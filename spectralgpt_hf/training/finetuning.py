@@ -149,21 +149,23 @@ class FineTuner(Trainer):
         return self.lr_scheduler
 
     def train(self, *arguments: Any, **options: Any) -> TrainOutput:
-        """Train as the Trainer does; with `probe_first`, the first weights are kept if no evaluation scores better.
+        """Train as the Trainer does; with `probe_first`, the first weights are kept if no evaluation is clearly better.
 
-        A few images may not suffice to improve on a head that was solved exactly.
+        A few images may not suffice to improve on a head that was solved exactly. As few of them validate, the best of
+        several evaluations is above the first by chance: it must be so by more than the first one's standard error.
         """
         if not (self.options.probe_first and self.options.has_validation):
             return super().train(*arguments, **options)
         weights = {name: tensor.cpu().clone() for name, tensor in self.model.state_dict().items()}
-        name = str(self.options.metric_for_best_model)
-        first = self.evaluate()[name]
+        first = self.evaluate()[str(self.options.metric_for_best_model)]  # a share, such as the accuracy
+        error = (first * (1 - first) / len(cast(Samples, self.eval_dataset))) ** 0.5
         output = super().train(*arguments, **options)
-        best = self.state.best_metric
-        if best is None or (best <= first if self.options.greater_is_better else best >= first):
+        if (self.state.best_metric or 0.0) <= first + error:
             self.accelerator.unwrap_model(self.model).load_state_dict(weights)
             if self.is_world_process_zero():
-                tqdm.write(f"no epoch scored better than the head as it was solved before ({first:.3f}): it is kept")
+                tqdm.write(
+                    f"no epoch scored clearly better than the head as it was solved before ({first:.3f}): it is kept"
+                )
         return output
 
     def compute_loss(

@@ -238,7 +238,7 @@ class FineTuningOptions(TrainingArguments):
     )
     probe_first: bool = option(
         False,
-        "Whether the head starts as what can be solved exactly, and stays so where no evaluation scores better: a "
+        "Whether the head starts as what can be solved exactly, and stays so where no evaluation is clearly better: a "
         "classifier as the linear discriminant of the frozen features, a segmentation model with `pixel_skip` as the "
         "logistic regression of its pixels (SpectralGPT only; one class for each image or pixel).",
     )
