@@ -160,6 +160,7 @@ CONFIGURATION: dict[str, tuple[dict[str, Any], Any]] = {
     "token_loss_weight": ({}, 2.0),
     "spectral_loss_weight": ({}, 2.0),
     "classifier_dropout": ({}, 0.5),
+    "pixel_skip": ({}, True),
     "decode_hidden_size": ({}, 32),
     "decode_dropout": ({}, 0.5),
     "class_weights": ({}, [1.0, 2.0, 3.0]),
