@@ -22,6 +22,7 @@ from ..inference.archive_run import (
     SceneWorker,
     identify,
     plan,
+    refuse_other_checkpoints,
     remove_outdated,
     run_on_ray,
     split_finished,
@@ -85,7 +86,8 @@ def run_archive(
 
     Raises:
         FileNotFoundError, ValueError, OSError: If no scene is found, two have the same name, the checkpoint cannot be
-            used, or the summary or the catalogue cannot be written. Errors of single scenes are in the summary.
+            used, results of another checkpoint would stay in `output`, or the summary or the catalogue cannot be
+            written. Errors of single scenes are in the summary.
     """
     chosen = dict(options or {})
     if (grid is None) != (resolution is None):
@@ -115,7 +117,9 @@ def run_archive(
         chosen,
         overwrite,
     )
-    results, rows = split_finished(plan(found, output, suffix), job)
+    planned = plan(found, output, suffix)
+    refuse_other_checkpoints(output, suffix, planned, job)
+    results, rows = split_finished(planned, job)
     report(f"{len(found)} scenes, {len(results)} of them finished")
     if rows:
         results += _with_ray(rows, job, address, workers, gpus, worker)

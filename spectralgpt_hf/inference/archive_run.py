@@ -37,7 +37,7 @@ from .stac_items import describe_result, item_path
 
 ATTEMPTS = 3
 TAG = "fingerprint"
-"""Tag of a finished file: hashes of the checkpoint with the options, and of the state of the source."""
+"""Tag of a finished file: hashes of the checkpoint, of the options, and of the state of the source."""
 
 CHECKS = 16
 """Number of files whose fingerprints are read at the same time."""
@@ -99,15 +99,15 @@ class Job:
 
     @cached_property
     def key(self) -> str:
-        """Hash of checkpoint and options."""
+        """Hashes of the checkpoint and of the options."""
         from .. import __version__  # not before the package is imported as a whole
 
-        made_of = {name: getattr(self, name) for name in ("kind", "identity", "weights_dtype", "processor")}
+        made_of = {name: getattr(self, name) for name in ("kind", "weights_dtype", "processor")}
         made_of["options"] = {name: value for name, value in self.options.items() if name not in RESOURCES}
-        return fingerprint(version=__version__, **made_of)
+        return f"{self.identity[:16]}-{fingerprint(version=__version__, **made_of)}"
 
     def mark(self, reader: RasterReader) -> str:
-        """Return the fingerprint of a scene's result: `key`, and a hash of the size and time of the source."""
+        """Return the fingerprint of a scene's result: `key`, and a hash of the size and time of its source."""
         return f"{self.key}-{fingerprint(sources=reader.identity())}"
 
     def open(self, source: ArchiveSource) -> RasterReader:
@@ -137,6 +137,24 @@ def plan(sources: Sequence[ArchiveSource], output: Path, suffix: str) -> list[Sc
         {"name": source.name, "text": source.text, "destination": str(output / f"{source.stem}{suffix}")}
         for source in sources
     ]
+
+
+def refuse_other_checkpoints(output: Path, suffix: str, rows: Sequence[SceneRow], job: Job) -> None:
+    """Refuse a folder where the results of another checkpoint would stay beside those of a job.
+
+    Raises:
+        ValueError: If there are such results, of scenes that are not among `rows`.
+    """
+    replaced = {path for row in rows for path in _with_layers(Path(row["destination"]))}
+    left = [path for path in sorted(output.glob(f"*{suffix}")) if path not in replaced]
+    with ThreadPoolExecutor(CHECKS) as pool:
+        marks = dict(zip(left, pool.map(_mark_of, left)))
+    others = [path.name for path, mark in marks.items() if mark and not mark.startswith(job.identity[:16])]
+    if others:
+        raise ValueError(
+            f"{output}: expected results of one checkpoint, found {len(others)} of another one, such as {others[0]}, "
+            "whose scenes are not among the sources. Choose another folder, or remove them."
+        )
 
 
 def split_finished(rows: Sequence[SceneRow], job: Job) -> tuple[list[SceneResult], list[SceneRow]]:
@@ -340,9 +358,14 @@ def _remove_result(path: Path) -> None:
     mark = _mark_of(path)
     if mark is None:
         return
-    layers = [path.with_name(f"{path.stem}_{layer}{path.suffix}") for layer in LAYERS]
-    for file in [*(layer for layer in layers if _mark_of(layer) == mark), style_path(path), item_path(path), path]:
+    layers = [layer for layer in _with_layers(path)[1:] if _mark_of(layer) == mark]
+    for file in [*layers, style_path(path), item_path(path), path]:
         file.unlink(missing_ok=True)
+
+
+def _with_layers(path: Path) -> list[Path]:
+    """Return a result and the files of its layers, which may not exist."""
+    return [path, *(path.with_name(f"{path.stem}_{layer}{path.suffix}") for layer in LAYERS)]
 
 
 def _mark_of(path: str | Path) -> str | None:

@@ -18,6 +18,7 @@ from spectralgpt_hf.inference.archive_run import (
     SceneWorker,
     identify,
     plan,
+    refuse_other_checkpoints,
     remove_outdated,
     split_finished,
 )
@@ -147,6 +148,24 @@ def test_results_of_another_checkpoint_do_not_stay_beside_those_of_this_one(arch
         "scene2.parquet",
         "scene2.parquet.stac.json",
     ]
+
+
+def test_results_of_another_checkpoint_are_no_neighbours_of_those_of_this_one(archive):
+    rows, job, output = (
+        rows_of(archive, ".tif"),
+        job_of(archive, "predict", options={"layers": ["entropy"]}),
+        archive / "out",
+    )
+    assert statuses(map(SceneWorker(job), rows[:2])) == ["done"] * 2
+    (output / "mine.tif").write_bytes((archive / "scenes" / "scene0.tif").read_bytes())
+    refuse_other_checkpoints(output, ".tif", rows[2:], job)
+    refuse_other_checkpoints(output, ".tif", rows[2:], job_of(archive, "predict"))  # another region, for example
+    segmenter(seed=1).save_pretrained(archive / "checkpoint")
+    job = job_of(archive, "predict")
+    refuse_other_checkpoints(output, ".tif", rows, job)  # they will be done anew
+    refuse_other_checkpoints(output, ".parquet", rows_of(archive), job)
+    with pytest.raises(ValueError, match=r"found 2 of another one, such as scene1\.tif, whose scenes are not among"):
+        refuse_other_checkpoints(output, ".tif", rows[::2], job)
 
 
 def test_layers_of_an_earlier_run_do_not_stay_beside_a_map(archive):
