@@ -98,11 +98,14 @@ def describe_model(folder: Path, name: str | None = None) -> dict[str, Any]:
 
 
 def _describe_band(band: Band) -> dict[str, Any]:
-    aliases = (re.sub(r"^red_edge.*", "rededge", alias) for alias in (band.name, *band.aliases))
-    *_, common_name = (None, *(alias for alias in aliases if alias in COMMON_NAMES))  # the last is the most specific
-    micrometres = None if band.wavelength is None else round(band.wavelength / 1000, 4)
-    described = {"name": band.name, "common_name": common_name, "center_wavelength": micrometres}
-    return {name: value for name, value in described.items() if value is not None}
+    aliases = [re.sub(r"^red_edge.*", "rededge", alias) for alias in (band.name, *band.aliases)]
+    common = [alias for alias in aliases if alias in COMMON_NAMES]
+    described: dict[str, Any] = {"name": band.name}
+    if common:
+        described["common_name"] = common[-1]  # the most specific one
+    if band.wavelength is not None:
+        described["center_wavelength"] = round(band.wavelength / 1000, 4)  # in micrometres
+    return described
 
 
 def _inputs(architecture: str, config: SpectralGPTConfig, processor: SpectralGPTImageProcessor) -> list[dict[str, Any]]:
