@@ -15,6 +15,8 @@ from .samples import Samples, collate
 WEIGHT_DECAYS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 FEW_SHOT_WEIGHT_DECAYS = (1e-2, 1e-1, 1.0)
 READ_OUTS = ("pooled", "groups", "mean and std", "groups, mean and std")
+CALIBRATION_FOLDS = 5
+NEVER = -1e4  # logit of a class without samples
 METHODS = ("linear", "neighbours", "prototypes")
 
 
@@ -108,7 +110,8 @@ def linear_discriminant(
     """Return weight (K, F) and bias (K,) of a linear discriminant analysis with shrunk covariance and equal priors.
 
     The covariance within classes, of standardised features, is shrunk as by Ledoit and Wolf (2004). With few samples of
-    each class this is more accurate than logistic regression, and it has nothing to tune.
+    each class this is more accurate than logistic regression, and it has nothing to tune. Its logits would be far too
+    confident: they are divided by the temperature that suits samples which were held out (Guo et al., ICML 2017).
 
     Args:
         features: Features (M, F).
@@ -118,6 +121,24 @@ def linear_discriminant(
     Raises:
         ImportError: If scikit-learn is missing.
     """
+    weight, bias = _discriminant(features, labels, num_classes)
+    repeated = labels.bincount(minlength=num_classes)[labels] > 1  # the others cannot be held out
+    if not repeated.any():
+        return weight, bias
+    folds = fold_numbers(labels, None, CALIBRATION_FOLDS, seed=0)
+    logits = torch.zeros(len(labels), num_classes)
+    for fold in folds[repeated].unique():
+        out = folds == fold
+        part_weight, part_bias = _discriminant(features[~out], labels[~out], num_classes)
+        logits[out] = features[out] @ part_weight.T + part_bias
+    temperatures = torch.logspace(0, 3, 61)
+    losses = [nn.functional.cross_entropy(logits[repeated] / value, labels[repeated]) for value in temperatures]
+    temperature = temperatures[torch.stack(losses).argmin()]
+    return weight / temperature, bias / temperature
+
+
+def _discriminant(features: torch.Tensor, labels: torch.Tensor, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return weight and bias of `linear_discriminant`, without the temperature."""
     try:
         from sklearn.covariance import ledoit_wolf
     except ImportError as error:
@@ -132,7 +153,7 @@ def linear_discriminant(
     if spread:
         covariance = torch.from_numpy(ledoit_wolf(residuals.numpy(), assume_centered=True)[0]) * len(labels) / spread
     axes = torch.linalg.solve(covariance.double(), means.double().T).T.float()  # (K present, F)
-    weight, bias = torch.zeros(num_classes, features.shape[1]), torch.full((num_classes,), -100.0)
+    weight, bias = torch.zeros(num_classes, features.shape[1]), torch.full((num_classes,), NEVER)
     weight[present], bias[present] = axes / std, -(axes * means).sum(1) / 2 - (axes / std) @ mean
     return weight, bias
 
