@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
@@ -152,13 +153,16 @@ class FineTuner(Trainer):
         """Train as the Trainer does; with `probe_first`, the first weights are kept if no evaluation is clearly better.
 
         A few images may not suffice to improve on a head that was solved exactly. As few of them validate, the best of
-        several evaluations is above the first by chance: it must be so by more than the first one's standard error.
+        several evaluations is above the first by chance: it must be so by two standard errors of a share of as many
+        labels (Agresti and Coull, 1998).
         """
         if not (self.options.probe_first and self.options.has_validation):
             return super().train(*arguments, **options)
         weights = {name: tensor.cpu().clone() for name, tensor in self.model.state_dict().items()}
         first = self.evaluate()[str(self.options.metric_for_best_model)]  # a share, such as the accuracy
-        error = (first * (1 - first) / len(cast(Samples, self.eval_dataset))) ** 0.5
+        count = np.sum(self.scores.details()["confusion_matrix"]) + 4
+        share = (first * (count - 4) + 2) / count
+        error = 2 * (share * (1 - share) / count) ** 0.5
         output = super().train(*arguments, **options)
         if (self.state.best_metric or 0.0) <= first + error:
             self.accelerator.unwrap_model(self.model).load_state_dict(weights)
