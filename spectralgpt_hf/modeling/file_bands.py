@@ -65,6 +65,8 @@ def name_bands(
     """
     by_name = sensor_of_files([name])
     found = by_name or sensor_of_tags(tags)
+    if found is None and "B8A" not in matching.expected.band_names:
+        found = sensor_of_files(text for text in descriptions if text)
     if found is not None and found.name == PLANETSCOPE.name:
         found = SENSORS.get(f"planetscope-{len(indexes)}", found)
     if band_names is not None:
@@ -76,7 +78,7 @@ def name_bands(
     likely = matching.sensor or found or matching.expected
     names = [likely.find(descriptions[index - 1] or "") for index in indexes]
     if not any(names):
-        names = [likely.find(text) for text in _wavelengths(name, dataset, indexes)] or names
+        names = [likely.find(text) for text in _wavelengths(dataset, indexes)] or names
     if by_name and len(indexes) == 1 and not any(names):
         names = [likely.find(os.path.basename(name))]
     assumed = None
@@ -108,7 +110,7 @@ def table_radiometry(sensor: Sensor, name: str, is_stated: bool) -> tuple[float,
     return sensor.scale * 10000, sensor.offset * 10000
 
 
-def _wavelengths(name: str, dataset: "DatasetReader", indexes: Sequence[int]) -> list[str]:
+def _wavelengths(dataset: "DatasetReader", indexes: Sequence[int]) -> list[str]:
     """Return the wavelength of each band with its unit, from band tags, an ENVI header or EnMAP's metadata."""
     found = []
     for index in indexes:
@@ -121,7 +123,7 @@ def _wavelengths(name: str, dataset: "DatasetReader", indexes: Sequence[int]) ->
         unit = header.get("wavelength_units", header.get("wavelength units", "nm"))
         found = [f"{value} {unit}" for value in re.findall(r"[\d.]+(?:e[+-]?\d+)?", header["wavelength"].lower())]
     if not any(found):
-        found = [f"{value} nm" for value in _enmap_wavelengths(name)]
+        found = [f"{value} nm" for value in _enmap_wavelengths(dataset.name)]
     if len(found) != len(indexes) or None in map(parse_wavelength, found):
         return []
     return found

@@ -42,7 +42,7 @@ _PRISMA, _EMIT, _AVIRIS = (SENSORS[name] for name in ("prisma", "emit", "aviris"
 
 # File names of each sensor, from the product specifications: USGS LSDS-1619 (Landsat Collection 2), LP DAAC HLS user
 # guide 2.0, Planet imagery product specification, EnMAP EN-PCV-ICD-2009, PRISMA product specification, LP DAAC EMIT and
-# MODIS user guides, JPL AVIRIS.
+# MODIS user guides, JPL AVIRIS, ESA Sentinel-2 products specification (S2-PDGS-TAS-DI-PSD).
 _PLANET_STEM = r"\d{8}_\d{6}_\w+_3[AB]_?(?:Analytic|Visual|basic|ortho|udm)"
 _FILE_NAMES: tuple[tuple[Sensor, str], ...] = (
     (LANDSAT_8, r"L[CO]0?[89]_L\w{3}_\d{6}_|L[CO][89]\d{13}"),
@@ -60,6 +60,8 @@ _FILE_NAMES: tuple[tuple[Sensor, str], ...] = (
     (MODIS, r"M[OYC]D\d\d\w*\.A\d{7}|M[OYC]D09\w*\.\d{3}_"),
     (Sensor("sentinel-1", title="Sentinel-1"), r"S1[ABCD]_(?:IW|EW|SM|WV)_"),
     (Sensor("sentinel-3", title="Sentinel-3"), r"S3[AB]_(?:OL|SL)_"),
+    # No other sensor has a band B8A, apart from HLS, whose products state their name.
+    (SENTINEL_2, r"S2[ABCD]_MSI|T\d\d[A-Z]{3}_\d{8}T\d{6}_|(?:.*[_.])?B0?8A(?:[_.]|$)"),
 )
 # Names of the sensors in metadata, in lower case without separators. The first that matches counts: instruments and
 # numbered satellites come before families.
@@ -95,7 +97,7 @@ _TAGS = re.compile(
 
 
 def sensor_of_files(names: Iterable[str]) -> Sensor | None:
-    """Return the first sensor other than Sentinel-2 that a file name indicates, or None."""
+    """Return the first sensor that the name of a file or of a band indicates, or None."""
     for name in names:
         base = os.path.basename(name.rstrip("/"))
         for sensor, pattern in _FILE_NAMES:

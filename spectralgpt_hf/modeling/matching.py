@@ -124,11 +124,13 @@ class Matching:
         return served
 
 
-def nearest_band(wavelength: float, sensor: Sensor, band_names: Sequence[str]) -> str | None:
+def nearest_band(
+    wavelength: float, sensor: Sensor, band_names: Sequence[str], tolerance: float = TOLERANCE
+) -> str | None:
     """Return the band of a sensor that is nearest to a wavelength in nm, or None if none is near enough."""
     centres = {band: centre for band, centre in zip(band_names, sensor.wavelengths(band_names)) if centre is not None}
     nearest = min(centres, key=lambda band: abs(centres[band] - wavelength), default=None)
-    return nearest if nearest and abs(centres[nearest] - wavelength) <= TOLERANCE * wavelength else None
+    return nearest if nearest and abs(centres[nearest] - wavelength) <= tolerance * wavelength else None
 
 
 OF_SENTINEL_2 = Matching()

@@ -201,7 +201,7 @@ class Files:
             ValueError: If they are neither a TIFF nor a JPEG 2000.
         """
         driver_of(content, self.name)
-        path = self._stack.enter_context(MemoryFile(content)).name
+        path = self._stack.enter_context(MemoryFile(content, filename=getattr(content, "name", None))).name
         self._held[path] = content
         return path
 
@@ -327,7 +327,7 @@ class Files:
             item = source if isinstance(source, Mapping) else source.to_dict()
             return read_stac_item(item, self.name, "", self.matching)
         if isinstance(source, bytes | bytearray | memoryview):
-            return self._resolve_raster(self.hold(bytes(source)), band_names)
+            return self._resolve_raster(self.hold(source if hasattr(source, "name") else bytes(source)), band_names)
         if not isinstance(source, str | os.PathLike):
             raise ValueError(f"Expected a path, bytes or a STAC item, found {type(source).__name__}.")
         path = self.name
@@ -427,7 +427,7 @@ def _name(source: Source) -> str:
     if is_stac_item(source):
         return f"STAC item {(source.get('id', '') if isinstance(source, Mapping) else source.id)!r}"
     if isinstance(source, bytes | bytearray | memoryview):
-        return f"raster of {len(source)} bytes"
+        return getattr(source, "name", f"raster of {len(source)} bytes")
     return os.fspath(source) if isinstance(source, str | os.PathLike) else type(source).__name__
 
 

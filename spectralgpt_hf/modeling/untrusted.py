@@ -48,6 +48,21 @@ DRIVERS = {
 _REFERRING_DOMAINS = {"OVERVIEWS", "PROXYOVERVIEWREQUEST", "GEOLOCATION"}
 
 
+class NamedBytes(bytes):
+    """Bytes of a file whose name is known, which messages state and which may indicate the sensor.
+
+    Attributes:
+        name: Name of the file, without its folder. No file of this name is opened.
+    """
+
+    def __new__(cls, content: bytes, name: str) -> "NamedBytes":
+        named = super().__new__(cls, content)
+        named.name = os.path.basename(name)
+        return named
+
+    name: str
+
+
 @dataclass(frozen=True)
 class Budget:
     """Limits of the cost of reading a source that is not trusted.

@@ -23,6 +23,7 @@ from ..inference.pictures import composite, composite_limits, feature_colours, t
 from ..inference.similarity import similarity_map
 from ..modeling.band_plan import plan_bands
 from . import page
+from .composites import labelled
 from .gallery import EXAMPLES, FIRST, examples_by_digest
 from .spectrum import draw_spectrum
 from .tasks import Models, Result
@@ -69,7 +70,7 @@ class Actions:
     def warm(self, percent_masked: float, masking: str, seed: int) -> None:
         """Compute what every visit begins with: the first example's features and its reconstruction."""
         with suppress(ValueError):  # on a busy machine the deadline may pass: the first visitor then waits
-            upload = self._read(str(FIRST.path), None)
+            upload = self._read(str(FIRST.path))
             self.reconstruct(upload, percent_masked, masking, seed)
             self.embed(upload)
 
@@ -86,18 +87,19 @@ class Actions:
                 self._recent.popitem(last=False)
         return value
 
-    def load(self, path: str | None, corner: Pixel | None = None) -> Loaded:
-        """Read a file, or a window of a large one: the window, the pixel first looked at, and what is known of it."""
+    def load(self, path: str | None, by_wavelength: bool = False, corner: Pixel | None = None) -> Loaded:
+        """Read a file, or a window of a large one: the window, the pixel first looked at, and what is known of it.
+
+        With `by_wavelength`, the bands of another sensor than the model's are matched to the model's by wavelength.
+        """
         if path is None:
             return Loaded(None, None, "", gr.skip(), None)
-        upload = self._read(path, corner)
-        plan = plan_bands(upload.name, upload.band_names, self._models.bands, "nearest")
-        possible = [name for name, channels in page.COMPOSITES.items() if set(channels) <= set(upload.band_names)]
-        if not possible:
-            raise ValueError(f"{upload.name}: no composite can be made of {', '.join(upload.band_names)}.")
+        upload = self._read(path, corner, "wavelength" if by_wavelength else None)
+        plan = plan_bands(upload.name, upload.band_names, self._models.bands, "nearest", upload.sensor)
+        composites = labelled(upload.composites)
         pixel = _nearest_with_data(upload.raster.valid, upload.shape[0] // 7, upload.shape[1] // 8)
         facts = page.describe(upload, plan.filled)
-        return Loaded(upload, pixel, facts, gr.Dropdown(possible, value=possible[0]), page.overview(upload))
+        return Loaded(upload, pixel, facts, gr.Dropdown(composites, value=composites[0][1]), page.overview(upload))
 
     def move(self, path: str | None, upload: Upload | None, event: gr.SelectData) -> Loaded:
         """Read the window of a large file whose centre was clicked in the overview."""
@@ -107,12 +109,13 @@ class Actions:
         row, column = _position(event, (upload.overview.height, upload.overview.width))
         scale = upload.size[0] / upload.overview.height
         height, width = upload.shape
-        return self.load(path, (round(scale * row) - height // 2, round(scale * column) - width // 2))
+        corner = round(scale * row) - height // 2, round(scale * column) - width // 2
+        return self.load(path, upload.match is not None, corner)
 
-    def move_to(self, path: str | None, row: float | None, column: float | None) -> Loaded:
+    def move_to(self, path: str | None, row: float | None, column: float | None, by_wavelength: bool = False) -> Loaded:
         """Read the window of a large file that begins at a pixel, or as near as can be."""
         corner = int(number("the row", row, 0, 2**24)), int(number("the column", column, 0, 2**24))
-        return self.load(path, corner)
+        return self.load(path, by_wavelength, corner)
 
     def load_second(
         self, path: str | None, before: Upload | None, composite_name: str
@@ -121,7 +124,7 @@ class Actions:
         if path is None:
             raise ValueError("Upload the second date first: a GeoTIFF of the same ground as the first.")
         before = _there(before)
-        upload = self._read(path, before.corner)
+        upload = self._read(path, before.corner, before.match)
         return upload, page.describe(upload, {}), self.look_at_both(before, upload, composite_name)
 
     def look_at_both(
@@ -133,12 +136,12 @@ class Actions:
         self._models.check_grid(before, after)
         return page.mark(_shown(before, composite_name)), page.mark(_shown(after, composite_name))
 
-    def _read(self, path: str, corner: Pixel | None) -> Upload:
+    def _read(self, path: str, corner: Pixel | None = None, match: str | None = None) -> Upload:
         """Read a file, and keep what the reader and the processor warn of."""
         # Python's record of warnings belongs to the whole process: one file at a time.
         with WARNING, warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            upload = read_upload(path, corner, until=deadline(), bands=self._models.bands)
+            upload = read_upload(path, corner, deadline(), self._models.bands, self._models.sensor, match)
             self._models.normalise(upload)
         heard = [str(item.message) for item in caught if issubclass(item.category, UserWarning)]
         return replace(upload, warnings=tuple(dict.fromkeys(heard)))
@@ -180,11 +183,11 @@ class Actions:
         # A reconstruction may end after another file has been loaded.
         if upload is None or reconstructed is None or reconstructed.original.shape[1:] != upload.shape:
             return None, None
-        channels, bands = choice("a composite", composite_name, page.COMPOSITES), reconstructed.bands
+        channels, bands = choice("a composite", composite_name, upload.composites), reconstructed.bands
         valid = upload.raster.valid
-        limits = composite_limits(reconstructed.original, bands, channels, valid)
+        limits = composite_limits(reconstructed.original, bands, channels, valid, upload.sensor)
         first, last = (
-            composite(image, bands, channels, limits, valid)
+            composite(image, bands, channels, limits, valid, upload.sensor)
             for image in (reconstructed.original, reconstructed.reconstructed)
         )
         unseen = np.stack([reconstructed.masked[bands.index(channel)] for channel in channels], -1)
@@ -202,6 +205,7 @@ class Actions:
             ~reconstructed.masked[:, row, column],
             reconstructed.bands,
             f"row {row}, column {column}",
+            upload.sensor,
         )
 
     def save_reconstruction(self, upload: Upload | None, reconstructed: Result | None) -> Iterator[Any]:
@@ -267,8 +271,9 @@ class Actions:
             raster.pixels,
             after.band_names,
             changed == 1,
-            channels=choice("a composite", composite_name, page.COMPOSITES),
+            channels=choice("a composite", composite_name, after.composites),
             valid=raster.valid & before.raster.valid,
+            sensor=after.sensor,
         )
         return changed, page.mark(picture), page.change_summary(areas, CHANGE_COLOUR)
 
@@ -359,8 +364,8 @@ def _there(upload: Upload | None) -> Upload:
 
 
 def _shown(upload: Upload, composite_name: str) -> Image.Image:
-    raster, channels = upload.raster, choice("a composite", composite_name, page.COMPOSITES)
-    return to_image(composite(raster.pixels, upload.band_names, channels, valid=raster.valid))
+    raster, channels = upload.raster, choice("a composite", composite_name, upload.composites)
+    return to_image(composite(raster.pixels, upload.band_names, channels, valid=raster.valid, sensor=upload.sensor))
 
 
 def _offer(upload: Upload, what: str, content: bytes) -> Iterator[Any]:

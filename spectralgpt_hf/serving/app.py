@@ -25,6 +25,7 @@ from starlette.middleware import Middleware
 
 from . import page
 from .actions import Actions
+from .composites import find_composites, labelled
 from .gallery import EXAMPLES, FIRST, thumbnail_css
 from .gate import MAX_WAITING, Gate, visitor_of
 from .style import CSS, JS, theme
@@ -86,7 +87,8 @@ def serve(models: Models, host: str | None = None, port: int | None = None, in_b
                 run_history=False,
                 show_error=True,
             )
-            threading.Thread(target=act.warm, args=DEFAULTS, daemon=True).start()
+            if models.has_examples:
+                threading.Thread(target=act.warm, args=DEFAULTS, daemon=True).start()
             yield url
         finally:
             demo.close()
@@ -133,16 +135,18 @@ def run(
 def build(models: Models, act: Actions) -> gr.Blocks:
     """Lay out the page, and say what happens on which click."""
     with gr.Blocks(title="SpectralGPT", analytics_enabled=False, delete_cache=(DELETE_EVERY, DELETE_AFTER)) as demo:
-        gr.HTML(page.TITLE, elem_id="title")
-        with gr.Row(elem_id="examples"):
+        gr.HTML(page.title(models), elem_id="title")
+        with gr.Row(elem_id="examples", visible=models.has_examples):
             # Two dates are of use to a model of change.
-            shown = [example for example in EXAMPLES if not example.after or "change" in models.pipelines]
+            offered = EXAMPLES if models.has_examples else ()
+            shown = [example for example in offered if not example.after or "change" in models.pipelines]
             buttons = {
                 example: gr.Button(example.label, elem_id=f"example-{example.name}", min_width=116) for example in shown
             }
         with gr.Row(equal_height=False):
             with gr.Column(scale=4, min_width=330, elem_id="scene"):
-                file = gr.File(label="Your Sentinel-2 GeoTIFF, all bands", elem_id="file", height=150)
+                file = gr.File(label=f"Your GeoTIFF of {models.sensor}, all bands", elem_id="file", height=150)
+                match = gr.Checkbox(label="Match bands of other sensors by wavelength", elem_id="match")
                 facts = gr.HTML(elem_id="facts")
                 with gr.Column(visible=False, elem_id="window") as window:
                     overview = shown_picture(
@@ -153,8 +157,8 @@ def build(models: Models, act: Actions) -> gr.Blocks:
                             gr.Number(0, precision=0, minimum=0, label=label, min_width=100)
                             for label in ("Window from row", "Window from column")
                         ]
-                names = list(page.COMPOSITES)
-                composite = gr.Dropdown(names, value=names[0], label="Composite", elem_id="composite")
+                names = labelled(find_composites(models.real_bands, models.sensor))
+                composite = gr.Dropdown(names, value=names[0][1], label="Composite", elem_id="composite")
                 image = shown_picture("Click to choose a pixel", "image", "The image in the composite", clickable=True)
                 with gr.Row(elem_id="pixel"):
                     row, column = (
@@ -191,24 +195,26 @@ def build(models: Models, act: Actions) -> gr.Blocks:
             ]
             return *loaded, gr.Column(visible=part), *start, *empty
 
-        def load(path: str | None) -> tuple[Any, ...]:
-            return cleared(act.load(path))
+        def load(path: str | None, by_wavelength: bool) -> tuple[Any, ...]:
+            return cleared(act.load(path, by_wavelength))
 
         def move(path: str | None, upload: Any, event: gr.SelectData) -> tuple[Any, ...]:
             return cleared(act.move(path, upload, event))
 
-        def move_to(path: str | None, row: float | None, column: float | None) -> tuple[Any, ...]:
-            return cleared(act.move_to(path, row, column))
+        def move_to(path: str | None, row: float | None, column: float | None, by_wavelength: bool) -> tuple[Any, ...]:
+            return cleared(act.move_to(path, row, column, by_wavelength))
 
-        demo.load(lambda: str(FIRST.path), outputs=file, **QUIET)
+        if models.has_examples:
+            demo.load(lambda: str(FIRST.path), outputs=file, **QUIET)
         for example, button in buttons.items():
             named: Any = "sample" if example.path == SAMPLE else False
             button.click(lambda path=str(example.path): path, outputs=file, api_name=named, show_progress="hidden")
         moved = QUIET | {"show_progress_on": image, "show_progress": "full"}
         for event in (
-            file.change(in_page(load), file, known, api_name="load", show_progress_on=image),
+            file.change(in_page(load), [file, match], known, api_name="load", show_progress_on=image),
+            match.input(in_page(load), [file, match], known, **moved),
             overview.select(in_page(move), [file, shared.upload], known, **moved),
-            *(box.submit(in_page(move_to), [file, *corner], known, **moved) for box in corner),
+            *(box.submit(in_page(move_to), [file, *corner, match], known, **moved) for box in corner),
         ):
             shared.look_after(event.success)
             embed(reconstruct(event.success))

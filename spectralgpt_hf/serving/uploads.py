@@ -4,20 +4,22 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from affine import Affine
 from PIL import Image
 from rasterio.windows import Window, transform
 
-from ..inference.pictures import TRUE_COLOUR, composite, to_image
-from ..modeling.bands import BANDS, L2A_BANDS
+from ..inference.pictures import composite, to_image
+from ..modeling.bands import L2A_BANDS, SENTINEL_2, Sensor
 from ..modeling.rasters import Raster, open_raster, write_raster
-from ..modeling.untrusted import Budget
+from ..modeling.untrusted import Budget, NamedBytes
+from .composites import find_composites
 
 
 MAX_BYTES = 64 * 2**20
@@ -36,10 +38,13 @@ class Upload:
         name: Name of the file, without its folder.
         digest: SHA-256 of its bytes.
         raster: The window, at most 512 px on a side.
-        size: (height, width) of the whole file on its 10 m grid.
+        size: (height, width) of the whole file on the grid of its sensor, 10 m for Sentinel-2.
         corner: Row and column of the window's first pixel in the file.
         overview: A composite of the whole file, at most 512 px on a side, if the window is a part of it; else None.
         warnings: Warnings of the reader and the processor.
+        sensor: Sensor whose band names the window uses.
+        match: As in `read_upload`.
+        composites: The composites that it allows, as in `find_composites`.
     """
 
     name: str
@@ -49,6 +54,9 @@ class Upload:
     corner: tuple[int, int] = (0, 0)
     overview: Image.Image | None = None
     warnings: tuple[str, ...] = ()
+    sensor: Sensor = SENTINEL_2
+    match: str | None = None
+    composites: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def band_names(self) -> tuple[str, ...]:
@@ -77,55 +85,67 @@ def read_upload(
     corner: tuple[int, int] | None = None,
     until: float = math.inf,
     bands: Sequence[str] = L2A_BANDS,
+    sensor: Sensor = SENTINEL_2,
+    match: str | None = None,
 ) -> Upload:
     """Read a file, or a window of a large one.
 
     Args:
-        path: The file. Only its bytes are used: those of a GeoTIFF or JPEG 2000, which lead to no other file.
+        path: The file. Only its name and its bytes are used: those of a GeoTIFF or JPEG 2000, which lead to no other
+            file.
         corner: Row and column of the window's first pixel. A window that extends beyond the file is moved inside. By
             default the window is at the centre of the file.
         until: The deadline of reading.
         bands: Bands that the model uses, which decide which pixels are valid. Other bands are read too.
+        sensor: Sensor that the model expects.
+        match: `"wavelength"` reads files of another sensor, as in `open_raster`. None refuses them.
 
     Raises:
-        ValueError: If the file is too large, too small or no multispectral raster, or the deadline has passed.
+        ValueError: If the file is too large, too small, no multispectral raster or one of another sensor, or the
+            deadline has passed.
     """
     path = Path(path)
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"{path.name} has {path.stat().st_size / 2**20:.0f} MiB, more than {MAX_BYTES // 2**20} MiB.")
-    content = path.read_bytes()
-    budget = Budget(**LIMITS, deadline=until)
-    try:
-        used = [band for band in bands if band in BANDS]
-        with open_raster(content, used, skip_missing=True, beside=list(BANDS), budget=budget) as reader:
-            size = (reader.height, reader.width)
-            named = [band for band in reader.band_names or () if band in BANDS]
-            if len(named) < LEAST_BANDS:
-                raise ValueError(
-                    f"{path.name}: expected a multispectral image, with at least {LEAST_BANDS} bands of Sentinel-2 "
-                    f"(10, 12 or 13 bands, or names in the file), found {', '.join(named) or 'none that is named'}."
-                )
-            if min(size) < LEAST_SIDE:
-                raise ValueError(f"{path.name}: expected at least {LEAST_SIDE} × {LEAST_SIDE} px, found {size}.")
-            height, width = (min(side, MAX_SIDE) for side in size)
-            spare = (size[0] - height, size[1] - width)
-            wanted = (spare[0] // 2, spare[1] // 2) if corner is None else corner
-            row, column = (min(max(0, start), most) for start, most in zip(wanted, spare))
-            raster = reader.read((column, row, width, height))
-        overview = None
-        if size != (height, width):
-            # A reader reads all of its bands: another one takes the overview's three.
-            channels = [band for band in TRUE_COLOUR if band in named]
-            channels = channels if len(channels) == 3 else named[:3]
-            with open_raster(content, channels, budget=budget) as reader:
-                scale = MAX_SIDE / max(size)
-                small = reader.read(out_shape=(max(1, round(size[0] * scale)), max(1, round(size[1] * scale))))
-            overview = to_image(composite(small.pixels, channels, channels, valid=small.valid))
-    except ValueError as error:
-        raise ValueError(str(error).replace(f"raster of {len(content)} bytes", path.name)) from error
+    content = NamedBytes(path.read_bytes(), path.name)
+    used = [band for band in bands if band in sensor.band_names]  # pseudo-bands are in no file
+    budget = Budget(**LIMITS | {"bands": max(LIMITS["bands"], 2 * len(used))}, deadline=until)
+    options: dict[str, Any] = {"resolution": sensor.resolution, "expected": sensor, "match": match, "budget": budget}
+    with open_raster(content, used, skip_missing=True, beside=sensor.band_names, **options) as reader:
+        size = (reader.height, reader.width)
+        named = [band for band in reader.band_names or () if band in sensor.band_names]
+        least = min(LEAST_BANDS, len(used))
+        if len(named) < least:
+            raise ValueError(
+                f"{path.name}: expected a multispectral image, with at least {least} bands of {sensor} (all of them in "
+                f"order, or with names in the file), found {listed(named) or 'none that is named'}."
+            )
+        if min(size) < LEAST_SIDE:
+            raise ValueError(f"{path.name}: expected at least {LEAST_SIDE} × {LEAST_SIDE} px, found {size}.")
+        height, width = (min(side, MAX_SIDE) for side in size)
+        spare = (size[0] - height, size[1] - width)
+        wanted = (spare[0] // 2, spare[1] // 2) if corner is None else corner
+        row, column = (min(max(0, start), most) for start, most in zip(wanted, spare))
+        raster = reader.read((column, row, width, height))
+    composites = find_composites([band for band in used if band in named] or named, sensor)
+    overview = None
+    if size != (height, width):
+        # A reader reads all of its bands: another one takes the overview's three.
+        channels = next(iter(composites.values()))
+        with open_raster(content, list(dict.fromkeys(channels)), **options) as reader:
+            scale = MAX_SIDE / max(size)
+            small = reader.read(out_shape=(max(1, round(size[0] * scale)), max(1, round(size[1] * scale))))
+        overview = to_image(composite(small.pixels, small.band_names or (), channels, valid=small.valid, sensor=sensor))
     if not raster.valid.any():
         raise ValueError(f"{path.name}: no pixel of the window at row {row}, column {column} has data.")
-    return Upload(path.name, sha256(content).hexdigest(), raster, size, (row, column), overview)
+    digest = sha256(content).hexdigest()
+    return Upload(path.name, digest, raster, size, (row, column), overview, (), sensor, match, composites)
+
+
+def listed(names: Sequence[str], most: int = 13) -> str:
+    """Return names separated by commas, at most the first `most`: an imaging spectrometer has hundreds of bands."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def cut(raster: Raster, row: int, column: int, height: int, width: int) -> Raster:

@@ -5,6 +5,7 @@ import pytest
 import rasterio
 
 from spectralgpt_hf import SpectralGPTImageProcessor
+from spectralgpt_hf.modeling.bands import BANDS
 from spectralgpt_hf.modeling.identification import sensor_of_files, sensor_of_statements, sensor_of_tags
 from spectralgpt_hf.modeling.rasters import read_raster
 from spectralgpt_hf.modeling.sensors import SENSORS
@@ -26,8 +27,8 @@ from tests.modeling.test_rasters import numbers, stac_item
         ("MOD09GA.A2022075.h18v03.061.B02.tif", "modis"),
         ("S3A_OL_1_EFR____20220316T093000.B08.tif", "sentinel-3"),
         ("HLS.S30.T33UUU.2022075T102021.v2.0.B06.tif", "hls-s30"),
-        ("T33UUU_20220316T102021_B05_20m.jp2", None),
-        ("S2A_MSIL2A_20170613T101031_87_48_B8A.tif", None),
+        ("T33UUU_20220316T102021_B05_20m.jp2", "sentinel-2"),
+        ("S2A_MSIL2A_20170613T101031_87_48_B8A.tif", "sentinel-2"),
         ("River_1.tif", None),
         ("LC_2018.tif", None),
     ],
@@ -129,3 +130,18 @@ def test_a_product_is_read_in_the_names_of_its_sensor_where_that_is_expected(tmp
     expected = [1e4 * reflectance(number)[0, 0] for number in range(len(raster.band_names))]
     np.testing.assert_allclose(raster.pixels[:, 0, 0], expected, atol=0.6)
     assert raster.tags["sensor"] == str(sensor)
+
+
+def test_bands_that_only_sentinel_2_has_identify_it_where_another_sensor_is_expected(tmp_path):
+    pixels = np.full((13, 8, 8), 900, np.uint16)
+    stack = write_geotiff(tmp_path / "stack.tif", pixels, names=list(BANDS))
+    (tmp_path / "folder").mkdir()
+    for band in ("B2", "B3", "B4", "B8A"):
+        write_geotiff(tmp_path / "folder" / f"{band}.tif", pixels[:1])
+    (tmp_path / "tile").mkdir()
+    for band in ("B02", "B03", "B04"):
+        write_geotiff(tmp_path / "tile" / f"T33UUU_20220316T102021_{band}_10m.tif", pixels[:1])
+    for source in (stack, tmp_path / "folder", tmp_path / "tile"):
+        with pytest.raises(ValueError, match="an image of Sentinel-2, but expected Landsat"):
+            read_raster(source, expected="landsat-8")
+        assert {"B3", "B4"} <= set(read_raster(source).band_names)

@@ -23,7 +23,8 @@ MODELS = {
 }
 
 
-def save_checkpoint(task: str, folder: Path, image_size: int = 32) -> Path:
+def save_checkpoint(task: str, folder: Path, image_size: int = 32, **sensor: object) -> Path:
+    """Save a checkpoint of a task; `sensor`, `bands` and `wavelengths` as in the configuration."""
     torch.manual_seed(0)
     labels = ["unchanged", "changed"] if task == "change" else LABELS
     config = SpectralGPTConfig.from_preset(
@@ -35,7 +36,8 @@ def save_checkpoint(task: str, folder: Path, image_size: int = 32) -> Path:
         decode_hidden_size=16,
         id2label=dict(enumerate(labels)),
         label2id={label: i for i, label in enumerate(labels)},
+        **sensor,
     )
     MODELS[task](config).save_pretrained(folder)
-    SpectralGPTImageProcessor().save_pretrained(folder)
+    SpectralGPTImageProcessor(**config.band_settings()).save_pretrained(folder)
     return folder

@@ -12,7 +12,7 @@ from tests.serving.mutations import NUMBERS, damage
 
 
 TIMEOUT = 60
-ENDPOINTS = {"load": 1, "reconstruct": 3, "segment": 1, "classify": 1, "compare": 2, "load_second": 2, "embed": 0}
+ENDPOINTS = {"load": 2, "reconstruct": 3, "segment": 1, "classify": 1, "compare": 2, "load_second": 2, "embed": 0}
 ENDPOINTS |= {"save_reconstruction": 0, "save_features": 0, "save_classes": 0, "save_change": 0, "sample": 0}
 SOUND = {"reconstruct": [50, "Tokens", 0], "segment": ["True colour"], "classify": ["True colour"], "embed": []}
 SOUND |= {"compare": [0.5, "True colour"]}
@@ -93,7 +93,7 @@ class Page:
             yield False, text
             return
         file = {"path": json.loads(text)[0], "meta": {"_type": "gradio.FileData"}, "orig_name": name}
-        yield self.call("load", [file], session)
+        yield self.call("load", [file, False], session)
         if "compare" in endpoints:
             yield self.call("load_second", [file, "True colour"], session)
         for endpoint in endpoints:

@@ -229,8 +229,9 @@ def test_warnings_of_the_reader_and_the_processor_are_shown(person, crops, tmp_p
 
 def test_each_checkpoint_is_loaded_at_its_revision(monkeypatch):
     asked = {}
-    detector = type("SpectralGPTForChangeDetection", (), {})()
-    model = SimpleNamespace(eval=lambda: None, spectralgpt=None, config=SimpleNamespace(sensor="sentinel-2"))
+    config = SimpleNamespace(sensor="sentinel-2")
+    detector = type("SpectralGPTForChangeDetection", (), {"config": config})()
+    model = SimpleNamespace(eval=lambda: None, spectralgpt=None, config=config)
 
     def load(name, result):
         def note(*_, revision, **__):
@@ -244,6 +245,6 @@ def test_each_checkpoint_is_loaded_at_its_revision(monkeypatch):
     monkeypatch.setattr(tasks.SpectralGPTImageProcessor, "from_pretrained", load("processor", None))
     monkeypatch.setattr(tasks, "MultispectralFeatureExtractionPipeline", lambda **_: None)
     monkeypatch.setattr(tasks, "load_model", load("change", (detector, None)))
-    monkeypatch.setattr(tasks, "pipeline", lambda *_, **__: None)
+    monkeypatch.setattr(tasks, "pipeline", lambda *_, model, **__: SimpleNamespace(model=model))
     Models("org/a", change="org/b", revisions={"checkpoint": "v1"})
     assert asked == {"model": "v1", "processor": "v1", "change": "main"}

@@ -106,12 +106,12 @@ def test_only_uploaded_files_are_opened(demo_url):
     named = {"meta": {"_type": "gradio.FileData"}, "orig_name": "a.tif"}
     paths = ["/etc/passwd", str(SAMPLE), str(SAMPLE.parent / "README.md"), str(SAMPLE.parent / "__init__.py"), "a.tif"]
     for path in paths:
-        answer = send(demo_url, "load", {**named, "path": path})
+        answer = send(demo_url, "load", {**named, "path": path}, False)
         assert "event: error" in answer
         assert f"Expected an uploaded file, found the path '{path}'" in answer
         assert str(Path.cwd()) in path or str(Path.cwd()) not in answer
     for url in ("http://127.0.0.1:1/a.tif", "https://127.0.0.1:1/a.tif"):
-        answer = send(demo_url, "load", {**named, "path": url})
+        answer = send(demo_url, "load", {**named, "path": url}, False)
         assert "Expected an uploaded file, found the URL" in answer
         # The place of a number may hold such a file as well.
         assert "Expected an uploaded file" in send(demo_url, "reconstruct", {**named, "path": url}, "Tokens", 0)
