@@ -33,6 +33,14 @@ StoredDtype = Annotated[
         "float32 for tables."
     ),
 ]
+SeriesOption = Annotated[
+    bool,
+    typer.Option(
+        "--series",
+        help="Use several dates together: SOURCE is a folder of files with dates in their names, or a STAC item "
+        "collection in JSON; with --stac, all items that are found.",
+    ),
+]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that exist. Files that are read are never replaced.")
 ]
@@ -253,14 +261,7 @@ def predict(
         str | None,
         typer.Option(help="Mask of the second date: SCL, or a raster whose zeros are left out. Default: none."),
     ] = None,
-    series: Annotated[
-        bool,
-        typer.Option(
-            "--series",
-            help="Map several dates together: SOURCE is a folder of files with dates in their names, or a STAC item "
-            "collection in JSON; with --stac, all items that are found.",
-        ),
-    ] = False,
+    series: SeriesOption = False,
     threshold: Annotated[
         float | None,
         typer.Option(
@@ -320,6 +321,7 @@ def embed(
         typer.Argument(help="File to write: .tif for a map of features, .parquet for a table of one vector per chip."),
     ] = None,
     *,
+    series: SeriesOption = False,
     stride: Stride = None,
     overlap: Annotated[
         float | None, typer.Option(help="Share of each tile of a map that the next one covers too. Default: 0.5.")
@@ -327,14 +329,22 @@ def embed(
     dtype: StoredDtype = None,
     options: SceneOptions = SceneOptions(),
 ) -> None:
-    """Compute features of a scene of any size. Repeat an interrupted command to resume it."""
+    """Compute features of a scene or a series of any size. Repeat an interrupted command to resume it."""
     from spectralgpt_hf.inference import embed_scene
     from spectralgpt_hf.inference.checkpoints import load_encoder
 
-    found, path = options.locate(source, destination)
+    found, path = options.locate(source, destination, series)
     model, processor = load_encoder(checkpoint, **options.for_loading)
     written = embed_scene(
-        model, processor, found, path, stride=stride, overlap=overlap, dtype=dtype, **options.for_running
+        model,
+        processor,
+        None if series else found,
+        path,
+        sources=found if series else None,
+        stride=stride,
+        overlap=overlap,
+        dtype=dtype,
+        **options.for_running,
     )
     typer.echo(written)
 

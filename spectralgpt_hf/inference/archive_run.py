@@ -224,7 +224,7 @@ class SceneWorker:
         if job.kind == "predict":
             with rasterio.open(destination) as file:  # which may cover a part of the scene
                 box = Box(0, 0, file.width, file.height)
-                item = describe_result(destination, "classes", file, box, source.open(), model, file.tags())
+                item = describe_result(destination, "classes", file, box, [source.open()], model, file.tags())
             write_json(item_path(destination), item)
         return "done", area
 

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def check_destination(destination: str | os.PathLike[str], suffixes: Sequence[str]) -> Path:
+def check_destination(destination: str | os.PathLike[str] | None, suffixes: Sequence[str]) -> Path:
     """Return the path of a file that can be written.
 
     Raises:
         FileNotFoundError: If its folder does not exist.
-        ValueError: If it is a folder, or its name ends with none of `suffixes`.
+        ValueError: If there is none, it is a folder, or its name ends with none of `suffixes`.
     """
+    if destination is None:
+        raise ValueError("Expected `destination`, the file to write.")
     path = Path(destination)
     if path.suffix.lower() not in suffixes:
         raise ValueError(f"{path}: expected a name that ends with {' or '.join(suffixes)}.")

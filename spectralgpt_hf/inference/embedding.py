@@ -14,6 +14,8 @@ from torch import nn
 
 from ..files import write_json
 from ..modeling.bands import Sensor
+from ..modeling.chips import one_each
+from ..modeling.dates import Date
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.modeling_spectralgpt import SpectralGPTModel, SpectralGPTPreTrainedModel
 from ..modeling.products import Offset
@@ -25,7 +27,7 @@ from .checkpoints import check_model
 from .destinations import check_destination
 from .outputs import INTEGER_NODATA, Layer, describe, keep_inside, masked, measure_scales, write_layer
 from .quantization import HALF
-from .scenes import Scene
+from .scenes import Scene, find_sources
 from .stac_items import describe_embeddings, item_path
 from .streaming import Parts, Resources, Task, map_scene, tile_has_data, warn_of_seams
 from .vectors import VECTOR_DTYPES, Chips, write_geoparquet
@@ -34,9 +36,11 @@ from .vectors import VECTOR_DTYPES, Chips, write_geoparquet
 def embed_scene(
     model: SpectralGPTPreTrainedModel,
     processor: SpectralGPTImageProcessor,
-    source: Source,
-    destination: str | os.PathLike[str],
+    source: Source | None = None,
+    destination: str | os.PathLike[str] | None = None,
     *,
+    sources: Any = None,
+    dates: Sequence[Date] | None = None,
     stride: int | None = None,
     area: Area | None = None,
     area_crs: CRS | str | int | None = None,
@@ -57,7 +61,7 @@ def embed_scene(
     sensor: Sensor | str | None = None,
     match: str | None = None,
 ) -> Path:
-    """Embed a scene of any size.
+    """Embed a scene or a series of any size.
 
     The suffix of the destination selects the format. `.tif` is a map of features: a COG with one band per feature, in
     which all bands of a pixel are stored together; the spectral groups are averaged and overlapping tiles blended.
@@ -72,6 +76,8 @@ def embed_scene(
         processor: Processor of the checkpoint.
         source: Scene in any format that `open_raster` reads.
         destination: File to write, `.tif`, `.tiff` or `.parquet`.
+        sources, dates: Series of several dates, instead of `source`, as in `predict_scene`. The model fuses the
+            features of its dates (`config.temporal_fusion`).
         stride: For a map, the size of its pixels in pixels of the scene, the patch size by default. Features are
             averaged to a larger size, and interpolated (bilinear) to a smaller one. For vectors, the distance between
             chips in pixels, their size by default.
@@ -92,6 +98,8 @@ def embed_scene(
     Raises:
         FileNotFoundError, ValueError, OSError: As `predict_scene`.
     """
+    series = find_sources(source, sources, dates)
+    images: Sequence[Any] = [source] if series is None else series.images
     destination = check_destination(destination, (".tif", ".tiff", ".parquet"))
     suffix = destination.suffix.lower()
     check_model(model, processor)
@@ -111,12 +119,12 @@ def embed_scene(
     kept = HALF if dtype == HALF and not per_chip else "float32"
     resources = Resources(batch_size, workers, memory_limit, progress)
     with Scene(
-        [source],
+        series or images,
         processor,
         band_names=band_names,
         offset=offset,
         nodata=nodata,
-        masks=(mask,),
+        masks=one_each(mask, len(images), "mask"),
         area=area,
         area_crs=area_crs,
         statistics_scope=statistics_scope,
@@ -162,7 +170,7 @@ def embed_scene(
                 empty = float("nan") if scales is None else INTEGER_NODATA
                 layer = Layer(destination, channels, dtype, empty, interleave="pixel")
                 write_layer(layer, parts("features"), scratch, scene, grid, tags, scales)
-            write_json(item, describe_embeddings(destination, scene, source, encoder, tags, applied, dtype, scales))
+            write_json(item, describe_embeddings(destination, scene, images, encoder, tags, applied, dtype, scales))
 
         key = {"tags": tags, "suffix": suffix, "kept": kept}
         map_scene(scene, grid, task, [item, destination], overwrite, write, key, resources)
@@ -170,7 +178,7 @@ def embed_scene(
 
 
 def _encode(encoder: SpectralGPTModel, inputs: dict[str, torch.Tensor]) -> Any:  # all entries are declared optional
-    return encoder(inputs["pixel_values"], attention_mask=inputs.get("attention_mask"))
+    return encoder(**inputs)
 
 
 def _pooled(encoder: SpectralGPTModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:

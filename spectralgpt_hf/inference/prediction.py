@@ -23,7 +23,6 @@ from ..modeling.modeling_spectralgpt import (
 from ..modeling.post_processing import THRESHOLD, choose_classes, map_class_names
 from ..modeling.products import Offset
 from ..modeling.raster_files import Source
-from ..modeling.series import Series, open_series
 from ..modeling.tiled import pixels_with_data
 from ..modeling.tiling import TileGrid
 from .areas import Area
@@ -32,7 +31,7 @@ from .destinations import check_destination
 from .map_styles import style_path, write_style
 from .maps import MAP_NODATA, class_colours
 from .outputs import Layer, describe, masked, write_layer
-from .scenes import Scene
+from .scenes import Scene, find_sources
 from .streaming import Parts, Resources, Task, map_scene, tile_has_data, warn_of_seams
 
 
@@ -140,9 +139,11 @@ def predict_scene(
             or if a file to write is an input.
         OSError: If a file cannot be written, or another process writes it.
     """
-    series = _check_sources(source, destination, sources, dates, after)
+    if sources is not None and after is not None:
+        raise ValueError("`after` is the second date of a pair: pass `source` with it, or `sources` alone.")
+    series = find_sources(source, sources, dates)
     classes = _check(model, processor, after, layers, threshold)
-    destination = check_destination(destination or "", (".tif", ".tiff"))
+    destination = check_destination(destination, (".tif", ".tiff"))
     codes = list(model.config.class_codes or range(len(classes)))
     num_labels = len(model.config.id2label or ())
     if threshold is None and len(classes) == 2 and (num_labels == 1 or after is not None):
@@ -206,25 +207,6 @@ def predict_scene(
         key = {"tags": tags, "layers": [*layers]}
         map_scene(scene, grid, task, paths, overwrite, write, key, resources)
     return destination
-
-
-def _check_sources(
-    source: Source | None,
-    destination: str | os.PathLike[str] | None,
-    sources: Any,
-    dates: Sequence[Date] | None,
-    after: Source | None,
-) -> Series | None:
-    """Return the series to map, or None for one scene or a pair."""
-    if (source is None) == (sources is None):
-        raise ValueError("Expected either `source`, a scene, or `sources`, a series of several dates.")
-    if destination is None:
-        raise ValueError("Expected `destination`, the file to write.")
-    if sources is None and dates is not None:
-        raise ValueError("`dates` are those of `sources`: pass these, or leave the dates out.")
-    if sources is not None and after is not None:
-        raise ValueError("`after` is the second date of a pair: pass `source` with it, or `sources` alone.")
-    return None if sources is None else open_series(sources, dates)
 
 
 def _check(

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import pairwise
 from threading import Lock, local
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -14,6 +15,7 @@ from rasterio.crs import CRS
 
 from ..modeling.bands import Sensor
 from ..modeling.chips import Chip, chip_of, open_image, read_decimated
+from ..modeling.dates import Date
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.matching import Matching
 from ..modeling.notices import collected_warnings, warn_of_new
@@ -22,7 +24,7 @@ from ..modeling.products import Offset
 from ..modeling.radiometry import STATISTICS_SIDE, settle
 from ..modeling.raster_files import Source
 from ..modeling.rasters import Raster, RasterReader
-from ..modeling.series import Series
+from ..modeling.series import Series, open_series
 from ..modeling.tiled import PreparedTile, cut_tile, prepare_tile
 from ..modeling.tiling import Strip, Tile, TileGrid
 from .areas import Area, SceneArea, locate_area
@@ -230,6 +232,23 @@ class Scene:
         # The values of the scene were checked when it was opened.
         dates = (self.is_series, self.days)
         return prepare_tile(*item, self.processor, valid_of, *dates, statistics=statistics, warn=False)
+
+
+def find_sources(source: Source | None, sources: Any, dates: Sequence[Date] | None) -> Series | None:
+    """Return the series to map, or None for one scene or a pair.
+
+    Args:
+        source: A scene, or None.
+        sources, dates: A series and its dates as in `open_series`, or None.
+
+    Raises:
+        ValueError: If not exactly one of both is given, or dates without a series.
+    """
+    if (source is None) == (sources is None):
+        raise ValueError("Expected either `source`, a scene, or `sources`, a series of several dates.")
+    if sources is None and dates is not None:
+        raise ValueError("`dates` are those of `sources`: pass these, or leave the dates out.")
+    return None if sources is None else open_series(sources, dates)
 
 
 def _with_warnings(function: Callable[[Item], Result]) -> Callable[[Item], tuple[Result, list[str]]]:

@@ -3,6 +3,7 @@
 The extension is https://github.com/geo-embeddings/embeddings-stac-specification, which is for items of STAC 1.0.
 """
 
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -46,7 +47,7 @@ def item_path(result: Path) -> Path:
 def describe_embeddings(
     result: Path,
     scene: Scene,
-    source: Source,
+    sources: Sequence[Source],
     model: SpectralGPTPreTrainedModel,
     tags: Mapping[str, str],
     options: Mapping[str, Any],
@@ -58,14 +59,14 @@ def describe_embeddings(
     Args:
         result: The file, .tif or .parquet.
         scene: The scene that was embedded.
-        source: The source of the scene.
+        sources: The sources of the scene, one for each date.
         model: The model that computed the embeddings.
         tags: Tags of the file.
         options: Options with which the model was applied, as JSON values.
         dtype: Type of the stored embeddings.
         scales: Scale of each feature of a map of integers, or None.
     """
-    item = describe_result(result, "embeddings", scene.reader, scene.area.box, source, model, tags)
+    item = describe_result(result, "embeddings", scene.reader, scene.area.box, sources, model, tags)
     item["stac_extensions"].append(EMBEDDINGS)
     properties: dict[str, Any] = item["properties"] | {
         "emb:runtime_parameters": dict(options),
@@ -86,7 +87,7 @@ def describe_result(
     asset: str,
     raster: RasterReader | DatasetReader,
     box: Box,
-    source: Source,
+    sources: Sequence[Source],
     model: SpectralGPTPreTrainedModel,
     tags: Mapping[str, str],
 ) -> dict[str, Any]:
@@ -97,7 +98,7 @@ def describe_result(
         asset: Key of the file among the assets of the item.
         raster: The scene or the result, open, for its georeference.
         box: The part of this raster that the file covers, in pixels.
-        source, model, tags: As in `describe_embeddings`.
+        sources, model, tags: As in `describe_embeddings`.
     """
     a, b, c, d, e, f = tuple(raster.transform)[:6]
     corners = [(box.left, box.top), (box.left, box.bottom), (box.right, box.bottom), (box.right, box.top)]
@@ -106,7 +107,7 @@ def describe_result(
     geography, projection = _geography(outline, raster.crs)
     links = [
         {"rel": MODEL_LINK, "href": _model_link(model, result), "type": "application/geo+json"},
-        *({"rel": "emb:source-data", "href": href} for href in _source_links(source, result)),
+        *({"rel": "emb:source-data", "href": href} for source in sources for href in _source_links(source, result)),
     ]
     return {
         "type": "Feature",
@@ -188,10 +189,14 @@ def open_period(sensor: Sensor) -> dict[str, str | None]:
 
 
 def _time(tags: Mapping[str, str]) -> dict[str, str | None]:
-    """Return the time of a scene from the tags of its result. If it is unknown, return the period of its sensor."""
-    moment = timestamp(tags.get("date"))
-    if moment is not None:
-        return {"datetime": moment.isoformat().replace("+00:00", "Z")}
+    """Return the time of a scene, or the period of a series, from the tags of its result; else that of its sensor."""
+    dates = json.loads(tags.get("dates", "null")) or [tags.get("date")]
+    moments = sorted(moment for moment in map(timestamp, dates) if moment is not None)
+    first, *later = [moment.isoformat().replace("+00:00", "Z") for moment in moments] or [None]
+    if later:
+        return {"datetime": None, "start_datetime": first, "end_datetime": later[-1]}
+    if first is not None:
+        return {"datetime": first}
     title = tags.get("source_sensor") or tags.get("sensor") or str(SENTINEL_2)
     return open_period(next((sensor for sensor in SENSORS.values() if str(sensor) == title), Sensor(title)))
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .bands import SENTINEL_2, Sensor
 from .notices import warn
 from .raster_files import OpenFile
 
@@ -37,8 +38,8 @@ except ImportError:
 
 
 METRES_PER_DEGREE = 111_320
-USUAL_SAMPLING = (5, 20)
-"""Metres on the ground of a pixel, between which a model for 10 m pixels is used without a warning."""
+USUAL_SAMPLING = (0.5, 2)
+"""Size of a pixel on the ground in pixels of the sensor, between which a model is used without a warning."""
 
 LARGEST_SIDE = 10**6
 """Largest number of pixels on a side of a grid: 10,000 km at 10 m."""
@@ -122,10 +123,10 @@ def resampled(transform: "Affine", column: float, row: float, across: float = 1,
     return Affine(a * across, b * down, a * column + b * row + c, d * across, e * down, d * column + e * row + f)
 
 
-def choose_grid(dataset: "DatasetReader", resolution: float | None, name: str) -> Grid:
+def choose_grid(dataset: "DatasetReader", resolution: float | None, name: str, sensor: Sensor = SENTINEL_2) -> Grid:
     """Return the grid of a file; if it is in metres and `resolution` differs by 1 % or more, at that resolution.
 
-    Warns if the ground sampling is far from Sentinel-2's.
+    Warns if the ground sampling is far from the finest of the sensor.
 
     Raises:
         ValueError: If the resolution is not positive, or the geotransform is damaged.
@@ -148,8 +149,9 @@ def choose_grid(dataset: "DatasetReader", resolution: float | None, name: str) -
     else:
         latitude = resampled(grid.transform, grid.width / 2, grid.height / 2).f
         sampling = grid.pixel_size * METRES_PER_DEGREE * math.sqrt(abs(math.cos(math.radians(latitude))))
-    if not USUAL_SAMPLING[0] <= sampling <= USUAL_SAMPLING[1]:
-        warn(f"{name}: one pixel is {sampling:.3g} m on the ground, far from Sentinel-2's finest 10 m.")
+    finest = sensor.resolution
+    if finest and not USUAL_SAMPLING[0] <= sampling / finest <= USUAL_SAMPLING[1]:
+        warn(f"{name}: one pixel is {sampling:.3g} m on the ground, far from the finest {finest:g} m of {sensor}.")
     if resolution is None or not grid.crs.is_projected or abs(resolution / sampling - 1) < 0.01:
         return grid
     factor = resolution / sampling

@@ -327,7 +327,7 @@ class Files:
             item = source if isinstance(source, Mapping) else source.to_dict()
             return read_stac_item(item, self.name, "", self.matching)
         if isinstance(source, bytes | bytearray | memoryview):
-            return self._resolve_raster(self.hold(source if hasattr(source, "name") else bytes(source)), band_names)
+            return self._resolve_raster(self.hold(source if isinstance(source, bytes) else bytes(source)), band_names)
         if not isinstance(source, str | os.PathLike):
             raise ValueError(f"Expected a path, bytes or a STAC item, found {type(source).__name__}.")
         path = self.name

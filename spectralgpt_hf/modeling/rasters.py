@@ -424,7 +424,7 @@ def _choose_grid(files: Files, layers: list[Layer], resolution: float | None) ->
     paths = dict.fromkeys([files.finest.path, *(layer.path for layer in layers)])
     datasets = [files.open(path).dataset for path in paths]
     reference = min(datasets, key=lambda dataset: abs(dataset.transform.determinant))
-    return choose_grid(reference, resolution, files.name)
+    return choose_grid(reference, resolution, files.name, files.sensor)
 
 
 def _open_mask(files: Files, mask: Source, classes: Collection[int] | None) -> tuple[Layer, tuple[int, ...]]:

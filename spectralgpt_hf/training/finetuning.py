@@ -20,6 +20,7 @@ from ..modeling.band_plan import require_same_bands
 from ..modeling.geometry import IGNORE_INDEX
 from ..modeling.modeling_spectralgpt import labelled_pixels
 from .augmentation import Augmentation
+from .batches import collate, model_inputs
 from .console import ConsoleLog
 from .measuring import value_statistics
 from .metrics import (
@@ -34,7 +35,7 @@ from .metrics import (
 from .models import finished, is_spectralgpt, rescale_outputs
 from .optimization import exponential_schedule, parameter_groups
 from .options import FineTuningOptions
-from .samples import Samples, collate
+from .samples import Samples
 from .starting import FrozenStart, start_from_samples
 
 
@@ -79,6 +80,8 @@ class FineTuner(Trainer):
                 f"`push_to_hub` checks and publishes only models of SpectralGPT, not {model.config.model_type}: leave "
                 "it out, and upload the finished folder with `hf upload`."
             )
+        if train.length and not self.is_spectralgpt:
+            raise ValueError(f"`series` is for models of SpectralGPT, not {model.config.model_type}: leave it out.")
         require_same_bands(getattr(model.config, "bands", train.processor.bands), train.processor.bands)
         self.class_weights = torch.tensor(class_weights or [1.0] * len(train.class_names))
         self.scores: Scores = self.new_scores(train)
@@ -188,12 +191,12 @@ class FineTuner(Trainer):
         batch = dict(inputs)
         if model.training:
             batch = self.augmentation(batch, int(self.state.epoch or 0))
-        pixels = {name: value for name, value in batch.items() if name.startswith("pixel_values")}
+        inputs = model_inputs(batch)
         if self.is_spectralgpt:
-            masks = {name: batch[name].flatten(1) for name in batch if name.startswith("attention_mask")}
-            logits = model(**pixels, **masks).logits
+            logits = model(**inputs).logits
         else:
-            logits = model(torch.cat([*pixels.values()], 1)).logits
+            pixels = [value for name, value in inputs.items() if name.startswith("pixel_values")]
+            logits = model(torch.cat(pixels, 1)).logits
         if self.samples.dense and logits.shape[-2:] != batch["labels"].shape[-2:]:
             # The heads of some baselines predict at a quarter of the resolution.
             logits = nn.functional.interpolate(logits, batch["labels"].shape[-2:], mode="bilinear")

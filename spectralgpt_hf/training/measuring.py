@@ -99,13 +99,13 @@ def value_statistics(dataset: datasets.Dataset) -> tuple[torch.Tensor, torch.Ten
 
 def references_of(dataset: datasets.Dataset) -> list[list[Reference]]:
     """Return the references of the dates of each row, without reading pixels."""
-    columns = [name for name in ("pixels", "pixels_after") if name in dataset.features]
+    columns = [name for name in dataset.features if name.startswith("pixels")]
     if not isinstance(dataset.features["pixels"], MultispectralImage):
         raise ValueError("Statistics are measured once on files only: for shards set `statistics_scope` to image.")
     references = dataset.select_columns(columns)
     for name in columns:
         references = references.cast_column(name, replace(dataset.features[name], decode=False))
-    return [[cast(Reference, row[name]) for name in columns] for row in references]
+    return [[cast(Reference, row[name]) for name in columns if row[name]] for row in references]
 
 
 def _of_files(

@@ -73,6 +73,10 @@ APPLIES: dict[str, tuple[Condition, str]] = {
         lambda task, dataset, _: dataset == "folder" and task == "segmentation",
         "segmentation of images of your own (`dataset: folder`)",
     ),
+    "series": (
+        lambda task, dataset, _: dataset == "folder" and task != "change-detection",
+        "classes and maps of images of your own (`dataset: folder`)",
+    ),
     "before": (_pairs, "change detection with pairs of your own (`dataset: folder`)"),
     "after": (_pairs, "change detection with pairs of your own (`dataset: folder`)"),
     "masks": (_own_maps, "maps of your own (`dataset: folder`)"),
@@ -161,6 +165,11 @@ class FineTuningOptions(TrainingArguments):
     dry_run: bool = option(False, "Whether to stop after the summary of the data, before training.")
     crop_stride: int | None = option(
         None, "Distance between the training crops of a scene, in pixels; the image size by default."
+    )
+    series: bool = option(
+        False,
+        "Whether own images of the same name apart from a date are the dates of one sample (`a_20200103.tif` and "
+        "`a_20200301.tif`).",
     )
     offset: float | None = option(
         None,

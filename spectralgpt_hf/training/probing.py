@@ -9,7 +9,8 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from ..modeling.modeling_spectralgpt import SpectralGPTModel
-from .samples import Samples, collate
+from .batches import collate, model_inputs
+from .samples import Samples
 
 
 WEIGHT_DECAYS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -29,8 +30,8 @@ def extract_features(
     loader = DataLoader(samples, batch_size, collate_fn=collate, num_workers=num_workers)
     features, labels = [], []
     for batch in tqdm(loader, desc="Features", disable=None):
-        mask = batch["attention_mask"].flatten(1).to(device) if "attention_mask" in batch else None
-        outputs = model.eval()(batch["pixel_values"].to(device, model.dtype), mask)
+        inputs = {name: value.to(device) for name, value in model_inputs(batch).items()}
+        outputs = model.eval()(**inputs | {"pixel_values": inputs["pixel_values"].to(model.dtype)})
         features.append(outputs.pooler_output.float().cpu())
         labels.append(batch["labels"])
     return torch.cat(features), torch.cat(labels)

@@ -17,9 +17,10 @@ from ..data.readers.oscd import OSCD_CLASSES
 from ..data.readers.registry import READERS
 from ..data.shards.dataset import load_shards
 from ..modeling.bands import SENTINEL_2, Sensor
-from ..modeling.geometry import IGNORE_INDEX, token_validity
+from ..modeling.geometry import IGNORE_INDEX, count_tokens, token_validity
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.pixel_statistics import Statistics
+from ..modeling.series import Series
 from ..modeling.tiling import TileGrid
 from .measuring import measure_by_scene, measure_over
 from .options import FineTuningOptions, ProblemType, Task
@@ -63,7 +64,7 @@ def with_radiometry(dataset: datasets.Dataset, offset: float | None, nodata: flo
         ValueError: If `nodata` is given for shards, which already mark the pixels without data.
     """
     if isinstance(dataset.features["pixels"], MultispectralImage):
-        for name in [name for name in ("pixels", "pixels_after") if name in dataset.features]:
+        for name in [name for name in dataset.features if name.startswith("pixels")]:
             given = replace(dataset.features[name], offset=offset, nodata=nodata)
             dataset = dataset.cast_column(name, given)
         return dataset
@@ -147,7 +148,9 @@ class Samples(torch.utils.data.Dataset):
     Each sample holds `pixel_values` (C, H, W), and for two dates also `pixel_values_after`; `attention_mask` (and
     `attention_mask_after`) on the grid of the tokens (G, H / patch_size, W / patch_size), if some token has no data;
     `labels`, which are a class number, a float per class or per value, or a map (H, W); `ids`, the number of the
-    sample; and `extent`, height and width of the stored image.
+    sample; and `extent`, height and width of the stored image. A series of T dates has `pixel_values` (T x C, H, W) and
+    `attention_mask` (T x G, H / patch_size, W / patch_size), so that all dates are augmented alike, and `dates` (T,) in
+    days since 1970, in which shorter series are filled up with masked dates; `model_inputs` separates the dates.
 
     Args:
         dataset: Rows of one of the readers.
@@ -187,6 +190,7 @@ class Samples(torch.utils.data.Dataset):
             self.problem_type, self.class_names = _kind_of_labels(dataset)
         self.multi_label = self.problem_type == "multi_label_classification"
         self.scenes: list[str] = list(dataset["scene" if "scene" in features else "id"])
+        self.length = sum(name.startswith("pixels") for name in features) if "dates" in features else 0
         self.windows = list(dataset["window"]) if "window" in features else [None] * len(dataset)
 
     def __len__(self) -> int:
@@ -208,9 +212,12 @@ class Samples(torch.utils.data.Dataset):
         dates = dates_of(row)
         sample = {"ids": torch.tensor(index), "extent": torch.tensor(np.shape(dates[0])[1:])}
         size = self.processor.patch_size
-        if self.dense and not all(_has_token(date, size) for date in dates):
-            return sample | self._without_data(dates)
         statistics = (self.statistics or {}).get(self.scenes[index])
+        enough = any if self.length else all
+        if self.dense and not enough(_has_token(date, size) for date in dates):
+            return sample | self._without_data(dates)
+        if self.length:
+            return sample | self._read_series(row, dates, statistics)
         batch = self.processor.preprocess(
             dates,
             band_names=row["bands"],
@@ -230,12 +237,38 @@ class Samples(torch.utils.data.Dataset):
         sample["labels"] = self._labels(row, batch)
         return sample
 
+    def _read_series(
+        self, row: Row, dates: Sequence[np.ndarray], statistics: Statistics | None
+    ) -> dict[str, torch.Tensor]:
+        batch = self.processor(
+            Series(dates, row["dates"]),
+            band_names=row["bands"],
+            statistics=statistics,
+            segmentation_maps=row["segmentation_map"] if self.dense else None,
+            do_resize=False if self.native else None,
+            do_center_crop=False if self.native else None,
+        )
+        pixels, days, missing = batch["pixel_values"][0], batch["dates"][0], self.length - len(dates)
+        series = {
+            "pixel_values": nn.functional.pad(pixels, (0, 0, 0, 0, 0, 0, 0, missing)).flatten(0, 1),
+            "dates": nn.functional.pad(days, (0, missing)),
+        }
+        if "attention_mask" in batch or missing:
+            grid = (-1, *(side // self.processor.patch_size for side in pixels.shape[-2:]))
+            number = count_tokens(pixels, self.processor.patch_size, self.processor.spectral_patch_size)
+            mask = batch.get("attention_mask", torch.ones(1, len(dates), number, dtype=torch.int64))[0]
+            series["attention_mask"] = nn.functional.pad(mask, (0, 0, 0, missing)).unflatten(1, grid).flatten(0, 1)
+        return series | {"labels": batch["labels"][0] if self.dense else self.label_of(row)}
+
     def _without_data(self, dates: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
         """Return the sample of a window without data, which has no labels and so no part in losses and scores."""
         size = self.processor.patch_size
         height, width = (-(-side // size) * size for side in np.shape(dates[0])[1:])
-        nothing = torch.zeros(len(self.processor.bands), height, width)
-        pixels = {f"pixel_values{suffix}": nothing for suffix in ["", "_after"][: len(dates)]}
+        nothing = torch.zeros(max(1, self.length) * len(self.processor.bands), height, width)
+        if self.length:
+            pixels = {"pixel_values": nothing, "dates": torch.zeros(self.length, dtype=torch.int64)}
+        else:
+            pixels = {f"pixel_values{suffix}": nothing for suffix in ["", "_after"][: len(dates)]}
         return pixels | {"labels": torch.full((height, width), IGNORE_INDEX)}
 
     def _labels(self, row: Row, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -283,18 +316,6 @@ def _kind_of_labels(dataset: datasets.Dataset) -> tuple[ProblemType, list[str]]:
     if len(counts) != 1 or 0 in counts:
         raise ValueError(f"Expected as many values in each of the `labels`, found {sorted(counts)}.")
     return "regression", [f"value {number}" for number in range(1, counts.pop() + 1)]
-
-
-def collate(samples: Sequence[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Stack samples. Images smaller than the largest are padded at the bottom and the right; `extent` is their size."""
-    examples = {name: sample for sample in samples for name in sample}
-    batch = {}
-    for name, example in examples.items():
-        values = [sample[name] if name in sample else _full_mask(sample, example, name) for sample in samples]
-        dims = values[0].ndim
-        sides = [max(value.shape[axis] for value in values) for axis in (-2, -1)] if dims == 3 else []
-        batch[name] = torch.stack([_pad(value, sides) for value in values])
-    return batch
 
 
 def class_weights(kind: str, samples: Samples) -> list[float] | None:
@@ -346,11 +367,24 @@ def _read_rows(
         return _labelled_shards(root, split)
     if name == "folder" and task == "classification":
         return load_image_folder(
-            root, split, band_names=options.band_names, class_names=options.class_names, sensor=sensor
+            root,
+            split,
+            band_names=options.band_names,
+            class_names=options.class_names,
+            sensor=sensor,
+            series=options.series,
         )
     if name == "folder" and task == "segmentation":
         maps = _map_options(options, stride)
-        return load_image_masks(root, split, classes=options.class_codes, images=options.images, sensor=sensor, **maps)
+        return load_image_masks(
+            root,
+            split,
+            classes=options.class_codes,
+            images=options.images,
+            sensor=sensor,
+            series=options.series,
+            **maps,
+        )
     if name == "folder":
         classes, maps = options.class_codes or dict(enumerate(OSCD_CLASSES)), _map_options(options, stride)
         return load_change_pairs(
@@ -390,16 +424,3 @@ def _has_token(pixels: np.ndarray, patch_size: int) -> bool:
     height, width = (-side % patch_size for side in shares.shape[1:])
     padded = nn.functional.pad(shares, (0, width, 0, height))
     return bool(token_validity(padded, patch_size).any())
-
-
-def _full_mask(sample: Mapping[str, torch.Tensor], example: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
-    """Return a mask without gaps for a sample that has none, in the format of another sample's mask."""
-    patch = example["pixel_values"].shape[-1] // example[name].shape[-1]
-    height, width = sample["pixel_values"].shape[-2:]
-    return example[name].new_ones(len(example[name]), height // patch, width // patch)
-
-
-def _pad(value: torch.Tensor, sides: Sequence[int]) -> torch.Tensor:
-    if not sides or list(value.shape[-2:]) == list(sides):
-        return value
-    return nn.functional.pad(value, (0, sides[1] - value.shape[-1], 0, sides[0] - value.shape[-2]))

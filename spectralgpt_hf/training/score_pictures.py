@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import torch
 
+from ..data.readers.common import dates_of
 from ..inference.pictures import TRUE_COLOUR, composite, composite_limits, sensor_channels
 from ..modeling.geometry import IGNORE_INDEX
 from .finetuning import FineTuner
@@ -98,13 +99,14 @@ def _draw_rows(samples: Samples, rows: list[list[Panel]], path: Path, title: str
 
 def _panels(samples: Samples, index: int, labels: torch.Tensor, logits: torch.Tensor | None = None) -> list[Panel]:
     row = samples.row(index)
-    channels = sensor_channels(TRUE_COLOUR, row["bands"], samples.processor.expected) or tuple(row["bands"][:3])
-    dates = [np.asarray(row[name]) for name in ("pixels", "pixels_after") if name in row]
-    limits = composite_limits(np.concatenate(dates, axis=2), row["bands"], channels)  # one stretch for both dates
-    images = [composite(date, row["bands"], channels, limits) for date in dates]
+    names, sensor = row["bands"], samples.processor.expected
+    channels = sensor_channels(TRUE_COLOUR, names, sensor) or tuple(names[:3])
+    dates = [np.asarray(date) for date in dates_of(row)]
+    limits = composite_limits(np.concatenate(dates, axis=2), names, channels, sensor=sensor)  # one for all dates
+    images = [composite(date, names, channels, limits, sensor=sensor) for date in dates]
     if not samples.dense:
         return [(_caption(samples, labels, logits), images[0], {})]
-    names = ["before", "after"] if len(images) == 2 else [str(row["id"])]
+    captions = row["dates"] if "dates" in row else ["before", "after"] if len(images) == 2 else [str(row["id"])]
     colours: dict[str, Any] = {
         "vmin": 0,
         "vmax": max(len(samples.class_names) - 1, 1),
@@ -114,7 +116,7 @@ def _panels(samples: Samples, index: int, labels: torch.Tensor, logits: torch.Te
     maps: list[Panel] = [("truth", truth, colours)]
     if logits is not None:
         maps.append(("predicted", logits.argmax(0).numpy(), colours))
-    return [*((name, image, {}) for name, image in zip(names, images)), *maps]
+    return [*((name, image, {}) for name, image in zip(captions, images)), *maps]
 
 
 def _caption(samples: Samples, labels: torch.Tensor, logits: torch.Tensor | None) -> str:

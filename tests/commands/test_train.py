@@ -1,6 +1,7 @@
 import json
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -482,3 +483,27 @@ def test_frozen_features_are_probed_with_neighbours_and_a_linear_map(classes, tm
     found = json.loads((tmp_path / "probe.json").read_text())
     assert found["linear probe"]["scores"]["accuracy"] > 0.9  # of what it was fitted to
     assert "nearest neighbours   accuracy" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_series_of_dated_files_are_learned_and_mapped(tmp_path):
+    write_maps(tmp_path / "data", CORNERS[:4], 64)
+    for image in sorted((tmp_path / "data" / "images").iterdir()):
+        shutil.copy(image, image.with_stem(f"{image.stem}_20200301"))
+        image.rename(image.with_stem(f"{image.stem}_20200103"))
+    series = {"series": True, "config_overrides": TOY + ",temporal_fusion=attention", "symmetries": True}
+    metrics = run("segmentation", tmp_path / "maps", tmp_path / "data", num_train_epochs=1, **series)
+    assert metrics["samples"] == 16  # tiles of four scenes
+    model, processor = load_model(str(tmp_path / "maps" / "model"))
+    assert model.config.temporal_fusion == "attention"
+    files = sorted((tmp_path / "data" / "images").glob("0_0_*.tif"))
+    written = predict_scene(model, processor, destination=tmp_path / "map.tif", sources=files, progress=False)
+    assert read_raster(written, resolution=None).tags["dates"] == '["2020-01-03", "2020-03-01"]'
+
+    write_classes(tmp_path / "classes", [(0, 0), (64, 0), (384, 384), (448, 448)], 32)
+    for image in sorted((tmp_path / "classes").rglob("*.tif")):
+        shutil.copy(image, image.with_stem(f"{image.stem}_20200301"))
+        image.rename(image.with_stem(f"{image.stem}_20200103"))
+    series |= {"crop_scale": 0.5, "mixup": 0.8, "probe_first": True}
+    metrics = run("classification", tmp_path / "classifier", tmp_path / "classes", num_train_epochs=1, **series)
+    assert metrics["samples"] == 4

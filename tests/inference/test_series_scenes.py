@@ -3,12 +3,14 @@
 import json
 
 import numpy as np
+import pyarrow.parquet as parquet
 import pytest
 import rasterio
+import torch
 from typer.testing import CliRunner
 
 from spectralgpt_cli import app
-from spectralgpt_hf.inference import predict_scene
+from spectralgpt_hf.inference import embed_scene, predict_scene
 from spectralgpt_hf.modeling.pipeline_spectralgpt import MultispectralImageSegmentationPipeline
 
 from .scenes import cut_corner, processor, read, segmenter, write_scene
@@ -105,6 +107,47 @@ def test_masks_and_dates_of_a_series_go_to_their_dates(tmp_path):
 def test_a_scene_and_a_series_are_told_apart(arguments, message):
     with pytest.raises(ValueError, match=message):
         predict_scene(segmenter(), processor(), **arguments)
+
+
+def test_features_of_a_series_are_those_that_the_encoder_fuses(tmp_path):
+    def turned(pixels):
+        pixels[:] = pixels[:, ::-1].copy()
+
+    (tmp_path / "series").mkdir()
+    changes = {"20150711": None, "20150820": turned}
+    paths = {tmp_path / "series" / f"scene_{date}.tif": change for date, change in changes.items()}
+    files = [write_scene(path, width=32, height=32, change=change) for path, change in paths.items()]
+    encoder, options = segmenter(temporal_fusion="attention").spectralgpt, {"workers": 1, "progress": False}
+    table = embed_scene(encoder, processor(), destination=tmp_path / "a.parquet", sources=files, **options)
+    (row,) = parquet.read_table(table).to_pylist()
+    own = processor()
+    inputs = own(files, dates=["2015-07-11", "2015-08-20"], statistics=own.measure_statistics(files))
+    with torch.inference_mode():
+        expected = encoder(**inputs).pooler_output[0].numpy()
+    np.testing.assert_allclose(row["embedding"], expected, atol=1e-5)
+    item = json.loads((tmp_path / "a.parquet.stac.json").read_text())
+    assert item["properties"]["start_datetime"] == "2015-07-11T00:00:00Z"
+    assert item["properties"]["end_datetime"] == "2015-08-20T00:00:00Z"
+    assert [link["href"] for link in item["links"] if link["rel"] == "emb:source-data"] == [
+        f"series/{path.name}" for path in files
+    ]
+    features = embed_scene(encoder, processor(), destination=tmp_path / "b.tif", sources=files, **options)
+    alone = embed_scene(encoder, processor(), files[0], tmp_path / "c.tif", **options)
+    one = embed_scene(encoder, processor(), destination=tmp_path / "d.tif", sources=files[:1], **options)
+    assert np.isfinite(read(features)).all()
+    assert np.array_equal(read(one), read(alone))
+    assert not np.array_equal(read(one), read(features))
+
+
+def test_the_command_embeds_a_folder_of_dated_files(tmp_path):
+    write_series(tmp_path / "series")
+    segmenter().save_pretrained(tmp_path / "checkpoint")
+    processor().save_pretrained(tmp_path / "checkpoint")
+    arguments = ["embed", tmp_path / "checkpoint", tmp_path / "series", tmp_path / "a.tif", "--series"]
+    result = CliRunner().invoke(app, [*map(str, arguments), "--device", "cpu", "--workers", "1"])
+    assert result.exit_code == 0, result.output
+    with rasterio.open(tmp_path / "a.tif") as file:
+        assert len(json.loads(file.tags()["sources"])) == 3
 
 
 def test_the_command_maps_a_folder_of_dated_files(tmp_path):

@@ -206,6 +206,15 @@ def test_a_ground_sampling_far_from_10_m_in_degrees_warns(tmp_path, degrees, war
     assert any("on the ground" in str(warning.message) for warning in caught) is warns
 
 
+def test_the_ground_sampling_of_a_sensor_is_that_of_its_table(tmp_path):
+    path = write_geotiff(tmp_path / "a.tif", numbers(4), 30, names=["B2", "B3", "B4", "B5"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_raster(path, expected="landsat-8", resolution=30)
+    with pytest.warns(UserWarning, match="30 m on the ground, far from the finest 3 m of PlanetScope, 4 bands"):
+        read_raster(path, ["red"], band_names=["red", "green", "blue", "nir"], expected="planetscope-4", resolution=None)
+
+
 def test_bands_in_another_projection_are_reprojected(tmp_path):
     write_geotiff(tmp_path / "a_B02.tif", numbers(1, 32, 32))
     easting, northing = rasterio.warp.transform("EPSG:32633", "EPSG:32632", [ORIGIN[0]], [ORIGIN[1]])

@@ -47,6 +47,7 @@ EXAMPLES = {
     "masks": (MAPS, {}, "other_masks"),
     "holdout": (MAPS, {}, "spatial"),
     "crop_stride": (MAPS, {}, 8),
+    "series": (IMAGES, {"data_dir": "dated"}, True),
     "offset": (IMAGES, ZSCORE, -100.0),
     "nodata": (IMAGES, {}, 2000.0),
     "model_name_or_path": (IMAGES, PRETRAINED | {"model_name_or_path": "pretrained"}, "other_pretrained"),
@@ -107,6 +108,9 @@ def data(tmp_path_factory):
             seed = number + 100 * (folder == "other")
             path = root / folder / "ab"[number % 2] / f"{number}.tif"
             write_image(path, random_image(seed, bands))
+    for number in range(12):  # six sites at two dates
+        name = f"{number // 2}_2020010{number % 2 + 1}.tif"
+        write_image(root / "dated" / "ab"[number // 2 % 2] / name, random_image(number))
     for number in range(4):
         codes = np.random.default_rng(number).integers(0, 3, (48, 48)).astype(np.uint8)
         for name, seed in (("images", 0), ("other_images", 50)):

@@ -9,6 +9,7 @@ from spectralgpt_hf.data.readers.folders import load_change_pairs, load_image_ma
 from spectralgpt_hf.data.shards.format import ShardRow, write_shards
 from spectralgpt_hf.modeling.bands import L2A_BANDS
 from spectralgpt_hf.training.augmentation import Augmentation
+from spectralgpt_hf.training.batches import collate
 from spectralgpt_hf.training.measuring import measure_by_scene
 from spectralgpt_hf.training.models import build_processor
 from spectralgpt_hf.training.options import FineTuningOptions
@@ -16,7 +17,6 @@ from spectralgpt_hf.training.samples import (
     Samples,
     check_disjoint,
     class_weights,
-    collate,
     load_dataset,
     load_samples,
     with_radiometry,

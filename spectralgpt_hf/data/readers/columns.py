@@ -62,12 +62,12 @@ class _Reference:
         return Reference(**{field.name: value.get(field.name) for field in _REFERENCE})  # type: ignore[typeddict-item]
 
     def cast_storage(self, storage: pa.Array) -> pa.StructArray:
-        """Accept an Arrow array of paths or of references."""
+        """Accept an Arrow array of paths or of references, some of which may be missing."""
         if pa.types.is_string(storage.type) or pa.types.is_large_string(storage.type):
             storage = pa.StructArray.from_arrays([storage.cast(pa.string())], names=["path"])
         held = {field.name: values for field, values in zip(storage.type, storage.flatten())}
         columns = [held.get(field.name, pa.nulls(len(storage))).cast(field.type) for field in _REFERENCE]
-        return pa.StructArray.from_arrays(columns, fields=list(_REFERENCE))
+        return pa.StructArray.from_arrays(columns, fields=list(_REFERENCE), mask=storage.is_null())
 
 
 @dataclass

@@ -28,13 +28,15 @@ class Row(TypedDict, total=False):
     """A row of a reader. Pixels are (C, H, W), in digital numbers; a map is (H, W).
 
     A row for classification has `label` or `labels`, which are class numbers; a row for regression has floats there. A
-    row of a scene has `segmentation_map`, `scene`, `site` and `window`, and for two dates `pixels_after`. A row of
-    shards may have an `offset` of each band.
+    row of a scene has `segmentation_map`, `scene`, `site` and `window`, and for two dates `pixels_after`. A row of a
+    series has `dates` in ISO 8601, and a column `pixels_2`, `pixels_3` and so on for each further date, which is None
+    where another series is longer. A row of shards may have an `offset` of each band.
     """
 
     id: str
     pixels: np.ndarray
     pixels_after: np.ndarray
+    dates: list[str]
     bands: list[str]
     offset: list[float] | float | None
     label: int | float
@@ -46,8 +48,25 @@ class Row(TypedDict, total=False):
 
 
 def dates_of(row: Row) -> list[np.ndarray]:
-    """Return the pixels (C, H, W) of the one or two dates of a row."""
-    return [row["pixels"], row["pixels_after"]] if "pixels_after" in row else [row["pixels"]]
+    """Return the pixels (C, H, W) of each date of a row."""
+    return [value for name, value in row.items() if name.startswith("pixels") and value is not None]  # type: ignore[misc]
+
+
+def series_columns(
+    image: MultispectralImage, series: Sequence[Sequence[Reference]], dates: Sequence[Sequence[str]]
+) -> dict[str, tuple[FeatureType, Sequence[object]]]:
+    """Return the columns of rows of series: those of all dates but the first, and their dates.
+
+    Args:
+        image: Type of the images.
+        series: References of the images of each series, one for each of its dates.
+        dates: Dates of each series in ISO 8601.
+    """
+    columns: dict[str, tuple[FeatureType, Sequence[object]]] = {"dates": (List(Value("string")), dates)}
+    for number in range(1, max(map(len, series))):
+        later = [references[number] if number < len(references) else None for references in series]
+        columns[f"pixels_{number + 1}"] = (image, later)
+    return columns
 
 
 def split_name(split: Split) -> str | None:

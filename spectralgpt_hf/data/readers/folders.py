@@ -19,11 +19,12 @@ import numpy as np
 from datasets import ClassLabel, Dataset, Value
 
 from ...modeling.bands import SENTINEL_2, Sensor
+from ...modeling.dates import date_in_name
 from ...modeling.geometry import IGNORE_INDEX
 from ...modeling.rasters import open_raster, read_raster
 from .columns import MultispectralImage, Reference, SegmentationMap, declared_nodata, map_band
-from .common import SPLITS, FeatureType, PathLike, build_dataset, class_number, hold_out, split_name
-from .layouts import SUFFIXES, TableRow, find_base, list_images, match_roles, name_of, read_table, scene_of
+from .common import SPLITS, FeatureType, PathLike, build_dataset, class_number, hold_out, series_columns, split_name
+from .layouts import SUFFIXES, TableRow, find_base, group_dates, list_images, match_roles, name_of, read_table, scene_of
 from .scene_crops import Scene, build_scene_dataset
 
 
@@ -56,6 +57,7 @@ def load_image_folder(
     class_names: Sequence[str] | None = None,
     seed: int = 0,
     sensor: Sensor = SENTINEL_2,
+    series: bool = False,
 ) -> Dataset:
     """List images in one folder per class, `<root>/[<split>/]<class>/**/<image>.tif`, or with one number per image.
 
@@ -69,6 +71,7 @@ def load_image_folder(
         class_names: The classes, in the order of their numbers. Defaults to the names of the folders, alphabetically.
         seed: Seed of the random choice of samples to hold out.
         sensor: Sensor of the images.
+        series: Whether files of the same name apart from a date are the dates of one sample, as in `group_dates`.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -82,19 +85,24 @@ def load_image_folder(
     if any(row.value is not None for row in table.values()):
         if class_names is not None:
             raise ValueError(f"{base / 'table.csv'}: the column `value` is for regression, without `class_names`.")
+        if series:
+            raise ValueError(f"{base / 'table.csv'}: expected classes of series, found values for regression.")
         images = _select(base, parts, split, seed, lambda folder: _list_values(base, folder, table), table)
         return _build_images(base, images, table, band_names, Value("float32"), sensor)
     classes = sorted({child.name for part in parts.values() or [base] for child in part.iterdir() if child.is_dir()})
     names = list(class_names or classes)
     numbers = {name: number for number, name in enumerate(names)}
 
-    def list_samples(folder: Path) -> dict[str, tuple[Path, int]]:
-        children = (child for child in sorted(folder.iterdir()) if child.is_dir())
-        files = ((child.name, file) for child in children for file in list_images(child))
-        return {name_of(file, folder): (file, class_number(name, numbers, file)) for name, file in files}
+    def list_samples(folder: Path) -> dict[str, tuple[Any, ...]]:
+        found: dict[str, tuple[Any, ...]] = {}
+        for child in (child for child in sorted(folder.iterdir()) if child.is_dir()):
+            files = {name_of(file, folder): file for file in list_images(child)}
+            grouped = group_dates(files) if series else {name: [file] for name, file in files.items()}
+            found |= {name: (*dates, class_number(child.name, numbers, dates[0])) for name, dates in grouped.items()}
+        return found
 
     samples = _select(base, parts, split, seed, list_samples, table)
-    return _build_images(base, samples, table, band_names, ClassLabel(names=names), sensor)
+    return _build_images(base, samples, table, band_names, ClassLabel(names=names), sensor, series)
 
 
 def load_image_masks(
@@ -111,6 +119,7 @@ def load_image_masks(
     holdout: Holdout = "file",
     seed: int = 0,
     sensor: Sensor = SENTINEL_2,
+    series: bool = False,
 ) -> Dataset:
     """List images and maps of classes of the same name: `<root>/[<split>/]images/<name>.tif`, `masks/<name>.png`.
 
@@ -134,13 +143,14 @@ def load_image_masks(
             which of the two is decided by the number of files ("auto", see the module).
         seed: Seed of the random choice of files or blocks to hold out.
         sensor: As in `load_image_folder`.
+        series: Whether each map belongs to several images of its name, which differ in a date, as in `group_dates`.
 
     Raises:
         FileNotFoundError: If a folder is missing, or an image or a map has no counterpart.
         ValueError: If `split` is unknown, there is no image, its bands have no names, or a map has another size.
     """
     roles = {"images": images, "masks": masks}
-    return _load_scenes(root, split, roles, band_names, classes, ignore, size, stride, holdout, seed, sensor)
+    return _load_scenes(root, split, roles, band_names, classes, ignore, size, stride, holdout, seed, sensor, series)
 
 
 def load_change_pairs(
@@ -182,22 +192,34 @@ def _list_values(base: Path, folder: Path, table: Mapping[str, TableRow]) -> dic
 
 def _build_images(
     base: Path,
-    samples: Mapping[str, tuple[Path, float]],
+    samples: Mapping[str, tuple[Any, ...]],
     table: Mapping[str, TableRow],
     band_names: Sequence[str] | None,
     label: ClassLabel | Value,
     sensor: Sensor,
+    series: bool = False,
 ) -> Dataset:
-    paths, labels = [str(path) for path, _ in samples.values()], [value for _, value in samples.values()]
-    rows = [table.get(path.relative_to(base).as_posix(), TableRow()) for path, _ in samples.values()]
-    references = [
-        Reference(path=path, window=None, extent=None, offset=row.offset, nodata=row.nodata)
-        for path, row in zip(paths, rows)
-    ]
-    columns: dict[str, tuple[FeatureType, list[Any]]] = {"label": (label, labels)}
-    if any(row.site for row in rows):
-        columns["site"] = (Value("string"), [row.site or name for name, row in zip(samples, rows)])
-    return build_dataset(base, list(samples), _image_type(base, paths, band_names, sensor), references, **columns)
+    """Assemble rows of samples, which are the path of the image of each date, and a label."""
+
+    def refer(path: Path) -> Reference:
+        row = table.get(path.relative_to(base).as_posix(), TableRow())
+        return Reference(path=str(path), window=None, extent=None, offset=row.offset, nodata=row.nodata)
+
+    references = [[refer(path) for path in paths] for *paths, _ in samples.values()]
+    first = [dates[0] for dates in references]
+    image = _image_type(base, [reference["path"] for reference in first], band_names, sensor)
+    columns: dict[str, tuple[FeatureType, Sequence[object]]] = {"label": (label, [s[-1] for s in samples.values()])}
+    sites = [table.get(sample[0].relative_to(base).as_posix(), TableRow()).site for sample in samples.values()]
+    if any(sites):
+        columns["site"] = (Value("string"), [site or name for name, site in zip(samples, sites)])
+    if series:
+        columns |= series_columns(image, references, [_dates(paths) for *paths, _ in samples.values()])
+    return build_dataset(base, list(samples), image, first, **columns)
+
+
+def _dates(paths: Sequence[Path]) -> tuple[str, ...]:
+    """Return the dates in the names of files."""
+    return tuple(str(date_in_name(path.name)) for path in paths)
 
 
 def _load_scenes(
@@ -212,6 +234,7 @@ def _load_scenes(
     holdout: Holdout,
     seed: int,
     sensor: Sensor,
+    series: bool = False,
 ) -> Dataset:
     if holdout not in get_args(Holdout) or (holdout == "spatial" and size is None):
         raise ValueError(f"`holdout` must be 'auto', 'file' or, for crops of a `size`, 'spatial', got {holdout!r}.")
@@ -220,7 +243,7 @@ def _load_scenes(
     wanted = str(split_name(split))
 
     def list_samples(folder: Path) -> dict[str, list[Path]]:
-        return match_roles(folder, roles)
+        return match_roles(folder, roles, series)
 
     def select(split: str) -> dict[str, list[Path]]:
         return _select(base, parts, split, seed, list_samples, table)
@@ -246,6 +269,7 @@ def _load_scenes(
                 found_rows[0].site or scene_of(name),
                 tuple(row.offset for row in found_rows),
                 tuple(row.nodata for row in found_rows),
+                _dates(files[:-1]) if series else (),
             )
         )
     image = _image_type(base, [scene.images[0] for scene in scenes], band_names, sensor)
@@ -255,7 +279,7 @@ def _load_scenes(
     touched, side = _touched_blocks(rows)
     blocks = sorted(set().union(*touched))
     if holdout == "auto" and len(blocks) < FEW_BLOCKS:
-        return _load_scenes(root, split, roles, band_names, classes, ignore, size, stride, "file", seed, sensor)
+        return _load_scenes(root, split, roles, band_names, classes, ignore, size, stride, "file", seed, sensor, series)
     if len(blocks) < 3:
         raise ValueError(f"Expected at least 3 blocks of {side} px to hold some out, found {len(blocks)}.")
     share = HELD_OUT_SHARE if "test" in by_block else BLOCK_SHARE

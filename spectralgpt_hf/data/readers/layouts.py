@@ -13,8 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...modeling.dates import date_in_name
 from .common import SPLITS, PathLike, find_folder, split_name
 
+
+DATE = re.compile(r"[_.-]*(?<!\d)20\d\d-?[01]\d-?[0-3]\d(?:T\d{6})?(?!\d)")
+"""A date in the name of a file, with the characters before it and the time after it."""
 
 SUFFIXES = (".tif", ".tiff", ".jp2", ".png", ".jpg", ".jpeg", ".npy", ".img", ".vrt")
 
@@ -110,24 +114,53 @@ def find_base(root: PathLike, roles: Mapping[str, str | None]) -> Path:
     return find_folder(root, *patterns, *(f"{alias}/{pattern}" for alias in aliases for pattern in patterns))
 
 
-def match_roles(folder: Path, roles: Mapping[str, str | None]) -> dict[str, list[Path]]:
+def match_roles(folder: Path, roles: Mapping[str, str | None], series: bool = False) -> dict[str, list[Path]]:
     """Return the files of each sample, one for each role, by the name that they share.
+
+    With `series`, the first role has a file for each date (see `group_dates`).
 
     Raises:
         FileNotFoundError: If a role has no files, or a file has no counterpart.
-        ValueError: If several folders match a role.
+        ValueError: If several folders match a role, or a file of a series has no date in its name.
     """
-    matches = {role: _files(folder, role, pattern, roles) for role, pattern in roles.items()}
+    found = {role: _files(folder, role, pattern, roles) for role, pattern in roles.items()}
+    matches = {role: {name: [file] for name, file in files.items()} for role, files in found.items()}
+    if series:
+        first = next(iter(roles))
+        matches[first] = group_dates(found[first])
     if all(len(files) == 1 for files in matches.values()):
-        return {next(iter(next(iter(matches.values())))): [next(iter(files.values())) for files in matches.values()]}
+        name = next(iter(next(iter(matches.values()))))
+        return {name: [file for files in matches.values() for file in next(iter(files.values()))]}
     for (role, files), (other, others) in itertools.permutations(matches.items(), 2):
         alone = sorted(files.keys() - others.keys())
         if alone:
             raise FileNotFoundError(
-                f"{files[alone[0]]}: expected a file of this name in {folder / (roles[other] or other)} too, found "
+                f"{files[alone[0]][0]}: expected a file of this name in {folder / (roles[other] or other)} too, found "
                 f"none (and {len(alone) - 1} more in {roles[role] or role})."
             )
-    return {name: [files[name] for files in matches.values()] for name in next(iter(matches.values()))}
+    return {name: [file for files in matches.values() for file in files[name]] for name in next(iter(matches.values()))}
+
+
+def group_dates(files: Mapping[str, Path]) -> dict[str, list[Path]]:
+    """Return the files of each series in the order of their dates, by the name that they share apart from the date.
+
+    `a_20200103.tif` and `a_20200301.tif` are the series `a`, and so are `a/20200103.tif` and `a/20200301.tif`.
+
+    Args:
+        files: Files by their names without the extension.
+
+    Raises:
+        ValueError: If a file has no date in its name (YYYYMMDD or YYYY-MM-DD), or two of a series have the same date.
+    """
+    series: dict[str, dict[str, Path]] = {}
+    for name, file in files.items():
+        date, rest = date_in_name(file.name), DATE.sub("", name).strip("/_-. ")
+        if date is None:
+            raise ValueError(f"{file}: expected the date of a series in its name (YYYYMMDD), found none.")
+        other = series.setdefault(rest or name, {}).setdefault(date, file)
+        if other is not file:
+            raise ValueError(f"{file}: has the same date as {other} of the same series: leave one of them out.")
+    return {name: [file for _, file in sorted(dated.items())] for name, dated in series.items()}
 
 
 def list_images(folder: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from ...modeling.rasters import open_raster
 from ...modeling.sensors import model_sensor
 from ..chip_grid import chip_corners
 from .columns import MultispectralImage, Reference, SegmentationMap
-from .common import FeatureType, PathLike, build_dataset
+from .common import FeatureType, PathLike, build_dataset, series_columns
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Scene:
             or None; empty for the metadata of all.
         nodatas: For each image, the stored value that means no data, or None for the one that it declares; empty for
             what all declare.
+        dates: Date of each image of a series, in ISO 8601; empty for one date or a pair.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Scene:
     site: str | None = None
     offsets: tuple[float | None, ...] = ()
     nodatas: tuple[float | None, ...] = ()
+    dates: tuple[str, ...] = ()
 
 
 def build_scene_dataset(
@@ -43,16 +45,18 @@ def build_scene_dataset(
     size: int | None = None,
     stride: int | None = None,
 ) -> Dataset:
-    """Assemble rows of one or two dates with a map of classes.
+    """Assemble rows of one date, two dates or a series with a map of classes.
 
     The columns are `id`, `pixels`, for two dates `pixels_after`, `bands`, `segmentation_map`, `scene`, `site` and
-    `window`. `window` is (left, top, width, height) in the scene, which is needed to stitch predictions, or None for
+    `window`; those of a series as in `series_columns`.
+
+    `window` is (left, top, width, height) in the scene, which is needed to stitch predictions, or None for
     whole scenes. If one date is smaller than the other, or a scene is smaller than a crop, the missing pixels are 0 in
     all bands, which means no data, and have no class in the map.
 
     Args:
         root: Folder of the dataset, for messages.
-        scenes: Scenes, all with the same number of dates.
+        scenes: Scenes, all of one date, of two, or series of any lengths.
         image: Type of the images.
         segmentation_map: Type of the maps.
         size: Height and width of a crop, in pixels; whole scenes by default.
@@ -65,28 +69,30 @@ def build_scene_dataset(
     """
     rows = [row for scene in scenes for row in _rows(scene, image, size, stride)]
     ids = [f"{scene.name}_{window[1]}_{window[0]}" if size and window else scene.name for scene, window, _ in rows]
-    dates = [
+    images = [
         [
             Reference(
-                path=scene.images[date],
+                path=path,
                 window=window,
                 extent=extent,
                 offset=scene.offsets[date] if scene.offsets else None,
                 nodata=scene.nodatas[date] if scene.nodatas else None,
             )
-            for scene, window, extent in rows
+            for date, path in enumerate(scene.images)
         ]
-        for date in range(len(scenes[0].images) if scenes else 1)
+        for scene, window, extent in rows
     ]
     maps = [{"path": scene.segmentation_map, "window": window, "extent": extent} for scene, window, extent in rows]
     columns: dict[str, tuple[FeatureType, Sequence[object]]] = {}
-    if len(dates) == 2:
-        columns["pixels_after"] = (image, dates[1])
+    if rows and rows[0][0].dates:
+        columns |= series_columns(image, images, [scene.dates for scene, _, _ in rows])
+    elif rows and len(images[0]) == 2:
+        columns["pixels_after"] = (image, [after for _, after in images])
     columns["segmentation_map"] = (segmentation_map, maps)
     columns["scene"] = (Value("string"), [scene.name for scene, _, _ in rows])
     columns["site"] = (Value("string"), [scene.site or scene.name for scene, _, _ in rows])
     columns["window"] = (List(Value("int32")), [window for _, window, _ in rows])
-    return build_dataset(root, ids, image, dates[0], **columns)
+    return build_dataset(root, ids, image, [dates[0] for dates in images], **columns)
 
 
 def _rows(

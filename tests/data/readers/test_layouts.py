@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from spectralgpt_hf.data import load_change_pairs, load_image_masks
-from spectralgpt_hf.data.readers.layouts import read_table
+from spectralgpt_hf.data.readers.layouts import group_dates, read_table
 
 from ..files import UTM, numbered_bands, write_image
 
@@ -166,3 +166,18 @@ def test_one_or_two_images_are_divided_into_blocks_for_all_splits(tmp_path):
     rows = [load_image_masks(tmp_path, split, **options) for split in ("train", "validation", "test")]
     assert sum(map(len, rows)) == 64
     assert all(map(len, rows))
+
+
+def test_files_that_differ_in_a_date_are_one_series_in_the_order_of_dates(tmp_path):
+    names = ["a_20200301", "a_20200103", "b/2020-07-15", "b/2019-07-15", "S2_20200103T101112_c"]
+    files = {name: tmp_path / f"{name}.tif" for name in names}
+    grouped = {name: [file.name for file in dates] for name, dates in group_dates(files).items()}
+    assert grouped == {
+        "a": ["a_20200103.tif", "a_20200301.tif"],
+        "b": ["2019-07-15.tif", "2020-07-15.tif"],
+        "S2_c": ["S2_20200103T101112_c.tif"],
+    }
+    with pytest.raises(ValueError, match="expected the date of a series in its name"):
+        group_dates({"x": tmp_path / "x.tif"})
+    with pytest.raises(ValueError, match="the same date"):
+        group_dates({"a_20200103": tmp_path / "a_20200103.tif", "a_2020-01-03": tmp_path / "a_2020-01-03.tif"})
