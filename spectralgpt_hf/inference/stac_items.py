@@ -35,6 +35,9 @@ MODEL_ITEM = "stac_item.json"
 MODEL_LINK = "emb:model"
 """Relation of the link from the item of a result to that of its model."""
 
+OPEN_END = "9999-12-31T23:59:59Z"
+"""End of a period without one, which STAC does not allow for."""
+
 GEOTIFF = "image/tiff; application=geotiff; profile=cloud-optimized"
 PARQUET = "application/vnd.apache.parquet"
 
@@ -144,7 +147,7 @@ def write_collection(
         for moment in (item["properties"].get(name) for name in ("datetime", "start_datetime", "end_datetime"))
         if moment
     ]
-    open_end = any(item["properties"]["datetime"] is None for item in items.values())
+    open_end = any(item["properties"].get("end_datetime") == OPEN_END for item in items.values())
     inherited = [link for item in items.values() for link in item["links"] if link["rel"].startswith("emb:")]
     collection = {
         "type": "Collection",
@@ -185,18 +188,18 @@ def _geography(outline: Sequence[tuple[float, float]], crs: CRS | None) -> tuple
 def open_period(sensor: Sensor) -> dict[str, str | None]:
     """Return the time of an item as STAC properties: the whole period since the launch of a sensor."""
     start = sensor.launch or "0001-01-01"  # STAC has no period without a start or an end
-    return {"datetime": None, "start_datetime": f"{start}T00:00:00Z", "end_datetime": "9999-12-31T23:59:59Z"}
+    return {"datetime": None, "start_datetime": f"{start}T00:00:00Z", "end_datetime": OPEN_END}
 
 
 def _time(tags: Mapping[str, str]) -> dict[str, str | None]:
     """Return the time of a scene, or the period of a series, from the tags of its result; else that of its sensor."""
     dates = json.loads(tags.get("dates", "null")) or [tags.get("date")]
     moments = sorted(moment for moment in map(timestamp, dates) if moment is not None)
-    first, *later = [moment.isoformat().replace("+00:00", "Z") for moment in moments] or [None]
-    if later:
-        return {"datetime": None, "start_datetime": first, "end_datetime": later[-1]}
-    if first is not None:
-        return {"datetime": first}
+    times = [moment.isoformat().replace("+00:00", "Z") for moment in moments]
+    if len(times) == 1:
+        return {"datetime": times[0]}
+    if times:
+        return {"datetime": None, "start_datetime": times[0], "end_datetime": times[-1]}
     title = tags.get("source_sensor") or tags.get("sensor") or str(SENTINEL_2)
     return open_period(next((sensor for sensor in SENSORS.values() if str(sensor) == title), Sensor(title)))
 

@@ -212,7 +212,7 @@ def test_the_ground_sampling_of_a_sensor_is_that_of_its_table(tmp_path):
         warnings.simplefilter("error")
         read_raster(path, expected="landsat-8", resolution=30)
     with pytest.warns(UserWarning, match="30 m on the ground, far from the finest 3 m of PlanetScope, 4 bands"):
-        read_raster(path, ["red"], band_names=["red", "green", "blue", "nir"], expected="planetscope-4", resolution=None)
+        read_raster(path, band_names=["red", "green", "blue", "nir"], expected="planetscope-4", resolution=None)
 
 
 def test_bands_in_another_projection_are_reprojected(tmp_path):
