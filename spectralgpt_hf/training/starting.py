@@ -1,5 +1,6 @@
 """Ways to start fine-tuning: from a head that is solved exactly, and with a frozen encoder."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,9 +12,11 @@ from ..modeling.modeling_spectralgpt import (
     SpectralGPTForSemanticSegmentation,
     label_weights,
     skipped_pixels,
+    with_data_at_any_date,
 )
+from .batches import collate, model_inputs
 from .probing import LinearProbe, linear_discriminant
-from .samples import Samples, collate
+from .samples import Samples
 
 
 NUM_PIXELS = 20_000  # of all training images together, to which the linear map of pixels is fitted
@@ -52,9 +55,10 @@ def classifier_inputs(
     """Return what the classifier of a model sees of all samples (M, F), float32, and their labels (M,), on the CPU."""
     features, labels = [], []
     for batch in DataLoader(samples, batch_size, collate_fn=collate):
-        pixels, mask = model_inputs(model.eval(), batch)
-        pooled = model.spectralgpt(pixels, mask).pooler_output
-        features.append(model.classifier_input(pooled, pixels, mask).float().cpu())
+        inputs = _on_device(model.eval(), batch)
+        pooled = model.spectralgpt(**inputs).pooler_output
+        inputs.pop("dates", None)
+        features.append(model.classifier_input(pooled, **inputs).float().cpu())
         labels.append(batch["labels"])
     return torch.cat(features), torch.cat(labels)
 
@@ -68,8 +72,10 @@ def labelled_values(
     per_batch = -(-NUM_PIXELS * batch_size // len(samples))
     values, labels = [], []
     for batch in DataLoader(samples, batch_size, collate_fn=collate):
-        pixels, mask = model_inputs(model, batch)
-        weights = label_weights(batch["labels"], model.config, None if mask is None else mask.cpu()).flatten()
+        inputs = _on_device(model, batch)
+        pixels, mask = inputs["pixel_values"], inputs.get("attention_mask")
+        with_data = with_data_at_any_date(mask)
+        weights = label_weights(batch["labels"], model.config, None if with_data is None else with_data.cpu()).flatten()
         if not weights.any():
             continue
         count = min(per_batch, NUM_PIXELS, int((weights > 0).sum()))
@@ -80,10 +86,10 @@ def labelled_values(
     return torch.cat(values), torch.cat(labels).long()
 
 
-def model_inputs(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return the images and the token mask of a batch of `collate` as the model takes them."""
-    mask = batch["attention_mask"].flatten(1).to(model.device) if "attention_mask" in batch else None
-    return batch["pixel_values"].to(model.device, model.dtype), mask
+def _on_device(model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the arguments of a model for a batch of `collate`, on its device and in its type."""
+    inputs = {name: value.to(model.device) for name, value in model_inputs(batch).items()}
+    return inputs | {"pixel_values": inputs["pixel_values"].to(model.dtype)}
 
 
 @torch.no_grad()
