@@ -493,7 +493,7 @@ def test_series_of_dated_files_are_learned_and_mapped(tmp_path):
         image.rename(image.with_stem(f"{image.stem}_20200103"))
     series = {"series": True, "config_overrides": TOY + ",temporal_fusion=attention", "symmetries": True}
     metrics = run("segmentation", tmp_path / "maps", tmp_path / "data", num_train_epochs=1, **series)
-    assert metrics["samples"] == 16  # tiles of four scenes
+    assert (metrics["test"]["samples"], metrics["test"]["units"]) == (36, 4)  # overlapping tiles of four scenes
     model, processor = load_model(str(tmp_path / "maps" / "model"))
     assert model.config.temporal_fusion == "attention"
     files = sorted((tmp_path / "data" / "images").glob("0_0_*.tif"))
@@ -506,4 +506,4 @@ def test_series_of_dated_files_are_learned_and_mapped(tmp_path):
         image.rename(image.with_stem(f"{image.stem}_20200103"))
     series |= {"crop_scale": 0.5, "mixup": 0.8, "probe_first": True}
     metrics = run("classification", tmp_path / "classifier", tmp_path / "classes", num_train_epochs=1, **series)
-    assert metrics["samples"] == 4
+    assert metrics["test"]["samples"] == 4
