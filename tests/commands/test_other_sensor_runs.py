@@ -16,6 +16,7 @@ from spectralgpt_hf import SpectralGPTForPreTraining, SpectralGPTForSemanticSegm
 from spectralgpt_hf.assets import CHECKPOINT
 from spectralgpt_hf.data.shards.format import ShardFile, find_shards
 from spectralgpt_hf.data.shards.prepare import prepare_shards
+from spectralgpt_hf.hub import publish
 from spectralgpt_hf.hub.cards import card_for
 from spectralgpt_hf.hub.checks import check_checkpoint
 from spectralgpt_hf.inference import predict_scene
@@ -25,6 +26,7 @@ from spectralgpt_hf.serving.endpoint_handler import EndpointHandler
 from tests.commands.test_pretrain import SMALL
 from tests.commands.test_train import run as fine_tune
 from tests.data.files import write_image
+from tests.hub.test_publish import hub, quick  # noqa: F401
 from tests.modeling.products import write_geotiff
 
 
@@ -143,6 +145,19 @@ def test_a_fine_tuned_model_maps_a_scene_of_its_sensor(tuned, scenes, tmp_path):
     with rasterio.open(predict_scene(model, processor, scenes[0], tmp_path / "map.tif", progress=False)) as file:
         assert file.shape == (SIDE, SIDE)
         assert file.tags()["sensor"] == "Landsat 8/9 OLI"
+
+
+@pytest.mark.slow
+def test_a_published_checkpoint_loads_with_the_bands_of_its_sensor(hub, quick, pretrained, tmp_path):  # noqa: F811
+    publish(pretrained, "org/spectralgpt-landsat")
+    source = {"pretrained_model_name_or_path": "org/spectralgpt-landsat", "cache_dir": tmp_path / "cache"}
+    model, processor = (
+        SpectralGPTForPreTraining.from_pretrained(**source),
+        SpectralGPTImageProcessor.from_pretrained(**source),
+    )
+    assert model.config.band_settings() == SpectralGPTForPreTraining.from_pretrained(pretrained).config.band_settings()
+    assert (processor.sensor, processor.bands) == ("landsat-8", BANDS)
+    assert b"Landsat 8/9 OLI" in hub.repositories["org/spectralgpt-landsat"].files["README.md"]
 
 
 @pytest.mark.slow
