@@ -145,7 +145,7 @@ def build(models: Models, act: Actions) -> gr.Blocks:
             }
         with gr.Row(equal_height=False):
             with gr.Column(scale=4, min_width=330, elem_id="scene"):
-                file = gr.File(label=f"Your GeoTIFF of {models.sensor}, all bands", elem_id="file", height=150)
+                file = gr.File(label=f"GeoTIFF of {models.sensor}, all bands", elem_id="file", height=150)
                 match = gr.Checkbox(label="Match bands of other sensors by wavelength", elem_id="match")
                 facts = gr.HTML(elem_id="facts")
                 with gr.Column(visible=False, elem_id="window") as window:

@@ -86,7 +86,7 @@ def test_the_page_describes_the_model_of_its_sensor(landsat, tmp_path):
     models = landsat._models
     layout = str(build(models, landsat).get_config_file())
     assert "image of Landsat 8/9 OLI" in layout
-    assert "Your GeoTIFF of Landsat 8/9 OLI" in layout
+    assert "GeoTIFF of Landsat 8/9 OLI, all bands" in layout
     assert "example-" not in layout
     assert "Sen1Floods11" not in layout
     about = page.about(models)
