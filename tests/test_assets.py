@@ -5,8 +5,10 @@ import shutil
 import pytest
 import torch
 
-from spectralgpt_hf import SpectralGPTForPreTraining, SpectralGPTImageProcessor
-from spectralgpt_hf.assets import CHECKPOINT, FOLDER, SAMPLE, find_checkpoint
+from spectralgpt_hf import SpectralGPTForImageClassification, SpectralGPTForPreTraining, SpectralGPTImageProcessor
+from spectralgpt_hf.assets import CHECKPOINT, FOLDER, GALLERY, SAMPLE, find_checkpoint
+from spectralgpt_hf.modeling.bands import L1C_BANDS
+from spectralgpt_hf.modeling.rasters import read_raster
 
 
 @pytest.mark.parametrize("name", ["tiny", "embedded", "spectralgpt-tiny", CHECKPOINT, str(CHECKPOINT)])
@@ -65,6 +67,24 @@ def test_the_zscore_checkpoint_is_loaded_in_float32_and_keeps_reflectance():
     with torch.no_grad():
         loss = model(image, noise=noise).token_loss
     assert loss < 0.8 * (image - image.mean((2, 3), keepdim=True)).square().mean()  # of each band's mean
+
+
+def test_the_embedded_classifier_shares_the_encoder_and_tells_sea_forest_and_town():
+    folder = find_checkpoint("tiny-eurosat")
+    model, report = SpectralGPTForImageClassification.from_pretrained(folder, output_loading_info=True)
+    assert not any(report.values())
+    encoder = SpectralGPTForPreTraining.from_pretrained(find_checkpoint("tiny-zscore")).spectralgpt
+    assert all(torch.equal(a, b) for a, b in zip(model.spectralgpt.parameters(), encoder.parameters(), strict=True))
+    processor = SpectralGPTImageProcessor.from_pretrained(folder)
+    sea = read_raster(SAMPLE).pixels[:, 448:, 448:]
+    with torch.no_grad():
+        for image, expected in (
+            (sea, "SeaLake"),
+            (str(GALLERY / "forest-before.tif"), "Forest"),
+            (str(GALLERY / "town.tif"), "Residential"),
+        ):
+            inputs = processor(image, band_names=L1C_BANDS if image is sea else None, return_tensors="pt")
+            assert model.config.id2label[model.eval()(**inputs).logits.argmax().item()] == expected
 
 
 def test_embedded_weights_stay_below_40_mb():
