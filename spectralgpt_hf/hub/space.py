@@ -9,7 +9,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
-from ..assets import find_checkpoint, find_task_checkpoints
+from ..assets import TASK_CHECKPOINTS, find_checkpoint
 from .allowed_files import INDEX, SHARD, problems_of
 from .publishing import Target, Upload, logger
 
@@ -25,6 +25,9 @@ PARTS = (
     "inference/*.py",
     "serving/*.py",
     "hub/model_cards/*.md",
+    # The embedded checkpoints that are fine-tuned to a task, and the one whose encoder they share.
+    *(f"assets/{folder.name}/*" for folder in TASK_CHECKPOINTS.values()),
+    "assets/spectralgpt-tiny-zscore/*",
 )
 LEFT_OUT = ("endpoint_handler.py",)
 # The Space requires the versions that are installed here. The version of Gradio is in the card.
@@ -101,8 +104,8 @@ def publish_space(
         repo_id: `namespace/name` of the Space; made if there is none.
         checkpoint: A pretrained checkpoint. The weights and settings of a folder go into the Space; a name on the Hub
             is loaded by it. `assets.find_checkpoint` says which names are known.
-        classification, segmentation, change: Checkpoints that were fine-tuned to these tasks, in the same way; by
-            default the embedded ones, where there are any.
+        classification, segmentation, change: Checkpoints that were fine-tuned to these tasks, in the same way. By
+            default the page takes the embedded ones, which are uploaded with the package.
         revisions: By the name of one of these arguments, the branch, tag or commit of a checkpoint on the Hub that the
             Space loads. Default: `main`.
         title: The title of the page on the Hub.
@@ -124,8 +127,9 @@ def publish_space(
         OSError: If the Hub refuses the upload or cannot be reached.
     """
     target = Target(HfApi(token=token), repo_id, "main", "space")
-    chosen = find_task_checkpoints(classification=classification, segmentation=segmentation, change=change)
-    files = space_files({"checkpoint": checkpoint, **chosen}, title, revisions)
+    tasks = {"classification": classification, "segmentation": segmentation, "change": change}
+    given = {task: source for task, source in tasks.items() if source is not None}
+    files = space_files({"checkpoint": checkpoint, **given}, title, revisions)
     upload = Upload.of(files)
     return target.update(upload, private=private, force=force, confirm=confirm, dry_run=dry_run, report=report)
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import BatchFeature, pipeline
 
-from ..assets import find_checkpoint
+from ..assets import TASK_CHECKPOINTS, find_checkpoint
 from ..inference.checkpoints import load_model, reading
 from ..inference.maps import MAP_NODATA, ClassArea, class_areas
 from ..inference.reconstruction import (
@@ -258,7 +258,8 @@ class Models:
             )
 
     def _fits(self, sensor: str, source: object) -> bool:
-        if sensor != (own := self._model.config.sensor):
+        own = self._model.config.sensor
+        if sensor != own and source not in TASK_CHECKPOINTS.values():  # the embedded ones were not asked for
             warnings.warn(
                 f"{source} expects images of {sensor}, but {self.name} those of {own}: left out.", stacklevel=3
             )

@@ -11,6 +11,7 @@ import yaml
 from typer.testing import CliRunner
 
 from spectralgpt_cli import app
+from spectralgpt_hf import SpectralGPTForImageClassification
 from spectralgpt_hf.assets import CHECKPOINT
 from spectralgpt_hf.hub.space import publish_space, space_files
 from tests.hub.test_publish import hub  # noqa: F401
@@ -77,6 +78,17 @@ def test_a_dry_run_shows_the_files_and_a_private_space_is_private(hub, monkeypat
     assert b'run(checkpoint="org/spectralgpt-base", report=print)' in repo.files["app.py"]
     assert yaml.safe_load(repo.files["README.md"].decode().split("---")[1])["models"] == ["org/spectralgpt-base"]
     assert TOKEN.encode() not in b"".join(repo.files.values())
+
+
+def test_a_space_holds_the_embedded_checkpoints_of_tasks_with_their_encoder(tmp_path):
+    for name, content in space_files({"checkpoint": "org/spectralgpt-base"}).items():
+        if "/assets/" in name:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+    folder = tmp_path / "spectralgpt_hf" / "assets" / "spectralgpt-tiny-eurosat"
+    model, report = SpectralGPTForImageClassification.from_pretrained(folder, output_loading_info=True)
+    assert not any(report.values())
+    assert "Forest" in model.config.id2label.values()
 
 
 def test_a_space_loads_checkpoints_of_the_hub_at_their_revisions():

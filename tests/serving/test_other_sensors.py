@@ -1,12 +1,13 @@
 """The page of checkpoints for other sensors: what it reads, refuses, matches, shows and offers."""
 
 import re
+import warnings
 
 import numpy as np
 import pytest
 import rasterio
 
-from spectralgpt_hf.assets import SAMPLE
+from spectralgpt_hf.assets import SAMPLE, find_task_checkpoints
 from spectralgpt_hf.modeling.rasters import read_raster
 from spectralgpt_hf.modeling.untrusted import NamedBytes
 from spectralgpt_hf.serving import page
@@ -120,3 +121,10 @@ def test_a_fine_tuned_checkpoint_of_another_sensor_is_left_out_with_a_warning(tm
     with pytest.warns(UserWarning, match="expects images of sentinel-2, but features those of landsat-8: left out"):
         models = Models(pretrained, segmentation=save_checkpoint("segmentation", tmp_path / "segmentation"))
     assert models.pipelines == {}
+
+
+def test_an_embedded_checkpoint_of_another_sensor_is_left_out_silently(tmp_path):
+    pretrained = save_checkpoint("features", tmp_path / "features", **LANDSAT)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        assert not Models(pretrained, **find_task_checkpoints()).pipelines
