@@ -1,11 +1,9 @@
-"""Map a synthetic scene, which is made by tiling the embedded sample: overlap of stages, memory, and resuming.
+"""Map a scene of the size of a Sentinel-2 tile, made by tiling the embedded sample: time, memory, and resuming.
 
-    python benchmarks/scene.py                       # overlap of reading and model, with the embedded checkpoint
-    python benchmarks/scene.py --kill --size 10980   # a Sentinel-2 tile through a minimal model, killed and resumed
+    python benchmarks/scene.py --size 10980
 
-Overlap efficiency is max(reading, model) / wall. Reading is the time of all reads alone: the decimated read for the
-statistics, and all pixels once. Model is the time of one forward pass for every tile alone, on all cores. Wall is the
-time of `predict_scene` as a whole, from opening the scene to the finished COG. At 100 %, only the slowest stage counts.
+The run is killed half-way and resumed, and must give the same file as one without interruption. The rows `scene-*` of
+`python -m benchmarks` compare the time of smaller scenes with that of reading and model alone.
 """
 
 import argparse
@@ -26,11 +24,7 @@ from rasterio.windows import Window
 
 from spectralgpt_hf import SpectralGPTConfig, SpectralGPTForSemanticSegmentation, SpectralGPTImageProcessor
 from spectralgpt_hf.assets import CHECKPOINT, SAMPLE
-from spectralgpt_hf.inference import predict_scene
-from spectralgpt_hf.inference.threads import ordered_map
 from spectralgpt_hf.modeling.bands import L2A_BANDS
-from spectralgpt_hf.modeling.rasters import open_raster
-from spectralgpt_hf.modeling.tiling import TileGrid
 
 
 def make_scene(path: Path, size: int) -> None:
@@ -61,38 +55,6 @@ def make_checkpoint(folder: Path, minimal: bool) -> None:
         )
     model.save_pretrained(folder)
     SpectralGPTImageProcessor.from_pretrained(CHECKPOINT).save_pretrained(folder)
-
-
-def measure_overlap(scene: Path, checkpoint: Path, overlap: float, folder: Path) -> None:
-    """Print the time of reading, of the model, and of both together."""
-    model = SpectralGPTForSemanticSegmentation.from_pretrained(checkpoint, dtype=torch.float32).eval()
-    processor = SpectralGPTImageProcessor.from_pretrained(checkpoint)
-    cores = torch.get_num_threads()
-
-    start = time.perf_counter()
-    processor.measure_statistics(scene)
-    with open_raster(scene, processor.bands) as reader:
-        for top in range(0, reader.height, 512):
-            reader.read((0, top, reader.width, min(512, reader.height - top)))
-        grid = TileGrid.cover(reader.height, reader.width, model.config.image_size, overlap, 1, processor.patch_size)
-    reading = time.perf_counter() - start
-
-    count = len(grid.tops) * len(grid.lefts)
-    pixel_values = torch.rand(1, 12, grid.size, grid.size)
-    forward = torch.inference_mode()(lambda _: model(pixel_values=pixel_values).logits)
-    start = time.perf_counter()
-    for _ in ordered_map(forward, range(count), cores, 2 * cores):
-        pass
-    computing = time.perf_counter() - start
-    torch.set_num_threads(cores)
-
-    start = time.perf_counter()
-    predict_scene(model, processor, scene, folder / "map.tif", overlap=overlap, overwrite=True, progress=False)
-    wall = time.perf_counter() - start
-    print(f"{count} tiles of {grid.size} px on {cores} threads, torch {torch.__version__}")
-    print(f"reading {reading:.1f} s, model {computing:.1f} s, their sum {reading + computing:.1f} s")
-    print(f"together {wall:.1f} s")
-    print(f"overlap efficiency, max(reading, model) / wall: {max(reading, computing) / wall:.0%}")
 
 
 def measure_kill(scene: Path, checkpoint: Path, overlap: float, folder: Path) -> None:
@@ -143,18 +105,16 @@ def _hash(path: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=1024, help="Height and width of the scene, in pixels.")
+    parser.add_argument("--size", type=int, default=2048, help="Height and width of the scene, in pixels.")
     parser.add_argument("--overlap", type=float, default=0.5, help="Share of each tile that the next one covers too.")
-    parser.add_argument("--kill", action="store_true", help="Measure memory, and kill and resume a run.")
-    parser.add_argument("--minimal", action="store_true", help="Use a minimal model, as --kill does.")
+    parser.add_argument("--embedded", action="store_true", help="Use the embedded encoder instead of a minimal model.")
     parser.add_argument("--folder", type=Path, help="Parent of the temporary folder. Default: that of the system.")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
         make_scene(folder / "scene.tif", arguments.size)
-        make_checkpoint(folder / "checkpoint", arguments.minimal or arguments.kill)
-        measure = measure_kill if arguments.kill else measure_overlap
-        measure(folder / "scene.tif", folder / "checkpoint", arguments.overlap, folder)
+        make_checkpoint(folder / "checkpoint", not arguments.embedded)
+        measure_kill(folder / "scene.tif", folder / "checkpoint", arguments.overlap, folder)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
@@ -92,6 +91,8 @@ app = App(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version  # which help and completion do without
+
         typer.echo(f"spectralgpt-hf {version('spectralgpt-hf')}")
         raise typer.Exit
 

@@ -6,6 +6,7 @@ Everything is read from the source text; nothing is imported.
 
 import ast
 import io
+import os
 import re
 import subprocess
 import sys
@@ -104,15 +105,50 @@ def test_the_command_line_imports_typer_and_the_standard_library_at_module_level
     assert roots - set(sys.stdlib_module_names) - {"typer", "click", "spectralgpt_cli"} == set()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["predict", "--help"], ["--version"]], ids=" ".join)
-def test_help_does_without_torch(arguments):
+STARTS: dict[str, tuple[list[str], dict[str, str]]] = {
+    "help": (["--help"], {}),
+    "help of a command": (["predict", "--help"], {}),
+    "version": (["--version"], {}),
+    "completion": (
+        [],
+        {"_SPECTRALGPT_COMPLETE": "complete_bash", "COMP_WORDS": "spectralgpt emb", "COMP_CWORD": "1"},
+    ),
+}
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_help_and_completion_import_typer_and_little_else(start):
+    """Imports are counted, because a clock depends on what else the machine does."""
+    arguments, asked = STARTS[start]
     program = (
-        "import sys\nfrom spectralgpt_cli import app\n"
+        "import sys\nsys.argv[0] = 'spectralgpt'\nfrom spectralgpt_cli import app\n"
         "try:\n    app()\nexcept SystemExit as end:\n    assert not end.code\n"
-        "sys.exit(', '.join({'torch', 'transformers', 'numpy', 'spectralgpt_hf'} & set(sys.modules)) or None)"
+        "roots = {name.split('.')[0] for name in sys.modules}\n"
+        "print(' '.join(sorted(roots - sys.stdlib_module_names)), len(sys.modules), file=sys.stderr)"
     )
-    process = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, cwd=ROOT)
+    command = [sys.executable, "-c", program, *arguments]
+    process = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env={**os.environ, **asked})
     assert process.returncode == 0, process.stderr
+    assert ("embed" if asked else "spectralgpt") in process.stdout
+    *roots, number = process.stderr.splitlines()[-1].split()
+    assert not {"torch", "transformers", "numpy", "spectralgpt_hf", "huggingface_hub"} & set(roots)
+    assert int(number) < (500 if "help" in start else 330)
+
+
+def test_the_description_of_a_checkpoint_imports_little_more_than_the_package():
+    program = (
+        "import sys\nimport spectralgpt_hf\nbefore = set(sys.modules)\n"
+        "from spectralgpt_hf.hub import describe_checkpoint\ndescribe_checkpoint('tiny')\n"
+        "print(*sorted(name for name in set(sys.modules) - before))"
+    )
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert process.returncode == 0, process.stderr
+    added = process.stdout.split()
+    assert {name.split(".")[0] for name in added} & {"pyarrow", "accelerate", "datasets", "gradio", "pandas"} == set()
+    ours = [name for name in added if name.startswith("spectralgpt_hf.")]
+    assert "spectralgpt_hf.hub.info" in ours
+    assert "spectralgpt_hf.hub.publishing" not in ours
+    assert "spectralgpt_hf.inference.prediction" not in ours
 
 
 # The laws of modeling/: its files are copied next to published weights, where each is loaded as a module of its own.

@@ -23,6 +23,7 @@ from typing import Literal, TypeAlias, TypedDict
 
 import numpy as np
 import torch
+from torch import nn
 
 
 StatisticName: TypeAlias = Literal["minimum", "maximum", "mean", "std", "percentile_1", "percentile_99"]
@@ -116,6 +117,74 @@ def percentiles(pixels: torch.Tensor, valid: torch.Tensor | None, shares: tuple[
         weight = (position - below).to(values)
         results.append(torch.lerp(neighbours[..., 0], neighbours[..., 1], weight))
     return results
+
+
+class ValueCounts:
+    """How often each whole number occurs in each band: all statistics of any number of images, in bounded memory.
+
+    Args:
+        bands: Number of bands.
+    """
+
+    lowest, highest = -(2**15), 2**16 + 2**15 - 1
+
+    def __init__(self, bands: int) -> None:
+        self.counts = torch.zeros(bands, self.highest - self.lowest + 1, dtype=torch.int64)
+
+    @classmethod
+    def may_hold(cls, values: torch.Tensor) -> bool:
+        """Return whether all values are whole numbers from `lowest` to `highest`."""
+        if values.numel() == 0:
+            return True
+        low, high = values.aminmax()
+        # Comparisons with NaN are False.
+        within = bool(low >= cls.lowest) and bool(high <= cls.highest)
+        return within and (not values.is_floating_point() or bool((values == values.round()).all()))
+
+    def add(self, values: torch.Tensor, valid: torch.Tensor | None) -> None:
+        """Count values (C, pixels) for which `may_hold` is true. `valid` (C, pixels) is False where one is left out."""
+        for number, band in enumerate(values):
+            counted = band if valid is None else band[valid[number]]
+            shifted = counted.long() - self.lowest
+            self.counts[number] += torch.bincount(shifted, minlength=self.counts.shape[1]).cpu()
+
+    def samples(self) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+        """Return the counted values (C, pixels), filled up to equally many, and a mask that leaves the filling out."""
+        values = torch.arange(self.lowest, self.highest + 1)
+        bands = [values.repeat_interleave(counts) for counts in self.counts]
+        length = max(map(len, bands))
+        if length == 0:
+            return []
+        filled = torch.stack([nn.functional.pad(band, (0, length - len(band))) for band in bands])
+        return [(filled, torch.arange(length) < self.counts.sum(1, keepdim=True))]
+
+    def extremes(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the smallest and the largest value of each band (C,)."""
+        present = (self.counts > 0).int()
+        last = present.shape[1] - 1 - present.flip(1).argmax(1)
+        return (present.argmax(1) + self.lowest).float(), (last + self.lowest).float()
+
+    def percentiles(self, shares: tuple[float, ...]) -> list[torch.Tensor]:
+        """Return the percentiles of each band (C,), which equal those of the function `percentiles` to the last bit."""
+        ranks = self.counts.cumsum(1)
+        count = ranks[:, -1:]
+        results = []
+        for share in shares:
+            position = share * (count - 1).double()
+            below = position.long()
+            # The value at a rank is the first one whose cumulated count exceeds it.
+            indices = torch.cat([below, torch.minimum(below + 1, count - 1)], 1)
+            neighbours = (torch.searchsorted(ranks, indices, right=True) + self.lowest).float()
+            results.append(torch.lerp(neighbours[:, 0], neighbours[:, 1], (position - below)[:, 0].float()))
+        return results
+
+    def mean_std(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the mean and the standard deviation (of the population) of each band (C,)."""
+        counts, values = self.counts.double(), torch.arange(self.lowest, self.highest + 1).double()
+        number = counts.sum(1)
+        mean = (counts @ values) / number
+        variance = torch.stack([row @ (values - centre).square() for row, centre in zip(counts, mean)]) / number
+        return mean.float(), variance.sqrt().float()
 
 
 def mean_std(pixels: torch.Tensor, valid: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:

@@ -30,7 +30,15 @@ from .bands import L2A_BANDS, SENTINEL_2, Sensor
 from .chips import BandNames, Chip, ImageInput, Mask, NoDataError, Offset, open_chips
 from .matching import OF_SENTINEL_2, Matching
 from .notices import warn
-from .pixel_statistics import Statistics, mean_std, minimum_maximum, percentiles, stack, with_extremes
+from .pixel_statistics import (
+    Statistics,
+    ValueCounts,
+    mean_std,
+    minimum_maximum,
+    percentiles,
+    stack,
+    with_extremes,
+)
 from .rasters import Raster
 
 
@@ -105,43 +113,74 @@ def measure_statistics(
     """
     bands = matching.expected.resolve_all(bands, allow_mean=True)
     notices: Notices = defaultdict(list)
-    samples: list[torch.Tensor] = []
-    masks: list[torch.Tensor | None] = []
+    kept = _Kept(len(bands))
     chips = open_chips(images, bands, band_names, nodata, offset, mask, STATISTICS_SIDE, matching)
     for chip in chips:
         plan = plan_bands(chip.name, chip.band_names, bands, missing_bands, matching.expected)
         try:
             part = stack_chips([chip], plan, notices)
         except NoDataError:
-            if chip is chips[-1] and not samples:
+            if chip is chips[-1] and not kept.pixels:
                 raise
             continue
         inside = slice(None) if part.valid is None else part.valid[0].flatten()
-        samples.append(part.pixels[0].float().flatten(1)[:, inside])
-        masks.append(
-            None if part.measured is None or part.measured is part.valid else part.measured[0].flatten(1)[:, inside]
-        )
+        counted = None if part.measured is None or part.measured is part.valid else part.measured[0].flatten(1)
+        kept.add(part.pixels[0].flatten(1)[:, inside], None if counted is None else counted[:, inside])
     warn_once(notices)
-    pixels = torch.cat(samples, 1)[None, :, None]  # (1, C, 1, pixels)
-    valid = None
-    if any(mask is not None for mask in masks):
-        counted = [
-            torch.ones_like(sample, dtype=torch.bool) if mask is None else mask for sample, mask in zip(samples, masks)
+    return {"bands": list(bands), "pixels": kept.pixels, **kept.statistics()}
+
+
+class _Kept:
+    """Pixels that statistics are measured on: values, or the number of each value where these are fewer.
+
+    Attributes:
+        pixels: Number of pixels.
+    """
+
+    def __init__(self, bands: int) -> None:
+        self.pixels = 0
+        self._samples: list[tuple[torch.Tensor, torch.Tensor | None]] = []
+        self._counts = ValueCounts(bands)
+
+    def add(self, values: torch.Tensor, valid: torch.Tensor | None) -> None:
+        """Add values (C, pixels), of which those count where `valid` is true or None."""
+        self.pixels += values.shape[1]
+        self._samples.append((values, valid))
+        if self.pixels > self._counts.counts.shape[1] and all(ValueCounts.may_hold(each) for each, _ in self._samples):
+            for sample in self._samples:
+                self._counts.add(*sample)
+            self._samples.clear()
+
+    def statistics(self) -> Statistics:
+        """Return the statistics apart from `bands` and `pixels`."""
+        if self.pixels and not self._samples:
+            minimum, maximum = self._counts.extremes()
+            percentile_1, percentile_99 = self._counts.percentiles(PERCENTILES)
+            mean, std = self._counts.mean_std()
+        else:
+            minimum, maximum, percentile_1, percentile_99, mean, std = self._of_samples()
+        return {
+            "minimum": minimum.tolist(),
+            "maximum": maximum.tolist(),
+            "percentile_1": percentile_1.tolist(),
+            "percentile_99": percentile_99.tolist(),
+            "mean": mean.tolist(),
+            "std": std.tolist(),
+        }
+
+    def _of_samples(self) -> list[torch.Tensor]:
+        samples = [*self._counts.samples(), *self._samples]
+        values = torch.cat([sample.float() for sample, _ in samples], 1)[None, :, None]  # (1, C, 1, pixels)
+        valid = None
+        if any(mask is not None for _, mask in samples):
+            counted = [torch.ones_like(sample, dtype=torch.bool) if mask is None else mask for sample, mask in samples]
+            valid = torch.cat(counted, 1)[None, :, None]
+        found = [
+            *minimum_maximum(values, valid),
+            *percentiles(values, valid, PERCENTILES),
+            *mean_std(values, valid),
         ]
-        valid = torch.cat(counted, 1)[None, :, None]
-    minimum, maximum = minimum_maximum(pixels, valid)
-    percentile_1, percentile_99 = percentiles(pixels, valid, PERCENTILES)
-    mean, std = mean_std(pixels, valid)
-    return {
-        "bands": list(bands),
-        "pixels": pixels.shape[-1],
-        "minimum": minimum[0].tolist(),
-        "maximum": maximum[0].tolist(),
-        "percentile_1": percentile_1[0].tolist(),
-        "percentile_99": percentile_99[0].tolist(),
-        "mean": mean[0].tolist(),
-        "std": std[0].tolist(),
-    }
+        return [each[0] for each in found]
 
 
 @dataclass(eq=False)
