@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel, Trainer
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
+from transformers.training_args import OptimizerNames
 
 from ..files import write_json
 from ..modeling.band_plan import require_same_bands
@@ -137,7 +138,8 @@ class FineTuner(Trainer):
                 layer_decay=options.layer_decay,
             )
             betas = (options.adam_beta1, options.adam_beta2)
-            self.optimizer = torch.optim.AdamW(groups, options.learning_rate, betas, options.adam_epsilon)
+            fused = options.optim == OptimizerNames.ADAMW_TORCH_FUSED  # one pass over the weights instead of a dozen
+            self.optimizer = torch.optim.AdamW(groups, options.learning_rate, betas, options.adam_epsilon, fused=fused)
         return self.optimizer
 
     def create_scheduler(

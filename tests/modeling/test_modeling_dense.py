@@ -396,6 +396,11 @@ def test_the_model_compiles_into_one_graph(cls):
     eager, output = model(**inputs), compiled(**inputs)
     assert parity.relative_error(output.logits, eager.logits) < 1e-4
     assert parity.relative_error(output.loss, eager.loss) < 1e-4
+    output.loss.backward()
+    gradient = model.decode_head.classifier.weight.grad.clone()
+    model.zero_grad()
+    model(**inputs).loss.backward()
+    assert parity.relative_error(model.decode_head.classifier.weight.grad, gradient) < 1e-3
 
 
 @pytest.mark.parametrize("cls", DENSE)

@@ -41,11 +41,11 @@ class NoCPUTensors(TorchDispatchMode):
         return result
 
 
-def fake_model(cls):
+def fake_model(cls, **options):
     """A model without values in training mode on the accelerator. Reading a value, as `.item()` does, raises."""
     with no_init_weights(), torch.device("meta"):
         return cls(
-            parity.config("toy", decode_hidden_size=16, decode_ratio=0.5, num_labels=2, class_weights=[1, 2])
+            parity.config("toy", decode_hidden_size=16, decode_ratio=0.5, num_labels=2, class_weights=[1, 2], **options)
         ).train()
 
 
@@ -81,6 +81,21 @@ def test_forward_and_backward_make_no_tensor_on_the_host_and_read_no_value(cls, 
             run(cls, model, inputs).backward()
             if cls is SpectralGPTForPreTraining:
                 assert model.reconstruct(inputs["pixel_values"]).device.type == "meta"
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("fusion", ["mean", "attention"])
+@pytest.mark.parametrize("cls", [SpectralGPTForImageClassification, SpectralGPTForSemanticSegmentation])
+def test_series_make_no_tensor_on_the_host_and_read_no_value(cls, fusion, masked, monkeypatch):
+    monkeypatch.setattr(masking_utils, "is_tracing", lambda tensor=None: False)
+    with FakeTensorMode():
+        model, inputs = fake_model(cls, temporal_fusion=fusion), arguments(cls, masked)
+        inputs["dates"] = torch.empty(2, 3, device="meta")
+        for name in ("pixel_values", "attention_mask"):
+            if name in inputs:
+                inputs[name] = inputs[name][:, None].expand(-1, 3, *[-1] * (inputs[name].ndim - 1))
+        with NoCPUTensors():
+            run(cls, model, inputs).backward()
 
 
 def unsplit_blocks(module, names):

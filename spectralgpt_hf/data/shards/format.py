@@ -12,7 +12,7 @@ A folder holds `data/{split}-00000-of-00012.parquet`. Columns of a row:
 
 Row groups are small, so that a single row can be read without decoding a whole shard. They are compressed with LZ4,
 which leaves two thirds of the bytes; reading 13 x 192 x 192 px with the checksum takes 0.5 ms. Zstandard leaves half of
-the bytes and takes 1 ms, no compression takes 0.4 ms (`benchmarks/data_loading.py` compares them).
+the bytes and takes 1 ms, no compression takes 0.4 ms (`python -m benchmarks 'shards-*'` compares them).
 """
 
 import hashlib
