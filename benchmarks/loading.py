@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import rasterio
@@ -87,7 +88,9 @@ def exhaust(batches: Callable[[], Iterable[object]]) -> None:
         pass
 
 
-def loading(compression: str, literal_compression: str | None, crops: bool, setting: Setting) -> Work:
+def loading(
+    compression: Literal["lz4", "zstd", "none"], literal_compression: str | None, crops: bool, setting: Setting
+) -> Work:
     """Batches of chips from shards, as uint16 or as scaled random crops, against GeoTIFFs that are read one by one.
 
     The limit are the bytes that a chip has in memory, and those of the result.

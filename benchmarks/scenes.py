@@ -26,7 +26,7 @@ def mapping(minimal: bool, setting: Setting) -> Work:
     pass of the model for each tile. By the wall clock the longest counts, because stages overlap; processor time is
     compared with their sum.
     """
-    size = 256 if setting.quick else 1536 if minimal else 512
+    size = 256 if setting.quick else 1024 if minimal else 512
     scene, checkpoint = setting.folder / "scene.tif", setting.folder / "checkpoint"
     make_scene(scene, size)
     make_checkpoint(checkpoint, minimal)

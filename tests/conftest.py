@@ -1,8 +1,13 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+
+# Trainings in this process do not change its allocator (`keep_freed_memory`): thousands of other tests follow.
+os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**17))
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,7 @@ from ..modeling.modeling_spectralgpt import SpectralGPTForPreTrainingOutput
 from ..training.checkpointing import write_folder
 from ..training.console import describe_pretraining_step
 from ..training.contrast import build_projection, contrastive_loss, pooled_visible_tokens
+from ..training.memory import keep_freed_memory
 from ..training.monitoring import Throughput, attainable_flops, draw_reconstruction, step_flops
 from ..training.optimization import parameter_groups
 from ..training.run import Run, check_stages, initial_checkpoint, open_stream, open_validation
@@ -68,6 +69,8 @@ def pretrain(options: PretrainingOptions) -> None:
     stages = split_stages(options)
     run = Run(options, stages)
     check_stages(stages, run)
+    if run.accelerator.device.type == "cpu":
+        keep_freed_memory()
     with run:
         previous: str | Path | None = initial_checkpoint(options)
         for number, stage in enumerate(stages):

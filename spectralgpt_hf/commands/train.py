@@ -14,6 +14,7 @@ from ..data.readers.layouts import find_base
 from ..hub.finetuned_cards import SCORED_SPLITS, finish
 from ..training.arguments import build_options, read_options
 from ..training.finetuning import FineTuner
+from ..training.memory import keep_freed_memory
 from ..training.models import build_model, build_processor
 from ..training.options import FineTuningOptions, Task
 from ..training.samples import Samples, class_weights, load_samples
@@ -53,6 +54,8 @@ def main(task: Task, argv: Sequence[str] | None = None, has_recipe: bool = False
     weights = class_weights(options.class_weights, train)
     model = build_model(task, options, train.class_names, weights, train.problem_type, train.class_codes)
 
+    if options.device.type == "cpu":
+        keep_freed_memory()
     # The background of a map is scored apart from its classes.
     names = train.class_names
     background = names.index("Background") if task == "segmentation" and "Background" in names else None

@@ -121,7 +121,7 @@ def write_cog(
                 compress="deflate",
                 predictor=3 if "float" in dtype else 2,
                 bigtiff="if_safer",
-                num_threads="all_cpus",  # compress blocks; their order in the file stays the same
+                num_threads=1 if half else "all_cpus",  # with several, blocks of half floats hold arbitrary memory too
                 **half,
             )
             found = _read_back(temporary, len(factors), nodata)
