@@ -1,7 +1,7 @@
 """Ways to start fine-tuning: from a head that is solved exactly, and with a frozen encoder."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import DataLoader
@@ -19,11 +19,15 @@ from .probing import LinearProbe, linear_discriminant
 from .samples import Samples
 
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+
 NUM_PIXELS = 20_000  # of all training images together, to which the linear map of pixels is fitted
 PIXEL_WEIGHT_DECAY = 1e-4
 
 
-def start_from_samples(model: PreTrainedModel, samples: Samples, seed: int = 0) -> None:
+def start_from_samples(model: "PreTrainedModel | PeftModel", samples: Samples, seed: int = 0) -> None:
     """Set the head of a new model to what can be solved exactly from samples, with the encoder as it is.
 
     A classifier starts as the linear discriminant of its input. A segmentation model with `config.pixel_skip` starts
@@ -37,14 +41,15 @@ def start_from_samples(model: PreTrainedModel, samples: Samples, seed: int = 0) 
     Raises:
         ValueError: If the head of the model has no such start, or the samples do not have one class number each.
     """
-    if isinstance(model, SpectralGPTForImageClassification) and samples.problem_type == "single_label_classification":
-        start_from_features(model, *classifier_inputs(model, samples))
-    elif isinstance(model, SpectralGPTForSemanticSegmentation) and model.config.pixel_skip:
-        start_from_pixels(model, *labelled_values(model, samples, seed))
+    new = model if isinstance(model, PreTrainedModel) else model.get_base_model()
+    if isinstance(new, SpectralGPTForImageClassification) and samples.problem_type == "single_label_classification":
+        start_from_features(new, *classifier_inputs(new, samples))
+    elif isinstance(new, SpectralGPTForSemanticSegmentation) and new.config.pixel_skip:
+        start_from_pixels(new, *labelled_values(new, samples, seed))
     else:
         raise ValueError(
             "`probe_first` is for SpectralGPT as a classifier of images with one class each, or as a segmentation "
-            f"model with `pixel_skip`, found {type(model).__name__} and {samples.problem_type or 'maps'}: leave it out."
+            f"model with `pixel_skip`, found {type(new).__name__} and {samples.problem_type or 'maps'}: leave it out."
         )
 
 
@@ -118,11 +123,11 @@ def start_from_pixels(model: SpectralGPTForSemanticSegmentation, values: torch.T
     """
     probe = LinearProbe(values, labels, model.decode_head.classifier.out_channels, PIXEL_WEIGHT_DECAY)
     weight, bias = probe.folded()
-    head = dict(model.decode_head.named_parameters())
+    head: Any = model.decode_head  # with LoRA, PEFT's copy of it
     with torch.no_grad():
-        head["pixel_classifier.weight"].copy_(weight[:, :, None, None])
-        head["classifier.weight"].zero_()
-        head["classifier.bias"].copy_(bias)
+        head.pixel_classifier.weight.copy_(weight[:, :, None, None])
+        head.classifier.weight.zero_()
+        head.classifier.bias.copy_(bias)
 
 
 class FrozenStart(TrainerCallback):

@@ -142,6 +142,17 @@ def test_a_map_starts_as_the_regression_of_its_pixels(maps, tmp_path, capsys):
     assert not model.decode_head.classifier.weight.any()
 
 
+@pytest.mark.parametrize("task", ["classification", "segmentation"])
+def test_a_head_that_was_solved_and_kept_survives_lora(task, classes, maps, tmp_path, capsys):
+    everything = {"train_split": "all", "validation_split": "all", "test_split": "none", "probe_first": True}
+    options = {"lora_rank": 2, "learning_rate": 10.0, "lr_scheduler_type": "constant", "num_train_epochs": 1}
+    own = {"class_names": CLASSES, "config_overrides": f"{TOY},pixel_skip=true"} if task == "segmentation" else {}
+    metrics = run(task, tmp_path, classes if task == "classification" else maps, **everything, **options, **own)
+    main = "miou" if task == "segmentation" else "accuracy"
+    assert metrics["validation"]["scores"][main] > 0.65
+    assert "no epoch scored clearly better" in capsys.readouterr().out
+
+
 def test_a_start_that_a_head_does_not_have_is_refused(maps, tmp_path):
     with pytest.raises(ValueError, match="`probe_first` is for SpectralGPT as a classifier"):
         run("segmentation", tmp_path, maps, probe_first=True, class_names=CLASSES)
