@@ -198,7 +198,9 @@ class SceneOptions(ReadingOptions):
                 raise ValueError("Expected SOURCE and DESTINATION, or `stac` and DESTINATION.")
             return source, destination
         if destination is not None:
-            raise ValueError(f"`stac` finds the scene, so that there must be no SOURCE, got {source}.")
+            raise ValueError(
+                f"Expected no SOURCE with `stac`, which searches for the scene, got {source}: leave it out."
+            )
         if self.region is None:
             raise ValueError("`stac` needs `bbox`, the region of which scenes are searched.")
         from spectralgpt_hf.inference.stac_search import choose_item, cloud_cover

@@ -101,7 +101,10 @@ def run_archive(
     checkpoint, revision, identity = identify(checkpoint, revision)
     config = SpectralGPTConfig.from_pretrained(checkpoint, revision=revision)
     if kind == "predict" and "SpectralGPTForChangeDetection" in (config.architectures or ()):
-        raise ValueError(f"{checkpoint}: expected a model of single scenes, found one that compares two dates.")
+        raise ValueError(
+            f"{checkpoint}: expected a model of single scenes, found one that compares two dates: map its pairs one by "
+            "one with `predict_scene` (`spectralgpt predict --after`)."
+        )
     output = output.absolute()
     found = find_sources(sources, output)
     check_stems(found)

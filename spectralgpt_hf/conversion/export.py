@@ -32,7 +32,7 @@ class OnnxExport(NamedTuple):
     Attributes:
         architecture: The class that was exported.
         image_size: Height and width of its images.
-        difference: Largest difference of an output from PyTorch's.
+        difference: Largest absolute difference between the outputs of ONNX Runtime and of PyTorch.
     """
 
     architecture: str

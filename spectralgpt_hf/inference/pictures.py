@@ -226,7 +226,7 @@ def _draw_spectrum(
 
 
 def _canvas(width: float, height: float) -> "FigureCanvasAgg":
-    """Return the canvas of a figure of width x height hundred pixels, without the global state of pyplot."""
+    """Return the canvas of a figure of 100 * `width` by 100 * `height` pixels, without the global state of pyplot."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

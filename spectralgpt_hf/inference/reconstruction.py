@@ -89,7 +89,7 @@ def reconstruct_image(
 
 
 def _cuts(length: int, size: int, patch_size: int) -> list[slice]:
-    """Cut a length into as few parts as can be, of at most `size` and whole tokens, and as equal as these allow."""
+    """Cut a length into the smallest number of parts of at most `size`, nearly equal and each of whole tokens."""
     count = -(-length // size)
     ends = [round(number * length / count / patch_size) * patch_size for number in range(count + 1)]
     return [slice(*pair) for pair in pairwise(ends)]

@@ -274,3 +274,8 @@ def find_band(text: str) -> str | None:
 def bands_from_count(count: int) -> tuple[str, ...] | None:
     """Return the bands that `count` unnamed bands usually are (13: L1C, 12: L2A, 10: those of 10 and 20 m), or None."""
     return {len(layout): layout for layout in (L1C_BANDS, L2A_BANDS, BANDS_10M_20M)}.get(count)
+
+
+def own_bands(expected: Iterable[str]) -> tuple[str, ...]:
+    """Return the expected bands without the pseudo-band, which no file holds."""
+    return tuple(band for band in expected if band != PSEUDO_BAND_MEAN)

@@ -23,10 +23,10 @@ from typing import Any, NamedTuple, TypeAlias, cast
 import numpy as np
 import torch
 
-from .bands import L1C_BANDS, PSEUDO_BAND_MEAN, SENTINEL_2, Sensor, wavelength_name
-from .identification import sensor_of_tags
+from .bands import L1C_BANDS, SENTINEL_2, Sensor, own_bands
+from .labelled_arrays import join_variables, read_labelled_array
 from .matching import OF_SENTINEL_2, Matching, match_tags
-from .products import Offset, linear, offsets_per_band
+from .products import Offset, offsets_per_band
 from .raster_files import Source, is_stac_item
 from .rasters import Raster, RasterReader, open_raster
 from .sensors import SENSORS
@@ -231,7 +231,7 @@ def _open(image: ImageInput, name: str, given: _Given, longest_side: int | None)
     if hasattr(image, "pixels") and hasattr(image, "valid"):
         return _from_raster(image, name, given)
     if hasattr(image, "data_vars"):
-        image = _join_variables(image, name, given.matching.sensor or given.matching.expected)
+        image = join_variables(image, name, given.matching.sensor or given.matching.expected)
     if hasattr(image, "dims") and hasattr(image, "coords"):
         return _from_xarray(image, name, given)
     if hasattr(image, "getbands") and given.band_names is None:
@@ -240,7 +240,7 @@ def _open(image: ImageInput, name: str, given: _Given, longest_side: int | None)
             "or the array that it was made from, in a pipeline to one of the tasks multispectral-feature-extraction, "
             "multispectral-image-classification and so on. If these are digital numbers, name them (`band_names`)."
         )
-    return _from_array(image, name, given)
+    return _from_array(image, name, given, saturated=getattr(image, "saturated", None))
 
 
 def _is_sample(image: ImageInput) -> bool:
@@ -314,72 +314,45 @@ def _read(source: Source, name: str, given: _Given, longest_side: int | None) ->
 def _from_raster(raster: Any, name: str, given: _Given) -> Chip:
     own = getattr(raster, "sensor", SENTINEL_2.name)
     named = given._replace(band_names=given.band_names or raster.band_names)
-    chip = _from_array(raster.pixels, name, named, None if given.band_names else SENSORS.get(own, Sensor(own)))
+    sensor = None if given.band_names else SENSORS.get(own, Sensor(own))
+    chip = _from_array(raster.pixels, name, named, sensor, getattr(raster, "saturated", None), raster.offsets)
     valid = as_tensor(raster.valid, name).bool()
     if given.nodata is not None:
-        added = torch.tensor(raster.offsets or (0.0,) * len(chip.band_names))
+        added = torch.tensor(chip.offsets or (0.0,) * len(chip.band_names))
+        added = added if chip.offset is None else added - chip.offset
         used = [number for number, band in enumerate(chip.band_names) if band in given.expected]
         valid = valid & (chip.pixels - added[:, None, None] != given.nodata)[used].all(0)
     valid = valid if chip.valid is None else valid & chip.valid
     chip.valid, chip.settled, chip.nodata = None if valid.all() else valid, True, None
-    saturated = getattr(raster, "saturated", None)
-    chip.saturated = None if saturated is None else as_tensor(saturated, name).bool()
-    if raster.offsets is not None:
-        chip.offsets = tuple(np.add(raster.offsets, chip.offsets or 0.0).tolist())
     chip.crs, chip.transform, chip.tags = raster.crs, raster.transform, dict(raster.tags) | chip.tags
     return chip
 
 
-def _join_variables(dataset: Any, name: str, sensor: Sensor) -> Any:
-    """Return the variables of an `xarray.Dataset` that have names of bands as one `xarray.DataArray`."""
-    names = [variable for variable in dataset.data_vars if sensor.find(str(variable))]
-    if not names:
-        found = ", ".join(map(str, dataset.data_vars)) or "none"
-        raise ValueError(
-            f"{name}: expected an xarray.Dataset whose variables have names of bands (B2, red, ...), found {found}. "
-            "Pass the variable that holds the image."
-        )
-    keys = ("_FillValue", "scale_factor", "add_offset")
-    radiometry = [{key: dataset[variable].attrs.get(key) for key in keys} for variable in names]
-    different = [key for key in keys if any(entry[key] != radiometry[0][key] for entry in radiometry)]
-    if different:
-        raise ValueError(
-            f"{name}: the variables {', '.join(map(str, names))} differ in {', '.join(different)}. Decode them "
-            "(`xarray.decode_cf`), scale them to digital numbers (reflectance x 10000), and pass one xarray.DataArray."
-        )
-    array = dataset[names].to_array("band")
-    array.attrs.update({key: value for key, value in radiometry[0].items() if value is not None})
-    return array.assign_coords(band=[sensor.find(str(variable)) for variable in names])
-
-
 def _from_xarray(array: Any, name: str, given: _Given) -> Chip:
-    axis = next((dim for dim in array.dims if dim in ("band", "bands", "channel", "wavelength")), array.dims[0])
-    array = array.transpose(axis, ...)
-    labels = np.asarray(array.coords[axis].values if axis in array.coords else [])
-    found = sensor_of_tags(array.attrs) if given.band_names is None else None
-    if given.band_names is None and axis == "wavelength" and labels.dtype.kind in "iuf":
-        given = given._replace(band_names=[wavelength_name(float(label)) for label in labels])
-    if given.band_names is None and labels.dtype.kind in "UO" and labels.size:
-        given = given._replace(band_names=[str(label) for label in labels])
+    own = read_labelled_array(array, name)
     if given.nodata is None:
-        nodata = array.attrs.get("_FillValue", getattr(getattr(array, "rio", None), "nodata", None))
-        given = given._replace(nodata=None if nodata is None or np.isnan(nodata) else float(nodata))
-    gain, added = linear(array.attrs.get("scale_factor", 1), array.attrs.get("add_offset", 0), name)
-    if given.offset is None and added:
-        given = given._replace(offset=added)
-    pixels = array.values
-    if gain != 1:
-        pixels = pixels.astype(np.float32) * np.float32(gain)
-        if given.nodata is not None:
-            given = given._replace(nodata=float(np.float32(given.nodata) * np.float32(gain)))
-    chip = _from_array(pixels, name, given, found)
-    if hasattr(array, "rio"):
-        chip.crs, chip.transform = array.rio.crs, array.rio.transform()
+        given = given._replace(nodata=own.nodata)
+    if given.nodata is not None and own.gain != 1:
+        given = given._replace(nodata=float(np.float32(given.nodata) * np.float32(own.gain)))
+    offset = own.offset if given.offset is None else given.offset
+    found = own.sensor if given.band_names is None else None
+    given = given._replace(band_names=given.band_names or own.band_names, offset=offset)
+    chip = _from_array(own.pixels, name, given, found)
+    chip.crs, chip.transform = own.crs, own.transform
     return chip
 
 
-def _from_array(image: ImageInput, name: str, given: _Given, found: Sensor | None = None) -> Chip:
+def _from_array(
+    image: ImageInput,
+    name: str,
+    given: _Given,
+    found: Sensor | None = None,
+    saturated: ImageInput | None = None,
+    added: Sequence[float] | None = None,
+) -> Chip:
+    """Return the chip of an array. `saturated` marks values as in `Raster`; `added` is the reader's offset per band."""
     pixels = as_tensor(image, name)
+    saturated = None if saturated is None else as_tensor(saturated, name).bool()
     if pixels.ndim != 3 or 0 in pixels.shape:
         raise ValueError(
             f"{name}: expected an image of shape (bands, height, width), found {tuple(pixels.shape)}. Pass several "
@@ -409,24 +382,24 @@ def _from_array(image: ImageInput, name: str, given: _Given, found: Sensor | Non
     served = matching.serve(sensor, bands, name)
     if served is not None:
         tags = match_tags(sensor, bands, served)
-        pixels, bands = pixels[list(served.values())], tuple(served)
+        positions = list(served.values())
+        pixels, bands = pixels[positions], tuple(served)
+        saturated = None if saturated is None else saturated[positions]
+        added = None if added is None else [added[position] for position in positions]
         sensor = matching.expected
-    chip = Chip(name, pixels, bands, assumed, nodata=given.nodata, tags=tags)
+    chip = Chip(name, pixels, bands, assumed, saturated=saturated, nodata=given.nodata, tags=tags)
+    chip.offsets = None if added is None else tuple(added)
     if given.mask is not None:
         mask = as_tensor(given.mask, f"{name}: mask")
         if mask.shape[-2:] != pixels.shape[1:] or mask.numel() != pixels[0].numel():
             raise ValueError(f"{name}: expected a mask of {tuple(pixels.shape[1:])} pixels, found {tuple(mask.shape)}.")
         chip.valid = mask.reshape(pixels.shape[1:]).to(pixels.device).bool()
     if given.offset is not None:
-        chip.offsets = offsets_per_band(name, given.offset, bands, sensor=sensor)
-        if any(chip.offsets):
-            chip.offset = torch.tensor(chip.offsets, dtype=torch.float32, device=pixels.device)
+        offsets = offsets_per_band(name, given.offset, bands, sensor=sensor)
+        chip.offsets = tuple(np.add(offsets, added or 0.0).tolist())
+        if any(offsets):
+            chip.offset = torch.tensor(offsets, dtype=torch.float32, device=pixels.device)
     return chip
-
-
-def own_bands(expected: Sequence[str]) -> tuple[str, ...]:
-    """Return the expected bands without the pseudo-band."""
-    return tuple(band for band in expected if band != PSEUDO_BAND_MEAN)
 
 
 def _assume_bands(name: str, count: int, expected: Sequence[str], matching: Matching) -> tuple[tuple[str, ...], str]:

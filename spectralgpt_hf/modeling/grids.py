@@ -210,8 +210,8 @@ def read_part(
         return stored, stored, covered
     if dataset.crs is None or grid.crs is None:
         raise ValueError(
-            f"{name}: {os.path.basename(dataset.name)} has {dataset.height} x {dataset.width} px beside {grid.height} "
-            f"x {grid.width} px, and without a reference system nothing says how they overlap."
+            f"{name}: expected {grid.height} x {grid.width} px in each file without a reference system, found "
+            f"{dataset.height} x {dataset.width} px in {os.path.basename(dataset.name)}: georeference the files."
         )
     if alpha is None and ColorInterp.alpha in dataset.colorinterp:
         raise ValueError(f"{name}: declares a named band to be transparency: only `resolution=None` reads it unharmed.")

@@ -51,7 +51,7 @@ class StacItem(Protocol):
 
 
 SATURATED = 65535
-"""Stored value of saturated pixels in the products (SPECIAL_VALUE SATURATED)."""
+"""Stored value of saturated pixels in products of 16 bits (SPECIAL_VALUE SATURATED)."""
 
 FIRST_BASELINE_WITH_OFFSET = 4.0
 

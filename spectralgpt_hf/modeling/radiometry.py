@@ -39,6 +39,7 @@ from .pixel_statistics import (
     stack,
     with_extremes,
 )
+from .products import SATURATED
 from .rasters import Raster
 
 
@@ -57,7 +58,6 @@ LARGEST_REFLECTANCE = 6.5535
 LARGEST_DIGITAL_NUMBER = 1e6
 LARGEST_COMPUTABLE = 1e15  # squares and sums of larger values overflow float32
 CIRRUS_WITH_OFFSET = 900
-SATURATED = 65535  # in products of digital numbers of 16 bits
 # On ten real chips a correct offset makes no value negative, and a wrong one up to half of them.
 MANY_NEGATIVE = 0.1
 
@@ -74,8 +74,8 @@ UNSTATED_OFFSET = (
     "changed: pass `offset=-1000` to remove it, or `offset=0` if there is none"
 )
 SATURATION = (
-    "some values are 65535, which products store where the detector was saturated. They were left out of the limits of "
-    "normalisation: pass `nodata=65535` if they mean no data"
+    f"some values are {SATURATED}, which products store where the detector was saturated. They were left out of the "
+    f"limits of normalisation: pass `nodata={SATURATED}` if they mean no data"
 )
 NEGATIVE = (
     "the offset makes this share of the valid values negative, as if it had been removed before (harmonised "

@@ -367,7 +367,7 @@ class Files:
         twice = [band for band in dict.fromkeys(found) if band and found.count(band) > 1]
         if twice:
             raise ValueError(
-                f"{self.name}: {', '.join(twice)} occurs more than once: pass the `names` of one date's bands."
+                f"{self.name}: {', '.join(twice)} occurs more than once: pass `band_names`, or a file of one date."
             )
         # In a file with named bands, the unnamed ones are quality layers.
         layers = [Layer(path, index, band) for index, band in zip(indexes, found) if band or not any(found)]

@@ -278,7 +278,7 @@ def _load(task: str, source: str | Path, revision: str) -> Any:
     model, processor = load_model(str(source), "cpu", revision=revision)
     found = type(model).__name__
     if found != ARCHITECTURES[task]:
-        raise ValueError(f"{source} is no checkpoint for {task}: it holds a {found}.")
+        raise ValueError(f"{source}: expected a checkpoint for {task} ({ARCHITECTURES[task]}), found a {found}.")
     make: Any = pipeline  # its signature lists the tasks of transformers only
     return make(PIPELINES[task], model=model, image_processor=processor)
 

@@ -54,7 +54,7 @@ def measure_over(dataset: datasets.Dataset, processor: SpectralGPTImageProcessor
     notices: Notices = defaultdict(list)
     histograms, unit = Histograms(LOWEST_MEASURED), 0.0
     for row in tqdm(dataset.select(sorted(unique.values())), desc="Measuring the training set", disable=None):
-        for date in map(np.asarray, dates_of(row)):
+        for date in map(np.asanyarray, dates_of(row)):  # which keeps the mark of saturated values
             if not date.any():
                 continue
             names = dataset.features["pixels"].bands
@@ -101,7 +101,7 @@ def references_of(dataset: datasets.Dataset) -> list[list[Reference]]:
     """Return the references of the dates of each row, without reading pixels."""
     columns = [name for name in dataset.features if name.startswith("pixels")]
     if not isinstance(dataset.features["pixels"], MultispectralImage):
-        raise ValueError("Statistics are measured once on files only: for shards set `statistics_scope` to image.")
+        raise ValueError("Expected files to measure statistics on, found shards: set `statistics_scope` to image.")
     references = dataset.select_columns(columns)
     for name in columns:
         references = references.cast_column(name, replace(dataset.features[name], decode=False))

@@ -89,7 +89,7 @@ def _of_split(part: Samples) -> list[Path]:
 
 
 def looks_offset(chip: Chip) -> bool:
-    """Return whether an image states no offset and its B10 is as bright as one makes it."""
+    """Return whether an image states no offset although its B10 is as bright as if an offset had been added."""
     if chip.offsets is not None or "B10" not in chip.band_names:
         return False
     number = chip.band_names.index("B10")

@@ -6,8 +6,9 @@ import torch
 
 from spectralgpt_hf import Band, Sensor, SpectralGPTImageProcessor
 from spectralgpt_hf.modeling.bands import L2A_BANDS, SENTINEL_2
+from spectralgpt_hf.modeling.chips import open_chips
 from spectralgpt_hf.modeling.matching import TOLERANCE, Matching
-from spectralgpt_hf.modeling.rasters import read_raster, write_raster
+from spectralgpt_hf.modeling.rasters import Raster, read_raster, write_raster
 from spectralgpt_hf.modeling.sensors import SENSORS
 from tests.modeling.other_products import TEN_PRODUCTS, landsat_9_folder, planetscope_8_file, reflectance
 
@@ -135,3 +136,17 @@ def test_statistics_are_measured_on_the_bands_that_serve(tmp_path):
     statistics = processor.measure_statistics(landsat_9_folder(tmp_path).source, match="wavelength")
     at = statistics["bands"].index
     assert statistics["mean"][at("B8A")] == pytest.approx(1e4 * reflectance(4).mean(), rel=0.01)
+
+
+def test_what_the_reader_found_in_each_band_follows_the_bands_that_are_matched_afterwards():
+    names = SENSORS["landsat-8"].band_names
+    pixels = np.random.default_rng(0).integers(1, 3000, (len(names), 16, 16)).astype(np.float32)
+    saturated = np.zeros(pixels.shape, bool)
+    saturated[names.index("B5"), 0, 0] = True
+    pixels[saturated] = 60000
+    offsets = tuple(float(-number) for number in range(len(names)))
+    raster = Raster(pixels, names, np.ones((16, 16), bool), None, None, {}, offsets, saturated, sensor="landsat-8")
+    (chip,) = open_chips(raster, L2A_BANDS, matching=Matching(match="wavelength"))
+    assert dict(zip(chip.band_names, chip.offsets))["B8A"] == offsets[names.index("B5")]
+    assert len(chip.offsets) == len(chip.band_names) == len(chip.saturated)
+    assert torch.equal(chip.saturated, chip.pixels == 60000)

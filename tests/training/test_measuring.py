@@ -1,5 +1,7 @@
 """Statistics of training sets: of scenes, of all windows, and of the values of regression."""
 
+from dataclasses import replace
+
 import datasets
 import numpy as np
 import pytest
@@ -55,3 +57,16 @@ def test_values_have_a_mean_and_a_deviation_that_is_never_zero():
     assert torch.equal(std, torch.tensor([1.0, 1.0]))
     with pytest.raises(ValueError, match="Expected finite values in the column `label`"):
         value_statistics(datasets.Dataset.from_dict({"label": [1.0, float("nan")]}))
+
+
+def test_saturated_values_stay_out_of_statistics_when_the_reader_applies_an_offset(tmp_path):
+    pixels = np.random.default_rng(0).integers(1001, 3000, (12, 32, 32), dtype=np.uint16)
+    pixels[3, 5, 5:9] = 65535
+    write_image(tmp_path / "images" / "a.tif", pixels)
+    write_image(tmp_path / "masks" / "a.png", np.zeros((32, 32), np.uint8))
+    rows = load_image_masks(tmp_path, "all", classes=["x"], band_names=BANDS)
+    rows = rows.cast_column("pixels", replace(rows.features["pixels"], offset=-1000))
+    found = measure_over(rows, SpectralGPTImageProcessor())
+    values = pixels[3][pixels[3] != 65535].astype(float) - 1000
+    assert found["maximum"][3] == values.max() < 2000
+    assert found["mean"][3] == pytest.approx(values.mean())

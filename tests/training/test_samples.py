@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import datasets
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from spectralgpt_hf import SpectralGPTImageProcessor
 from spectralgpt_hf.data.readers.folders import load_change_pairs, load_image_masks
 from spectralgpt_hf.data.shards.format import ShardRow, write_shards
 from spectralgpt_hf.modeling.bands import L2A_BANDS
+from spectralgpt_hf.modeling.rasters import read_raster
 from spectralgpt_hf.training.augmentation import Augmentation
 from spectralgpt_hf.training.batches import collate
 from spectralgpt_hf.training.measuring import measure_by_scene
@@ -52,6 +55,21 @@ def test_both_dates_of_all_windows_share_the_scenes_radiometry(pair):
         assert torch.equal(sample["pixel_values"][:, unchanged], sample["pixel_values_after"][:, unchanged])
     top, below = samples[0]["pixel_values"], samples[2]["pixel_values"]  # windows 8 px apart
     assert torch.equal(top[:, 8:], below[:, :8])
+
+
+def test_saturated_values_stay_out_of_the_limits_of_samples_whose_offset_the_reader_applies(tmp_path):
+    pixels = np.random.default_rng(0).integers(1001, 3000, (12, 24, 24), dtype=np.uint16)
+    pixels[3, 2, 2] = 65535
+    path = write_image(tmp_path / "images" / "a.tif", pixels)
+    write_image(tmp_path / "masks" / "a.png", np.zeros((24, 24), np.uint8))
+    masks = load_image_masks(tmp_path, "all", classes=["x"], band_names=BANDS, size=16, stride=16)
+    masks = masks.cast_column("pixels", replace(masks.features["pixels"], offset=-1000))
+    processor = SpectralGPTImageProcessor(do_resize=False)
+    expected = processor(read_raster(path, window=(0, 0, 16, 16), resolution=None, band_names=BANDS, offset=-1000))
+    assert torch.equal(Samples(masks, processor)[0]["pixel_values"], expected["pixel_values"][0])
+    assert expected["pixel_values"][0, 3].median() > 0.4  # 65535 - 1000 as a limit would leave 0.03
+    beyond = masks[len(masks) - 1]["pixels"]
+    assert getattr(beyond, "saturated", None) is None
 
 
 def test_classes_weigh_by_their_share(pair):

@@ -70,6 +70,16 @@ class _Reference:
         return pa.StructArray.from_arrays(columns, fields=list(_REFERENCE), mask=storage.is_null())
 
 
+class MarkedPixels(np.ndarray):
+    """Pixels (C, H, W) with the reader's mark of saturated values, which an applied offset makes unrecognisable.
+
+    Attributes:
+        saturated: (C, H, W), bool, as in `Raster`; None in arrays that are computed from these.
+    """
+
+    saturated: np.ndarray | None = None
+
+
 @dataclass
 class MultispectralImage(_Reference):
     """Column type: pixels (C, H, W) of named bands, in digital numbers, 0 in all bands where the source has no data.
@@ -97,6 +107,9 @@ class MultispectralImage(_Reference):
     def decode_example(self, value: Reference, token_per_repo_id: object = None) -> np.ndarray:
         """Read the pixels. Where a window reaches beyond the image, they are 0.
 
+        Returns:
+            (C, H, W); `MarkedPixels` where the reader found saturated values.
+
         Raises:
             FileNotFoundError: If there is no such file.
             ValueError: If the file is damaged or lacks a band. The message names the file.
@@ -104,7 +117,12 @@ class MultispectralImage(_Reference):
         offset = self.offset if value["offset"] is None else value["offset"]
         nodata = self.nodata if value["nodata"] is None else value["nodata"]
         raster, padding = _read(value, self, offset, nodata)
-        return np.pad(np.where(raster.valid, raster.pixels, 0), ((0, 0), *padding))
+        pixels = np.pad(np.where(raster.valid, raster.pixels, 0), ((0, 0), *padding))
+        if raster.saturated is None:
+            return pixels
+        marked = pixels.view(MarkedPixels)
+        marked.saturated = np.pad(raster.saturated, ((0, 0), *padding))
+        return marked
 
 
 @dataclass
