@@ -132,7 +132,7 @@ def find_scenes(
     ]
 
 
-TOOLS: tuple[Callable[..., Any], ...] = (
+TOOLS: tuple[Callable[..., object], ...] = (
     describe_model,
     describe_scene,
     map_scene,
@@ -154,11 +154,11 @@ def build_server() -> Any:
     except ImportError as error:
         raise ImportError("The server needs the package mcp: `pip install spectralgpt-hf[mcp]`.") from error
 
-    def answering(tool: Callable[..., Any]) -> Callable[..., Any]:
+    def answering(tool: Callable[..., object]) -> Callable[..., object]:
         """Return a tool that answers mistakes with their messages. The server conceals those of other exceptions."""
 
         @wraps(tool)
-        def run(**arguments: Any) -> Any:
+        def run(**arguments: object) -> object:
             try:
                 return tool(**arguments)
             except (ValueError, OSError, ImportError) as error:
@@ -192,5 +192,5 @@ def _shares(path: Path) -> dict[str, float]:
     return {name: counts[int(number)] / counts.sum() for number, name in json.loads(names).items()}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     return value.isoformat() if isinstance(value, Datetime) else value

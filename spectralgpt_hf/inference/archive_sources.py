@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ..modeling.products import read_folder
-from ..modeling.raster_files import Source, is_remote, is_stac_item
+from ..modeling.raster_files import Source, is_remote
+from ..modeling.stac_assets import is_stac_item
 from ..modeling.stac_links import link_assets
 from .stac_items import MODEL_LINK
 

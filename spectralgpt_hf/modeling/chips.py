@@ -27,9 +27,10 @@ from .bands import L1C_BANDS, SENTINEL_2, Sensor, own_bands
 from .labelled_arrays import join_variables, read_labelled_array
 from .matching import OF_SENTINEL_2, Matching, match_tags
 from .products import Offset, offsets_per_band
-from .raster_files import Source, is_stac_item
+from .raster_files import Source
 from .rasters import Raster, RasterReader, open_raster
 from .sensors import SENSORS
+from .stac_assets import is_stac_item
 
 
 try:

@@ -43,7 +43,7 @@ from .pixel_statistics import Statistics, allocate, quantise_, valid_mean
 from .post_processing import PostProcessing
 from .radiometry import Notices, measure_statistics, stack_chips, stackable_runs, warn_once
 from .sensors import model_sensor
-from .series import find_series, preprocess_series
+from .series import SeriesDates, find_series, preprocess_series
 
 
 STATISTICS_SCOPES = ("image", "given")
@@ -236,7 +236,7 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
         """Return the attributes, with the `auto_map` of the code that reads them."""
         return super().to_dict() | {"auto_map": {"AutoImageProcessor": AUTO_MAP["AutoImageProcessor"]}}
 
-    def __call__(self, images: Any, *args: Any, dates: Any = None, **kwargs: Any) -> Any:
+    def __call__(self, images: ImageInput, *args: object, dates: SeriesDates = None, **kwargs: Any) -> Any:
         """Convert images to the input of the model (`preprocess`), or series of several dates (`preprocess_series`).
 
         Args:

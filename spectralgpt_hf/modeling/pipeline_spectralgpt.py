@@ -16,12 +16,12 @@
 # The base class declares its hooks without types, or with those of other tasks.
 # mypy: disable-error-code="override, assignment"
 
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sized
 from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -37,13 +37,17 @@ from transformers.pipelines.base import Pipeline, no_collate_fn
 from transformers.pipelines.pt_utils import PipelineDataset, PipelineIterator
 
 from .band_plan import require_same_bands
+from .chips import ImageInput
 from .geometry import PreprocessingReport
 from .notices import collected_warnings, warn_of_new
 from .post_processing import THRESHOLD, map_class_names
 from .radiometry import settle
-from .series import READING, SETTINGS, Series, find_series, open_dates, prepare_dates
+from .series import READING, SETTINGS, Series, SeriesDates, find_series, open_dates, prepare_dates
 from .tiled import LargeImage, check_deadline, keeps_pixels, pixels_with_data, positions_with_data
 
+
+# Arguments, inputs and outputs of the steps of a pipeline, by name.
+Values: TypeAlias = dict[str, Any]
 
 # Number of batches of inputs that are read ahead, to find images of one size.
 LOOK_AHEAD = 4
@@ -88,7 +92,7 @@ class MultispectralPipeline(Pipeline):
         config, processor = self.model.config, self.image_processor
         require_same_bands(config.bands, processor.bands, (config.sensor, processor.sensor))
 
-    def __call__(self, inputs: Any, dates: Sequence[Any] | None = None, **kwargs: Any) -> Any:
+    def __call__(self, inputs: ImageInput, dates: SeriesDates = None, **kwargs: Any) -> Any:
         """Run the pipeline.
 
         Args:
@@ -108,12 +112,12 @@ class MultispectralPipeline(Pipeline):
 
     def get_iterator(
         self,
-        inputs: Any,
+        inputs: ImageInput,
         num_workers: int,
         batch_size: int,
-        preprocess_params: dict[str, Any],
-        forward_params: dict[str, Any],
-        postprocess_params: dict[str, Any],
+        preprocess_params: Values,
+        forward_params: Values,
+        postprocess_params: Values,
     ) -> PipelineIterator:
         """Return the results in the order of the inputs."""
         if isinstance(inputs, Sized):
@@ -125,20 +129,20 @@ class MultispectralPipeline(Pipeline):
         outputs = self._forward_by_size(iter(loader), batch_size, forward_params)
         return PipelineIterator(outputs, self.postprocess, postprocess_params)
 
-    def preprocess(self, input_: Any, in_tiles: bool = True, **options: Any) -> dict[str, Any]:
+    def preprocess(self, input_: ImageInput, in_tiles: bool = True, **options: Any) -> Values:
         series = find_series([input_])
         if series is None:
             return self._prepare([input_], options, in_tiles)
         return self._prepare(list(series[0].images), options, in_tiles, series[0])
 
-    def _preprocess_and_listen(self, input_: Any, **options: Any) -> dict[str, Any]:
+    def _preprocess_and_listen(self, input_: ImageInput, **options: Any) -> Values:
         """Return the prepared input. In a worker process, add the warnings, which the parent would not see."""
         if get_worker_info() is None:
             return self.preprocess(input_, **options)
         with collected_warnings() as texts:
             return {**self.preprocess(input_, **options), "warnings": texts}
 
-    def _forward(self, model_inputs: dict[str, Any], deadline: float | None = None) -> dict[str, Any]:
+    def _forward(self, model_inputs: Values, deadline: float | None = None) -> Values:
         if "large" in model_inputs:
             return self._forward_large(model_inputs["large"], deadline)
         reports = model_inputs["reports"]
@@ -146,7 +150,7 @@ class MultispectralPipeline(Pipeline):
         inputs = {key: value for key, value in model_inputs.items() if key != "reports"}
         return {"logits": self.model(**inputs).logits.float(), "reports": reports}
 
-    def _forward_large(self, image: LargeImage, deadline: float | None) -> dict[str, Any]:
+    def _forward_large(self, image: LargeImage, deadline: float | None) -> Values:
         """Return the outputs of an image in tiles."""
         logits, _, report = image.score(
             lambda inputs: self.model(**inputs).logits,
@@ -160,8 +164,8 @@ class MultispectralPipeline(Pipeline):
         return {"logits": torch.from_numpy(logits)[None], "reports": [report]}
 
     def _prepare(
-        self, images: list[Any], options: dict[str, Any], in_tiles: bool = True, series: Series | None = None
-    ) -> dict[str, Any]:
+        self, images: list[ImageInput], options: Values, in_tiles: bool = True, series: Series | None = None
+    ) -> Values:
         """Return an image, a pair or the dates of a `series` as inputs of the model and reports, or as a `LargeImage`.
 
         The key of a `LargeImage` is `"large"`.
@@ -190,15 +194,13 @@ class MultispectralPipeline(Pipeline):
         dates = [settle(chip, *settled, may_be_empty=series is not None) for chip in chips]
         return {"large": LargeImage(chips[0].name, dates, processor, statistics, others, series is not None, days)}
 
-    def _as_inputs(self, inputs: Any) -> Any:
+    def _as_inputs(self, inputs: ImageInput) -> ImageInput:
         """Return several inputs as a list or a generator. The base class takes other types as one input."""
         if isinstance(inputs, tuple) or getattr(inputs, "ndim", 3) == 4:
             return list(inputs)
         return (item for item in inputs) if isinstance(inputs, Iterator) else inputs
 
-    def _forward_by_size(
-        self, items: Iterator[dict[str, Any]], batch_size: int, forward_params: dict[str, Any]
-    ) -> Iterator[dict[str, Any]]:
+    def _forward_by_size(self, items: Iterator[Values], batch_size: int, forward_params: Values) -> Iterator[Values]:
         """Yield the outputs for each item, in order. Items of one size that are near each other share a batch."""
         raised: set[str] = set()
         while window := list(islice(items, batch_size * LOOK_AHEAD if batch_size > 1 else 1)):
@@ -209,7 +211,7 @@ class MultispectralPipeline(Pipeline):
                 # Large images share no batch, because their tiles are one.
                 size = (-i - 1,) if "large" in item else (*item["pixel_values"].shape, "dates" in item)
                 by_size.setdefault(size, []).append(i)
-            results: dict[int, dict[str, Any]] = {}
+            results: dict[int, Values] = {}
             for indices in by_size.values():
                 for start in range(0, len(indices), batch_size):
                     part = indices[start : start + batch_size]
@@ -236,13 +238,11 @@ class MultispectralImageClassificationPipeline(MultispectralPipeline):
         top_k: int | None = None,
         threshold: float | None = None,
         deadline: float | None = None,
-        **processing: Any,
-    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        **processing: object,
+    ) -> tuple[Values, Values, Values]:
         return processing, _given(deadline=deadline), _given(top_k=top_k, threshold=threshold)
 
-    def postprocess(
-        self, model_outputs: dict[str, Any], top_k: int = 5, threshold: float | None = None
-    ) -> list[dict[str, Any]]:
+    def postprocess(self, model_outputs: Values, top_k: int = 5, threshold: float | None = None) -> list[Values]:
         config = self.model.config
         one_of_many = config.problem_type is None and config.num_labels > 1
         problem_type = "single_label_classification" if one_of_many else config.problem_type
@@ -263,11 +263,11 @@ class MultispectralImageSegmentationPipeline(MultispectralPipeline):
     """
 
     def _sanitize_parameters(
-        self, threshold: float | None = None, deadline: float | None = None, **processing: Any
-    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        self, threshold: float | None = None, deadline: float | None = None, **processing: object
+    ) -> tuple[Values, Values, Values]:
         return processing, _given(deadline=deadline), _given(threshold=threshold)
 
-    def postprocess(self, model_outputs: dict[str, Any], threshold: float | None = None) -> dict[str, Any]:
+    def postprocess(self, model_outputs: Values, threshold: float | None = None) -> Values:
         (result,) = self.image_processor.post_process_semantic_segmentation(
             SimpleNamespace(**model_outputs), reports=model_outputs["reports"], threshold=threshold
         )
@@ -289,7 +289,7 @@ class MultispectralChangeDetectionPipeline(MultispectralPipeline):
 
     takes_series = False
 
-    def preprocess(self, input_: Any, **options: Any) -> dict[str, Any]:
+    def preprocess(self, input_: ImageInput, **options: Any) -> Values:
         if isinstance(input_, Mapping) and {"before", "after"} <= input_.keys():
             input_ = (input_["before"], input_["after"])
         if not isinstance(input_, list | tuple) or len(input_) != 2:
@@ -307,17 +307,17 @@ class MultispectralChangeDetectionPipeline(MultispectralPipeline):
         }
 
     def _sanitize_parameters(
-        self, threshold: float | None = None, deadline: float | None = None, **processing: Any
-    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        self, threshold: float | None = None, deadline: float | None = None, **processing: object
+    ) -> tuple[Values, Values, Values]:
         return processing, _given(deadline=deadline), _given(threshold=threshold)
 
-    def postprocess(self, model_outputs: dict[str, Any], threshold: float = THRESHOLD) -> dict[str, Any]:
+    def postprocess(self, model_outputs: Values, threshold: float = THRESHOLD) -> Values:
         (result,) = self.image_processor.post_process_change_detection(
             SimpleNamespace(**model_outputs), reports=model_outputs["reports"], threshold=threshold
         )
         return {"map": result, "share": float(result.pixels[0][result.valid].mean())}
 
-    def _as_inputs(self, inputs: Any) -> Any:
+    def _as_inputs(self, inputs: ImageInput) -> ImageInput:
         """Return the inputs. A tuple is one pair."""
         return inputs if isinstance(inputs, tuple) else super()._as_inputs(inputs)
 
@@ -335,16 +335,14 @@ class MultispectralFeatureExtractionPipeline(MultispectralPipeline):
     """
 
     def _sanitize_parameters(
-        self, output: str | None = None, deadline: float | None = None, **processing: Any
-    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        self, output: str | None = None, deadline: float | None = None, **processing: object
+    ) -> tuple[Values, Values, Values]:
         if output not in (None, "pooled", "tokens", "map"):
             raise ValueError(f"`output` must be 'pooled', 'tokens' or 'map', got {output!r}.")
         in_tiles = {} if output is None else {"in_tiles": output != "tokens"}
         return processing | in_tiles, _given(output=output, deadline=deadline), {}
 
-    def _forward(
-        self, model_inputs: dict[str, Any], output: str = "pooled", deadline: float | None = None
-    ) -> dict[str, Any]:
+    def _forward(self, model_inputs: Values, output: str = "pooled", deadline: float | None = None) -> Values:
         if "large" in model_inputs:
             return {"features": self._features_in_tiles(model_inputs["large"], output, deadline)[None]}
         check_deadline(deadline, model_inputs["reports"][0].source)
@@ -355,7 +353,7 @@ class MultispectralFeatureExtractionPipeline(MultispectralPipeline):
             features = self.model.feature_map(features, *pixel_values.shape[-2:], mask)
         return {"features": features.float()}
 
-    def postprocess(self, model_outputs: dict[str, Any]) -> torch.Tensor:
+    def postprocess(self, model_outputs: Values) -> torch.Tensor:
         return model_outputs["features"][0]
 
     def _features_in_tiles(self, image: LargeImage, output: str, deadline: float | None) -> torch.Tensor:
@@ -395,11 +393,11 @@ def register_pipelines() -> None:
         PIPELINE_REGISTRY.register_pipeline(task, implementation, pt_model=auto_class, type="image")
 
 
-def _given(**options: Any) -> dict[str, Any]:
+def _given(**options: object) -> Values:
     return {key: value for key, value in options.items() if value is not None}
 
 
-def _collate(items: list[dict[str, Any]]) -> dict[str, Any]:
+def _collate(items: list[Values]) -> Values:
     """Join items of one size. Items without an attention mask have data everywhere."""
     if "large" in items[0]:
         return items[0]

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypeAlias, TypeGuard
+from typing import TypeAlias
 
 import numpy as np
 
@@ -37,14 +37,12 @@ from .products import (
     Layer,
     Offset,
     Product,
-    StacItem,
     linear,
     offsets_per_band,
     read_folder,
-    read_stac_file,
-    read_stac_item,
     unstated_offset,
 )
+from .stac_assets import JsonObject, StacItem, is_stac_item, read_stac_file, read_stac_item
 from .untrusted import Budget, driver_of, refuse_references
 
 
@@ -70,7 +68,7 @@ NETWORK_DEFAULTS = {
     "GDAL_HTTP_RETRY_DELAY": "1",
 }
 
-Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | Mapping[str, Any] | StacItem
+Source: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | JsonObject | StacItem
 
 
 @dataclass(frozen=True)
@@ -410,12 +408,6 @@ def named_errors(name: str) -> Iterator[None]:
             f"{name}: cannot be read as a raster; expected a GeoTIFF or another format of rasterio "
             f"({error.__cause__ or error})."
         ) from error
-
-
-def is_stac_item(source: object) -> TypeGuard[Mapping[str, Any] | StacItem]:
-    """Return whether a source is a STAC item: parsed JSON or a `pystac.Item`."""
-    is_item = isinstance(source, Mapping) or (hasattr(source, "to_dict") and hasattr(source, "assets"))
-    return is_item and not hasattr(source, "data_vars")  # a dataset of xarray is a mapping too
 
 
 def is_remote(path: str) -> bool:

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from transformers.image_processing_base import BatchFeature
@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 READING = ("band_names", "nodata", "offset", "mask", "sensor", "match")
 SETTINGS = ("do_resize", "do_center_crop", "size", "crop_size", "missing_bands")
 
+Dates: TypeAlias = Sequence[Date | None]
+# Dates of one series, or of several.
+SeriesDates: TypeAlias = Dates | Sequence[Dates | None] | None
+
 # Names of the dimension of the dates in several libraries.
 TIME_DIMENSIONS = ("time", "t", "date")
 
@@ -59,7 +63,7 @@ class Series:
     """
 
     images: Sequence[ImageInput]
-    dates: Sequence[Date | None] | None = None
+    dates: Dates | None = None
 
     def __post_init__(self) -> None:
         if len(self.images) == 0:
@@ -81,7 +85,7 @@ class Series:
         return known if len(known) == len(dates) else None
 
 
-def open_series(source: Any, dates: Sequence[Date | None] | None = None) -> Series:
+def open_series(source: ImageInput, dates: Dates | None = None) -> Series:
     """Return the series in a source.
 
     Args:
@@ -111,7 +115,7 @@ def open_series(source: Any, dates: Sequence[Date | None] | None = None) -> Seri
     )
 
 
-def find_series(images: Any, dates: Any = None) -> list[Series] | None:
+def find_series(images: ImageInput, dates: SeriesDates = None) -> list[Series] | None:
     """Return the series in an input, or None if it consists of single images.
 
     Args:
@@ -319,14 +323,14 @@ def check_one_grid(chips: Sequence[Chip]) -> None:
             )
 
 
-def _means_series(image: Any) -> bool:
+def _means_series(image: ImageInput) -> bool:
     """Return whether an item of a list of inputs is a series."""
     if isinstance(image, list | tuple):  # nested lists of numbers are an array
         return bool(image) and not isinstance(image[0], list | tuple | Real)
     return is_series(image) or bool(_time_dimension(image)) or _is_item_collection(image)
 
 
-def _of_path(path: Path, dates: Sequence[Date | None] | None) -> tuple[list[Any], Sequence[Date | None] | None]:
+def _of_path(path: Path, dates: Dates | None) -> tuple[list[ImageInput], Dates | None]:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder.")
     if path.is_file():
@@ -350,14 +354,14 @@ def _may_be_image(entry: Path) -> bool:
     return entry.is_dir() or entry.suffix.lower() not in (".xml", ".txt", ".md", ".csv", ".png", ".jpg", ".ovr", ".hdr")
 
 
-def _time_dimension(source: Any) -> str | None:
+def _time_dimension(source: ImageInput) -> str | None:
     """Return the name of the dimension of the dates of `xarray` data; None for other types."""
     if not (hasattr(source, "dims") and hasattr(source, "coords")):
         return None
     return next((name for name in TIME_DIMENSIONS if name in source.dims), None)
 
 
-def _of_xarray(source: Any, dates: Sequence[Date | None] | None) -> tuple[list[Any], Sequence[Date | None] | None]:
+def _of_xarray(source: ImageInput, dates: Dates | None) -> tuple[list[ImageInput], Dates | None]:
     dimension = _time_dimension(source)
     images = [source.isel({dimension: number}) for number in range(source.sizes[dimension])]
     if dates is None and dimension in source.coords:
@@ -365,14 +369,14 @@ def _of_xarray(source: Any, dates: Sequence[Date | None] | None) -> tuple[list[A
     return images, dates
 
 
-def _is_item_collection(source: Any) -> bool:
+def _is_item_collection(source: ImageInput) -> bool:
     if isinstance(source, Mapping):
         return source.get("type") == "FeatureCollection"
     is_iterable = hasattr(source, "to_dict") and hasattr(source, "__iter__") and not hasattr(source, "dims")
     return is_iterable and all(hasattr(item, "assets") for item in source)
 
 
-def _items(source: Any, folder: str = "") -> list[Any]:
+def _items(source: ImageInput, folder: str = "") -> list[ImageInput]:
     """Return the items of a collection. Relative links are relative to `folder`."""
     if not isinstance(source, Mapping):
         return list(source)

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spectralgpt_hf.modeling.bands import L2A_BANDS
-from spectralgpt_hf.modeling.products import read_stac_item
 from spectralgpt_hf.modeling.rasters import read_raster
+from spectralgpt_hf.modeling.stac_assets import read_stac_item
 from tests.modeling.products import write_geotiff, write_safe
 
 
