@@ -21,10 +21,10 @@ EXPECTED = (ValueError, OSError, ImportError)
 class Command(TyperCommand):
     """A command that reports errors as messages without traceback, with the names of options instead of arguments."""
 
-    def invoke(self, ctx: Any) -> Any:
+    def invoke(self, ctx: Any) -> object:
         shown: set[str] = set()
 
-        def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        def show(message: Warning | str, *_: object, **__: object) -> None:
             text = self._with_options(str(message))
             if text not in shown:  # Python itself forgets what it has shown when a library changes its filters
                 typer.echo(f"spectralgpt: warning: {text}", err=True)
@@ -45,7 +45,7 @@ class Command(TyperCommand):
             typer.echo(f"spectralgpt: {self._describe(error, ctx.params)}", err=True)
             raise typer.Exit(1) from error
 
-    def _describe(self, error: Exception, given: dict[str, Any]) -> str:
+    def _describe(self, error: Exception, given: dict[str, object]) -> str:
         message = str(error)
         if isinstance(error, OSError) and error.strerror:  # without the number that Python puts before it
             message = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"

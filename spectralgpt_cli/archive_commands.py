@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -53,7 +53,7 @@ class ArchiveOptions(ReadingOptions):
         ),
     ] = False
 
-    def run(self, kind: str, checkpoint: str, sources: list[str] | None, suffix: str, **options: Any) -> None:
+    def run(self, kind: str, checkpoint: str, sources: list[str] | None, suffix: str, **options: object) -> None:
         """Run an archive with further arguments of `embed_scene` or `predict_scene`."""
         scenes = [*(sources or []), *self.search()]
         if not scenes:

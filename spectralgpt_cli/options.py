@@ -92,7 +92,7 @@ def expand_options(command: Callable[..., None]) -> Callable[..., None]:
     ]
 
     @wraps(command)
-    def run(**given: Any) -> None:
+    def run(**given: object) -> None:
         options = group(**{parameter.name: given.pop(parameter.name) for parameter in shared})
         command(**given, options=options)
 

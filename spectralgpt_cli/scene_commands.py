@@ -187,7 +187,7 @@ class SceneOptions(ReadingOptions):
 
     def locate(
         self, source: str, destination: Path | None, series: bool = False
-    ) -> tuple[str | Mapping[str, Any], Path]:
+    ) -> tuple[str | Mapping[str, object], Path]:
         """Return what to read and what to write: with `--stac`, the one argument is the file to write.
 
         A search gives the clearest item, or for a series a collection of all items.

@@ -52,7 +52,7 @@ def run_archive(
     gpus: float = 0,
     device: str | None = None,
     weights_dtype: str = "float32",
-    processor: Mapping[str, Any] | None = None,
+    processor: Mapping[str, object] | None = None,
     options: Mapping[str, Any] | None = None,
     grid: str | None = None,
     resolution: float | None = None,
@@ -169,7 +169,7 @@ def _catalogue(output: Path, done: Sequence[str], job: Job, config: SpectralGPTC
     """Write the STAC collection of the finished results and, for tables, the card of the data set."""
     paths = [item_path(Path(name)) for name in done]
     items = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()}
-    fields: dict[str, Any] = {}
+    fields: dict[str, object] = {}
     title = f"{'Embeddings' if job.kind == 'embed' else 'Maps'} of {Path(job.checkpoint).name}"
     if job.kind == "embed":
         tables = done[0].endswith(".parquet")

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -83,7 +82,7 @@ class EvaluationOptions:
     revision: str = "main"
 
 
-def evaluate(options: EvaluationOptions) -> dict[str, Any]:
+def evaluate(options: EvaluationOptions) -> dict[str, object]:
     """Score checkpoints, print tables, and write the scores to `output`.
 
     Raises:
@@ -92,7 +91,7 @@ def evaluate(options: EvaluationOptions) -> dict[str, Any]:
     """
     if options.chips is None and options.eurosat is None:
         raise ValueError("Expected `chips`, `eurosat` or both: the data to evaluate on.")
-    scores: dict[str, Any] = {"seeds": options.seeds}
+    scores: dict[str, object] = {"seeds": options.seeds}
     if options.eurosat is not None:
         scores["eurosat"] = score_eurosat(options, options.eurosat)
     if options.chips is not None:

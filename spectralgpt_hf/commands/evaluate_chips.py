@@ -85,7 +85,7 @@ def score_chips(
     with_offset: Sequence[str] = (),
     seeds: int = 5,
     revision: str = "main",
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Score reconstruction and land use on chips, and print tables.
 
     Args:

@@ -137,6 +137,6 @@ def _options(command: str) -> Any:
     return PretrainingOptions if command == "pretrain" else FineTuningOptions
 
 
-def _default(entry: Field[Any]) -> str:
+def _default(entry: Field[object]) -> str:
     default = entry.default
     return f" (default {default})" if isinstance(default, str | int | float) and default is not False else ""

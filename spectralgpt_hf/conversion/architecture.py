@@ -115,7 +115,7 @@ def infer_architecture(
         raise ValueError(f"`architectures` must be one of {', '.join(ARCHITECTURES)}, got {name!r}.")
 
     release = _find_release(original, name, {**sizes, **overrides})
-    attributes: dict[str, Any] = {**sizes, **_heads(sizes, overrides), **_labels(release, sizes)}
+    attributes: dict[str, object] = {**sizes, **_heads(sizes, overrides), **_labels(release, sizes)}
     if sizes["num_channels"] == len(release.bands):
         attributes["bands"] = release.bands
     elif "bands" not in overrides:
@@ -163,7 +163,7 @@ def check_tensors(original: OriginalCheckpoint, model: SpectralGPTPreTrainedMode
         )
 
 
-def _check_overrides(overrides: Mapping[str, Any]) -> None:
+def _check_overrides(overrides: Mapping[str, object]) -> None:
     known = {field.name for field in fields(SpectralGPTConfig)} | {"num_labels"}
     unknown = [name for name in overrides if name not in known]
     if unknown:
@@ -204,7 +204,7 @@ def _dense_sizes(original: OriginalCheckpoint) -> dict[str, int]:
     }
 
 
-def _find_release(original: OriginalCheckpoint, architecture: str, sizes: Mapping[str, Any]) -> Release:
+def _find_release(original: OriginalCheckpoint, architecture: str, sizes: Mapping[str, object]) -> Release:
     for name, release in RELEASES.items():
         if name.lower() == original.name.lower():
             return release
@@ -231,7 +231,7 @@ def _labels(release: Release, sizes: Mapping[str, int]) -> dict[str, dict[int, s
     }
 
 
-def _heads(sizes: Mapping[str, int], overrides: Mapping[str, Any]) -> dict[str, int]:
+def _heads(sizes: Mapping[str, int], overrides: Mapping[str, object]) -> dict[str, int]:
     """Return the numbers of attention heads of the presets of the same widths: no tensor's shape depends on them."""
     heads = {}
     presets = [SpectralGPTConfig.from_preset(name) for name in PRESETS]

@@ -5,7 +5,7 @@ import logging
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 from urllib.parse import urlsplit
 
 import torch
@@ -72,7 +72,7 @@ def convert_checkpoint(
     output_dir: str | PathLike[str],
     *,
     dtype: str | torch.dtype | None = None,
-    **config_overrides: Any,
+    **config_overrides: object,
 ) -> Path:
     """Convert a checkpoint of the original code into a folder for `from_pretrained`.
 

@@ -5,7 +5,6 @@ Catalogues and their tools read from it the input and output of the model: https
 
 import re
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -43,7 +42,7 @@ def write_model_item(folder: Path, name: str | None = None) -> None:
     write_json(folder / MODEL_ITEM, describe_model(folder, name))
 
 
-def describe_model(folder: Path, name: str | None = None) -> dict[str, Any]:
+def describe_model(folder: Path, name: str | None = None) -> dict[str, object]:
     """Return the STAC item of a checkpoint.
 
     Args:
@@ -97,10 +96,10 @@ def describe_model(folder: Path, name: str | None = None) -> dict[str, Any]:
     }
 
 
-def _describe_band(band: Band) -> dict[str, Any]:
+def _describe_band(band: Band) -> dict[str, object]:
     aliases = [re.sub(r"^red_edge.*", "rededge", alias) for alias in (band.name, *band.aliases)]
     common = [alias for alias in aliases if alias in COMMON_NAMES]
-    described: dict[str, Any] = {"name": band.name}
+    described: dict[str, object] = {"name": band.name}
     if common:
         described["common_name"] = common[-1]  # the most specific one
     if band.wavelength is not None:
@@ -108,7 +107,9 @@ def _describe_band(band: Band) -> dict[str, Any]:
     return described
 
 
-def _inputs(architecture: str, config: SpectralGPTConfig, processor: SpectralGPTImageProcessor) -> list[dict[str, Any]]:
+def _inputs(
+    architecture: str, config: SpectralGPTConfig, processor: SpectralGPTImageProcessor
+) -> list[dict[str, object]]:
     names = ["pixel_values"]
     if architecture == "SpectralGPTForChangeDetection":
         names.append("pixel_values_after")
@@ -133,7 +134,7 @@ def _inputs(architecture: str, config: SpectralGPTConfig, processor: SpectralGPT
     ]
 
 
-def _scaling(processor: SpectralGPTImageProcessor) -> list[dict[str, Any]] | None:
+def _scaling(processor: SpectralGPTImageProcessor) -> list[dict[str, object]] | None:
     """Return the limits of each band, in digital numbers; None where they are measured on each image."""
     if processor.measures_pixels:
         return None
@@ -152,7 +153,7 @@ def _scaling(processor: SpectralGPTImageProcessor) -> list[dict[str, Any]] | Non
     return [{"type": "min-max", "minimum": low, "maximum": high} for low, high in zip(first, second)]
 
 
-def _output(architecture: str, config: SpectralGPTConfig, task: str) -> dict[str, Any]:
+def _output(architecture: str, config: SpectralGPTConfig, task: str) -> dict[str, object]:
     size, names = config.image_size, [str(name) for name in (config.id2label or {}).values()]
     if architecture == "SpectralGPTForPreTraining":
         shape, order = [-1, config.num_channels, size, size], ["batch", "channel", "height", "width"]
@@ -162,7 +163,7 @@ def _output(architecture: str, config: SpectralGPTConfig, task: str) -> dict[str
         shape, order = [-1, len(names), size, size], ["batch", "class", "height", "width"]
     else:
         shape, order = [-1, config.hidden_size], ["batch", "embedding"]
-    result: dict[str, Any] = {
+    result: dict[str, object] = {
         "name": "logits" if "class" in order else "reconstruction" if "channel" in order else "pooler_output",
         "tasks": [task],
         "result": {"shape": shape, "dim_order": order, "data_type": "float32"},
@@ -175,7 +176,7 @@ def _output(architecture: str, config: SpectralGPTConfig, task: str) -> dict[str
     return result
 
 
-def _assets(folder: Path, architecture: str) -> dict[str, Any]:
+def _assets(folder: Path, architecture: str) -> dict[str, object]:
     weights = sorted(folder.glob("model*.safetensors"))
     return {
         **{

@@ -93,7 +93,7 @@ class Job:
     identity: str
     device: str | None = None
     weights_dtype: str = "float32"
-    processor: Mapping[str, Any] = field(default_factory=dict)
+    processor: Mapping[str, object] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     overwrite: bool = False
 
@@ -189,7 +189,7 @@ class SceneWorker:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self._loaded: tuple[Any, SpectralGPTImageProcessor] | None = None
+        self._loaded: tuple[object, SpectralGPTImageProcessor] | None = None
 
     def __call__(self, row: SceneRow) -> SceneResult:
         """Process the scene of a row. The status of the result is "done", "there already" or "failed"."""

@@ -161,7 +161,7 @@ def _expand_stac(content: Any, name: str, folder: str) -> Iterator[ArchiveSource
         yield ArchiveSource(str(item.get("id") or name), json.dumps(link_assets(used, folder)))
 
 
-def _lies_in(path: Any, folder: Path) -> bool:
+def _lies_in(path: object, folder: Path) -> bool:
     return isinstance(path, str | os.PathLike) and folder in Path(os.path.abspath(path), "inside").parents
 
 

@@ -23,7 +23,7 @@ Model = TypeVar("Model", bound=SpectralGPTPreTrainedModel)
 
 
 def load_model(
-    checkpoint: str, device: str | None = None, dtype: str = "float32", *, revision: str = "main", **options: Any
+    checkpoint: str, device: str | None = None, dtype: str = "float32", *, revision: str = "main", **options: object
 ) -> tuple[Any, SpectralGPTImageProcessor]:
     """Load the model that a checkpoint was saved from, in evaluation mode, and its processor.
 
@@ -51,7 +51,7 @@ def load_model(
 
 
 def load_encoder(
-    checkpoint: str, device: str | None = None, dtype: str = "float32", *, revision: str = "main", **options: Any
+    checkpoint: str, device: str | None = None, dtype: str = "float32", *, revision: str = "main", **options: object
 ) -> tuple[SpectralGPTModel, SpectralGPTImageProcessor]:
     """Load the encoder of any checkpoint, in evaluation mode, and the processor; arguments as in `load_model`."""
     return _load(SpectralGPTModel, find_checkpoint(checkpoint, revision), device, dtype, revision, options)
@@ -108,7 +108,7 @@ def _load(
     return model.to(target).eval(), processor
 
 
-def _with_adapter(model_class: Any, folder: str, settings: dict[str, Any]) -> Any:
+def _with_adapter(model_class: Any, folder: str, settings: dict[str, object]) -> Any:
     """Return the model of a folder that holds an adapter of PEFT and the whole model's `config.json`."""
     try:
         from peft import PeftConfig, PeftModel

@@ -53,10 +53,10 @@ def describe_embeddings(
     sources: Sequence[Source],
     model: SpectralGPTPreTrainedModel,
     tags: Mapping[str, str],
-    options: Mapping[str, Any],
+    options: Mapping[str, object],
     dtype: str,
     scales: np.ndarray | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return the STAC item of a file of embeddings.
 
     Args:
@@ -71,7 +71,7 @@ def describe_embeddings(
     """
     item = describe_result(result, "embeddings", scene.reader, scene.area.box, sources, model, tags)
     item["stac_extensions"].append(EMBEDDINGS)
-    properties: dict[str, Any] = item["properties"] | {
+    properties: dict[str, object] = item["properties"] | {
         "emb:runtime_parameters": dict(options),
         "emb:preprocessing": {"format": "spectralgpt-hf", "expression": scene.processor.to_dict() | _measured(scene)},
     }
@@ -130,7 +130,7 @@ def write_collection(
     *,
     title: str,
     description: str,
-    fields: Mapping[str, Any],
+    fields: Mapping[str, object],
 ) -> None:
     """Write a STAC collection of items in the same folder.
 
@@ -170,7 +170,7 @@ def write_collection(
     write_json(path, collection)
 
 
-def _geography(outline: Sequence[tuple[float, float]], crs: CRS | None) -> tuple[dict[str, Any], dict[str, Any]]:
+def _geography(outline: Sequence[tuple[float, float]], crs: CRS | None) -> tuple[dict[str, object], dict[str, object]]:
     """Return geometry and bounds in WGS84, and the properties of the projection extension."""
     if crs is None:
         return {"geometry": None}, {}
@@ -204,7 +204,7 @@ def _time(tags: Mapping[str, str]) -> dict[str, str | None]:
     return open_period(next((sensor for sensor in SENSORS.values() if str(sensor) == title), Sensor(title)))
 
 
-def _measured(scene: Scene) -> dict[str, Any]:
+def _measured(scene: Scene) -> dict[str, object]:
     return {} if scene.statistics is None else {"statistics": scene.statistics}
 
 

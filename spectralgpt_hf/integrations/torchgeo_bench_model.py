@@ -48,7 +48,7 @@ class SpectralGPTBench(BenchModel):
         checkpoint: str,
         revision: str = "main",
         missing_bands: str | None = None,
-        **_: Any,
+        **_: object,
     ) -> None:
         super().__init__(bands=list(bands), normalization="identity")
         self.band_names = [_band_of(band) for band in bands]

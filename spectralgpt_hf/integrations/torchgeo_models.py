@@ -57,12 +57,12 @@ class Entry:
         return SpectralGPTImageProcessor.from_pretrained(self.checkpoint, revision=self.revision)
 
     @property
-    def meta(self) -> dict[str, Any]:
+    def meta(self) -> dict[str, object]:
         """Metadata in the form of TorchGeo's weights: the model, its bands and their number."""
         bands = list(self.processor.bands)
         return {"dataset": str(self.processor.expected), "model": self.name, "bands": bands, "in_chans": len(bands)}
 
-    def transforms_for(self, dataset: Any) -> Callable[[Sample], Sample]:
+    def transforms_for(self, dataset: object) -> Callable[[Sample], Sample]:
         """Return the transform for samples of a dataset of TorchGeo, given as a class or as an object.
 
         Raises:
@@ -178,7 +178,7 @@ def prepare_sample(sample: Sample, processor: SpectralGPTImageProcessor, band_na
     """
     keys = [key for key in ("image", "image1", "image2") if key in sample]
     dates = [date for key in keys for date in (sample[key] if sample[key].ndim == 4 else sample[key][None])]
-    options: dict[str, Any] = {"band_names": list(band_names)}
+    options: dict[str, object] = {"band_names": list(band_names)}
     if len(dates) > 1 and processor.measures_pixels:
         options["statistics"] = processor.measure_statistics(dates, band_names=list(band_names))
     if "mask" in sample:
@@ -192,7 +192,7 @@ def prepare_sample(sample: Sample, processor: SpectralGPTImageProcessor, band_na
     return found
 
 
-def bands_of(dataset: Any) -> list[str]:
+def bands_of(dataset: object) -> list[str]:
     """Return the names of the bands of a dataset's images, in their order.
 
     Args:

@@ -213,20 +213,20 @@ def unstated_offset(product: Product, layers: Iterable[Layer]) -> str | None:
     )
 
 
-def linear(scale: object, offset: object, name: str) -> tuple[float, float]:
+def linear(scale: float | str, offset: float | str, name: str) -> tuple[float, float]:
     """Return gain and offset to digital numbers from the usual pair, physical value = stored x scale + offset.
 
     With a scale, the physical value is a reflectance. Without one, the offset is in digital numbers.
     """
     try:
-        scale, offset = float(scale), float(offset)
+        gain, added = float(scale), float(offset)
     except (TypeError, ValueError):
-        scale = math.nan
-    if not math.isfinite(scale) or not math.isfinite(offset) or scale == 0:
+        gain = added = math.nan
+    if not math.isfinite(gain) or not math.isfinite(added) or gain == 0:
         raise ValueError(
             f"{name}: expected a finite scale other than 0 and a finite offset, found {scale} and {offset}."
         )
-    return (1.0, offset) if scale == 1 else (scale * 10000, offset * 10000)
+    return (1.0, added) if gain == 1 else (gain * 10000, added * 10000)
 
 
 # SeasoNet (Kossmann et al., 2022): the bands of each file of a patch, in its order.

@@ -42,8 +42,8 @@ READING = ("band_names", "nodata", "offset", "mask", "sensor", "match")
 SETTINGS = ("do_resize", "do_center_crop", "size", "crop_size", "missing_bands")
 
 Dates: TypeAlias = Sequence[Date | None]
-# Dates of one series, or of several.
-SeriesDates: TypeAlias = Dates | Sequence[Dates | None] | None
+# `Dates` of one series, a list of them for several, or None. No static type tells the first two apart.
+SeriesDates: TypeAlias = Any
 
 # Names of the dimension of the dates in several libraries.
 TIME_DIMENSIONS = ("time", "t", "date")

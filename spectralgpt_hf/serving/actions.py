@@ -43,7 +43,7 @@ class Loaded(NamedTuple):
     upload: Upload | None
     pixel: Pixel | None
     facts: str
-    composites: Any
+    composites: object
     overview: Image.Image | None
 
 
@@ -74,7 +74,7 @@ class Actions:
             self.reconstruct(upload, percent_masked, masking, seed)
             self.embed(upload)
 
-    def _recall(self, key: tuple[Any, ...], compute: Callable[[], T]) -> T:
+    def _recall(self, key: tuple[object, ...], compute: Callable[[], T]) -> T:
         """Compute an answer, or return that of an earlier visit: all begin with the same few examples."""
         if key[0] not in examples_by_digest():
             return compute()
@@ -208,7 +208,7 @@ class Actions:
             upload.sensor,
         )
 
-    def save_reconstruction(self, upload: Upload | None, reconstructed: Result | None) -> Iterator[Any]:
+    def save_reconstruction(self, upload: Upload | None, reconstructed: Result | None) -> Iterator[object]:
         """Offer the reconstructed image, in digital numbers."""
         if upload and reconstructed:
             pixels = np.round(reconstructed.reconstructed * 10_000).astype(np.float32)
@@ -246,7 +246,7 @@ class Actions:
         over.alpha_composite(class_map(classes, colours, upload.raster.valid, opacity=0.8))
         return page.mark(shown), page.mark(over.convert("RGB"))
 
-    def save_classes(self, upload: Upload | None, classes: np.ndarray | None) -> Iterator[Any]:
+    def save_classes(self, upload: Upload | None, classes: np.ndarray | None) -> Iterator[object]:
         """Offer the map of classes, which holds their codes, with its colours and their names."""
         if upload and classes is not None:
             names, codes = self._models.class_names, self._models.class_codes
@@ -277,7 +277,7 @@ class Actions:
         )
         return changed, page.mark(picture), page.change_summary(areas, CHANGE_COLOUR)
 
-    def save_change(self, before: Upload | None, changed: np.ndarray | None) -> Iterator[Any]:
+    def save_change(self, before: Upload | None, changed: np.ndarray | None) -> Iterator[object]:
         """Offer the map of change."""
         if before and changed is not None:
             colours = {0: (235, 238, 240), 1: CHANGE_COLOUR}
@@ -308,7 +308,7 @@ class Actions:
         picture, low = page.similarity_picture(similarity, cell, upload.shape)
         return page.mark(picture, pixel), page.similarity_legend(low)
 
-    def save_features(self, upload: Upload | None, features: np.ndarray | None) -> Iterator[Any]:
+    def save_features(self, upload: Upload | None, features: np.ndarray | None) -> Iterator[object]:
         """Offer the features for download: a band for each dimension."""
         if upload and features is not None:
             names = [f"feature_{i}" for i in range(len(features))]
@@ -368,7 +368,7 @@ def _shown(upload: Upload, composite_name: str) -> Image.Image:
     return to_image(composite(raster.pixels, upload.band_names, channels, valid=raster.valid, sensor=upload.sensor))
 
 
-def _offer(upload: Upload, what: str, content: bytes) -> Iterator[Any]:
+def _offer(upload: Upload, what: str, content: bytes) -> Iterator[object]:
     """Give a file to a download button. Gradio copies it and deletes the copy later; this one is deleted at once."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{Path(upload.name).stem}_{what}.tif"

@@ -91,7 +91,7 @@ class EndpointHandler:
         # One request at a time limits the memory. Besides, warnings are recorded for a whole process.
         self._lock = Lock()
 
-    def __call__(self, data: Mapping[str, Any]) -> Any:
+    def __call__(self, data: Mapping[str, object]) -> object:
         """Answer one request.
 
         Args:
@@ -121,7 +121,7 @@ class EndpointHandler:
         texts = [str(warning.message) for warning in caught if warning.category is UserWarning]
         return {**answer, "warnings": [*dict.fromkeys(texts)]} if texts and isinstance(answer, dict) else answer
 
-    def _answer(self, inputs: Any, options: dict[str, Any], deadline: float) -> Any:
+    def _answer(self, inputs: object, options: dict[str, Any], deadline: float) -> object:
         reading = {name: options.pop(name, None) for name in ("band_names", "nodata", "offset")}
         output_format = options.pop("format", "geotiff")
         if self.task != CHANGE:
@@ -139,7 +139,7 @@ class EndpointHandler:
         encoded, media_type = self._encode(result.pop("map"), output_format)
         return {"map": encoded, "format": media_type, **result}
 
-    def _check_parameters(self, parameters: Any) -> dict[str, Any]:
+    def _check_parameters(self, parameters: object) -> dict[str, object]:
         allowed = PARAMETERS[self.task]
         if not isinstance(parameters, Mapping) or not parameters.keys() <= allowed.keys():
             raise ValueError(f"Expected `parameters` among {', '.join(allowed)}, found {_show(parameters)}.")
@@ -159,7 +159,7 @@ class EndpointHandler:
                 f"{width}: cut the image into chips."
             )
 
-    def _read(self, image: Any, reading: Mapping[str, Any], deadline: float) -> Any:
+    def _read(self, image: Any, reading: Mapping[str, object], deadline: float) -> object:
         """Return an image for the pipeline, with the names of its bands, after its size was checked."""
         reading = dict(reading)
         for key in ("tiff", "pixels"):
@@ -240,12 +240,12 @@ def _restrict_gdal(path: str) -> None:
         restrict()
 
 
-def _is_number(value: Any, low: float = -MAX_NUMBER, high: float = MAX_NUMBER) -> bool:
+def _is_number(value: object, low: float = -MAX_NUMBER, high: float = MAX_NUMBER) -> bool:
     """Return whether a value is a number within limits. NaN is not."""
     return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
-def _is_offset(value: Any) -> bool:
+def _is_offset(value: object) -> bool:
     if isinstance(value, Mapping):
         return len(value) <= MAX_BANDS and _are_names([*value]) and all(map(_is_number, value.values()))
     return _is_number(value) or (isinstance(value, list) and len(value) <= MAX_BANDS and all(map(_is_number, value)))
@@ -273,7 +273,7 @@ PARAMETERS: dict[str, dict[str, Check]] = {
 }
 
 
-def _show(value: Any) -> str:
+def _show(value: object) -> str:
     """Return the beginning of the text of a value of any size and depth."""
     try:
         return reprlib.repr(value)[:200]
@@ -302,7 +302,7 @@ def _as_pixels(image: list[Any]) -> np.ndarray:
     return pixels
 
 
-def _as_numbers(row: list[Any]) -> np.ndarray | None:
+def _as_numbers(row: list[object]) -> np.ndarray | None:
     try:
         numbers = np.asarray(row)
     except ValueError:  # lists of different lengths

@@ -22,7 +22,7 @@ Event: TypeAlias = Callable[..., Any]
 QUIET: dict[str, Any] = {"api_name": False, "show_progress": "hidden"}
 # Options of events that run a model. At most `AT_ONCE` run at a time; the others wait in one queue, whose position the
 # page shows.
-MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": AT_ONCE, "trigger_mode": "always_last"}
+MODEL: dict[str, object] = {"concurrency_id": "model", "concurrency_limit": AT_ONCE, "trigger_mode": "always_last"}
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Shared:
     row: gr.Number
     column: gr.Number
     clickable: list[gr.Image] = field(default_factory=list)
-    after_choice: list[Callable[[Event], Any]] = field(default_factory=list)
+    after_choice: list[Callable[[Event], object]] = field(default_factory=list)
 
-    def look_after(self, event: Event) -> Any:
+    def look_after(self, event: Event) -> object:
         """Show the file after an event."""
         inputs, outputs = [self.upload, self.pixel, self.composite], [self.image, self.row, self.column]
         return event(in_page(self.act.look), inputs, outputs, **QUIET)
@@ -95,7 +95,7 @@ def reconstruct_tab(shared: Shared, results: list[Any], defaults: tuple[int, str
         inputs = [shared.upload, result, shared.composite]
         return event(in_page(act.look_at_reconstruction), inputs, [seen, made], **QUIET)
 
-    def draw(event: Event) -> Any:
+    def draw(event: Event) -> object:
         return event(in_page(act.spectrum), [shared.upload, result, shared.pixel], spectrum, **QUIET)
 
     def reconstruct(event: Event) -> Event:
@@ -122,7 +122,7 @@ def reconstruct_tab(shared: Shared, results: list[Any], defaults: tuple[int, str
     return reconstruct
 
 
-def _classify_tab(shared: Shared, results: list[Any], tabs: gr.Tabs) -> Callable[[Event], None]:
+def _classify_tab(shared: Shared, results: list[object], tabs: gr.Tabs) -> Callable[[Event], None]:
     with gr.Row(equal_height=False):
         chip = shown_picture(
             "The chip around the chosen pixel, of the model's own size", "chip", "The image with the chip's outline"
@@ -143,7 +143,7 @@ def _classify_tab(shared: Shared, results: list[Any], tabs: gr.Tabs) -> Callable
     return classify
 
 
-def _segment_tab(shared: Shared, results: list[Any], tabs: gr.Tabs) -> Callable[[Event], None]:
+def _segment_tab(shared: Shared, results: list[object], tabs: gr.Tabs) -> Callable[[Event], None]:
     act, classes, is_open = shared.act, state(), gr.State(False)
     with gr.Row(equal_height=False):
         over = compared("Image | classes", ("Image", "Classes"), "classes", scale=3)
@@ -155,11 +155,11 @@ def _segment_tab(shared: Shared, results: list[Any], tabs: gr.Tabs) -> Callable[
     results += [classes, over, legend, save]
     inputs, outputs = [shared.upload, shared.composite], [classes, over, legend]
 
-    def segment_once(upload: Upload | None, composite: str, known: Any, is_open: bool) -> Any:
+    def segment_once(upload: Upload | None, composite: str, known: object, is_open: bool) -> object:
         wanted = upload is not None and known is None and is_open
         return act.segment(upload, composite) if wanted else (gr.skip(),) * len(outputs)
 
-    def segment(event: Event, action: Callable[..., Any], more: Sequence[Any], api_name: Any) -> None:
+    def segment(event: Event, action: Callable[..., object], more: Sequence[object], api_name: object) -> None:
         done = event(in_page(action), [*inputs, *more], outputs, api_name=api_name, show_progress_on=over, **MODEL)
         done.success(act.save_classes, [shared.upload, classes], save, **QUIET | {"api_name": "save_classes"})
 
@@ -193,17 +193,17 @@ def _change_tab(shared: Shared, results: list[Any], tabs: gr.Tabs) -> Callable[[
     results += [second, changed, file, facts, both, summary, save, picture]
     shown = [second, facts, both]
 
-    def load_pair(upload: Upload | None, composite: str) -> tuple[Any, ...]:
+    def load_pair(upload: Upload | None, composite: str) -> tuple[object, ...]:
         """Load the second date of an example."""
         example = upload and examples_by_digest().get(upload.digest)
         if not example or not example.after:
             return (gr.skip(),) * (1 + len(shown))
         return str(example.after), *act.load_second(str(example.after), upload, composite)
 
-    def compare_if_known(*values: Any) -> Any:
+    def compare_if_known(*values: Any) -> object:
         return act.compare(*values) if values[1] is not None else (gr.skip(),) * 3
 
-    def compare(event: Event, action: Callable[..., Any], api_name: Any) -> None:
+    def compare(event: Event, action: Callable[..., object], api_name: object) -> None:
         inputs = [shared.upload, second, threshold, shared.composite]
         outputs = [changed, picture, summary]
         done = event(in_page(action), inputs, outputs, api_name=api_name, show_progress_on=picture, **MODEL)
@@ -305,11 +305,11 @@ def compared(label: str, names: tuple[str, str], elem_id: str, scale: int = 1) -
         )
 
 
-def in_page(action: Callable[..., Any]) -> Callable[..., Any]:
+def in_page(action: Callable[..., object]) -> Callable[..., object]:
     """Let an action show what was wrong with its input as a message in the page."""
 
     @functools.wraps(action)
-    def run(*inputs: Any) -> Any:
+    def run(*inputs: object) -> object:
         try:
             return action(*inputs)
         except (ValueError, OSError, ImportError) as error:
@@ -318,11 +318,11 @@ def in_page(action: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def _without_message(action: Callable[..., Any], outputs: int) -> Callable[..., Any]:
+def _without_message(action: Callable[..., object], outputs: int) -> Callable[..., object]:
     """Let an action that follows every click leave the page as it is where its input does not fit."""
 
     @functools.wraps(action)
-    def run(*inputs: Any) -> Any:
+    def run(*inputs: object) -> object:
         try:
             return action(*inputs)
         except ValueError:

@@ -28,7 +28,9 @@ class ConsoleLog(TrainerCallback):
     def __init__(self, main: str) -> None:
         self.main = main
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         self.started, self.first = time.monotonic(), state.global_step
         if state.is_world_process_zero:
             tqdm.write(f"training: {state.max_steps} steps in {state.num_train_epochs} epochs")
@@ -40,7 +42,7 @@ class ConsoleLog(TrainerCallback):
         control: TrainerControl,
         logs: Mapping[str, float] | None = None,
         optimizer: Optimizer | None = None,
-        **_: Any,
+        **_: object,
     ) -> None:
         if state.is_world_process_zero and logs and "loss" in logs:
             rates = [group["lr"] for group in optimizer.param_groups] if optimizer is not None else [0.0]
@@ -52,7 +54,7 @@ class ConsoleLog(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         metrics: Mapping[str, float] | None = None,
-        **_: Any,
+        **_: object,
     ) -> None:
         found = {name.removeprefix("eval_"): value for name, value in (metrics or {}).items() if name[:5] == "eval_"}
         if not state.is_world_process_zero or self.main not in found:

@@ -179,7 +179,7 @@ def _load_config(options: FineTuningOptions) -> PreTrainedConfig:
         return config
     name = options.config_name or ""
     if name in PRESETS:
-        own: dict[str, Any] = {"image_size": options.image_size}
+        own: dict[str, object] = {"image_size": options.image_size}
         if options.sensor is not None:
             own |= {"sensor": options.sensor, "wavelengths": options.wavelengths}
         if options.bands is not None or options.sensor is None:
@@ -250,7 +250,7 @@ def with_lora(model: PreTrainedModel, rank: int) -> Any:  # a PeftModel, which p
     return get_peft_model(model, config)
 
 
-def _parse_overrides(text: str | None) -> dict[str, Any]:
+def _parse_overrides(text: str | None) -> dict[str, object]:
     """Read `hidden_size=64,depths=[1,1]` as YAML values."""
     import yaml
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import torch
 
@@ -29,7 +29,7 @@ class JsonLinesLog:
         keep: Returns whether a record of an earlier run is kept. Truncated lines are dropped.
     """
 
-    def __init__(self, path: str | os.PathLike[str], keep: Callable[[dict[str, Any]], bool]) -> None:
+    def __init__(self, path: str | os.PathLike[str], keep: Callable[[dict[str, object]], bool]) -> None:
         self._path, self._keep = Path(path), keep
         self._file: TextIO | None = None
 
@@ -155,7 +155,7 @@ def attainable_flops(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * size**3 / min(seconds)
 
 
-def _parse(line: str) -> dict[str, Any] | None:
+def _parse(line: str) -> dict[str, object] | None:
     try:
         return json.loads(line)
     except ValueError:

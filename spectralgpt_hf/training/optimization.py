@@ -15,7 +15,7 @@ FREE_OF_DECAY = ("position_embeddings", "mask_token", "cls_token", "relative_pos
 
 def parameter_groups(
     model: nn.Module, weight_decay: float, *, learning_rate: float | None = None, layer_decay: float = 1.0
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """Split the trainable parameters by weight decay and, if rates differ, by layer.
 
     Args:

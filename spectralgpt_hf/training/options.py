@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 import yaml
@@ -30,7 +30,7 @@ DECIDED = {
     "remove_unused_columns": "the samples decide it",
     "batch_eval_metrics": "scores are computed over whole sets",
 }
-FIXED: dict[str, tuple[Any, ...]] = {
+FIXED: dict[str, tuple[object, ...]] = {
     "optim": ("adamw_torch", "adamw_torch_fused"),
     "label_names": (["labels", "ids"],),
     "remove_unused_columns": (False,),
@@ -390,7 +390,7 @@ class FineTuningOptions(TrainingArguments):
             and not APPLIES[entry.name][0](task, self.dataset, problem_type)
         ]
 
-    def recorded(self) -> dict[str, Any]:
+    def recorded(self) -> dict[str, object]:
         """Return the settings that `metrics.json` and the card state: all that the result depends on."""
         own = {entry.name for entry in fields(FineTuningOptions)} - {entry.name for entry in fields(TrainingArguments)}
         changed = [

@@ -9,7 +9,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, TypedDict
+from typing import TypedDict
 
 import torch
 from accelerate import Accelerator
@@ -33,7 +33,7 @@ class RunSettings(TypedDict):
     """The number of processes of a run, and the options of each of its stages."""
 
     processes: int
-    stages: list[dict[str, Any]]
+    stages: list[dict[str, object]]
 
 
 class Run:

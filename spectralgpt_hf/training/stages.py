@@ -207,7 +207,7 @@ def split_stages(options: PretrainingOptions) -> list[PretrainingOptions]:
     return stages
 
 
-def complete_settings(saved: Mapping[str, Any]) -> dict[str, Any]:
+def complete_settings(saved: Mapping[str, Any]) -> dict[str, object]:
     """Return the options with which a checkpoint was written. Options that did not exist then have their defaults."""
     known = {RENAMED.get(name, name): value for name, value in saved.items()}
     defaults = {entry.name: _default(entry) for entry in fields(PretrainingOptions)}
@@ -217,7 +217,7 @@ def complete_settings(saved: Mapping[str, Any]) -> dict[str, Any]:
     return {**defaults, **known}
 
 
-def _default(entry: Field[Any]) -> object:
+def _default(entry: Field[object]) -> object:
     return entry.default if entry.default_factory is MISSING else entry.default_factory()
 
 
@@ -333,7 +333,7 @@ def _check(name: str, value: float, least: float, most: float = math.inf) -> Non
         raise ValueError(f"`{name}` must be {limits}, got {value}.")
 
 
-def _stage_settings(mapping: Mapping[str, Any], source: str) -> dict[str, Any]:
+def _stage_settings(mapping: Mapping[str, object], source: str) -> dict[str, Any]:
     settings = convert_options(mapping, PretrainingOptions, source)
     general = sorted(set(settings) - STAGE_OPTIONS)
     if general:
