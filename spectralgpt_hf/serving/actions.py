@@ -113,7 +113,7 @@ class Actions:
         return self.load(path, upload.match is not None, corner)
 
     def move_to(self, path: str | None, row: float | None, column: float | None, by_wavelength: bool = False) -> Loaded:
-        """Read the window of a large file that begins at a pixel, or as near as can be."""
+        """Read the window of a large file that begins at a pixel, or as near to it as the file allows."""
         corner = int(number("the row", row, 0, 2**24)), int(number("the column", column, 0, 2**24))
         return self.load(path, by_wavelength, corner)
 
