@@ -184,7 +184,7 @@ def test_a_series_takes_all_items_that_are_found(api, tmp_path):
     ("arguments", "message"),
     [
         (["scene.tif", "map.tif", "--bbox", "0,0,1,1"], "`--bbox` has no effect without `--stac`"),
-        (["scene.tif", "map.tif", "--stac", "http://x", "--collection", "c"], "Expected no SOURCE with `stac`"),
+        (["scene.tif", "map.tif", "--stac", "http://x", "--collection", "c"], "Expected no SOURCE"),
         (["map.tif", "--stac", "http://x", "--bbox", "0,0,1,1"], "`--stac` needs `--collection`"),
         (["map.tif", "--stac", "http://x", "--collection", "c"], "`--stac` needs `--bbox`"),
         (["map.tif", "--stac", "http://x", "--collection", "c", "--bbox", "0,0"], "expected west,south,east,north"),
