@@ -38,6 +38,9 @@ def convert(
         str | None,
         typer.Option(help="Bands that the weights expect, in order, with commas. Default: those of Sentinel-2 L2A."),
     ] = None,
+    sensor: Annotated[
+        str | None, typer.Option(help="Sensor of these bands, such as landsat-8. Default: sentinel-2.")
+    ] = None,
     verify: Annotated[
         bool,
         typer.Option("--verify", help="Compare the outputs with those of the original network afterwards."),
@@ -59,6 +62,7 @@ def convert(
         "num_attention_heads": num_attention_heads,
         "decoder_num_attention_heads": decoder_num_attention_heads,
         "bands": names(bands),
+        "sensor": sensor,
     }
     convert_checkpoint(source, output, dtype=dtype, **{name: value for name, value in overrides.items() if value})
     record = json.loads((output / RECORD).read_text())

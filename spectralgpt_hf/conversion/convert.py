@@ -89,8 +89,9 @@ def convert_checkpoint(
         dtype: "float32", "float16" or "bfloat16"; by default that of the checkpoint.
         config_overrides: Attributes of `SpectralGPTConfig` that cannot be inferred from the tensors:
             `num_attention_heads` and `decoder_num_attention_heads` where no preset has the width, `bands` where they
-            are not the 12 of Sentinel-2 L2A, `architectures=["SpectralGPTForSemanticSegmentation"]` for two classes
-            in a bare state dict, `architectures=["SpectralGPTModel"]` to convert only the encoder of a file.
+            are not the 12 of Sentinel-2 L2A, with their `sensor` and `wavelengths`,
+            `architectures=["SpectralGPTForSemanticSegmentation"]` for two classes in a bare state dict,
+            `architectures=["SpectralGPTModel"]` to convert only the encoder of a file.
 
     Returns:
         `output_dir`.

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
+from spectralgpt_cli import app
 from spectralgpt_hf import (
     SpectralGPTConfig,
     SpectralGPTForImageClassification,
@@ -283,6 +285,32 @@ def test_a_network_trained_here_is_written_in_the_original_layout(toy, tmp_path)
     SpectralGPTForPreTraining.from_pretrained(toy).save_pretrained(tmp_path / "trained")
     restored = torch.load(restore_checkpoint(tmp_path / "trained", tmp_path / "back.pth"), weights_only=True)
     assert all(torch.equal(restored["model"][name], tensor) for name, tensor in toy_tensors().items())
+
+
+def test_a_network_for_another_sensor_goes_there_and_back(toy, tmp_path):
+    model = SpectralGPTForPreTraining.from_pretrained(toy)
+    landsat = ["B2", "B3", "B4", "B5", "B6", "B7"]
+    model.resize_bands(landsat, sensor="landsat-8")
+    model.save_pretrained(tmp_path / "landsat")
+    original = restore_checkpoint(tmp_path / "landsat", tmp_path / "original.pth")
+    heads = [f"--{name.replace('_', '-')}={value}" for name, value in TOY_HEADS.items()]
+    command = [
+        "convert",
+        original,
+        tmp_path / "back",
+        "--bands",
+        ",".join(landsat),
+        "--sensor",
+        "landsat-8",
+        "--verify",
+    ]
+    result = CliRunner().invoke(app, [*map(str, command), *heads])
+    assert result.exit_code == 0, result.output
+    back = SpectralGPTForPreTraining.from_pretrained(tmp_path / "back")
+    assert (back.config.sensor, back.config.bands) == ("landsat-8", landsat)
+    assert back.config.wavelengths == model.config.wavelengths
+    assert all(torch.equal(a, b) for a, b in zip(back.parameters(), model.parameters(), strict=True))
+    assert SpectralGPTImageProcessor.from_pretrained(tmp_path / "back").sensor == "landsat-8"
 
 
 def test_what_the_original_cannot_hold_is_refused(toy, tmp_path):
