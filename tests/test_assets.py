@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from transformers import pipeline
 
 from spectralgpt_hf import SpectralGPTForImageClassification, SpectralGPTForPreTraining, SpectralGPTImageProcessor
 from spectralgpt_hf.assets import CHECKPOINT, FOLDER, GALLERY, SAMPLE, find_checkpoint
@@ -85,6 +86,15 @@ def test_the_embedded_classifier_shares_the_encoder_and_tells_sea_forest_and_tow
         ):
             inputs = processor(image, band_names=L1C_BANDS if image is sea else None, return_tensors="pt")
             assert model.config.id2label[model.eval()(**inputs).logits.argmax().item()] == expected
+
+
+def test_the_embedded_segmentation_model_tells_water_from_forest():
+    folder = find_checkpoint("tiny-landcover")
+    segment = pipeline("multispectral-image-segmentation", model=folder)
+    for image, expected in ((str(GALLERY / "river.tif"), "water"), (str(GALLERY / "forest-before.tif"), "trees")):
+        found = segment(image)["labels"]
+        assert max(found, key=lambda entry: entry["share"])["label"] == expected, found
+    assert len(segment.model.config.class_codes) == 8
 
 
 def test_embedded_weights_stay_below_40_mb():

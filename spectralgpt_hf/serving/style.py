@@ -39,6 +39,7 @@ button:focus-visible, input:focus-visible, [role=slider]:focus-visible, [role=ta
 .picture { border-radius: 8px !important; }
 .picture img { border-radius: 8px; image-rendering: pixelated; width: 100%; }
 .picture.clickable img { cursor: crosshair; }
+#labels h2 { font-size: 22px; overflow-wrap: anywhere; }
 .caption { color: var(--body-text-color-subdued); font-size: 13px; line-height: 1.5; overflow-wrap: anywhere; }
 .caption b { color: var(--body-text-color); font-weight: 600; }
 .notice { background: #fff7e6; border-radius: 8px; color: #7a5410; font-size: 13px; line-height: 1.5; margin-top: 8px;

@@ -173,6 +173,9 @@ def test_a_slider_between_pictures_moves_by_keyboard_and_pictures_have_texts(pag
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_is_as_wide_as_the_screen(page, width):
     page.set_viewport_size({"width": width, "height": 900})
+    page.get_by_role("tab", name="Classify").click()
+    page.locator("#labels h2").wait_for()
+    page.evaluate("document.querySelector('#labels h2').textContent = 'HerbaceousVegetationOfDryLand'")
     page.wait_for_function("(width) => document.documentElement.scrollWidth <= width", arg=width)
     label, clear = (page.locator(f"#file {part}").bounding_box() for part in ("label", "[aria-label=Clear]"))
     assert label["x"] + label["width"] <= clear["x"] or label["y"] + label["height"] <= clear["y"]
