@@ -13,7 +13,7 @@ from .scene_commands import Confidence, ReadingOptions, StoredDtype, Stride
 
 archive = App(
     no_args_is_help=True,
-    help="Embed or map archives of scenes on Ray, from one machine to a cluster. Needs `spectralgpt-hf[ray]`.",
+    help="Embed or map archives of scenes on Ray, from one machine to a cluster. Needs the extra `ray`.",
 )
 app.add_typer(archive, name="archive")
 

@@ -173,7 +173,8 @@ class FineTuner(Trainer):
             self.accelerator.unwrap_model(self.model).load_state_dict(weights)
             if self.is_world_process_zero():
                 tqdm.write(
-                    f"no epoch scored clearly better than the head as it was solved before ({first:.3f}): it is kept"
+                    f"no epoch was clearly better than the head that was solved at the start ({first:.3f}): "
+                    "that head is saved"
                 )
         return output
 

@@ -13,6 +13,8 @@ COUNTED = 5000
 
 COMPARED, LEAST_FALL = 4, 0.02
 """The loss has to fall by this share between the first and the last of so many parts of the training."""
+LEAST_SHARE = 0.01
+"""Share of a class below which a model may never predict it."""
 
 
 def describe_data(samples: Mapping[str, Samples]) -> str:
@@ -65,7 +67,8 @@ def find_problems(scores: Mapping[ScoredSplit, SplitScores], losses: Sequence[fl
     for split, found in scores.items():
         matrix = found.get("confusion_matrix", [])
         predicted = [name for name, column in zip(found.get("class_names", []), zip(*matrix)) if sum(column)]
-        present = sum(any(row) for row in matrix)
+        counts = [sum(row) for row in matrix]
+        present = sum(count >= LEAST_SHARE * sum(counts) for count in counts if count)
         if len(predicted) == 1 and present > 1:
             problems.append(
                 f"All predictions on the {split} split are {predicted[0]!r}, although it holds {present} classes: the "

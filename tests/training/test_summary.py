@@ -42,3 +42,10 @@ def test_scores_are_printed_with_their_intervals():
     assert lines[0] == "test: 12 samples, 2 images or scenes"
     assert lines[1].split() == ["oa", "0.512", "(95", "%", "interval", "0.400", "to", "0.600)"]
     assert lines[2].split() == ["miou", "0.250"]
+
+
+def test_a_class_of_a_few_pixels_may_never_be_predicted():
+    scores = {"loss": 0.1, "class_names": ["water", "open"], "confusion_matrix": [[16382, 0], [2, 0]]}
+    assert find_problems({"validation": scores}, []) == []
+    (problem,) = find_problems({"validation": scores | {"confusion_matrix": [[900, 0], [100, 0]]}}, [])
+    assert "All predictions on the validation split are 'water', although it holds 2 classes" in problem
