@@ -142,6 +142,7 @@ def test_a_map_starts_as_the_regression_of_its_pixels(maps, tmp_path, capsys):
     assert not model.decode_head.classifier.weight.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["classification", "segmentation"])
 def test_a_head_that_was_solved_and_kept_survives_lora(task, classes, maps, tmp_path, capsys):
     everything = {"train_split": "all", "validation_split": "all", "test_split": "none", "probe_first": True}
