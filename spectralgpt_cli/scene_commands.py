@@ -187,8 +187,8 @@ class SceneOptions(ReadingOptions):
 
     def locate(
         self, source: str, destination: Path | None, series: bool = False
-    ) -> tuple[str | Mapping[str, object], Path]:
-        """Return what to read and what to write: with `--stac`, the one argument is the file to write.
+    ) -> tuple[str | Mapping[str, object] | None, str | Mapping[str, object] | None, Path]:
+        """Return the scene, or the sources of a series, and the file to write: with `--stac`, that is the one argument.
 
         A search gives the clearest item, or for a series a collection of all items.
         """
@@ -196,7 +196,7 @@ class SceneOptions(ReadingOptions):
             self.search()  # which refuses options without effect
             if destination is None:
                 raise ValueError("Expected SOURCE and DESTINATION, or `stac` and DESTINATION.")
-            return source, destination
+            return None if series else source, source if series else None, destination
         if destination is not None:
             raise ValueError(
                 f"Expected no SOURCE with `stac`, which searches for the scene, got {source}: leave it out."
@@ -208,12 +208,12 @@ class SceneOptions(ReadingOptions):
         items = self.search()
         if series:
             typer.echo(f"{len(items)} dates: {', '.join(item['id'] for item in items)}", err=True)
-            return {"type": "FeatureCollection", "features": items}, Path(source)
+            return None, {"type": "FeatureCollection", "features": items}, Path(source)
         item = choose_item(items, self.region)
         cover = cloud_cover(item)
         clouds = "not stated" if cover is None else f"{cover:.0f} %"
         typer.echo(f"{item['id']}, {item['properties'].get('datetime')}, clouds: {clouds}", err=True)
-        return item, Path(source)
+        return item, None, Path(source)
 
     @property
     def for_loading(self) -> dict[str, Any]:
@@ -293,15 +293,15 @@ def predict(
     from spectralgpt_hf.inference import predict_scene
     from spectralgpt_hf.inference.checkpoints import load_model
 
-    found, path = options.locate(source, destination, series)
+    scene, sources, path = options.locate(source, destination, series)
     model, processor = load_model(checkpoint, **options.for_loading)
     chosen = {"confidence": confidence, "entropy": entropy, "probabilities": probabilities}
     written = predict_scene(
         model,
         processor,
-        None if series else found,
+        scene,
         path,
-        sources=found if series else None,
+        sources=sources,
         after=after,
         mask_after=mask_after,
         threshold=threshold,
@@ -335,14 +335,14 @@ def embed(
     from spectralgpt_hf.inference import embed_scene
     from spectralgpt_hf.inference.checkpoints import load_encoder
 
-    found, path = options.locate(source, destination, series)
+    scene, sources, path = options.locate(source, destination, series)
     model, processor = load_encoder(checkpoint, **options.for_loading)
     written = embed_scene(
         model,
         processor,
-        None if series else found,
+        scene,
         path,
-        sources=found if series else None,
+        sources=sources,
         stride=stride,
         overlap=overlap,
         dtype=dtype,
