@@ -47,7 +47,14 @@ def evaluate(
     finetune_seeds: Annotated[
         int, typer.Option(help="Number of runs of few-shot training for each way and number of images.")
     ] = 0,
-    finetune_steps: Annotated[int, typer.Option(help="Number of optimizer steps of each such run.")] = 40,
+    finetune_way: Annotated[
+        list[str],
+        typer.Option(
+            help="Way of few-shot training: checkpoint, lora, random or resnet. The option may be repeated; the first "
+            "one is compared with the others. Without a test part, runs are scored on folds of the training part."
+        ),
+    ] = ["checkpoint", "lora", "random", "resnet"],  # noqa: B006 (Typer reads it only)
+    finetune_steps: Annotated[int, typer.Option(help="Number of optimizer steps of each such run.")] = 20,
     lora_rank: Annotated[int, typer.Option(help="Rank of LoRA in the runs that use it.")] = 8,
     with_offset: Annotated[
         str | None,
@@ -76,6 +83,7 @@ def evaluate(
             read_outs=read_out,
             image_models=image_model or (),
             finetune_seeds=finetune_seeds,
+            finetune_ways=finetune_way,
             finetune_steps=finetune_steps,
             lora_rank=lora_rank,
             with_offset=names(with_offset) or (),

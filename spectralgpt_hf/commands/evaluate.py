@@ -7,10 +7,11 @@ compared by cross-validation on the training part. Classifiers trained on it are
 intervals, paired differences and few-shot curves.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -23,7 +24,9 @@ from ..data.readers.eurosat import EUROSAT_CLASSES
 from ..files import write_json
 from ..modeling.bands import EUROSAT_FILE_BANDS
 from ..training.few_labels import (
+    FOLDS,
     Contest,
+    Difference,
     LabelledImages,
     MeanStd,
     baseline_features,
@@ -35,13 +38,16 @@ from ..training.few_labels import (
 )
 from ..training.few_labels_report import contest_table, draw_contest
 from ..training.few_shot import FewShotRecipe, accuracy, finetune_few_shot, train_resnet
-from ..training.probing import draw_shots
+from ..training.probing import bootstrap_interval, draw_shots, fold_numbers
 from .evaluate_chips import score_chips
 
 
 SHOTS = (1, 2, 5, 10)
 # A network from random weights takes more steps to learn, and its steps cost less.
 RESNET_STEPS = 5
+# Trains a classifier on images (M, C, H, W), their classes (M,) and a seed.
+Learner: TypeAlias = Callable[[torch.Tensor, torch.Tensor, int], nn.Module]
+WAYS = ("checkpoint", "lora", "random", "resnet")
 
 
 @dataclass
@@ -56,8 +62,10 @@ class EvaluationOptions:
         test_part: Part of EuroSAT that is scored at the end; None for none.
         read_outs: Features of the checkpoints: pooled, groups, mean and std, ..., layer 3, ...
         image_models: Other image models of transformers, which get the true colour of the images.
-        finetune_seeds: Number of runs of few-shot training: of all weights and by LoRA from each checkpoint, of all
-            weights from random ones, and of a small network from scratch; 0 for none.
+        finetune_seeds: Number of runs of few-shot training in each way; 0 for none. Without a test part, each run is
+            scored on a fold of the training part, from which it takes no image.
+        finetune_ways: Ways of few-shot training: of all weights from each checkpoint ("checkpoint"), by LoRA ("lora"),
+            of all weights from random ones ("random"), and of a small network from scratch ("resnet").
         finetune_steps: Steps of each run.
         lora_rank: Rank of the runs by LoRA.
         with_offset: Names of the chips whose values have an offset of +1000 that their files do not state.
@@ -74,6 +82,7 @@ class EvaluationOptions:
     read_outs: Sequence[str] = ("pooled",)
     image_models: Sequence[str] = ()
     finetune_seeds: int = 0
+    finetune_ways: Sequence[str] = WAYS
     finetune_steps: int = FewShotRecipe.steps
     lora_rank: int = 8
     with_offset: Sequence[str] = ()
@@ -86,11 +95,13 @@ def evaluate(options: EvaluationOptions) -> dict[str, object]:
     """Score checkpoints, print tables, and write the scores to `output`.
 
     Raises:
-        ValueError: If neither chips nor EuroSAT is given, or a part or a read-out is unknown.
+        ValueError: If neither chips nor EuroSAT is given, or a part, a read-out or a way to fine-tune is unknown.
         FileNotFoundError: If there is no such checkpoint or folder.
     """
     if options.chips is None and options.eurosat is None:
         raise ValueError("Expected `chips`, `eurosat` or both: the data to evaluate on.")
+    if unknown := sorted(set(options.finetune_ways) - set(WAYS)):
+        raise ValueError(f"Expected ways of few-shot training among {', '.join(WAYS)}, got {', '.join(unknown)}.")
     scores: dict[str, object] = {"seeds": options.seeds}
     if options.eurosat is not None:
         scores["eurosat"] = score_eurosat(options, options.eurosat)
@@ -149,8 +160,9 @@ def score_eurosat(options: EvaluationOptions, folder: Path) -> Contest:
             others = {name: [contestants[name]] for name in contestants if name != first and "untrained" not in name}
             others["untrained, mean of the seeds"] = seeds[checkpoint]
             scores["differences"][first] = {name: compare(contestants[first], of) for name, of in others.items()}
-        if options.finetune_seeds:
-            scores["fine_tuning"] = finetune_checkpoints(options, images, train, test)
+    if options.finetune_seeds:
+        scores["fine_tuning"] = finetune_checkpoints(options, images, train, test)
+        scores["fine_tuning_differences"] = compare_runs(scores["fine_tuning"])
     print(contest_table(scores))
     if test is not None and options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
@@ -159,11 +171,14 @@ def score_eurosat(options: EvaluationOptions, folder: Path) -> Contest:
 
 
 def finetune_checkpoints(
-    options: EvaluationOptions, images: LabelledImages, train: torch.Tensor, test: torch.Tensor
+    options: EvaluationOptions, images: LabelledImages, train: torch.Tensor, test: torch.Tensor | None
 ) -> dict[str, dict[str, MeanStd]]:
     """Return the accuracies of each way to train with few labels, by the number of training images per class."""
     results: dict[str, dict[str, MeanStd]] = {}
     draws = [(shots, seed) for shots in SHOTS for seed in range(options.finetune_seeds)]
+    # Number of the fold of each image of the training part; -1 elsewhere.
+    folds = torch.full_like(images.labels, -1)
+    folds[train] = fold_numbers(images.labels[train], None, FOLDS, seed=0)
     for checkpoint in options.checkpoints:
         found = find_checkpoint(checkpoint, options.revision)
         processor = SpectralGPTImageProcessor.from_pretrained(found, revision=options.revision)
@@ -171,9 +186,11 @@ def finetune_checkpoints(
         for name, learn in _ways_to_learn(checkpoint, options).items():
             runs: dict[str, list[float]] = {}
             for shots, seed in tqdm(draws, desc=f"Fine-tuning, {name}", disable=None):
-                chosen = train.nonzero()[:, 0][draw_shots(images.labels[train], shots, seed)]
+                scored = folds == seed % FOLDS if test is None else test
+                known = (train & ~scored).nonzero()[:, 0]
+                chosen = known[draw_shots(images.labels[known], shots, seed)]
                 classifier = learn(inputs[chosen], images.labels[chosen], seed)
-                runs.setdefault(str(shots), []).append(accuracy(classifier, inputs[test], images.labels[test]))
+                runs.setdefault(str(shots), []).append(accuracy(classifier, inputs[scored], images.labels[scored]))
             results[name] = {
                 shots: {"mean": float(np.mean(values)), "std": float(np.std(values)), "runs": values}
                 for shots, values in runs.items()
@@ -181,10 +198,23 @@ def finetune_checkpoints(
     return results
 
 
-def _ways_to_learn(
-    checkpoint: str, options: EvaluationOptions
-) -> dict[str, Callable[[torch.Tensor, torch.Tensor, int], nn.Module]]:
-    """Return functions by name that train a classifier on images (M, C, H, W), their classes (M,) and a seed."""
+def compare_runs(results: Mapping[str, Mapping[str, MeanStd]]) -> dict[str, dict[str, Difference]]:
+    """Return by how much the first way of `finetune_checkpoints` is better than each other, by images per class.
+
+    Runs are paired: those of one seed see the same images. The interval is of the mean over the seeds.
+    """
+    first, *others = results
+    differences: dict[str, dict[str, Difference]] = {}
+    for other in others:
+        differences[f"{first} minus {other}"] = by_shots = {}
+        for shots, scores in results[other].items():
+            paired = torch.tensor(results[first][shots]["runs"]) - torch.tensor(scores["runs"])
+            by_shots[shots] = {"difference": paired.mean().item(), "interval_95": bootstrap_interval(paired)}
+    return differences
+
+
+def _ways_to_learn(checkpoint: str, options: EvaluationOptions) -> dict[str, Learner]:
+    """Return functions by name."""
     pretrained = SpectralGPTForImageClassification.from_pretrained(
         find_checkpoint(checkpoint, options.revision),
         dtype=torch.float32,
@@ -203,9 +233,10 @@ def _ways_to_learn(
     def from_scratch(images: torch.Tensor, labels: torch.Tensor, seed: int) -> nn.Module:
         return train_resnet(images, labels, len(EUROSAT_CLASSES), RESNET_STEPS * options.finetune_steps, seed)
 
-    return {
-        checkpoint: partial(finetune, True, 0),
-        f"{checkpoint}, LoRA of rank {options.lora_rank}": partial(finetune, True, options.lora_rank),
-        f"random weights like {checkpoint}": partial(finetune, False, 0),
-        f"random weights of a small ResNet, input of {checkpoint}": from_scratch,
+    ways: dict[str, tuple[str, Learner]] = {
+        "checkpoint": (checkpoint, partial(finetune, True, 0)),
+        "lora": (f"{checkpoint}, LoRA of rank {options.lora_rank}", partial(finetune, True, options.lora_rank)),
+        "random": (f"random weights like {checkpoint}", partial(finetune, False, 0)),
+        "resnet": (f"random weights of a small ResNet, input of {checkpoint}", from_scratch),
     }
+    return dict(ways[way] for way in options.finetune_ways)

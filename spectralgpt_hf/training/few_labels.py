@@ -93,6 +93,7 @@ class Contest(TypedDict):
         contestants: Scores by contestant.
         differences: For each checkpoint and each other contestant, the paired difference by method.
         fine_tuning: For each starting point, the accuracy of few-shot fine-tuning by number of images per class.
+        fine_tuning_differences: Paired differences between starting points, by number of images per class.
     """
 
     train_part: str
@@ -100,6 +101,7 @@ class Contest(TypedDict):
     contestants: dict[str, FeatureScores]
     differences: dict[str, dict[str, dict[str, Difference]]]
     fine_tuning: NotRequired[dict[str, dict[str, MeanStd]]]
+    fine_tuning_differences: NotRequired[dict[str, dict[str, Difference]]]
 
 
 @dataclass(frozen=True)

@@ -17,18 +17,27 @@ def contest_table(scores: Contest) -> str:
     for name, result in contestants.items():
         values = (result["folds"][kind][method] for kind, method in columns)
         lines.append(f"{name:{width}}" + "".join(f"{value:20.3f}" for value in values))
-    if scores["test_part"] is None:
-        return "\n".join(lines)
+    if scores["test_part"] is not None:
+        lines += _test_lines(scores, width)
+    for name, curve in scores.get("fine_tuning", {}).items():
+        cells = (f"{shots} per class {value['mean']:.3f} ± {value['std']:.3f}" for shots, value in curve.items())
+        lines.append(f"fine-tuned from {name}: " + ", ".join(cells))
+    for name, by_shots in scores.get("fine_tuning_differences", {}).items():
+        cells = (
+            f"{shots} per class {_with_interval(value['difference'], value['interval_95'])}"
+            for shots, value in by_shots.items()
+        )
+        lines.append(f"fine-tuned, {name}: " + ", ".join(cells))
+    return "\n".join(lines)
 
+
+def _test_lines(scores: Contest, width: int) -> list[str]:
     def row(name: str, cells: Iterable[str]) -> str:
         return f"{name:{width}}" + "".join(f"{cell:>26}" for cell in cells)
 
-    lines += [
-        "",
-        f"EuroSAT, trained on {scores['train_part']}: accuracy on {scores['test_part']} and its 95 % interval",
-    ]
+    lines = ["", f"EuroSAT, trained on {scores['train_part']}: accuracy on {scores['test_part']} and its 95 % interval"]
     lines.append(row("", METHODS))
-    for name, result in contestants.items():
+    for name, result in scores["contestants"].items():
         accuracies = [result["test"][method] for method in METHODS]
         lines.append(row(name, (_with_interval(cell["accuracy"], cell["interval_95"]) for cell in accuracies)))
     for name, against in scores["differences"].items():
@@ -36,10 +45,7 @@ def contest_table(scores: Contest) -> str:
         for other, by_method in against.items():
             differences = [by_method[method] for method in METHODS]
             lines.append(row(other, (_with_interval(cell["difference"], cell["interval_95"]) for cell in differences)))
-    for name, curve in scores.get("fine_tuning", {}).items():
-        cells = (f"{shots} per class {value['mean']:.3f} ± {value['std']:.3f}" for shots, value in curve.items())
-        lines.append(f"fine-tuned from {name}: " + ", ".join(cells))
-    return "\n".join(lines)
+    return lines
 
 
 def draw_contest(scores: Contest, path: Path) -> None:

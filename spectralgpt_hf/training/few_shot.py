@@ -25,14 +25,14 @@ class FewShotRecipe:
 
     Attributes:
         steps: Steps of the second phase. The first phase is solved exactly.
-        batch_size: Images per step, drawn with replacement.
+        batch_size: Largest number of images of a step, which are drawn with replacement.
         learning_rate: Learning rate of the head.
         layer_decay: Learning rate of a layer divided by that of the next one.
         weight_decay: Weight decay of the second phase.
         lora_rank: Rank of LoRA's matrices, which are trained instead of the encoder's weights; 0 trains all weights.
     """
 
-    steps: int = 40
+    steps: int = 20
     batch_size: int = 16
     learning_rate: float = 5e-4
     layer_decay: float = 0.75
@@ -124,8 +124,8 @@ def _train(
     )
     model.train()
     for _ in range(steps):
-        chosen = torch.randint(len(labels), (batch_size,), generator=generator)
-        (batch,) = flip_and_rotate([images[chosen]], torch.rand(batch_size, 3, generator=generator))
+        chosen = torch.randint(len(labels), (min(batch_size, len(labels)),), generator=generator)
+        (batch,) = flip_and_rotate([images[chosen]], torch.rand(len(chosen), 3, generator=generator))
         loss = nn.functional.cross_entropy(model(batch).logits, labels[chosen], label_smoothing=0.1)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -1,13 +1,19 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from transformers import ViTConfig, ViTImageProcessorPil, ViTModel
 from typer.testing import CliRunner
 
 from spectralgpt_cli import app
 from spectralgpt_hf.assets import CHECKPOINT
+from spectralgpt_hf.commands import evaluate
+from spectralgpt_hf.commands.evaluate import EvaluationOptions, compare_runs, finetune_checkpoints
+from spectralgpt_hf.training.few_labels import read_labelled
 from tests.training.test_few_labels import write_eurosat
 
 
@@ -23,6 +29,46 @@ def test_without_data_the_command_says_what_it_needs():
     result = CliRunner().invoke(app, ["evaluate", "tiny"])
     assert result.exit_code == 1
     assert "spectralgpt: Expected `--chips`, `--eurosat` or both" in result.stderr
+
+
+def test_an_unknown_way_of_few_shot_training_is_answered_with_the_known_ones():
+    with pytest.raises(ValueError, match="among checkpoint, lora, random, resnet, got adapter"):
+        evaluate.evaluate(EvaluationOptions(["tiny"], eurosat=Path("eurosat"), finetune_ways=["checkpoint", "adapter"]))
+
+
+def test_without_a_test_part_few_shot_training_is_scored_on_folds_that_it_does_not_see(tmp_path, monkeypatch):
+    images = read_labelled(write_eurosat(tmp_path))
+    runs = []
+
+    def learn(shown, labels, seed):
+        seen = {image.numpy().tobytes() for image in shown}
+        runs.append((len(shown), seed))
+
+        def classify(batch):
+            assert not any(image.numpy().tobytes() in seen for image in batch)
+            return SimpleNamespace(logits=torch.eye(10)[torch.zeros(len(batch), dtype=torch.long)])
+
+        return classify
+
+    monkeypatch.setattr(evaluate, "_ways_to_learn", lambda checkpoint, options: {"way": learn})
+    options = EvaluationOptions(["tiny"], finetune_seeds=2)
+    scores = finetune_checkpoints(options, images, images.of("choice"), None)["way"]
+    assert list(scores) == ["1", "2", "5", "10"]
+    assert runs[:4] == [(10, 0), (10, 1), (runs[2][0], 0), (runs[3][0], 1)]
+    assert all(10 <= number < 30 for number, _ in runs)  # of 30 images, a fold is left out
+    # The class that is always predicted has a share of each fold.
+    assert all(0 <= run < 0.4 for run in scores["1"]["runs"])
+
+
+def test_few_shot_runs_are_compared_seed_by_seed():
+    def way(*runs):
+        return {"5": {"mean": 0.0, "std": 0.0, "runs": list(runs)}}
+
+    (name,), (by_shots,) = zip(*compare_runs({"first": way(0.5, 0.7, 0.6), "other": way(0.4, 0.5, 0.6)}).items())
+    assert name == "first minus other"
+    assert by_shots["5"]["difference"] == pytest.approx(0.1)
+    low, high = by_shots["5"]["interval_95"]
+    assert 0 <= low < 0.05 < 0.15 < high <= 0.2 + 1e-6
 
 
 @pytest.mark.slow
@@ -61,4 +107,5 @@ def test_checkpoints_contend_on_eurosat_and_are_finetuned(tmp_path):
         (name,) = [name for name in scores["fine_tuning"] if way in name]
         assert len(scores["fine_tuning"][name]["5"]["runs"]) == 1
     assert "fine-tuned from random weights" in text
+    assert f"fine-tuned, {CHECKPOINT} minus random weights like {CHECKPOINT}: 1 per class" in text
     assert (tmp_path / "scores.png").exists()
