@@ -2,7 +2,8 @@
 
     python benchmarks/scene.py --size 10980
 
-The run is killed half-way and resumed, and must give the same file as one without interruption. The rows `scene-*` of
+The time of a run is compared with that of the model alone, which is measured on a sample of the tiles. Another run is
+killed half-way and resumed, and must give the same file as one without interruption. The rows `scene-*` of
 `python -m benchmarks` compare the time of smaller scenes with that of reading and model alone.
 """
 
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +26,13 @@ from rasterio.windows import Window
 
 from spectralgpt_hf import SpectralGPTConfig, SpectralGPTForSemanticSegmentation, SpectralGPTImageProcessor
 from spectralgpt_hf.assets import CHECKPOINT, SAMPLE
+from spectralgpt_hf.inference.threads import ordered_map, restored_threads
 from spectralgpt_hf.modeling.bands import L2A_BANDS
+from spectralgpt_hf.modeling.tiling import TileGrid
+
+
+SAMPLE_TILES = 500
+"""Number of tiles on which the time of the model alone is measured."""
 
 
 def make_scene(path: Path, size: int) -> None:
@@ -57,8 +65,41 @@ def make_checkpoint(folder: Path, minimal: bool) -> None:
     SpectralGPTImageProcessor.from_pretrained(CHECKPOINT).save_pretrained(folder)
 
 
-def measure_kill(scene: Path, checkpoint: Path, overlap: float, folder: Path) -> None:
-    """Print the peak memory of a run, and whether a run that is killed half-way and resumed gives the same file."""
+def load(checkpoint: Path) -> tuple[SpectralGPTForSemanticSegmentation, SpectralGPTImageProcessor]:
+    """Return the model in evaluation mode, and its processor."""
+    model = SpectralGPTForSemanticSegmentation.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    return model, SpectralGPTImageProcessor.from_pretrained(checkpoint)
+
+
+def model_alone(model: SpectralGPTForSemanticSegmentation, side: int, tiles: int) -> Callable[[], None]:
+    """Return a function that maps a number of tiles of `side` px in memory, in the threads of `predict_scene`."""
+    pixel_values = torch.rand(1, 12, side, side)
+
+    @torch.inference_mode()
+    def forward(_: int) -> torch.Tensor:
+        return model(pixel_values=pixel_values).logits
+
+    def compute() -> None:
+        with restored_threads() as cores:
+            for _ in ordered_map(forward, range(tiles), cores, 2 * cores):
+                pass
+
+    return compute
+
+
+def measure_model(checkpoint: Path, size: int, overlap: float) -> float:
+    """Return the seconds that the model alone needs for the tiles of a scene, from those of a sample."""
+    model, processor = load(checkpoint)
+    grid = TileGrid.cover(size, size, model.config.image_size, overlap, 1, processor.patch_size)
+    tiles = len(grid.tops) * len(grid.lefts)
+    model_alone(model, grid.size, 20)()  # warm-up
+    start = time.perf_counter()
+    model_alone(model, grid.size, SAMPLE_TILES)()
+    return (time.perf_counter() - start) / SAMPLE_TILES * tiles
+
+
+def measure_runs(scene: Path, checkpoint: Path, size: int, overlap: float, folder: Path) -> None:
+    """Print the time and memory of a run, and whether one that is killed and resumed gives the same file."""
     command = partial(
         _run, [str(Path(sys.executable).parent / "spectralgpt"), "predict", str(checkpoint), str(scene)], str(overlap)
     )
@@ -66,8 +107,10 @@ def measure_kill(scene: Path, checkpoint: Path, overlap: float, folder: Path) ->
     start = time.perf_counter()
     strips = command(whole)
     wall = time.perf_counter() - start
-    print(f"a run without interruption: {wall:.0f} s, {strips} strips, peak {_peak():.2f} GiB resident")
-    print(f"killed after {command(resumed, kill_after=strips // 2)} of {strips} strips")
+    print(f"a run without interruption: {wall:.0f} s, {strips} strips, peak {_peak():.2f} GiB resident", flush=True)
+    alone = measure_model(checkpoint, size, overlap)
+    print(f"the model alone: {alone:.0f} s for the same tiles, {alone / wall:.0%} of the run with the command's start")
+    print(f"killed after {command(resumed, kill_after=strips // 2)} of {strips} strips", flush=True)
     start = time.perf_counter()
     command(resumed)
     same = _hash(whole) == _hash(resumed)
@@ -114,7 +157,7 @@ def main() -> None:
         folder = Path(name)
         make_scene(folder / "scene.tif", arguments.size)
         make_checkpoint(folder / "checkpoint", not arguments.embedded)
-        measure_kill(folder / "scene.tif", folder / "checkpoint", arguments.overlap, folder)
+        measure_runs(folder / "scene.tif", folder / "checkpoint", arguments.size, arguments.overlap, folder)
 
 
 if __name__ == "__main__":

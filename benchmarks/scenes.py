@@ -4,16 +4,12 @@ from collections.abc import Callable
 from functools import partial
 from itertools import count
 
-import torch
-
-from spectralgpt_hf import SpectralGPTForSemanticSegmentation, SpectralGPTImageProcessor
 from spectralgpt_hf.inference import predict_scene
-from spectralgpt_hf.inference.threads import ordered_map, restored_threads
 from spectralgpt_hf.modeling.rasters import open_raster
 from spectralgpt_hf.modeling.tiling import TileGrid
 
 from .measuring import Part, Setting, Work
-from .scene import make_checkpoint, make_scene
+from .scene import load, make_checkpoint, make_scene, model_alone
 
 
 OVERLAP = 0.5
@@ -30,11 +26,9 @@ def mapping(minimal: bool, setting: Setting) -> Work:
     scene, checkpoint = setting.folder / "scene.tif", setting.folder / "checkpoint"
     make_scene(scene, size)
     make_checkpoint(checkpoint, minimal)
-    model = SpectralGPTForSemanticSegmentation.from_pretrained(checkpoint, dtype=torch.float32).eval()
-    processor = SpectralGPTImageProcessor.from_pretrained(checkpoint)
+    model, processor = load(checkpoint)
     grid = TileGrid.cover(size, size, model.config.image_size, OVERLAP, 1, processor.patch_size)
     tiles = len(grid.tops) * len(grid.lefts)
-    pixel_values = torch.rand(1, 12, grid.size, grid.size)
     names = (setting.folder / f"map{number}.tif" for number in count())
 
     def read() -> None:
@@ -43,19 +37,10 @@ def mapping(minimal: bool, setting: Setting) -> Work:
             for top in range(0, reader.height, 512):
                 reader.read((0, top, reader.width, min(512, reader.height - top)))
 
-    @torch.inference_mode()
-    def forward(_: int) -> torch.Tensor:
-        return model(pixel_values=pixel_values).logits
-
-    def compute() -> None:
-        with restored_threads() as cores:
-            for _ in ordered_map(forward, range(tiles), cores, 2 * cores):
-                pass
-
     return Work(
         f"map of {size} x {size} px, 12 bands, {tiles} tiles, {'minimal' if minimal else 'embedded'} encoder",
         lambda: predict_scene(model, processor, scene, next(names), overlap=OVERLAP, progress=False),
-        [Part(read), Part(compute)],
+        [Part(read), Part(model_alone(model, grid.size, tiles))],
         amounts={"Mpx": size**2 / 1e6},
         aim=0.85,
         overlaps=True,
