@@ -106,7 +106,7 @@ class LinearProbe:
 
 
 def linear_discriminant(
-    features: torch.Tensor, labels: torch.Tensor, num_classes: int
+    features: torch.Tensor, labels: torch.Tensor, num_classes: int, scales: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return weight (K, F) and bias (K,) of a linear discriminant analysis with shrunk covariance and equal priors.
 
@@ -118,11 +118,15 @@ def linear_discriminant(
         features: Features (M, F).
         labels: Class numbers (M,). Classes without a sample are never predicted.
         num_classes: Number of classes K.
+        scales: Deviation (F,) to which each feature is brought before the shrinkage, 1 by default. The smaller it is,
+            the more evidence it takes until the feature counts.
 
     Raises:
         ImportError: If scikit-learn is missing.
     """
-    weight, bias = _discriminant(features, labels, num_classes)
+    if scales is None:
+        scales = torch.ones(features.shape[1])
+    weight, bias = _discriminant(features, labels, num_classes, scales)
     repeated = labels.bincount(minlength=num_classes)[labels] > 1  # the others cannot be held out
     if not repeated.any():
         return weight, bias
@@ -130,7 +134,7 @@ def linear_discriminant(
     logits = torch.zeros(len(labels), num_classes)
     for fold in folds[repeated].unique():
         out = folds == fold
-        part_weight, part_bias = _discriminant(features[~out], labels[~out], num_classes)
+        part_weight, part_bias = _discriminant(features[~out], labels[~out], num_classes, scales)
         logits[out] = features[out] @ part_weight.T + part_bias
     temperatures = torch.logspace(0, 3, 61)
     losses = [nn.functional.cross_entropy(logits[repeated] / value, labels[repeated]) for value in temperatures]
@@ -138,13 +142,15 @@ def linear_discriminant(
     return weight / temperature, bias / temperature
 
 
-def _discriminant(features: torch.Tensor, labels: torch.Tensor, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _discriminant(
+    features: torch.Tensor, labels: torch.Tensor, num_classes: int, scales: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return weight and bias of `linear_discriminant`, without the temperature."""
     try:
         from sklearn.covariance import ledoit_wolf
     except ImportError as error:
         raise ImportError("A linear discriminant needs scikit-learn: `pip install scikit-learn`.") from error
-    mean, std = features.mean(0), features.std(0).nan_to_num().clamp(min=1e-6)
+    mean, std = features.mean(0), features.std(0).nan_to_num().clamp(min=1e-6) / scales
     features = (features - mean) / std
     present = labels.unique()
     means = torch.stack([features[labels == label].mean(0) for label in present])

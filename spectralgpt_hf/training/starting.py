@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 NUM_PIXELS = 20_000  # of all training images together, to which the linear map of pixels is fitted
 PIXEL_WEIGHT_DECAY = 1e-4
+POOLED_SCALE = 0.2
+"""Scale of each pooled feature in the discriminant, beside the few statistics of bands, whose scale is 1. At the same
+scale, hundreds of features drown them. `docs/pretraining_log.md` has the experiment that chose it."""
 
 
 def start_from_samples(model: "PreTrainedModel | PeftModel", samples: Samples, seed: int = 0) -> None:
@@ -106,7 +109,10 @@ def start_from_features(model: SpectralGPTForImageClassification, features: torc
         features: Inputs of its classifier (M, F).
         labels: Class numbers (M,).
     """
-    weight, bias = linear_discriminant(features, labels, model.classifier.out_features)
+    scales = torch.ones(features.shape[1])
+    if model.config.pixel_skip:
+        scales[: model.config.hidden_size] = POOLED_SCALE
+    weight, bias = linear_discriminant(features, labels, model.classifier.out_features, scales)
     model.classifier.weight.copy_(weight)
     model.classifier.bias.copy_(bias)
 

@@ -68,6 +68,20 @@ def test_the_discriminant_of_one_sample_per_class_is_the_nearest_one():
     assert ((features @ weight.T + bias).argmax(1) == torch.arange(5)).all()
 
 
+def test_features_with_a_small_scale_do_not_drown_the_others():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(1000) % 4
+    telling = 1.5 * torch.eye(4)[labels] + torch.randn(1000, 4, generator=generator)
+    features = torch.cat([torch.randn(1000, 200, generator=generator), telling], dim=1)
+    scales = torch.cat([torch.full((200,), 0.1), torch.ones(4)])
+
+    def accuracy(*scales):
+        weight, bias = linear_discriminant(features[:40], labels[:40], 4, *scales)
+        return ((features[40:] @ weight.T + bias).argmax(1) == labels[40:]).float().mean()
+
+    assert accuracy(scales) > accuracy() + 0.15
+
+
 def test_neighbours_vote_as_those_of_scikit_learn(clusters):
     features, labels = clusters
     votes = nearest_neighbours(features[100:], features[:100], targets_of(labels[:100], 3), k=5, temperature=1e6)
