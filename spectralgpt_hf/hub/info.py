@@ -1,6 +1,7 @@
 """Describe a checkpoint and its costs from its configuration, without reading the weights."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 
@@ -28,10 +29,8 @@ class CheckpointInfo:
         revision: The commit on the Hub; None for a folder.
         num_parameters: Number of parameters.
         dtype: Type of the stored weights.
-        flops: Floating-point operations of a forward pass (a multiplication and an addition count as two).
         weight_bytes: Memory of the weights in `dtype`.
         training_bytes: Memory of weights, gradients and AdamW's two moments, in float32.
-        activation_bytes: Memory of the activations of one image that a training step in float32 keeps.
     """
 
     architecture: str
@@ -40,14 +39,32 @@ class CheckpointInfo:
     revision: str | None
     num_parameters: int
     dtype: str
-    flops: int
     weight_bytes: int
     training_bytes: int
-    activation_bytes: int
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of a forward pass (a multiplication and an addition count as two)."""
+        return self._costs[0]
+
+    @property
+    def activation_bytes(self) -> int:
+        """Memory of the activations of one image that a training step in float32 keeps."""
+        return self._costs[1]
+
+    @cached_property
+    def _costs(self) -> tuple[int, int]:
+        """Operations and bytes, measured where they are asked for: most descriptions do without."""
+        config = self.config
+        with FakeTensorMode(), no_init_weights():  # tensors have shapes but no memory
+            model = getattr(modeling_spectralgpt, self.architecture)(config)
+            shape = (1, config.num_channels, config.image_size, config.image_size)
+            dates = 2 if self.architecture == "SpectralGPTForChangeDetection" else 1
+            return _measure(model, [torch.empty(shape) for _ in range(dates)])
 
 
 def describe_checkpoint(checkpoint: str | PathLike[str], revision: str = "main") -> CheckpointInfo:
-    """Read the configuration and processor of a checkpoint, and measure its network on the meta device.
+    """Read the configuration and processor of a checkpoint, and build its network on the meta device.
 
     Args:
         checkpoint: Folder, name on the Hub, or alias of an embedded one, as in `assets.find_checkpoint`.
@@ -66,12 +83,8 @@ def describe_checkpoint(checkpoint: str | PathLike[str], revision: str = "main")
     if name not in modeling_spectralgpt.__all__ or architecture is None:
         raise ValueError(f"{checkpoint} holds a {name}, expected one of {', '.join(modeling_spectralgpt.__all__)}.")
 
-    with FakeTensorMode(), no_init_weights():  # tensors have shapes but no memory
-        model = architecture(config)
-        shape = (1, config.num_channels, config.image_size, config.image_size)
-        images = [torch.empty(shape) for _ in range(2 if name == "SpectralGPTForChangeDetection" else 1)]
-        flops, activation_bytes = _measure(model, images)
-    num_parameters = model.num_parameters()
+    with torch.device("meta"), no_init_weights():
+        num_parameters = architecture(config).num_parameters()
     dtype = str(config.dtype or "float32").removeprefix("torch.")
     return CheckpointInfo(
         architecture=name,
@@ -80,10 +93,8 @@ def describe_checkpoint(checkpoint: str | PathLike[str], revision: str = "main")
         revision=None if Path(checkpoint).is_dir() else config._commit_hash,
         num_parameters=num_parameters,
         dtype=dtype,
-        flops=flops,
         weight_bytes=num_parameters * getattr(torch, dtype).itemsize,
         training_bytes=num_parameters * 4 * 4,
-        activation_bytes=activation_bytes,
     )
 
 

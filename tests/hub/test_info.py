@@ -44,6 +44,14 @@ def test_change_detection_is_measured_on_its_two_images(tmp_path):
     assert change.flops - segmentation.flops == pytest.approx(encoder.flops, rel=0.01)
 
 
+def test_operations_are_measured_only_where_they_are_asked_for(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr("spectralgpt_hf.hub.info._measure", lambda *_: calls.append(0) or (3, 5))
+    info = describe_checkpoint(preset(tmp_path, "tiny", "SpectralGPTModel"))
+    assert calls == []
+    assert (info.flops, info.activation_bytes, len(calls)) == (3, 5, 1)
+
+
 def test_another_model_is_refused(tmp_path):
     with pytest.raises(ValueError, match="holds a ViTModel, expected one of SpectralGPT"):
         describe_checkpoint(preset(tmp_path, "tiny", "ViTModel"))
