@@ -88,7 +88,7 @@ def _draw_rows(samples: Samples, rows: list[list[Panel]], path: Path, title: str
         for x, (caption, image, limits) in enumerate(row):
             axes = figure.add_subplot(len(rows), columns, y * columns + x + 1)
             axes.imshow(image, interpolation="nearest", **limits)
-            axes.set_title(caption, fontsize=8)
+            axes.set_title(caption, fontsize=8, y=1)  # else looks for a free position above the ticks, which are off
             axes.set_axis_off()
     if samples.dense:
         _add_legend(figure, samples.class_names)
