@@ -20,7 +20,8 @@ os.environ.update(
     PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
 )
 
-from generate import write_pages  # noqa: E402
+from generate import offer_notebook, write_pages  # noqa: E402
+from nbclient import NotebookClient  # noqa: E402
 
 import spectralgpt_hf  # noqa: E402
 
@@ -46,6 +47,8 @@ nb_execution_timeout = 600
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+# An output arrives in pieces, and MyST-NB would begin a line with each.
+NotebookClient.coalesce_streams = True  # type: ignore[assignment]
 
 # Docstrings write code in single backticks.
 default_role = "code"
@@ -60,6 +63,8 @@ html_theme = "furo"
 html_title = f"spectralgpt-hf {release}"
 html_show_sphinx = False
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["wrap.css"]
 
 
 def plain_markdown(app: Any, what: str, name: str, obj: object, options: Any, lines: list[str]) -> None:
@@ -81,4 +86,5 @@ def plain_markdown(app: Any, what: str, name: str, obj: object, options: Any, li
 
 def setup(app: Any) -> None:
     write_pages(HERE / "reference" / "generated")
+    app.connect("source-read", offer_notebook)
     app.connect("autodoc-process-docstring", plain_markdown)

@@ -1,4 +1,4 @@
-"""Pages of the site that follow from the code: the command, the options of scripts, the demo's output, model cards."""
+"""What the site has beside its files: pages that follow from the code, and links to the notebooks of tutorials."""
 
 import contextlib
 import io
@@ -60,6 +60,13 @@ def write_pages(folder: Path) -> None:
     (folder / "demo.md").write_text(f"```text\n{demo_output(folder / 'demo.png')}```\n")
     for card in sorted(CARDS.glob("spectralgpt-tiny*.md")):
         (folder / card.name).write_text(card_page(card))
+
+
+def offer_notebook(app: object, page: str, source: list[str]) -> None:
+    """Offer a tutorial as a notebook, below its heading. The link exists on the site only, not in the file."""
+    if page.startswith("tutorials/"):
+        link = f"Download this page as a notebook: {{nb-download}}`{page.rpartition('/')[2]}.ipynb`."
+        source[0] = re.sub(r"^(# .*\n)", rf"\1\n{link}\n", source[0], count=1, flags=re.MULTILINE)
 
 
 def command_page() -> str:

@@ -1,6 +1,6 @@
 """Commands for whole scenes: predict, embed, search."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -292,10 +292,12 @@ def predict(
     """Map classes, or change between two dates, over a scene of any size. Repeat a command to resume it."""
     from spectralgpt_hf.inference import predict_scene
     from spectralgpt_hf.inference.checkpoints import load_model
+    from spectralgpt_hf.inference.prediction import predicted_files
 
     scene, sources, path = options.locate(source, destination, series)
     model, processor = load_model(checkpoint, **options.for_loading)
     chosen = {"confidence": confidence, "entropy": entropy, "probabilities": probabilities}
+    layers = [layer for layer, wanted in chosen.items() if wanted]
     written = predict_scene(
         model,
         processor,
@@ -305,12 +307,12 @@ def predict(
         after=after,
         mask_after=mask_after,
         threshold=threshold,
-        layers=[layer for layer, wanted in chosen.items() if wanted],
+        layers=layers,
         overlap=overlap,
         shift=shift,
         **options.for_running,
     )
-    typer.echo(written)
+    _name(predicted_files(written, layers))
 
 
 @app.command()
@@ -334,6 +336,7 @@ def embed(
     """Compute features of a scene or a series of any size. Repeat an interrupted command to resume it."""
     from spectralgpt_hf.inference import embed_scene
     from spectralgpt_hf.inference.checkpoints import load_encoder
+    from spectralgpt_hf.inference.embedding import embedded_files
 
     scene, sources, path = options.locate(source, destination, series)
     model, processor = load_encoder(checkpoint, **options.for_loading)
@@ -348,7 +351,7 @@ def embed(
         dtype=dtype,
         **options.for_running,
     )
-    typer.echo(written)
+    _name(embedded_files(written))
 
 
 @app.command()
@@ -385,6 +388,11 @@ def search(
     if output is not None:
         write_geojson(output, found)
         typer.echo(output)
+
+
+def _name(files: Iterable[Path]) -> None:
+    """Print the names of written files, one a line."""
+    typer.echo("\n".join(map(str, files)))
 
 
 def _area(text: str | None) -> str | list[float] | None:

@@ -105,9 +105,9 @@ class MapDataOptions(DataOptions):
         str | None,
         typer.Option(
             rich_help_panel=DATA,
-            help="What is held out where there are no folders of splits: each file, spatial blocks of the images, or "
-            "auto: "
-            "blocks where there are few files. Default: auto.",
+            help="What is held out where there are no folders of splits: whole files (file), square blocks of the "
+            "images (spatial), or blocks where there are few files and else whole files (auto). Default: the recipe's, "
+            "auto.",
         ),
     ] = None
 
@@ -120,8 +120,7 @@ class ModelOptions:
             "--checkpoint",
             rich_help_panel=MODEL,
             help="Model to start from: a folder, a name on the Hub (namespace/name), or one that comes with the "
-            "package. "
-            "Default: the recipe's, tiny-zscore.",
+            "package. Default: the recipe's, tiny-zscore.",
         ),
     ] = None
     image_size: Annotated[

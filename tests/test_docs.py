@@ -46,8 +46,14 @@ def test_every_python_block_of_the_site_is_executed_when_it_is_built():
 
 
 @pytest.mark.parametrize("page", sorted((DOCS / "tutorials").glob("*.md")), ids=lambda page: page.stem)
-def test_every_tutorial_can_be_downloaded_as_a_notebook(page):
-    assert f"{{nb-download}}`{page.stem}.ipynb`" in page.read_text()
+def test_every_tutorial_can_be_downloaded_as_a_notebook_and_says_what_it_needs(page, monkeypatch):
+    text = page.read_text()
+    assert "{nb-download}" not in text  # which only the site understands
+    assert re.search(r"`pip install '?spectralgpt-hf(\[[\w,]+\])?'?`", text)
+    monkeypatch.syspath_prepend(str(DOCS))
+    source = [text]
+    importlib.import_module("generate").offer_notebook(None, f"tutorials/{page.stem}", source)
+    assert re.search(rf"^# .*\n\nDownload .* {{nb-download}}`{page.stem}\.ipynb`\.\n", source[0], re.MULTILINE)
 
 
 def commands(page: Path) -> list[list[str]]:

@@ -22,6 +22,7 @@ from .. import SpectralGPTForImageClassification, SpectralGPTImageProcessor, Spe
 from ..assets import find_checkpoint
 from ..data.readers.eurosat import EUROSAT_CLASSES
 from ..files import write_json
+from ..inference.checkpoints import without_weight_bars
 from ..modeling.bands import EUROSAT_FILE_BANDS
 from ..training.few_labels import (
     FOLDS,
@@ -91,6 +92,7 @@ class EvaluationOptions:
     revision: str = "main"
 
 
+@without_weight_bars()
 def evaluate(options: EvaluationOptions) -> dict[str, object]:
     """Score checkpoints, print tables, and write the scores to `output`.
 

@@ -36,6 +36,7 @@ from ..data.shards.stream import ShardStream
 from ..hub import publish
 from ..hub.cards import card_for
 from ..hub.model_items import write_model_item
+from ..inference.checkpoints import without_weight_bars
 from ..modeling.modeling_spectralgpt import SpectralGPTForPreTrainingOutput
 from ..training.checkpointing import write_folder
 from ..training.console import describe_pretraining_step
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     pretrain(parse_pretraining_options(argv))
 
 
+@without_weight_bars()
 def pretrain(options: PretrainingOptions) -> None:
     """Train all stages, and write the last one's result with a card to `output_dir/model`.
 

@@ -12,6 +12,7 @@ from transformers import set_seed
 
 from ..data.readers.layouts import find_base
 from ..hub.finetuned_cards import SCORED_SPLITS, finish
+from ..inference.checkpoints import without_weight_bars
 from ..training.arguments import build_options, read_options
 from ..training.finetuning import FineTuner
 from ..training.memory import keep_freed_memory
@@ -23,6 +24,7 @@ from ..training.summary import describe_data, describe_scores, find_problems
 from ..training.survey import describe_unstated_offsets, find_unstated_offsets
 
 
+@without_weight_bars()
 def main(task: Task, argv: Sequence[str] | None = None, has_recipe: bool = False) -> None:
     """Fine-tune a model for a task with the options of the command line, and write it with its scores and card.
 

@@ -5,6 +5,7 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
+import yaml
 from transformers import logging
 
 from ..data.shards.format import find_shards
@@ -109,8 +110,9 @@ def option_names(command: str) -> list[str]:
 
 
 def describe_options(command: str) -> str:
-    """Return the help of all options of a command, in groups."""
+    """Return the help of all options of a command, in groups, with the defaults of its default recipe."""
     kind = _options(command)
+    recipe = yaml.safe_load(find_recipe(f"default_{command}").read_text())
     groups = PRETRAINING_GROUPS if kind is PretrainingOptions else GROUPS
     inherited = {
         entry.name
@@ -122,7 +124,9 @@ def describe_options(command: str) -> str:
     for entry in (entry for entry in fields(kind) if entry.init and entry.name not in inherited):
         if entry.name in groups:
             lines += ["", f"{groups[entry.name]}:"]
-        lines.append(f"  --{entry.name.replace('_', '-')}{_default(entry)}\n      {entry.metadata.get('help', '')}")
+        lines.append(
+            f"  --{entry.name.replace('_', '-')}{_default(entry, recipe)}\n      {entry.metadata.get('help', '')}"
+        )
     if inherited:
         names = ", ".join(sorted(name.replace("_", "-") for name in inherited))
         lines += ["", "Of transformers.TrainingArguments, whose documentation describes them:", f"  {names}"]
@@ -137,6 +141,6 @@ def _options(command: str) -> Any:
     return PretrainingOptions if command == "pretrain" else FineTuningOptions
 
 
-def _default(entry: Field[object]) -> str:
-    default = entry.default
+def _default(entry: Field[object], recipe: Mapping[str, object]) -> str:
+    default = recipe.get(entry.name, entry.default)
     return f" (default {default})" if isinstance(default, str | int | float) and default is not False else ""

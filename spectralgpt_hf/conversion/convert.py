@@ -16,6 +16,7 @@ from ..files import atomic_path, digest, locked
 from ..hub.cards import Record, card_for
 from ..hub.endpoint import ENDPOINT_FILES
 from ..hub.model_items import write_model_item
+from ..inference.checkpoints import without_weight_bars
 from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
 from ..modeling.modeling_spectralgpt import SpectralGPTForChangeDetection, SpectralGPTModel
@@ -67,6 +68,7 @@ class ConversionRecord(Record):
     tensors: list[TensorRecord]
 
 
+@without_weight_bars()
 def convert_checkpoint(
     source: str | PathLike[str],
     output_dir: str | PathLike[str],
@@ -151,6 +153,7 @@ def convert_checkpoint(
     return output_dir
 
 
+@without_weight_bars()
 def restore_checkpoint(
     checkpoint: str | PathLike[str], output_file: str | PathLike[str], *, revision: str = "main"
 ) -> Path:

@@ -4,6 +4,7 @@ from os import PathLike
 
 import torch
 
+from ..inference.checkpoints import without_weight_bars
 from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 from . import reference
 from .architecture import saved_architecture
@@ -14,6 +15,7 @@ TOLERANCE = 1e-4
 
 
 @torch.no_grad()
+@without_weight_bars()
 def verify_conversion(source: str | PathLike[str], checkpoint: str | PathLike[str], seed: int = 0) -> float:
     """Run a converted checkpoint and the functions of `reference` on the same random image.
 

@@ -17,8 +17,10 @@ FOLDER = Path(__file__).parent / "model_cards"
 RELEASED = {"spectralgpt.pth": "spectralgpt-base", "spectralgpt+.pth": "spectralgpt-base-plus"}
 # The tag of a card that describes an architecture without weights. Publishing refuses cards with this tag.
 ARCHITECTURE_ONLY = "architecture-only"
-# The name of a checkpoint in its card until it is published: `org/<name>`.
+# The names of checkpoints in their cards until they are published: `org/<name>` in the cards of this package, and this
+# in generated ones, which are read where the checkpoint lies.
 PLACEHOLDER = r"org/([\w-]+(?:\.[\w-]+)*)"
+THIS_FOLDER = "path/to/this/folder"
 
 
 class Source(TypedDict):
@@ -44,7 +46,8 @@ class Record(TypedDict, total=False):
 def card_for(config: SpectralGPTConfig, record: Record | None = None) -> str:
     """Return the text of README.md for a checkpoint.
 
-    The text calls the checkpoint `org/<name>`, which publishing replaces by the name of the repository.
+    The text calls the checkpoint `org/<name>`, or `THIS_FOLDER` if it is generated. Publishing replaces both by the
+    name of the repository.
 
     Args:
         config: Configuration of the checkpoint.
@@ -64,6 +67,7 @@ def card_for(config: SpectralGPTConfig, record: Record | None = None) -> str:
     return front_matter(use.pipeline_tag, config.sensor) + TEMPLATE.format(
         **use._asdict(),
         architecture=architecture,
+        checkpoint=THIS_FOLDER,
         config=config,
         bands=" ".join(config.bands or ()),
         sensor=config.expected_sensor,
@@ -119,7 +123,7 @@ def name_repository(card: str, repo_id: str) -> str:
     def name(found: re.Match[str]) -> str:
         return repo_id if own and found[1] == own[1] else f"{namespace}/{found[1]}".lstrip("/")
 
-    return re.sub(rf"(?<![\w./-]){PLACEHOLDER}", name, card)
+    return re.sub(rf"(?<![\w./-]){PLACEHOLDER}", name, card).replace(f'"{THIS_FOLDER}"', f'"{repo_id}"')
 
 
 class _Use(NamedTuple):
@@ -155,7 +159,7 @@ Bands: {bands}. The processor finds them by name and normalises them as the chec
 ```python
 from transformers import pipeline
 
-run = pipeline("{pipeline}", model="org/spectralgpt", trust_remote_code=True)
+run = pipeline("{pipeline}", model="{checkpoint}", trust_remote_code=True)
 result = run({inputs})
 ```
 

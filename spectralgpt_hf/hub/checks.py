@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
+from ..inference.checkpoints import without_weight_bars
 from ..modeling import modeling_spectralgpt
 from ..modeling.configuration_spectralgpt import AUTO_MAP, CUSTOM_PIPELINES, SpectralGPTConfig
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
@@ -27,6 +28,7 @@ WEIGHTS = "model.safetensors"
 TOLERANCE = 1e-4
 
 
+@without_weight_bars()
 def check_checkpoint(folder: str | PathLike[str]) -> dict[str, torch.Tensor]:
     """Refuse a folder that should not be published.
 

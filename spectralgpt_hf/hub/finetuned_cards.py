@@ -144,7 +144,7 @@ def save_score_card(folder: Path, config: PreTrainedConfig, metrics: Metrics) ->
 def _training(metrics: Metrics) -> str:
     start = f"from `{metrics['base_model']}`" if metrics["base_model"] else "from random weights"
     settings = ", ".join(f"`{name}` {value}" for name, value in metrics["settings"].items())
-    return f"Fine-tuned {start} on {metrics['dataset']} ({metrics['task']}): {settings}."
+    return f"Fine-tuned {start} on {metrics['dataset']} ({metrics['task']}): {settings}.\n\n{LICENCE}"
 
 
 def _results(folder: Path, metrics: Metrics) -> str:
@@ -153,19 +153,22 @@ def _results(folder: Path, metrics: Metrics) -> str:
         if split not in metrics:
             continue
         found = metrics[split]
+        intervals = found["intervals_95"]
+        if intervals:
+            how = f"95 % intervals by resampling {found['units']} images"
+        else:
+            how = "no intervals, which are measured by resampling two images or more"
         lines += [
-            f"On {found['samples']} {split} samples; 95 % intervals by resampling {found['units']} images or scenes.",
+            f"On {found['samples']} {split} samples; {how}.",
             *["**The model was trained on these samples too, so the scores say nothing about other data.**"]
             * found.get("trained_on_too", False),
             "",
-            "| score | value | 95 % interval |",
-            "|---|---|---|",
+            "| score | value | 95 % interval |" if intervals else "| score | value |",
+            "|---|---|---|" if intervals else "|---|---|",
         ]
         for name, value in found["scores"].items():
-            interval = found["intervals_95"].get(name)
-            lines.append(
-                f"| {name} | {value:.4f} | {'' if interval is None else '{:.4f} to {:.4f}'.format(*interval)} |"
-            )
+            between = " {:.4f} to {:.4f} |".format(*intervals[name]) if intervals else ""
+            lines.append(f"| {name} | {value:.4f} |{between}")
         lines.append("")
     titles = {"predictions.png": "Predictions beside the truth", "confusion_matrix.png": "Confusion matrix"}
     for file, title in titles.items():
@@ -174,6 +177,10 @@ def _results(folder: Path, metrics: Metrics) -> str:
     return "\n".join(lines)
 
 
+LICENCE = (
+    "No licence is stated yet (`license: unknown` at the top of this file): choose one, which the weights that the "
+    "training started from and the data allow, before you share the model."
+)
 BASELINE = (
     """# {config.model_type}, a baseline for SpectralGPT
 

@@ -9,6 +9,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers.models.auto.configuration_auto import AutoConfig
+from transformers.utils import logging
 
 from ..assets import find_checkpoint
 from ..modeling import modeling_spectralgpt
@@ -58,10 +59,25 @@ def load_encoder(
 
 
 @contextmanager
-def reading(checkpoint: str) -> Iterator[None]:
-    """Convert the errors that libraries raise for a damaged checkpoint to a `ValueError` that names it."""
+def without_weight_bars() -> Iterator[None]:
+    """Let transformers load and write weights without its progress bars. Those of downloads are not affected."""
+    previous = logging.set_tqdm_hook(lambda _, arguments, options: logging.EmptyTqdm(*arguments, **options))
     try:
         yield
+    finally:
+        logging.set_tqdm_hook(previous)
+
+
+@contextmanager
+def reading(checkpoint: str) -> Iterator[None]:
+    """Load from a checkpoint without progress bars, and convert the errors that libraries raise for a damaged one.
+
+    Raises:
+        ValueError: If it is damaged; the message names it.
+    """
+    try:
+        with without_weight_bars():
+            yield
     except (SafetensorError, StrictDataclassError, RuntimeError, TypeError, AttributeError, KeyError) as error:
         # transformers first prints a report of the tensors whose shapes differ.
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -173,8 +173,13 @@ def embed_scene(
             write_json(item, describe_embeddings(destination, scene, images, encoder, tags, applied, dtype, scales))
 
         key = {"tags": tags, "suffix": suffix, "kept": kept}
-        map_scene(scene, grid, task, [item, destination], overwrite, write, key, resources)
+        map_scene(scene, grid, task, embedded_files(destination), overwrite, write, key, resources)
     return destination
+
+
+def embedded_files(destination: Path) -> list[Path]:
+    """Return the files that `embed_scene` writes: the result, and its STAC item."""
+    return [destination, item_path(destination)]
 
 
 def _encode(encoder: SpectralGPTModel, inputs: dict[str, torch.Tensor]) -> Any:  # all entries are declared optional

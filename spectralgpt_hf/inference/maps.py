@@ -4,8 +4,6 @@ Maps are arrays (H, W) of class numbers. `valid` (H, W) is True where there is d
 everywhere. Pixels without data are transparent in every picture.
 """
 
-import colorsys
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..modeling.bands import SENTINEL_2, Sensor
+from ..modeling.post_processing import class_colours
 from .pictures import TRUE_COLOUR, composite, to_image
 
 
@@ -31,21 +30,6 @@ CHANGE_COLOUR = (255, 0, 170)
 
 COMPARISON_COLOURS = {"found": (255, 255, 255), "false alarm": (255, 60, 0), "missed": (0, 200, 255)}
 """Colours of predicted change compared with the truth."""
-
-USUAL_COLOURS = {
-    ("water", "river", "lake", "sea"): (40, 110, 200),
-    ("tree", "forest"): (20, 110, 40),
-    ("wetland", "flooded"): (90, 190, 160),
-    ("crop", "arable", "cultivated"): (235, 190, 70),
-    ("grass", "pasture", "meadow", "vegetation"): (150, 205, 90),
-    ("range", "shrub", "herbaceous"): (190, 180, 110),
-    ("built", "artificial", "urban", "residential"): (200, 50, 45),
-    ("industr", "highway", "road"): (130, 60, 130),
-    ("bare", "sand", "rock", "open"): (165, 130, 100),
-    ("snow", "ice"): (225, 240, 250),
-    ("cloud",): (170, 170, 170),
-}
-"""Colours of classes whose name has a word that begins with one of these."""
 
 
 @dataclass(frozen=True)
@@ -73,22 +57,6 @@ class ClassArea:
             return f"{10_000 * self.hectares:,.0f} m²"
         value, unit = (self.hectares, "ha") if self.hectares < 100 else (self.hectares / 100, "km²")
         return f"{value:,.{max(0, 2 - int(np.log10(value)))}f} {unit}"
-
-
-def class_colours(names: Sequence[str]) -> np.ndarray:
-    """Return a colour for each class, (K, 3) uint8: that of `USUAL_COLOURS` if a word of its name is found there.
-
-    The hues of other classes are a golden angle apart, and saturation and brightness alternate, so that neighbours
-    differ.
-    """
-    colours = []
-    for number, name in enumerate(names):
-        words = re.findall("[a-z]+", name.lower())
-        usual = [colour for begin, colour in USUAL_COLOURS.items() if any(word.startswith(begin) for word in words)]
-        hue, saturation, value = (0.58 + number * 0.381966) % 1, (0.75, 0.45)[number % 2], (0.8, 0.95, 0.55)[number % 3]
-        colour = tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, saturation, value))
-        colours.append(next((other for other in usual if other not in colours), colour))
-    return np.array(colours, np.uint8).reshape(len(colours), 3)
 
 
 def class_map(

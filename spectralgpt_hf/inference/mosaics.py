@@ -18,11 +18,12 @@ from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform, transform_bounds
 
 from ..files import locked
+from ..modeling.post_processing import class_colours
 from ..modeling.tiling import Box
 from .cogs import write_cog
 from .destinations import check_destination, check_outputs
 from .longitudes import unroll
-from .maps import MAP_NODATA, class_colours
+from .maps import MAP_NODATA
 from .quantization import HALF, to_half
 from .vectors import WGS84
 

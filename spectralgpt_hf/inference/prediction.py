@@ -20,7 +20,7 @@ from ..modeling.modeling_spectralgpt import (
     SpectralGPTForImageClassification,
     SpectralGPTForSemanticSegmentation,
 )
-from ..modeling.post_processing import THRESHOLD, choose_classes, map_class_names
+from ..modeling.post_processing import THRESHOLD, choose_classes, class_colours, map_class_names
 from ..modeling.products import Offset
 from ..modeling.raster_files import Source
 from ..modeling.tiled import pixels_with_data
@@ -29,7 +29,7 @@ from .areas import Area
 from .checkpoints import check_model
 from .destinations import check_destination
 from .map_styles import style_path, write_style
-from .maps import MAP_NODATA, class_colours
+from .maps import MAP_NODATA
 from .outputs import Layer, describe, masked, write_layer
 from .scenes import Scene, find_sources
 from .streaming import Parts, Resources, Task, map_scene, tile_has_data, warn_of_seams
@@ -203,10 +203,19 @@ def predict_scene(
                 write_layer(file, parts(name), scratch, scene, grid, tags)
             write_style(destination, dict(zip(codes, classes)), class_colours(classes))
 
-        paths = [style_path(destination), *(file.path for file in files.values())]
+        paths = predicted_files(destination, layers)
         key = {"tags": tags, "layers": [*layers]}
         map_scene(scene, grid, task, paths, overwrite, write, key, resources)
     return destination
+
+
+def predicted_files(destination: Path, layers: Sequence[str] = ()) -> list[Path]:
+    """Return the files that `predict_scene` writes: the map, one for each further layer, and the style of the map."""
+    return [destination, *(_layer_path(destination, layer) for layer in layers), style_path(destination)]
+
+
+def _layer_path(destination: Path, layer: str) -> Path:
+    return destination.with_name(f"{destination.stem}_{layer}{destination.suffix}")
 
 
 def _check(
@@ -293,7 +302,6 @@ def _files(destination: Path, layers: Sequence[str], classes: list[str], codes: 
     files = {}
     for layer in layers:
         names = classes if layer == "probabilities" else [layer]
-        path = destination.with_name(f"{destination.stem}_{layer}{destination.suffix}")
-        files[layer] = Layer(path, len(names), "float16", float("nan"), names)
+        files[layer] = Layer(_layer_path(destination, layer), len(names), "float16", float("nan"), names)
     colours = {code: tuple(colour) for code, colour in zip(codes, class_colours(classes).tolist())}
     return files | {"classes": Layer(destination, 1, "uint8", MAP_NODATA, ["class"], colours)}

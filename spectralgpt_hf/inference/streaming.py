@@ -168,7 +168,7 @@ def map_scene(
         scene: The open scene.
         grid: Grid of its tiles.
         task: The computation.
-        paths: Files to write. Finished strips are kept beside the last one.
+        paths: Files to write, that of the caller first. Finished strips are kept beside it.
         overwrite: Whether to replace files that exist. A run that resumes does not need it.
         write: Writes the result in the main process, from the parts of each layer by name, and a folder for scratch
             files. It raises a `ValueError` if there is nothing to write.
@@ -180,7 +180,7 @@ def map_scene(
         FileExistsError: If a file exists and `overwrite` is not set.
         OSError: If another process writes the same destination, or a file cannot be written.
     """
-    processes, destination = Processes(), paths[-1]
+    processes, destination = Processes(), paths[0]
     strips = plan_strips(scene, grid, task.channels, resources)
     from .. import __version__  # at module level, the import would be circular
 

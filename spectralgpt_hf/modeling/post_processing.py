@@ -13,7 +13,9 @@
 # limitations under the License.
 """Convert the outputs of a model to labels with scores, and to maps on the grid of the image."""
 
+import colorsys
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -35,6 +37,21 @@ PROBLEM_TYPES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 THRESHOLD = 0.5
 """Probability from which a pixel counts as changed, or as the one class of a model of one class."""
+
+USUAL_COLOURS = {
+    ("water", "river", "lake", "sea"): (40, 110, 200),
+    ("tree", "forest"): (20, 110, 40),
+    ("wetland", "flooded"): (90, 190, 160),
+    ("crop", "arable", "cultivated"): (235, 190, 70),
+    ("grass", "pasture", "meadow", "vegetation"): (150, 205, 90),
+    ("range", "shrub", "herbaceous"): (190, 180, 110),
+    ("built", "artificial", "urban", "residential"): (200, 50, 45),
+    ("industr", "highway", "road"): (130, 60, 130),
+    ("bare", "sand", "rock", "open"): (165, 130, 100),
+    ("snow", "ice"): (225, 240, 250),
+    ("cloud",): (170, 170, 170),
+}
+"""Colours of classes whose name has a word that begins with one of these."""
 
 Logits = TypeVar("Logits", np.ndarray, torch.Tensor)
 
@@ -198,6 +215,22 @@ def to_source_grids(
             yield _resize(_around_crop(kept, sizes), sizes.original)
         else:
             yield scores if target_sizes is None else _resize(scores, target_sizes[i])
+
+
+def class_colours(names: Sequence[str]) -> np.ndarray:
+    """Return a colour for each class, (K, 3) uint8: that of `USUAL_COLOURS` if a word of its name is found there.
+
+    The hues of other classes are a golden angle apart, and saturation and brightness alternate, so that neighbours
+    differ.
+    """
+    colours = []
+    for number, name in enumerate(names):
+        words = re.findall("[a-z]+", name.lower())
+        usual = [colour for begin, colour in USUAL_COLOURS.items() if any(word.startswith(begin) for word in words)]
+        hue, saturation, value = (0.58 + number * 0.381966) % 1, (0.75, 0.45)[number % 2], (0.8, 0.95, 0.55)[number % 3]
+        colour = tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, saturation, value))
+        colours.append(next((other for other in usual if other not in colours), colour))
+    return np.array(colours, np.uint8).reshape(len(colours), 3)
 
 
 def georeference(labels: torch.Tensor, report: PreprocessingReport) -> Raster:

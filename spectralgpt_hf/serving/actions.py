@@ -18,10 +18,11 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from ..inference.maps import CHANGE_COLOUR, MAP_NODATA, change_overlay, class_colours, class_map
+from ..inference.maps import CHANGE_COLOUR, MAP_NODATA, change_overlay, class_map
 from ..inference.pictures import composite, composite_limits, feature_colours, to_image
 from ..inference.similarity import similarity_map
 from ..modeling.band_plan import plan_bands
+from ..modeling.post_processing import class_colours
 from . import page
 from .composites import labelled
 from .gallery import EXAMPLES, FIRST, examples_by_digest

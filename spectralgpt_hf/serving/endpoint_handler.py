@@ -23,7 +23,6 @@ the model's image size are equal to those of `spectralgpt predict` on the same p
 
 import base64
 import binascii
-import colorsys
 import io
 import os
 import reprlib
@@ -79,6 +78,7 @@ class EndpointHandler:
         load: Any = pipeline  # its signature lists the tasks of transformers only
         self.pipeline = load(self.task, model=path, trust_remote_code=True, dtype=torch.float32, device=device)
         self._map_class_names: Any = get_class_from_dynamic_module("post_processing.map_class_names", path)
+        self._class_colours: Any = get_class_from_dynamic_module("post_processing.class_colours", path)
         self._open_raster: Any = get_class_from_dynamic_module("rasters.open_raster", path)
         self._write_raster: Any = get_class_from_dynamic_module("rasters.write_raster", path)
         self._open_chips: Any = get_class_from_dynamic_module("chips.open_chips", path)
@@ -217,7 +217,9 @@ class EndpointHandler:
             if not has_colours:
                 raise ValueError(f"A PNG holds 255 classes, not {len(names)}: ask for a GeoTIFF.")
             picture, buffer = Image.fromarray(classes), io.BytesIO()
-            picture.putpalette([part for i in range(256) for part in _colour(i)])
+            palette = np.zeros((256, 3), np.uint8)
+            palette[codes] = self._class_colours(names)
+            picture.putpalette(palette.tobytes())
             picture.save(buffer, "PNG", transparency=empty)
             return base64.b64encode(buffer.getvalue()).decode(), "image/png"
         with tempfile.TemporaryDirectory() as folder:
@@ -227,7 +229,7 @@ class EndpointHandler:
                 crs=result.crs,
                 transform=result.transform,
                 nodata=empty,
-                colormap={code: _colour(code) for code in codes} if has_colours else None,
+                colormap=dict(zip(codes, map(tuple, self._class_colours(names).tolist()))) if has_colours else None,
                 tags=result.tags | {f"class_{code}": name for code, name in zip(codes, names)},
             )
             return base64.b64encode((Path(folder) / "map.tif").read_bytes()).decode(), "image/tiff"
@@ -317,9 +319,3 @@ def _check_size(height: int, width: int) -> None:
             f"Expected at most {MAX_PIXELS} pixels (512 x 512), found {height} x {width}: cut the image into tiles, or "
             "map the whole scene with `spectralgpt predict`."
         )
-
-
-def _colour(index: int) -> tuple[int, ...]:
-    """Return the colour of a class. Hues are a golden angle apart, and brightness alternates."""
-    saturation, value = (0.75, 0.45)[index % 2], (0.8, 0.95, 0.55)[index % 3]
-    return tuple(round(255 * part) for part in colorsys.hsv_to_rgb((0.58 + index * 0.381966) % 1, saturation, value))

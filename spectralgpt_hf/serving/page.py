@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..inference.maps import ClassArea, class_colours
+from ..inference.maps import ClassArea
 from ..modeling.matching import matched_bands
+from ..modeling.post_processing import class_colours
 from .tasks import Models, Result
 from .uploads import MAX_SIDE, Upload, listed
 

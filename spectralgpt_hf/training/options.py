@@ -159,8 +159,8 @@ class FineTuningOptions(TrainingArguments):
     masks: str | None = option(None, "Folder of own maps, or a pattern; found by default.")
     holdout: Literal["file", "spatial", "auto"] = option(
         "file",
-        "What is held out of own maps without splits: whole files (`file`), blocks of scenes (`spatial`), or blocks if "
-        "there are few files and else whole files (`auto`).",
+        "What is held out of own maps without splits: whole files (`file`), square blocks of the images (`spatial`), "
+        "or blocks where there are few files and else whole files (`auto`).",
     )
     dry_run: bool = option(False, "Whether to stop after the summary of the data, before training.")
     crop_stride: int | None = option(

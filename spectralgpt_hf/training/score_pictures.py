@@ -2,25 +2,25 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
 
 from ..data.readers.common import dates_of
+from ..inference.maps import class_map
 from ..inference.pictures import TRUE_COLOUR, composite, composite_limits, sensor_channels
-from ..modeling.geometry import IGNORE_INDEX
+from ..modeling.post_processing import class_colours
 from .finetuning import FineTuner
 from .samples import Samples
 
 
 if TYPE_CHECKING:
-    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
 
-Panel: TypeAlias = tuple[str, np.ndarray, dict[str, Any]]
-"""Title, picture, and arguments of `imshow`."""
+Panel: TypeAlias = tuple[str, np.ndarray]
+"""Title and picture."""
 
 
 def draw_confusion_matrix(matrix: Sequence[Sequence[int]], class_names: Sequence[str], path: Path) -> None:
@@ -85,9 +85,9 @@ def _draw_rows(samples: Samples, rows: list[list[Panel]], path: Path, title: str
     columns = max(map(len, rows))
     figure = Figure(figsize=(3.2 * columns, 3.4 * len(rows)), layout="constrained")
     for y, row in enumerate(rows):
-        for x, (caption, image, limits) in enumerate(row):
+        for x, (caption, image) in enumerate(row):
             axes = figure.add_subplot(len(rows), columns, y * columns + x + 1)
-            axes.imshow(image, interpolation="nearest", **limits)
+            axes.imshow(image, interpolation="nearest")
             axes.set_title(caption, fontsize=8, y=1)  # else looks for a free position above the ticks, which are off
             axes.set_axis_off()
     if samples.dense:
@@ -105,18 +105,14 @@ def _panels(samples: Samples, index: int, labels: torch.Tensor, logits: torch.Te
     limits = composite_limits(np.concatenate(dates, axis=2), names, channels, sensor=sensor)  # one for all dates
     images = [composite(date, names, channels, limits, sensor=sensor) for date in dates]
     if not samples.dense:
-        return [(_caption(samples, labels, logits), images[0], {})]
+        return [(_caption(samples, labels, logits), images[0])]
     captions = row["dates"] if "dates" in row else ["before", "after"] if len(images) == 2 else [str(row["id"])]
-    colours: dict[str, Any] = {
-        "vmin": 0,
-        "vmax": max(len(samples.class_names) - 1, 1),
-        "cmap": _colours(len(samples.class_names)),
-    }
-    truth = np.ma.masked_equal(labels.numpy(), IGNORE_INDEX)
-    maps: list[Panel] = [("truth", truth, colours)]
+    maps = {"truth": labels.numpy()}
     if logits is not None:
-        maps.append(("predicted", logits.argmax(0).numpy(), colours))
-    return [*((name, image, {}) for name, image in zip(captions, images)), *maps]
+        maps["predicted"] = logits.argmax(0).numpy()
+    colours = class_colours(samples.class_names)
+    drawn = ((title, np.asarray(class_map(numbers, colours))) for title, numbers in maps.items())
+    return [*zip(captions, images), *drawn]
 
 
 def _caption(samples: Samples, labels: torch.Tensor, logits: torch.Tensor | None) -> str:
@@ -138,15 +134,8 @@ def _caption(samples: Samples, labels: torch.Tensor, logits: torch.Tensor | None
     )
 
 
-def _colours(number: int) -> "Colormap":
-    import matplotlib
-
-    return matplotlib.colormaps["tab20"].resampled(number) if number > 2 else matplotlib.colormaps["cividis"]
-
-
 def _add_legend(figure: "Figure", names: Sequence[str]) -> None:
     from matplotlib.patches import Patch
 
-    colours = _colours(len(names))(np.linspace(0, 1, len(names)))
-    handles = [Patch(color=colour, label=name) for name, colour in zip(names, colours)]
+    handles = [Patch(color=colour, label=name) for name, colour in zip(names, class_colours(names) / 255)]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8, frameon=False)

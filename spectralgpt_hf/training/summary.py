@@ -24,8 +24,7 @@ def describe_data(samples: Mapping[str, Samples]) -> str:
     image = train.dataset.features["pixels"]
     processor = train.processor
     lines = [
-        f"{name}: {len(part)} samples of {len(set(part.scenes))} "
-        f"{'scenes' if part.dense else 'images'}, such as {part.scenes[0]}"
+        f"{name}: {len(part)} samples of {len(set(part.scenes))} images, such as {part.scenes[0]}"
         for name, part in samples.items()
     ]
     lines.append(f"bands of the files: {' '.join(row['bands'])}; of the model: {' '.join(processor.bands)}")
@@ -81,7 +80,7 @@ def describe_scores(scores: Mapping[ScoredSplit, SplitScores]) -> str:
     """Return the scores of each split with their intervals, a line per score, then those of the classes."""
     lines = []
     for split, found in scores.items():
-        lines.append(f"{split}: {found['samples']} samples, {found['units']} images or scenes")
+        lines.append(f"{split}: {found['samples']} samples, {found['units']} images")
         for name, value in found["scores"].items():
             interval = found["intervals_95"].get(name)
             between = "" if interval is None else "  (95 % interval {:.3f} to {:.3f})".format(*interval)

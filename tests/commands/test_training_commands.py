@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from spectralgpt_cli import app
 from spectralgpt_hf.assets import SAMPLE
 from spectralgpt_hf.commands.training_commands import RECIPES, TASKS, describe_options, find_recipe, prepared
 from spectralgpt_hf.data import prepare_shards
+from spectralgpt_hf.modeling.post_processing import class_colours
 from spectralgpt_hf.modeling.rasters import read_raster, write_raster
 from tests.commands.labelled import write_classes, write_maps, write_pair, write_values
 from tests.data.files import write_image
@@ -47,12 +49,20 @@ def test_maps_are_learnt_from_a_folder_of_ones_own_and_the_command_says_how_it_g
     assert " left" in output
     assert "validation loss" in output
     assert f"in {tmp_path / 'run' / 'model'}" in output
-    assert (tmp_path / "run" / "samples.png").is_file()
+    drawn = np.asarray(Image.open(tmp_path / "run" / "samples.png").convert("RGB")).reshape(-1, 3)
+    for colour in class_colours(["water", "vegetation", "open ground"]):  # those of maps
+        assert (drawn == colour).all(1).mean() > 0.002
     config = json.loads((tmp_path / "run" / "model" / "config.json").read_text())
     assert config["class_codes"] == [0, 1, 2]
     metrics = json.loads((tmp_path / "run" / "model" / "metrics.json").read_text())
     assert (metrics["settings"]["num_train_epochs"], metrics["settings"]["weight_decay"]) == (3.0, 0.1)
     assert f"{metrics['test']['scores']['miou']:.3f}" in output
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert 'model="path/to/this/folder"' in card
+    assert "No licence is stated yet" in card
+    assert metrics["test"]["intervals_95"] == {}  # of one image
+    assert "\n| score | value |\n" in card
+    assert "interval |" not in card
 
 
 def test_the_default_recipe_leaves_out_what_has_no_effect_on_values(tmp_path):
@@ -159,7 +169,8 @@ def test_all_options_are_listed_in_groups():
     positions = [output.index(f"\n{group}:") for group in ("Model", "Optimisation", "Regularisation")]
     assert positions == sorted(positions)
     assert output.startswith("Data:")
-    assert "  --layer-decay (default 1.0)" in output
+    assert "  --layer-decay (default 0.65)" in output  # of the recipe
+    assert "  --holdout (default auto)" in output
     assert "weight-decay" in output.split("TrainingArguments")[1]
     assert "\nAll stages:" in train("pretrain", "--help-all")
 

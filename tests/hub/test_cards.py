@@ -47,7 +47,7 @@ for card, blocks in json.load(open(sys.argv[1])).items():
 def blocks(card: str, checkpoint: Path) -> list[str]:
     """Return the code of a card, with a folder instead of every name on the Hub."""
     return [
-        re.sub(r'"org/[\w-]+"', repr(str(checkpoint)), block)
+        re.sub(r'"(?:org/[\w-]+|path/to/this/folder)"', repr(str(checkpoint)), block)
         for block in re.findall(r"```python\n(.*?)```", card, re.S)
     ]
 
@@ -172,6 +172,9 @@ def test_publishing_puts_the_name_of_the_repository_into_the_card():
     assert 'from_pretrained("lab/our-encoder")' in card
     assert "org/spectralgpt" not in card
     assert "https://arxiv.org/abs/" in card
+    generated = name_repository(card_for(SpectralGPTConfig()), "lab/our-encoder")
+    assert 'model="lab/our-encoder"' in generated
+    assert "path/to" not in generated
 
 
 @pytest.mark.parametrize("card", [card_for(SpectralGPTConfig()), front_matter() + BASELINE])

@@ -84,7 +84,7 @@ def folder(converted, tmp_path):
 def files_in(folder: Path) -> dict[str, bytes]:
     """Return what a repository should hold."""
     files = {path.name: path.read_bytes() for path in folder.iterdir()}
-    files["README.md"] = files["README.md"].replace(b"org/spectralgpt", NAME.encode())
+    files["README.md"] = files["README.md"].replace(b"path/to/this/folder", NAME.encode())
     files["stac_item.json"] = (json.dumps(describe_model(folder, NAME.split("/")[1]), indent=2) + "\n").encode()
     files |= {MANIFEST: Upload.of({name: content for name, content in files.items()}).contents[MANIFEST]}
     return files | {".gitattributes": b"*.safetensors filter=lfs\n"}

@@ -10,13 +10,20 @@ import torch
 from spectralgpt_hf import SpectralGPTConfig, SpectralGPTForSemanticSegmentation, SpectralGPTImageProcessor
 from spectralgpt_hf.inference import predict_scene
 from spectralgpt_hf.modeling.pipeline_spectralgpt import MultispectralImageSegmentationPipeline
-from spectralgpt_hf.modeling.post_processing import choose_classes, map_class_names
+from spectralgpt_hf.modeling.post_processing import choose_classes, class_colours, map_class_names
 from spectralgpt_hf.modeling.rasters import read_raster
 from spectralgpt_hf.serving import endpoint_handler
 from spectralgpt_hf.serving.tasks import Models
 from spectralgpt_hf.serving.uploads import read_upload
 from tests.inference.scenes import processor, read, segmenter, write_scene
 from tests.serving.checkpoints import save_checkpoint
+
+
+def test_every_class_has_a_colour_of_its_own():
+    colours = class_colours(["water", "river", *map(str, range(30)), "rice"])
+    assert len({tuple(colour) for colour in colours.tolist()}) == 33
+    assert colours[0].tolist() == [40, 110, 200]
+    assert colours[32].tolist() != [225, 240, 250]  # rice is no ice
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.2, 0.5, 0.9, 1.0])

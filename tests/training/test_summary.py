@@ -15,7 +15,7 @@ def test_the_summary_states_files_bands_classes_and_their_shares(tmp_path):
     write_image(tmp_path / "masks" / "a.png", labels)
     rows = load_image_masks(tmp_path, "all", band_names=L2A_BANDS)
     text = describe_data({"train": Samples(rows, SpectralGPTImageProcessor(normalization="percentile"))})
-    assert "train: 1 samples of 1 scenes" in text
+    assert "train: 1 samples of 1 images" in text
     assert "values 700 to 700" in text
     assert "2 75.0%, 5 25.0%" in text
 
@@ -39,7 +39,7 @@ def test_a_loss_that_does_not_fall_is_said():
 def test_scores_are_printed_with_their_intervals():
     scores = {"samples": 12, "units": 2, "scores": {"oa": 0.51234, "miou": 0.25}, "intervals_95": {"oa": (0.4, 0.6)}}
     lines = describe_scores({"test": scores}).splitlines()
-    assert lines[0] == "test: 12 samples, 2 images or scenes"
+    assert lines[0] == "test: 12 samples, 2 images"
     assert lines[1].split() == ["oa", "0.512", "(95", "%", "interval", "0.400", "to", "0.600)"]
     assert lines[2].split() == ["miou", "0.250"]
 
