@@ -26,7 +26,7 @@ from spectralgpt_hf import (
 )
 from spectralgpt_hf.assets import SAMPLE, find_checkpoint
 from spectralgpt_hf.inference.embedding import embed_scene
-from spectralgpt_hf.inference.maps import class_colours, class_map
+from spectralgpt_hf.inference.maps import class_map
 from spectralgpt_hf.inference.pictures import composite, reconstruction_panel
 from spectralgpt_hf.inference.prediction import predict_scene
 from spectralgpt_hf.inference.reconstruction import (
@@ -36,6 +36,7 @@ from spectralgpt_hf.inference.reconstruction import (
     spectral_angle,
 )
 from spectralgpt_hf.inference.similarity import similarity_map
+from spectralgpt_hf.modeling.post_processing import class_colours
 from spectralgpt_hf.modeling.rasters import read_raster
 
 
