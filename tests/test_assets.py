@@ -2,13 +2,19 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from transformers import pipeline
 
-from spectralgpt_hf import SpectralGPTForImageClassification, SpectralGPTForPreTraining, SpectralGPTImageProcessor
+from spectralgpt_hf import (
+    SpectralGPTForChangeDetection,
+    SpectralGPTForImageClassification,
+    SpectralGPTForPreTraining,
+    SpectralGPTImageProcessor,
+)
 from spectralgpt_hf.assets import CHECKPOINT, FOLDER, GALLERY, SAMPLE, find_checkpoint
-from spectralgpt_hf.modeling.bands import L1C_BANDS
+from spectralgpt_hf.modeling.bands import L1C_BANDS, L2A_BANDS
 from spectralgpt_hf.modeling.rasters import read_raster
 
 
@@ -95,6 +101,22 @@ def test_the_embedded_segmentation_model_tells_water_from_forest():
         found = segment(image)["labels"]
         assert max(found, key=lambda entry: entry["share"])["label"] == expected, found
     assert len(segment.model.config.class_codes) == 8
+
+
+def test_the_embedded_change_model_finds_a_lake_in_a_forest_and_nothing_in_an_unchanged_pair():
+    folder = find_checkpoint("tiny-change")
+    model, report = SpectralGPTForChangeDetection.from_pretrained(folder, output_loading_info=True)
+    assert not any(report.values())
+    processor = SpectralGPTImageProcessor.from_pretrained(folder)
+    forest, river = (read_raster(GALLERY / name, bands=L2A_BANDS).pixels for name in ("forest-before.tif", "river.tif"))
+    after, changed = forest.copy(), np.zeros((96, 96), bool)
+    changed[24:64, 32:72] = True
+    after[:, changed] = np.median(river, (1, 2))[:, None]
+    inputs = processor([forest, after], band_names=L2A_BANDS, do_resize=False, return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        same, other = (model.eval()(inputs[:1], second).logits[0].argmax(0) == 1 for second in inputs.split(1))
+    assert same.float().mean() < 0.02
+    assert (other.numpy() & changed).sum() / (other.numpy() | changed).sum() > 0.5
 
 
 def test_embedded_weights_stay_below_40_mb():

@@ -11,8 +11,12 @@ import yaml
 from typer.testing import CliRunner
 
 from spectralgpt_cli import app
-from spectralgpt_hf import SpectralGPTForImageClassification
-from spectralgpt_hf.assets import CHECKPOINT
+from spectralgpt_hf import (
+    SpectralGPTForChangeDetection,
+    SpectralGPTForImageClassification,
+    SpectralGPTForSemanticSegmentation,
+)
+from spectralgpt_hf.assets import CHECKPOINT, TASK_CHECKPOINTS
 from spectralgpt_hf.hub.space import publish_space, space_files
 from tests.hub.test_publish import hub  # noqa: F401
 from tests.hub_server import TOKEN
@@ -85,10 +89,16 @@ def test_a_space_holds_the_embedded_checkpoints_of_tasks_with_their_encoder(tmp_
         if "/assets/" in name:
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.read_bytes())
-    folder = tmp_path / "spectralgpt_hf" / "assets" / "spectralgpt-tiny-eurosat"
-    model, report = SpectralGPTForImageClassification.from_pretrained(folder, output_loading_info=True)
-    assert not any(report.values())
-    assert "Forest" in model.config.id2label.values()
+    classes = {
+        "classification": SpectralGPTForImageClassification,
+        "segmentation": SpectralGPTForSemanticSegmentation,
+        "change": SpectralGPTForChangeDetection,
+    }
+    assert set(classes) == set(TASK_CHECKPOINTS)
+    for task, model_class in classes.items():
+        folder = tmp_path / "spectralgpt_hf" / "assets" / TASK_CHECKPOINTS[task].name
+        _, report = model_class.from_pretrained(folder, output_loading_info=True)
+        assert not any(report.values()), task
 
 
 def test_a_space_loads_checkpoints_of_the_hub_at_their_revisions():
