@@ -1,8 +1,18 @@
 import re
 from pathlib import Path
 
+import pytest
+
 
 README = Path("README.md").read_text()
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "examples/README.md",
+    "tests/README.md",
+    "spectralgpt_hf/assets/README.md",
+)
 
 
 def test_every_python_example_runs_and_prints_what_the_readme_says(capsys):
@@ -15,8 +25,12 @@ def test_every_python_example_runs_and_prints_what_the_readme_says(capsys):
     assert outputs[0] == stated[0]
 
 
-def test_every_file_that_is_linked_or_named_exists():
-    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert Path(link).exists(), link
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_that_is_linked_exists(page):
+    for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", Path(page).read_text()):
+        assert (Path(page).parent / link).exists(), link
+
+
+def test_every_script_that_is_named_exists():
     for script in re.findall(r"(?:examples|benchmarks)/\w+\.py", README):
         assert Path(script).exists(), script
