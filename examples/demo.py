@@ -2,7 +2,7 @@
 
 python examples/demo.py [--image scene.tif] [--checkpoint folder_or_hub_id] [--output outputs/demo.png]
 
-The picture shows the image reconstructed from a tenth of its tokens, a map of its land cover, and the places that are
+The picture shows the image reconstructed from a tenth of its tokens, a map of its land cover, and the sites that are
 most like a chosen one.
 """
 
@@ -40,8 +40,8 @@ from spectralgpt_hf.modeling.post_processing import class_colours
 from spectralgpt_hf.modeling.rasters import read_raster
 
 
-NUM_PLACES = 5
-APART = 8  # places lie at least as many patch positions apart, in rows or in columns
+NUM_FOUND = 5
+APART = 8  # those found lie at least as many patch positions apart, in rows or in columns
 
 
 def cosine(model: SpectralGPTForPreTraining, first: torch.Tensor, second: torch.Tensor) -> float:
@@ -76,24 +76,24 @@ def similarity(image: str, row: int, column: int) -> tuple[np.ndarray, int]:
     return similarity_map(features, row // cell, column // cell), cell
 
 
-def nearest_places(likeness: np.ndarray, row: int, column: int) -> list[tuple[int, int]]:
+def nearest_positions(likeness: np.ndarray, row: int, column: int) -> list[tuple[int, int]]:
     """Return row and column of the positions most similar to a chosen one that are not near it or each other."""
-    left, places = np.nan_to_num(likeness, nan=-np.inf), []
-    for _ in range(NUM_PLACES + 1):
+    left, found = np.nan_to_num(likeness, nan=-np.inf), []
+    for _ in range(NUM_FOUND + 1):
         left[max(0, row - APART + 1) : row + APART, max(0, column - APART + 1) : column + APART] = -np.inf
-        places.append((row, column))
+        found.append((row, column))
         row, column = (int(index) for index in np.unravel_index(left.argmax(), left.shape))
-    return places[1:]
+    return found[1:]
 
 
 def map_panel(image: str, marks: tuple[tuple[str, int, int], ...], width: int) -> Image.Image:
-    """Draw the map of land cover and the search for places like the first mark, beside the image; `width` in pixels."""
+    """Draw the map of land cover and the search for sites like the first mark, beside the image; `width` in pixels."""
     raster = read_raster(image)
     colours = composite(raster.pixels, raster.band_names or ())
     labels, names = land_cover(image)
     (name, row, column), *_ = marks
     likeness, cell = similarity(image, row, column)
-    places = nearest_places(likeness, row // cell, column // cell)
+    positions = nearest_positions(likeness, row // cell, column // cell)
 
     canvas = FigureCanvasAgg(Figure(figsize=(width / 100, 6), dpi=100, layout="constrained"))
     mapped, searched, found = canvas.figure.subplots(1, 3)
@@ -104,18 +104,18 @@ def map_panel(image: str, marks: tuple[tuple[str, int, int], ...], width: int) -
         for number in np.argsort(-shares)
         if shares[number] >= 0.005
     ]
-    mapped.set_title("2. Land cover of every pixel, by a model\nthat learnt from five places", fontsize=12)
+    mapped.set_title("2. Land cover of every pixel, by a model\nthat learnt from five sites", fontsize=12)
     mapped.legend(handles=patches, loc="upper center", bbox_to_anchor=(0.5, 0), ncol=4, fontsize=10, frameon=False)
     searched.imshow(colours)
     searched.set_title(
-        f"3. A {name} is chosen (ring): the numbers\nare the {NUM_PLACES} places most like it", fontsize=12
+        f"3. A {name} is chosen (ring): the numbers\nare the {NUM_FOUND} sites most like it", fontsize=12
     )
-    for number, place in enumerate(places, 1):
-        y, x = ((index + 0.5) * cell for index in place)
+    for number, position in enumerate(positions, 1):
+        y, x = ((index + 0.5) * cell for index in position)
         circle = {"boxstyle": "circle,pad=0.2", "facecolor": "yellow"}
         searched.text(x, y, str(number), ha="center", va="center", fontsize=10, bbox=circle)
     shades = found.imshow(likeness, cmap="magma", extent=(0, labels.shape[1], labels.shape[0], 0), vmin=0, vmax=1)
-    found.set_title("How like it each place is:\nbright is very, black is not", fontsize=12)
+    found.set_title("How like it each site is:\nbright is very, black is not", fontsize=12)
     canvas.figure.colorbar(shades, ax=found, shrink=0.8, label="cosine similarity")
     for axes in (searched, found):
         axes.plot(column, row, "o", markersize=16, markerfacecolor="none", markeredgecolor="cyan", markeredgewidth=3)

@@ -54,7 +54,9 @@ def evaluate(
             "one is compared with the others. Without a test part, runs are scored on folds of the training part."
         ),
     ] = ["checkpoint", "lora", "random", "resnet"],  # noqa: B006 (Typer reads it only)
-    finetune_steps: Annotated[int, typer.Option(help="Number of optimizer steps of each such run.")] = 20,
+    finetune_steps: Annotated[
+        int, typer.Option(help="Number of optimizer steps of each such run; 0 for the head alone.")
+    ] = 10,
     lora_rank: Annotated[int, typer.Option(help="Rank of LoRA in the runs that use it.")] = 8,
     with_offset: Annotated[
         str | None,

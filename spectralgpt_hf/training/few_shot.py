@@ -24,7 +24,7 @@ class FewShotRecipe:
     """Settings of few-shot fine-tuning.
 
     Attributes:
-        steps: Steps of the second phase. The first phase is solved exactly.
+        steps: Steps of the second phase; with 0, only the head learns. The first phase is solved exactly.
         batch_size: Largest number of images of a step, which are drawn with replacement.
         learning_rate: Learning rate of the head.
         layer_decay: Learning rate of a layer divided by that of the next one.
@@ -32,9 +32,9 @@ class FewShotRecipe:
         lora_rank: Rank of LoRA's matrices, which are trained instead of the encoder's weights; 0 trains all weights.
     """
 
-    steps: int = 20
+    steps: int = 10
     batch_size: int = 16
-    learning_rate: float = 5e-4
+    learning_rate: float = 5e-5
     layer_decay: float = 0.75
     weight_decay: float = 0.1
     lora_rank: int = 0
