@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import torch
 from safetensors.torch import save_file
+from transformers.initialization import no_init_weights
 
 from ..assets import find_checkpoint
 from ..files import atomic_path, digest, locked
@@ -111,7 +112,7 @@ def convert_checkpoint(
     path = fetch(source)
     original = read_original(path)
     architecture, config = infer_architecture(original, config_overrides)
-    with torch.device("meta"):
+    with torch.device("meta"), no_init_weights():
         model = architecture(config)  # names and shapes only
     left_over: list[str] = []
     if architecture is SpectralGPTModel:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
+from transformers.initialization import no_init_weights
 
 from ..inference.checkpoints import without_weight_bars
 from ..modeling import modeling_spectralgpt
@@ -59,7 +60,7 @@ def check_checkpoint(folder: str | PathLike[str]) -> dict[str, torch.Tensor]:
     _refuse(folder, _setting_problems(folder))
     config = SpectralGPTConfig.from_pretrained(folder)
     architecture = getattr(modeling_spectralgpt, (config.architectures or [""])[0])
-    with torch.device("meta"):
+    with torch.device("meta"), no_init_weights():
         expected = {name: tuple(tensor.shape) for name, tensor in architecture(config).state_dict().items()}
     _refuse(folder, _weight_problems(folder, expected))
 

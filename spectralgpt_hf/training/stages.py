@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from transformers.initialization import no_init_weights
 
 from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
@@ -259,7 +260,7 @@ def _fit_positions(model: SpectralGPTForPreTraining, stage: PretrainingOptions) 
 
 def check_model(stage: PretrainingOptions, before: SpectralGPTConfig | None) -> SpectralGPTConfig:
     """Build the model of a stage on the meta device from the configuration of the stage before; return its own."""
-    with torch.device("meta"):
+    with torch.device("meta"), no_init_weights():
         if before is None:
             return SpectralGPTForPreTraining(_new_config(stage)).config
         config = SpectralGPTConfig.from_dict(before.to_dict() | _model_settings(stage))
@@ -272,6 +273,9 @@ def check_model(stage: PretrainingOptions, before: SpectralGPTConfig | None) -> 
                 f"stage before, but would change {len(changed)} of them, such as {changed[0]}: {old.get(changed[0])} "
                 f"to {new.get(changed[0])}."
             )
+        for module in model.modules():
+            if isinstance(module, SpectralGPTPositionEmbeddings):
+                module.to_empty(device="cpu")  # interpolation on the meta device runs operator by operator in Python
         _fit_positions(model, stage)
         return model.config
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from transformers import AutoModelForSemanticSegmentation, AutoModelForUniversalSegmentation, Trainer, TrainingArguments
+from transformers.initialization import no_init_weights
 
 from spectralgpt_hf import (
     SpectralGPTConfig,
@@ -57,12 +58,13 @@ def right_half_missing(batch_size=2):
 
 
 def released(cls, case, **overrides):
-    with torch.device("meta"):
+    with torch.device("meta"), no_init_weights():
         model = cls(parity.config("base_128", **overrides)).eval()
     model.load_state_dict(parity.checkpoint(case), assign=True)
     return model
 
 
+@pytest.mark.slow  # the encoder and the head are those of the test below; of the head alone, there are quick tests
 def test_segmentation_equals_the_released_implementation():
     model = released(SpectralGPTForSemanticSegmentation, "segmentation_base_128", num_labels=13)
     with torch.no_grad():
