@@ -1,3 +1,4 @@
+import gc
 import os
 import subprocess
 import sys
@@ -8,6 +9,14 @@ import pytest
 
 # Trainings in this process do not change its allocator (`keep_freed_memory`): thousands of other tests follow.
 os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**17))
+# Tests have their own Hub on loopback. Without a network, asking the real one is tried again for half a minute.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def pytest_collection_finish() -> None:
+    """Leave what the imports have made, a million objects, out of every later collection of garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ from spectralgpt_hf.conversion.original_checkpoint import OriginalCheckpoint, di
 from spectralgpt_hf.conversion.state_dict import to_original
 from tests import parity
 from tests.conversion.originals import TOY, TOY_HEADS, narrow_tensors, save, several_gpus, toy_tensors
+from tests.forked import run_forked
 
 
 TEN_BANDS_AND_TWO_MEANS = ["B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B11", "B12", "mean", "mean"]
@@ -458,8 +460,6 @@ from spectralgpt_hf.modeling.image_processing_spectralgpt import SpectralGPTImag
 {setup}
 convert_checkpoint(*sys.argv[1:], num_attention_heads=4, decoder_num_attention_heads=4)
 """
-# Weights are written before the processor: at this point the folder is half there.
-KILL = "SpectralGPTImageProcessor.save_pretrained = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)"
 WAIT = "SpectralGPTImageProcessor.save_pretrained = lambda *_, **__: (print(flush=True), time.sleep(600))"
 # The limit on the size of files acts as a full disk does.
 FULL = "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); signal.signal(signal.SIGXFSZ, signal.SIG_IGN)"
@@ -472,9 +472,15 @@ def convert_process(setup: str, output: Path) -> subprocess.Popen:
 
 
 def test_a_killed_conversion_leaves_no_folder_and_the_next_one_cleans_up(tmp_path):
-    with convert_process(KILL, tmp_path / "out") as process:
-        process.communicate()
-    assert process.returncode == -9
+    def kill(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def convert_and_be_killed() -> None:
+        # Weights are written before the processor: at this point the folder is half there.
+        SpectralGPTImageProcessor.save_pretrained = kill
+        convert_checkpoint(TOY, tmp_path / "out", **TOY_HEADS)
+
+    assert run_forked(convert_and_be_killed) == -signal.SIGKILL
     assert not (tmp_path / "out").exists()
     assert list(tmp_path.glob(".out.*.part"))
     convert_checkpoint(TOY, tmp_path / "out", **TOY_HEADS)

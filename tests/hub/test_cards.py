@@ -12,6 +12,7 @@ import pytest
 import rasterio
 import torch
 from huggingface_hub import ModelCard
+from transformers import dynamic_module_utils
 
 from spectralgpt_hf import SpectralGPTConfig, SpectralGPTImageProcessor
 from spectralgpt_hf.conversion import convert_checkpoint
@@ -25,22 +26,25 @@ from spectralgpt_hf.modeling.modeling_spectralgpt import (
 )
 from tests import parity
 from tests.conversion.originals import TOY, TOY_HEADS
+from tests.forked import run_forked
 
 
 CARDS = {path.stem: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.md")}
 EMBEDDED = ("tiny", "tiny-zscore")
 RELEASED = ("SpectralGPT.pth", "SpectralGPT+.pth")
 
-# Run in a process of its own, since remote code goes into a cache. Arguments: a file of the blocks of each card.
+# Run in a process of its own, since remote code goes into a cache.
 SCRIPT = """
 import json, sys
-for card, blocks in json.load(open(sys.argv[1])).items():
+found = []
+for card, blocks in json.load(open("code.json")).items():
     for block in blocks:
         print("Running a block of", card, file=sys.stderr)
         names = {}
         exec(block, names)
         if "num_parameters" in names:
-            print(card, f"{names['num_parameters']:,}")
+            found.append([card, f"{names['num_parameters']:,}"])
+json.dump(found, open("found.json", "w"))
 """
 
 
@@ -94,7 +98,29 @@ def test_published_scores_are_marked_as_the_authors(name):
     assert "own random split" in CARDS[name]
 
 
-def test_every_code_block_of_every_card_runs(tmp_path):
+def run_in_new_process(folder: Path) -> None:
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "home")}
+    arguments = [sys.executable, "-W", "ignore", "-c", SCRIPT]
+    result = subprocess.run(arguments, env=environment, cwd=folder, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def run_in_copy_of_this_process(folder: Path) -> None:
+    """Without the imports of a new process. Here the package itself stands in where a card forgets its remote code."""
+
+    def run() -> None:
+        os.chdir(folder)
+        sys.path[:] = [path for path in sys.path if path != dynamic_module_utils.HF_MODULES_CACHE]
+        dynamic_module_utils.HF_MODULES_CACHE = str(folder / "home")
+        for name in [name for name in sys.modules if name.startswith("transformers_modules")]:
+            del sys.modules[name]
+        exec(SCRIPT, {})
+
+    assert run_forked(run) == 0
+
+
+@pytest.mark.parametrize("run", [run_in_copy_of_this_process, pytest.param(run_in_new_process, marks=pytest.mark.slow)])
+def test_every_code_block_of_every_card_runs(run, tmp_path):
     torch.manual_seed(0)
     pretrained = convert_checkpoint(TOY, tmp_path / "pretrained", **TOY_HEADS)
     code = {name: blocks(card, pretrained) for name, card in CARDS.items()}
@@ -112,13 +138,10 @@ def test_every_code_block_of_every_card_runs(tmp_path):
             file.write(np.random.default_rng(len(name)).integers(1, 5000, (12, 40, 32), dtype=np.uint16))
             file.descriptions = L2A_BANDS
 
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
-    arguments = [sys.executable, "-W", "ignore", "-c", SCRIPT, "code.json"]
-    result = subprocess.run(arguments, env=environment, cwd=tmp_path, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert len(result.stdout.splitlines()) == 2
-    for line in result.stdout.splitlines():
-        name, num_parameters = line.split()
+    run(tmp_path)
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert len(found) == 2
+    for name, num_parameters in found:
         assert num_parameters in CARDS[name]
 
 

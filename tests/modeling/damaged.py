@@ -1,14 +1,8 @@
-"""Two hundred damaged inputs, and a process of its own that reads them all.
-
-    python -m tests.modeling.damaged FOLDER
-
-writes them into a folder, and to standard output a line of JSON for each: what it is and how reading it ended.
-"""
+"""Two hundred damaged inputs, and how reading each of them ends."""
 
 import json
 import resource
 import struct
-import sys
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -195,16 +189,13 @@ def _with_tags(content: bytes, values: dict[int, int]) -> bytes:
     return bytes(content)
 
 
-def main() -> None:
+def write_outcomes(folder: Path, output: Path) -> None:
+    """Write the inputs into a folder, and a line of JSON for each: what it is and how reading it ended."""
     warnings.simplefilter("ignore")
-    folder = Path(sys.argv[1])
     SpectralGPTImageProcessor()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for damaged in damaged_inputs(folder):
-        result = outcome(damaged)
-        result["extra_mib"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-        sys.stdout.write(json.dumps(result) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+    with output.open("w") as lines:
+        for damaged in damaged_inputs(folder):
+            result = outcome(damaged)
+            result["extra_mib"] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+            lines.write(json.dumps(result) + "\n")

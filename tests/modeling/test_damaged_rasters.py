@@ -1,9 +1,5 @@
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,18 +9,17 @@ from hypothesis import strategies as st
 from spectralgpt_hf.modeling.bands import L2A_BANDS
 from spectralgpt_hf.modeling.rasters import read_raster
 from spectralgpt_hf.modeling.stac_assets import read_stac_item
+from tests.forked import run_forked
+from tests.modeling.damaged import write_outcomes
 from tests.modeling.products import write_geotiff, write_safe
 
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory):
     """How reading the damaged inputs ended, in a process that may crash, hang, or eat memory without harm."""
-    command = [sys.executable, "-m", "tests.modeling.damaged", str(tmp_path_factory.mktemp("damaged"))]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    root = Path(__file__).parents[2]
-    process = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
-    assert process.returncode == 0, process.stderr[-2000:]
-    return [json.loads(line) for line in process.stdout.splitlines()]
+    output = tmp_path_factory.mktemp("outcomes") / "outcomes.jsonl"
+    assert run_forked(write_outcomes, tmp_path_factory.mktemp("damaged"), output) == 0
+    return [json.loads(line) for line in output.read_text().splitlines()]
 
 
 @pytest.mark.slow

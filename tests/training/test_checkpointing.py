@@ -1,14 +1,15 @@
 import errno
+import os
 import shutil
 import signal
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
 
 from spectralgpt_hf.training.checkpointing import CheckpointFolder, read_position, write_folder
+from tests.forked import run_forked
 
 
 @pytest.fixture
@@ -56,18 +57,16 @@ def test_a_kill_while_checkpoints_are_deleted_leaves_only_complete_ones(tmp_path
     """Newer checkpoints go when a run resumes from an older one, and old ones when there are too many."""
     folder = CheckpointFolder(tmp_path, total_limit=9)
     oldest, *_ = (folder.save(accelerator, step, {"step": step}) for step in (5, 10, 15))
-    code = (
-        "import os, sys, shutil, pathlib, signal\n"
-        "from spectralgpt_hf.training.checkpointing import CheckpointFolder\n"
-        "def rmtree(path, *_, **__):\n"
-        "    next(pathlib.Path(path).glob('*.safetensors')).unlink()\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "shutil.rmtree = rmtree\n"
-        "folder = CheckpointFolder(sys.argv[1])\n"
-        "folder.discard_after(folder.folder / 'step-00000005')\n"
-    )
-    process = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
-    assert process.returncode == -signal.SIGKILL
+
+    def rmtree(path, *_, **__):
+        next(Path(path).glob("*.safetensors")).unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def discard_and_be_killed():
+        shutil.rmtree = rmtree
+        folder.discard_after(oldest)
+
+    assert run_forked(discard_and_be_killed) == -signal.SIGKILL
     latest = folder.latest()
     assert latest.name == "step-00000010"
     assert all(list(path.glob("*.safetensors")) for path in tmp_path.glob("step-*"))
