@@ -1,5 +1,6 @@
 """The site and the README name what is there. `make docs` builds the site, executes its notebooks and checks links."""
 
+import functools
 import importlib
 import re
 import shlex
@@ -66,13 +67,18 @@ def commands(page: Path) -> list[list[str]]:
     return [shlex.split(match[1].replace("...", ""), comments=True) for match in found if match]
 
 
+@functools.cache
+def command_line() -> typer.core.TyperGroup:
+    return typer.main.get_command(app)
+
+
 @pytest.mark.parametrize("page", WITH_EXAMPLES, ids=lambda page: page.stem)
 def test_every_command_of_a_page_exists_with_its_options(page):
     for words in commands(page):
         if words[0].startswith("examples/"):
             assert Path(words[0]).is_file()
             continue
-        command = typer.main.get_command(app)
+        command = command_line()
         context = command.make_context("spectralgpt", [], resilient_parsing=True)
         rest = words[1:]
         while hasattr(command, "resolve_command") and not rest[0].startswith("-"):
@@ -86,12 +92,17 @@ def test_every_command_of_a_page_exists_with_its_options(page):
         assert unknown == [], shlex.join(words)
 
 
+@functools.cache
+def code_of_the_package() -> str:
+    code = "".join(path.read_text() for path in Path("spectralgpt_hf").rglob("*.py"))
+    return re.sub(r'"\s*\n\s*f?"', "", code)  # literals that are continued on the next line
+
+
 @pytest.mark.parametrize(
     "message", re.findall(r"^\| `([^`]+)` \|", (DOCS / "reference/errors.md").read_text(), re.MULTILINE)
 )
 def test_every_message_of_the_reference_is_in_the_code(message):
-    code = "".join(path.read_text() for path in Path("spectralgpt_hf").rglob("*.py"))
-    assert message in re.sub(r'"\s*\n\s*f?"', "", code)  # literals that are continued on the next line
+    assert message in code_of_the_package()
 
 
 def test_the_generated_reference_lists_every_option(monkeypatch):

@@ -5,6 +5,7 @@ Everything is read from the source text; nothing is imported.
 """
 
 import ast
+import functools
 import io
 import os
 import re
@@ -42,6 +43,7 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+@functools.cache
 def parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 

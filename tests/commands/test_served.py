@@ -18,7 +18,7 @@ from spectralgpt_hf.serving import endpoint_handler
 from spectralgpt_hf.serving.tasks import Models
 from spectralgpt_hf.serving.uploads import read_upload
 from tests.commands.labelled import CLASSES, write_classes, write_maps, write_pair
-from tests.commands.test_train import CORNERS, confusion, run
+from tests.commands.test_train import CORNERS, run
 
 
 Surface = Callable[..., np.ndarray]
@@ -27,6 +27,12 @@ Surface = Callable[..., np.ndarray]
 @pytest.fixture(autouse=True)
 def gdal_in_this_process(monkeypatch):
     monkeypatch.setattr(endpoint_handler, "_restrict_gdal", lambda path: None)  # it is for a process of its own
+
+
+def confusion(found: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
+    counted = (found < classes) & (truth < classes)
+    pairs = np.bincount(truth[counted].astype(int) * classes + found[counted], minlength=classes**2)
+    return pairs.reshape(classes, classes)
 
 
 def decoded(answer: dict[str, Any]) -> np.ndarray:
@@ -76,13 +82,16 @@ ZSCORE = {"normalization": "zscore", "mean": [1500] * 12, "std": [700] * 12}
 @pytest.mark.parametrize("options", [{}, pytest.param(ZSCORE, marks=pytest.mark.slow)])
 def test_maps_are_served_as_they_were_scored(options, tmp_path):
     data, folder = tmp_path / "data", tmp_path / "run" / "model"
-    write_maps(data, [(128, 0), (256, 256), (300, 40)], 64)
+    write_maps(data, [(128, 0), (256, 256), (300, 40)], 48)
     common = {"class_names": CLASSES, "class_weights": "balanced", "max_steps": 12, "per_device_eval_batch_size": 5}
-    scored = run("segmentation", tmp_path / "run", data, **common, **options)["test"]["confusion_matrix"]
+    test = run("segmentation", tmp_path / "run", data, symmetries=True, **common, **options)["test"]
+    assert (test["samples"], test["units"]) == (12, 3)  # four tiles in each of three scenes
+    scored = test["confusion_matrix"]
     segment = pipeline("multispectral-image-segmentation", model=str(folder))
     handler = endpoint_handler.EndpointHandler(str(folder))
     page = Models(CHECKPOINT, segmentation=folder)
     model, processor = load_model(str(folder))
+    assert len(model.config.class_weights) == 3
 
     def in_scene(path: Path) -> np.ndarray:
         return read_raster(

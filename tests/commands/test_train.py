@@ -15,8 +15,10 @@ from PIL import Image
 from transformers import pipeline
 
 from spectralgpt_hf import (
+    SpectralGPTConfig,
     SpectralGPTForChangeDetection,
     SpectralGPTForImageClassification,
+    SpectralGPTForPreTraining,
     SpectralGPTForSemanticSegmentation,
     SpectralGPTImageProcessor,
 )
@@ -30,6 +32,7 @@ from spectralgpt_hf.training.models import SPECTRALGPT
 from spectralgpt_hf.training.options import FineTuningOptions
 from tests.commands.labelled import CLASSES, write_classes, write_maps, write_pair, write_values
 from tests.hub.test_publish import hub  # noqa: F401
+from tests.sizes import SMALL
 
 
 # A model of two narrow layers: what is tested here is all around it.
@@ -73,6 +76,16 @@ def run(task: str, output_dir: Path, data_dir: Path, processes: int = 1, **optio
 def classes(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("classes")
     write_classes(folder, CORNERS, 32)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory) -> Path:
+    """A pretrained checkpoint whose images are larger than those of the runs."""
+    folder = tmp_path_factory.mktemp("pretrained") / "toy"
+    torch.manual_seed(0)
+    SpectralGPTForPreTraining(SpectralGPTConfig(image_size=64, **SMALL)).save_pretrained(folder)
+    SpectralGPTImageProcessor().save_pretrained(folder)
     return folder
 
 
@@ -216,41 +229,6 @@ def last_logits(monkeypatch) -> list[torch.Tensor]:
     return logits
 
 
-def confusion(found: np.ndarray, truth: np.ndarray, classes: int) -> np.ndarray:
-    counted = (found < classes) & (truth < classes)
-    pairs = np.bincount(truth[counted].astype(int) * classes + found[counted], minlength=classes**2)
-    return pairs.reshape(classes, classes)
-
-
-def test_predict_scene_with_the_saved_segmentation_checkpoint_gives_the_scores_of_metrics_json(maps, tmp_path):
-    metrics = run(
-        "segmentation", tmp_path, maps, class_names=CLASSES, class_weights="balanced", symmetries=True, max_steps=12
-    )
-    assert (metrics["test"]["samples"], metrics["test"]["units"]) == (16, 4)  # four tiles in each of four scenes
-    model, processor = load_model(str(tmp_path / "model"))
-    assert len(model.config.class_weights) == 3
-    found = np.zeros((3, 3), int)
-    for path in sorted((maps / "images").iterdir()):
-        predict_scene(model, processor, path, tmp_path / "map.tif", overwrite=True, progress=False)
-        truth = np.array(Image.open(maps / "masks" / f"{path.stem}.png"))
-        found += confusion(read_raster(tmp_path / "map.tif").pixels[0], truth, 3)
-    assert found.tolist() == metrics["test"]["confusion_matrix"]
-    assert np.count_nonzero(found.sum(0)) > 1  # otherwise any two maps would agree
-    result = pipeline("multispectral-image-segmentation", model=str(tmp_path / "model"))(str(path))
-    assert result["map"].pixels.shape == (1, 48, 48)
-
-
-def test_the_pipeline_with_the_saved_classifier_gives_the_scores_of_metrics_json(classes, tmp_path):
-    options = {"crop_scale": 0.5, "eval_resize": 40, "image_size": 32, "num_train_epochs": 6}
-    metrics = run("classification", tmp_path, classes, **options)
-    classify = pipeline("multispectral-image-classification", model=str(tmp_path / "model"))
-    found = np.zeros((2, 2), int)
-    names = ["vegetation", "water"]
-    for path in sorted(classes.glob("*/*.tif")):
-        found[names.index(path.parent.name), names.index(classify(str(path))[0]["label"])] += 1
-    assert found.tolist() == metrics["test"]["confusion_matrix"]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("lora", [False, True])
 def test_a_table_of_values_trains_a_regression_that_the_pipeline_gives_in_their_unit(lora, tmp_path):
@@ -348,7 +326,7 @@ def test_an_interrupted_and_resumed_run_ends_with_the_same_metrics(classes, tmp_
     assert parts["validation"] == whole["validation"]
 
 
-def test_lora_weights_are_saved_loaded_and_merged(classes, tmp_path, monkeypatch):
+def test_lora_weights_are_saved_loaded_and_merged(classes, pretrained, tmp_path, monkeypatch):
     from peft import PeftModel
 
     logits = last_logits(monkeypatch)
@@ -356,7 +334,7 @@ def test_lora_weights_are_saved_loaded_and_merged(classes, tmp_path, monkeypatch
         "classification",
         tmp_path,
         classes,
-        model_name_or_path=str(CHECKPOINT),
+        model_name_or_path=str(pretrained),
         config_name=None,
         config_overrides=None,
         lora_rank=2,
@@ -366,10 +344,10 @@ def test_lora_weights_are_saved_loaded_and_merged(classes, tmp_path, monkeypatch
     )
     folder = tmp_path / "model"
     merged = SpectralGPTForImageClassification.from_pretrained(folder).eval()
-    base = SpectralGPTForImageClassification.from_pretrained(CHECKPOINT, dtype=torch.float32, num_labels=2)
+    base = SpectralGPTForImageClassification.from_pretrained(pretrained, dtype=torch.float32, num_labels=2)
     base.resize_positions(32)
     assert "/" not in json.loads((tmp_path / "lora" / "adapter_config.json").read_text())["base_model_name_or_path"]
-    assert str(CHECKPOINT.parent) not in (tmp_path / "lora" / "README.md").read_text()
+    assert str(pretrained.parent) not in (tmp_path / "lora" / "README.md").read_text()
     adapted = PeftModel.from_pretrained(base, tmp_path / "lora").eval()
     processor = SpectralGPTImageProcessor.from_pretrained(folder)
     paths = sorted(classes.glob("vegetation/*.tif"))[:2]
@@ -415,10 +393,10 @@ def test_baselines_train_on_the_same_pixels(task, name, overrides, classes, maps
     assert config["num_channels"] == (24 if task == "change_detection" else 12)
 
 
-def test_a_frozen_encoder_keeps_its_weights(classes, tmp_path):
-    start = {"model_name_or_path": str(CHECKPOINT), "config_name": None, "config_overrides": None}
+def test_a_frozen_encoder_keeps_its_weights(classes, pretrained, tmp_path):
+    start = {"model_name_or_path": str(pretrained), "config_name": None, "config_overrides": None}
     run("classification", tmp_path, classes, freeze_encoder=True, max_steps=1, **start)
-    before = SpectralGPTForImageClassification.from_pretrained(CHECKPOINT, dtype=torch.float32, num_labels=2)
+    before = SpectralGPTForImageClassification.from_pretrained(pretrained, dtype=torch.float32, num_labels=2)
     before.resize_positions(32)
     after = SpectralGPTForImageClassification.from_pretrained(tmp_path / "model")
     for name, parameter in before.spectralgpt.named_parameters():

@@ -27,8 +27,8 @@ def run(file, inputs):
     return dict(zip(names, session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})))
 
 
-@pytest.mark.parametrize("size", [32, 48])
-def test_an_encoder_gives_the_same_tokens_and_vectors_for_batches_of_any_size(checkpoints, tmp_path, size):
+def test_an_encoder_gives_the_same_tokens_and_vectors_for_batches_of_any_size(checkpoints, tmp_path):
+    size = 48  # and not that of the checkpoint, which the test below exports
     written = export_onnx(checkpoints["features"], tmp_path / "encoder.onnx", image_size=size)
     assert (written.architecture, written.image_size) == ("SpectralGPTModel", size)
     assert written.difference <= 1e-4

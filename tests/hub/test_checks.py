@@ -18,6 +18,7 @@ from spectralgpt_hf.conversion import convert_checkpoint
 from spectralgpt_hf.hub.cards import FOLDER
 from spectralgpt_hf.hub.checks import check_checkpoint
 from tests.conversion.originals import TOY, TOY_HEADS
+from tests.hub.test_publish import quick  # noqa: F401
 
 
 BIAS, POSITIONS = "spectralgpt.layernorm.bias", "spectralgpt.embeddings.position_embeddings.spatial_position_embeddings"
@@ -121,7 +122,7 @@ def test_a_file_that_is_not_regular_is_refused_and_not_opened(folder):
     assert "notes.md: is not a regular file" in refusal(folder)
 
 
-def test_every_kind_of_file_in_the_table_is_accepted(folder):
+def test_every_kind_of_file_in_the_table_is_accepted(folder, quick):  # noqa: F811
     (folder / ".eval_results").mkdir()
     contents = {
         ".eval_results/eurosat.yaml": "- dataset: {id: org/eurosat, task_id: default}\n  value: 0.9\n",

@@ -190,11 +190,15 @@ def test_clicks_and_states_cannot_be_forged(demo_url, crops, tmp_path):
     assert "Upload a GeoTIFF" in message["output"]["error"]
 
 
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    tasks = ("features", "classification", "segmentation", "change")
+    return Models(*[save_checkpoint(task, folder / task) for task in tasks])
+
+
 @pytest.mark.parametrize("name", ["reconstruct", "segment", "compare", "embed", "load"])
-def test_every_action_ends_at_its_deadline(tmp_path, crops, monkeypatch, name):
-    models = Models(
-        *[save_checkpoint(t, tmp_path / t) for t in ("features", "classification", "segmentation", "change")]
-    )
+def test_every_action_ends_at_its_deadline(models, crops, monkeypatch, name):
     act, upload = Actions(models), read_upload(crops[0])
     monkeypatch.setattr("spectralgpt_hf.serving.uploads.MAX_SECONDS", -1.0)
     calls = {
