@@ -296,11 +296,14 @@ def test_absurd_grids_are_refused(tmp_path, resolution, shape, message):
         read_raster(path)
 
 
+# The folder's modules are loaded without its `__init__`, which would import torch and transformers.
 RESTRICTED = """
-import os, sys
+import os, sys, types
 import rasterio
-from spectralgpt_hf.modeling.untrusted import restrict_gdal
-from spectralgpt_hf.modeling.rasters import read_raster
+package = sys.modules["modeling"] = types.ModuleType("modeling")
+package.__path__ = [sys.argv[4]]
+from modeling.untrusted import restrict_gdal
+from modeling.rasters import read_raster
 restrict_gdal()
 with rasterio.Env() as env:
     print(sorted(env.drivers()))
@@ -325,7 +328,8 @@ def test_a_process_that_serves_keeps_two_formats_and_no_network(tmp_path, canary
     plain = write_geotiff(tmp_path / "a.tif", np.ones((1, 8, 8), np.uint16), names=["B2"])
     with rasterio.open(plain) as dataset:
         rasterio.shutil.copy(dataset, tmp_path / "a.vrt", driver="VRT")
-    command = [sys.executable, "-c", RESTRICTED, plain, tmp_path / "a.vrt", canary.url.split("/")[2]]
+    folder = Path(untrusted.__file__).parent
+    command = [sys.executable, "-c", RESTRICTED, plain, tmp_path / "a.vrt", canary.url.split("/")[2], folder]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     expected = ["['COG', 'GTiff', 'JP2OpenJPEG', 'MEM']", "(1, 16, 16)", "refused"]
     assert result.stdout.splitlines() == expected, result.stderr
