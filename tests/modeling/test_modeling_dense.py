@@ -54,7 +54,8 @@ def right_half_missing(batch_size=2):
     return torch.tensor([1, 1, 0, 0]).repeat(16).expand(batch_size, -1)
 
 
-# The released implementation
+# The released implementation, at the size of Base. `conversion/test_convert.py` compares narrow networks of both tasks
+# with our reference of its mathematics in a second.
 
 
 def released(cls, case, **overrides):
@@ -64,7 +65,7 @@ def released(cls, case, **overrides):
     return model
 
 
-@pytest.mark.slow  # the encoder and the head are those of the test below; of the head alone, there are quick tests
+@pytest.mark.slow
 def test_segmentation_equals_the_released_implementation():
     model = released(SpectralGPTForSemanticSegmentation, "segmentation_base_128", num_labels=13)
     with torch.no_grad():
@@ -72,6 +73,7 @@ def test_segmentation_equals_the_released_implementation():
     assert parity.relative_error(logits, parity.expected("segmentation_base_128")["logits"]) < 1e-4
 
 
+@pytest.mark.slow
 def test_change_detection_equals_the_released_implementation():
     model = released(SpectralGPTForChangeDetection, "change_detection_base_128")
     before, after = (parity.random_input(seed, 1, 12, 128, 128) for seed in (400, 401))

@@ -21,7 +21,11 @@ from tests.modeling.networks import half_masked, images, small_config, small_mod
 
 @pytest.mark.parametrize(
     ("case", "seed", "batch_size"),
-    [("toy", 100, 2), ("base_128", 200, 1), pytest.param("base_96", 210, 1, marks=pytest.mark.slow)],
+    [
+        ("toy", 100, 2),
+        pytest.param("base_128", 200, 1, marks=pytest.mark.slow),
+        pytest.param("base_96", 210, 1, marks=pytest.mark.slow),
+    ],
 )
 def test_outputs_equal_those_of_the_released_implementation(case, seed, batch_size):
     config = parity.config(case)
