@@ -44,9 +44,9 @@ class NoCPUTensors(TorchDispatchMode):
 def fake_model(cls, **options):
     """A model without values in training mode on the accelerator. Reading a value, as `.item()` does, raises."""
     with no_init_weights(), torch.device("meta"):
-        return cls(
-            parity.config("toy", decode_hidden_size=16, decode_ratio=0.5, num_labels=2, class_weights=[1, 2], **options)
-        ).train()
+        sizes = {"num_hidden_layers": 2, "decoder_num_hidden_layers": 1, "decode_hidden_size": 16}
+        settings = {"decode_ratio": 0.5, "num_labels": 2, "class_weights": [1, 2]}
+        return cls(parity.config("toy", **sizes, **settings, **options)).train()
 
 
 def arguments(cls, masked):
@@ -83,9 +83,15 @@ def test_forward_and_backward_make_no_tensor_on_the_host_and_read_no_value(cls, 
                 assert model.reconstruct(inputs["pixel_values"]).device.type == "meta"
 
 
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("fusion", ["mean", "attention"])
-@pytest.mark.parametrize("cls", [SpectralGPTForImageClassification, SpectralGPTForSemanticSegmentation])
+@pytest.mark.parametrize(
+    ("cls", "fusion", "masked"),  # every pair of two of them
+    [
+        (SpectralGPTForImageClassification, "mean", False),
+        (SpectralGPTForImageClassification, "attention", True),
+        (SpectralGPTForSemanticSegmentation, "mean", True),
+        (SpectralGPTForSemanticSegmentation, "attention", False),
+    ],
+)
 def test_series_make_no_tensor_on_the_host_and_read_no_value(cls, fusion, masked, monkeypatch):
     monkeypatch.setattr(masking_utils, "is_tracing", lambda tensor=None: False)
     with FakeTensorMode():

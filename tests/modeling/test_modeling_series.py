@@ -177,7 +177,7 @@ def test_single_images_leave_no_parameter_of_the_fusion_without_a_gradient():
 )
 def test_a_series_compiles_to_one_graph(temporal_fusion, num_dates, masked):
     torch._dynamo.reset()
-    model = model_of(SpectralGPTForSemanticSegmentation, temporal_fusion, num_labels=3).eval()
+    model = model_of(SpectralGPTForSemanticSegmentation, temporal_fusion, num_labels=3, num_hidden_layers=1).eval()
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     mask = torch.stack([half_masked()] * num_dates, dim=1) if masked else None
     given = {"attention_mask": mask, "dates": DATES[:, :num_dates], "labels": torch.ones(2, 32, 32, dtype=torch.long)}
@@ -188,7 +188,7 @@ def test_a_series_compiles_to_one_graph(temporal_fusion, num_dates, masked):
 
 def test_a_single_image_compiles_to_one_graph_with_attention_over_dates():
     torch._dynamo.reset()
-    model = model_of(SpectralGPTForImageClassification, num_labels=3)
+    model = model_of(SpectralGPTForImageClassification, num_labels=3, num_hidden_layers=1)
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(images()).logits, model(images()).logits, rtol=0, atol=2e-5)
 
