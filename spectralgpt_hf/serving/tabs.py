@@ -185,7 +185,8 @@ def _change_tab(shared: Shared, results: list[Any], tabs: gr.Tabs) -> Callable[[
             threshold = gr.Slider(
                 0.05, 0.95, 0.5, step=0.05, label="Changed from a probability of", buttons=[], elem_id="threshold"
             )
-            summary = gr.HTML("The gallery has an example: Two dates.", elem_id="change-summary")
+            gr.HTML(page.caption("Upload a second date, or take the example “Two dates” above."), elem_id="change-hint")
+            summary = gr.HTML(elem_id="change-summary")
     with gr.Row(equal_height=False):
         both = compared("First date | second date", ("First date", "Second date"), "dates")
         picture = shown_picture("Change, over the second date", "change", "Change, over the second date")

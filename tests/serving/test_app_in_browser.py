@@ -124,6 +124,7 @@ def test_a_person_uploads_slides_clicks_and_downloads(page, crops, tmp_path):
         assert classes.count == 1
 
     page.get_by_role("tab", name="Change").click()
+    page.locator("#change-hint").get_by_text("Two dates").wait_for()  # also after an image was loaded
     changed(
         page,
         "change",
