@@ -79,9 +79,9 @@ def test_uploads_that_name_other_files_are_refused_or_read_alone(person, tmp_pat
             # Sound files with a reference that is not followed have two bands only.
             assert "attack.tif: " in str(raised.value)
             assert must_fail or "expected a multispectral image" in str(raised.value)
-            for saved in ("/save_reconstruction", "/save_features"):
-                answer = person.predict(api_name=saved)
-                assert not answer or not answer.get("value")
+        for saved in ("/save_reconstruction", "/save_features"):
+            answer = person.predict(api_name=saved)
+            assert not answer or not answer.get("value")
     assert not canary.touched()
 
 
