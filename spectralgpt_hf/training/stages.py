@@ -273,9 +273,6 @@ def check_model(stage: PretrainingOptions, before: SpectralGPTConfig | None) -> 
                 f"stage before, but would change {len(changed)} of them, such as {changed[0]}: {old.get(changed[0])} "
                 f"to {new.get(changed[0])}."
             )
-        for module in model.modules():
-            if isinstance(module, SpectralGPTPositionEmbeddings):
-                module.to_empty(device="cpu")  # interpolation on the meta device runs operator by operator in Python
         _fit_positions(model, stage)
         return model.config
 
