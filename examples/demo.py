@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import rasterio
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -71,7 +72,8 @@ def similarity(image: str, row: int, column: int) -> tuple[np.ndarray, int]:
     processor = SpectralGPTImageProcessor.from_pretrained(checkpoint)
     with tempfile.TemporaryDirectory() as folder:
         path = embed_scene(model, processor, image, Path(folder, "features.tif"), overlap=0.25, progress=False)
-        features = read_raster(path, resolution=None).pixels
+        with rasterio.open(path) as dataset:
+            features = dataset.read()
     cell = model.config.patch_size
     return similarity_map(features, row // cell, column // cell), cell
 
@@ -108,14 +110,14 @@ def map_panel(image: str, marks: tuple[tuple[str, int, int], ...], width: int) -
     mapped.legend(handles=patches, loc="upper center", bbox_to_anchor=(0.5, 0), ncol=4, fontsize=10, frameon=False)
     searched.imshow(colours)
     searched.set_title(
-        f"3. A {name} is chosen (ring): the numbers\nare the {NUM_FOUND} sites most like it", fontsize=12
+        f"3. Search: the ring marks a {name},\nthe numbers the {NUM_FOUND} sites most similar to it", fontsize=12
     )
     for number, position in enumerate(positions, 1):
         y, x = ((index + 0.5) * cell for index in position)
         circle = {"boxstyle": "circle,pad=0.2", "facecolor": "yellow"}
         searched.text(x, y, str(number), ha="center", va="center", fontsize=10, bbox=circle)
     shades = found.imshow(likeness, cmap="magma", extent=(0, labels.shape[1], labels.shape[0], 0), vmin=0, vmax=1)
-    found.set_title("How like it each site is:\nbright is very, black is not", fontsize=12)
+    found.set_title(f"Similarity of each site to that {name}:\nbright is similar, black is not", fontsize=12)
     canvas.figure.colorbar(shades, ax=found, shrink=0.8, label="cosine similarity")
     for axes in (searched, found):
         axes.plot(column, row, "o", markersize=16, markerfacecolor="none", markeredgecolor="cyan", markeredgewidth=3)
