@@ -1,32 +1,23 @@
-import importlib.util
-
 import numpy as np
 import pytest
 
+from examples import make_change
 from spectralgpt_hf.modeling.bands import L2A_BANDS
 
 
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("make_change", "examples/make_change.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
-def images(script, tmp_path):
+def images(tmp_path):
     """Two dark and two bright sites, each with some noise."""
     random, paths = np.random.default_rng(0), []
     for number, level in enumerate((500, 520, 4000, 4200)):
         path = tmp_path / f"{number}.tif"
-        script.write(path, random.normal(level, 20, (12, 80, 70)).round(), "uint16", L2A_BANDS, 0)
+        make_change.write(path, random.normal(level, 20, (12, 80, 70)).round(), "uint16", L2A_BANDS, 0)
         paths.append(path)
     return paths
 
 
-def test_made_pairs_differ_most_where_their_map_says_so_and_are_the_same_for_a_seed(script, images):
-    pairs, again = (list(script.made_pairs(images, 12, np.random.default_rng(3))) for _ in range(2))
+def test_made_pairs_differ_most_where_their_map_says_so_and_are_the_same_for_a_seed(images):
+    pairs, again = (list(make_change.made_pairs(images, 12, np.random.default_rng(3))) for _ in range(2))
     changed = [mask for _, _, mask in pairs]
     assert 6 <= sum(mask.any() for mask in changed) < 12
     for (before, after, mask), same in zip(pairs, again, strict=True):
@@ -37,15 +28,15 @@ def test_made_pairs_differ_most_where_their_map_says_so_and_are_the_same_for_a_s
             assert np.median(distance[mask]) > 2 * np.median(distance[~mask])
 
 
-def test_a_pair_without_a_region_of_another_site_differs_by_season_and_light(script, images):
-    before = script.crop(script.read(images[0]), np.random.default_rng(0))
-    first, second = script.vary(before, before, np.random.default_rng(1))
+def test_a_pair_without_a_region_of_another_site_differs_by_season_and_light(images):
+    before = make_change.crop(make_change.read(images[0]), np.random.default_rng(0))
+    first, second = make_change.vary(before, before, np.random.default_rng(1))
     assert not np.allclose(first, second)
     assert 0.5 < np.median(second / first) < 2
 
 
-def test_the_threshold_of_a_baseline_is_the_best_one_and_its_scores_are_those_of_the_definitions(script):
+def test_the_threshold_of_a_baseline_is_the_best_one_and_its_scores_are_those_of_the_definitions():
     values, labels = np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True])
-    threshold = script.best_threshold(values, labels)
+    threshold = make_change.best_threshold(values, labels)
     assert threshold == 0.35
-    assert [float(cell) for cell in script.row(values >= threshold, labels).split()] == [0.667, 1.0, 0.8, 0.667]
+    assert [float(cell) for cell in make_change.row(values >= threshold, labels).split()] == [0.667, 1.0, 0.8, 0.667]
