@@ -6,9 +6,9 @@ from os import PathLike
 from pathlib import Path
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from transformers import AttentionInterface, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from ..assets import find_checkpoint
@@ -16,6 +16,9 @@ from ..inference.checkpoints import reading
 from ..modeling import modeling_spectralgpt
 from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 from ..modeling.image_processing_spectralgpt import SpectralGPTImageProcessor
+
+
+FUSED_ATTENTION = "spectralgpt_cost_of_fused_attention"  # the name under which transformers finds it
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class CheckpointInfo:
         architecture: The class that the checkpoint was saved from.
         config: The configuration of the model.
         processor: The image processor of the checkpoint.
+        network: The model on the meta device, where tensors have shapes but no values.
         revision: The commit on the Hub; None for a folder.
         num_parameters: Number of parameters.
         dtype: Type of the stored weights.
@@ -36,6 +40,7 @@ class CheckpointInfo:
     architecture: str
     config: SpectralGPTConfig
     processor: SpectralGPTImageProcessor
+    network: PreTrainedModel
     revision: str | None
     num_parameters: int
     dtype: str
@@ -56,11 +61,9 @@ class CheckpointInfo:
     def _costs(self) -> tuple[int, int]:
         """Operations and bytes, measured where they are asked for: most descriptions do without."""
         config = self.config
-        with FakeTensorMode(), no_init_weights():  # tensors have shapes but no memory
-            model = getattr(modeling_spectralgpt, self.architecture)(config)
-            shape = (1, config.num_channels, config.image_size, config.image_size)
-            dates = 2 if self.architecture == "SpectralGPTForChangeDetection" else 1
-            return _measure(model, [torch.empty(shape) for _ in range(dates)])
+        shape = (1, config.num_channels, config.image_size, config.image_size)
+        dates = 2 if self.architecture == "SpectralGPTForChangeDetection" else 1
+        return _measure(self.network, [torch.empty(shape, device="meta") for _ in range(dates)])
 
 
 def describe_checkpoint(checkpoint: str | PathLike[str], revision: str = "main") -> CheckpointInfo:
@@ -84,12 +87,14 @@ def describe_checkpoint(checkpoint: str | PathLike[str], revision: str = "main")
         raise ValueError(f"{checkpoint} holds a {name}, expected one of {', '.join(modeling_spectralgpt.__all__)}.")
 
     with torch.device("meta"), no_init_weights():
-        num_parameters = architecture(config).num_parameters()
+        network = architecture(config)
+    num_parameters = network.num_parameters()
     dtype = str(config.dtype or "float32").removeprefix("torch.")
     return CheckpointInfo(
         architecture=name,
         config=config,
         processor=processor,
+        network=network,
         revision=None if Path(checkpoint).is_dir() else config._commit_hash,
         num_parameters=num_parameters,
         dtype=dtype,
@@ -98,14 +103,33 @@ def describe_checkpoint(checkpoint: str | PathLike[str], revision: str = "main")
     )
 
 
-def _measure(model: torch.nn.Module, images: list[torch.Tensor]) -> tuple[int, int]:
+def _fused_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    **_: object,
+) -> tuple[torch.Tensor, None]:
+    """The fused attention that training uses on a CPU. On the meta device, sdpa would take another kernel."""
+    output, _ = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, scale=scaling)
+    return output.transpose(1, 2), None
+
+
+AttentionInterface.register(FUSED_ATTENTION, _fused_attention)
+
+
+def _measure(model: PreTrainedModel, images: list[torch.Tensor]) -> tuple[int, int]:
     """Return the operations of a forward pass and the bytes kept for the backward pass, without the parameters."""
-    parameters = {id(parameter) for parameter in model.parameters()}
+    model.set_attn_implementation(FUSED_ATTENTION)
+    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     kept: dict[int, torch.Tensor] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        if id(tensor) not in parameters:
-            kept[tensor.untyped_storage()._cdata] = tensor
+        storage = tensor.untyped_storage()._cdata
+        if storage not in weights:  # nor a view of weights
+            kept[storage] = tensor
         return tensor
 
     def attention_flops(query: torch.Size, key: torch.Size, value: torch.Size, *_: object, **__: object) -> int:

@@ -1,6 +1,7 @@
 import pytest
+import torch
 
-from spectralgpt_hf import SpectralGPTConfig, SpectralGPTForPreTraining, SpectralGPTImageProcessor
+from spectralgpt_hf import SpectralGPTConfig, SpectralGPTForPreTraining, SpectralGPTImageProcessor, SpectralGPTModel
 from spectralgpt_hf.conversion import convert_checkpoint
 from spectralgpt_hf.hub import describe_checkpoint
 from tests.conversion.originals import TOY, TOY_HEADS
@@ -35,6 +36,24 @@ def test_the_operations_of_an_encoder_are_those_of_its_matrix_products(tmp_path)
     tokens, width, layers = 1024, 192, 12
     layer = 2 * tokens * (4 * width**2 + 2 * width * 4 * width) + 2 * 2 * tokens**2 * width
     assert info.flops == layers * layer + 2 * tokens * 192 * width
+
+
+def test_the_activations_are_those_that_a_training_step_on_the_cpu_keeps(tmp_path):
+    info = describe_checkpoint(preset(tmp_path, "tiny", "SpectralGPTModel"))
+    torch.manual_seed(0)
+    model = SpectralGPTModel(SpectralGPTConfig.from_preset("tiny"))
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = model(torch.randn(1, 12, 128, 128)).pooler_output
+    size = sum(tensor.untyped_storage().nbytes() for address, tensor in kept.items() if address not in weights)
+    assert output.requires_grad
+    assert info.activation_bytes == size
 
 
 def test_change_detection_is_measured_on_its_two_images(tmp_path):
