@@ -253,8 +253,17 @@ def skipped_pixels(
     return (pixels if mask is None else pixels.masked_fill(~mask, 0.0)), mask
 
 
+def num_band_statistics(patch_size: int) -> int:
+    """Return how many statistics `band_statistics` computes of each band."""
+    return 2 + (patch_size & -patch_size).bit_length() - 1
+
+
 def band_statistics(pixels: torch.Tensor, patch_size: int, mask: torch.Tensor | None = None) -> torch.Tensor:
-    """Return the mean and deviation of each band, and its mean deviation within patches: (B, 3 * C), float32.
+    """Return statistics of brightness and texture of each band, (B, S * C), float32, first one of all bands.
+
+    They are the mean; the mean of the log-sigmoid, in which dark pixels differ more than bright ones; and, for squares
+    of 2, 4, ... pixels, the logarithm of how far their quarters differ from their mean, up to squares that are as large
+    as a patch or as the largest power of two that divides its size.
 
     Args:
         pixels: Images (B, C, H, W).
@@ -262,15 +271,20 @@ def band_statistics(pixels: torch.Tensor, patch_size: int, mask: torch.Tensor | 
         mask: (B, C, H, W), equal within a patch; patches where it is 0 are left out.
     """
     split = pixels.float().unflatten(3, (-1, patch_size)).unflatten(2, (-1, patch_size))  # (B, C, h, P, w, P)
-    patches = split.permute(0, 2, 4, 1, 3, 5).flatten(4).flatten(1, 2)  # (B, h * w, C, P * P)
+    patches = split.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)  # (B, h * w, C, P, P)
     counted = None
     if mask is not None:
         counted = mask[:, :, ::patch_size, ::patch_size].flatten(2).transpose(1, 2)  # (B, h * w, C)
-    means, variances = patches.mean(dim=3), patches.var(dim=3, correction=0)
-    mean = masked_mean(means, counted)
-    variance = masked_mean(variances + (means - mean[:, None]).square(), counted)
-    within = masked_mean(variances.clamp(min=1e-12).sqrt(), counted)  # the gradient of the root is infinite at 0
-    return torch.cat([mean, variance.clamp(min=1e-12).sqrt(), within], dim=1)
+    statistics = [
+        masked_mean(values.mean(dim=(3, 4)), counted) for values in (patches, nn.functional.logsigmoid(patches))
+    ]
+    for _ in range(num_band_statistics(patch_size) - 2):
+        quarters = patches.unflatten(4, (-1, 2)).unflatten(3, (-1, 2))  # (B, h * w, C, p, 2, p, 2)
+        means = quarters.mean(dim=(4, 6), keepdim=True)
+        texture = masked_mean((quarters - means).abs().mean(dim=(3, 4, 5, 6)), counted)
+        statistics.append((texture + 0.01).log())  # finite where all pixels are equal
+        patches = means[:, :, :, :, 0, :, 0]
+    return torch.cat(statistics, dim=1)
 
 
 def token_grid(
@@ -1183,7 +1197,7 @@ class SpectralGPTForImageClassification(SpectralGPTPreTrainedModel):
         self.spectralgpt = SpectralGPTModel(config)
         self.dropout = nn.Dropout(config.classifier_dropout)
         # CODEPATH: the paper's classifier sees the pooled output only.
-        num_statistics = 3 * config.num_channels if config.pixel_skip else 0
+        num_statistics = num_band_statistics(config.patch_size) * config.num_channels if config.pixel_skip else 0
         self.classifier = nn.Linear(config.hidden_size + num_statistics, config.num_labels)
         self.post_init()
 

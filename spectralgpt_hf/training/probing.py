@@ -106,7 +106,7 @@ class LinearProbe:
 
 
 def linear_discriminant(
-    features: torch.Tensor, labels: torch.Tensor, num_classes: int, scales: torch.Tensor | None = None
+    features: torch.Tensor, labels: torch.Tensor, num_classes: int, scales: Sequence[torch.Tensor] | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return weight (K, F) and bias (K,) of a linear discriminant analysis with shrunk covariance and equal priors.
 
@@ -118,28 +118,31 @@ def linear_discriminant(
         features: Features (M, F).
         labels: Class numbers (M,). Classes without a sample are never predicted.
         num_classes: Number of classes K.
-        scales: Deviation (F,) to which each feature is brought before the shrinkage, 1 by default. The smaller it is,
-            the more evidence it takes until the feature counts.
+        scales: Deviations (F,) to which features can be brought before the shrinkage, all 1 by default. The smaller one
+            is, the more evidence it takes until the feature counts. Those with which samples that were held out are
+            told apart best are taken, and the first where no class has two samples.
 
     Raises:
         ImportError: If scikit-learn is missing.
     """
-    if scales is None:
-        scales = torch.ones(features.shape[1])
-    weight, bias = _discriminant(features, labels, num_classes, scales)
+    scales = scales or [torch.ones(features.shape[1])]
     repeated = labels.bincount(minlength=num_classes)[labels] > 1  # the others cannot be held out
     if not repeated.any():
-        return weight, bias
+        return _discriminant(features, labels, num_classes, scales[0])
     folds = fold_numbers(labels, None, CALIBRATION_FOLDS, seed=0)
-    logits = torch.zeros(len(labels), num_classes)
-    for fold in folds[repeated].unique():
-        out = folds == fold
-        part_weight, part_bias = _discriminant(features[~out], labels[~out], num_classes, scales)
-        logits[out] = features[out] @ part_weight.T + part_bias
     temperatures = torch.logspace(0, 3, 61)
-    losses = [nn.functional.cross_entropy(logits[repeated] / value, labels[repeated]) for value in temperatures]
-    temperature = temperatures[torch.stack(losses).argmin()]
-    return weight / temperature, bias / temperature
+    losses = torch.empty(len(scales), len(temperatures))
+    for index, deviations in enumerate(scales):
+        logits = torch.zeros(len(labels), num_classes)
+        for fold in folds[repeated].unique():
+            out = folds == fold
+            weight, bias = _discriminant(features[~out], labels[~out], num_classes, deviations)
+            logits[out] = features[out] @ weight.T + bias
+        for column, value in enumerate(temperatures):
+            losses[index, column] = nn.functional.cross_entropy(logits[repeated] / value, labels[repeated])
+    best, column = divmod(int(losses.argmin()), len(temperatures))
+    weight, bias = _discriminant(features, labels, num_classes, scales[best])
+    return weight / temperatures[column], bias / temperatures[column]
 
 
 def _discriminant(

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
 NUM_PIXELS = 20_000  # of all training images together, to which the linear map of pixels is fitted
 PIXEL_WEIGHT_DECAY = 1e-4
-POOLED_SCALE = 0.2
-"""Scale of each pooled feature in the discriminant, beside the few statistics of bands, whose scale is 1. At the same
-scale, hundreds of features drown them. `docs/pretraining_log.md` has the experiment that chose it."""
+POOLED_SCALES = (0.1, 0.01, 0.03, 0.3, 1.0)
+"""Scales of the pooled features in the discriminant, beside the few statistics of bands, whose scale is 1. Samples that
+are held out choose: at the scale 1 hundreds of features drown the statistics, unless they tell much more. The first is
+taken where classes have one sample each."""
 
 
 def start_from_samples(model: "PreTrainedModel | PeftModel", samples: Samples, seed: int = 0) -> None:
@@ -109,9 +110,8 @@ def start_from_features(model: SpectralGPTForImageClassification, features: torc
         features: Inputs of its classifier (M, F).
         labels: Class numbers (M,).
     """
-    scales = torch.ones(features.shape[1])
-    if model.config.pixel_skip:
-        scales[: model.config.hidden_size] = POOLED_SCALE
+    pooled = torch.arange(features.shape[1]) < model.config.hidden_size
+    scales = [torch.where(pooled, scale, 1.0) for scale in POOLED_SCALES] if model.config.pixel_skip else None
     weight, bias = linear_discriminant(features, labels, model.classifier.out_features, scales)
     model.classifier.weight.copy_(weight)
     model.classifier.bias.copy_(bias)

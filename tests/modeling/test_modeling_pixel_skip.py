@@ -10,7 +10,7 @@ from spectralgpt_hf import (
     SpectralGPTForSemanticSegmentation,
     SpectralGPTModel,
 )
-from spectralgpt_hf.modeling.modeling_spectralgpt import band_statistics, skipped_pixels
+from spectralgpt_hf.modeling.modeling_spectralgpt import band_statistics, num_band_statistics, skipped_pixels
 from tests.modeling.networks import half_masked, images, small_config, small_model
 
 
@@ -26,27 +26,45 @@ def logits(model, *args, **kwargs) -> torch.Tensor:
         return model(*args, **kwargs).logits
 
 
-def test_the_statistics_of_bands_are_those_of_numpy():
-    pixels, patch = images(), small_config().patch_size
-    found = band_statistics(pixels, patch).numpy()
-    values = pixels.numpy()
-    batch, bands, height, width = values.shape
-    within = values.reshape(batch, bands, height // patch, patch, width // patch, patch).std((3, 5)).mean((2, 3))
-    expected = np.concatenate([values.mean((2, 3)), values.std((2, 3)), within], axis=1)
+def expected_statistics(band):
+    """Return the statistics of (n, P, P) patches of one band, by NumPy."""
+    expected = [band.mean(), -np.logaddexp(0, -band).mean()]
+    while band.shape[-1] % 2 == 0:
+        quarters = band.reshape(len(band), band.shape[1] // 2, 2, band.shape[2] // 2, 2)
+        means = quarters.mean((2, 4), keepdims=True)
+        expected.append(np.log(np.abs(quarters - means).mean() + 0.01))
+        band = means[:, :, 0, :, 0]
+    return np.array(expected)
+
+
+def cut_patches(band, patch):
+    rows, columns = (size // patch for size in band.shape)
+    return band.reshape(rows, patch, columns, patch).swapaxes(1, 2).reshape(-1, patch, patch)
+
+
+@pytest.mark.parametrize(("patch", "number"), [(8, 5), (12, 4), (16, 6), (5, 2)])
+def test_the_statistics_of_bands_are_those_of_numpy(patch, number):
+    pixels = torch.randn(2, 3, 2 * patch, 3 * patch, generator=torch.Generator().manual_seed(0))
+    found = band_statistics(pixels, patch).unflatten(1, (-1, 3)).transpose(1, 2).numpy()
+    expected = [[expected_statistics(cut_patches(band, patch)) for band in image] for image in pixels.numpy()]
+    assert found.shape == (2, 3, number) == (2, 3, num_band_statistics(patch))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_statistics_leave_out_tokens_without_data():
     config = small_config()
+    patch, bands = config.patch_size, config.num_channels
     pixels, mask = skipped_pixels(images(), config, half_masked())
-    found = band_statistics(pixels, config.patch_size, mask).numpy()
-    bands = config.num_channels
+    found = band_statistics(pixels, patch, mask).numpy()
+    compared = 0
     for image, counted, statistics in zip(pixels.numpy(), mask.numpy(), found):
         for band in range(bands):
-            if counted[band].any():
-                values = image[band][counted[band]]
-                expected = (values.mean(), values.std())
-                np.testing.assert_allclose(statistics[[band, bands + band]], expected, rtol=1e-4, atol=1e-5)
+            with_data = cut_patches(counted[band], patch).any((1, 2))
+            if with_data.any():
+                expected = expected_statistics(cut_patches(image[band], patch)[with_data])
+                np.testing.assert_allclose(statistics[band::bands], expected, rtol=1e-4, atol=1e-5)
+                compared += 0 < with_data.mean() < 1
+    assert compared
 
 
 def test_a_classifier_sees_the_pooled_output_and_the_statistics():
@@ -92,7 +110,7 @@ def test_a_series_of_one_date_equals_the_image_and_dates_without_data_change_not
 def test_the_bands_that_pad_the_last_group_have_no_statistics():
     bands = ["490nm", "560nm", "665nm", "842nm"]
     model = skipping(SpectralGPTForImageClassification, num_channels=4, bands=bands, sensor="drone")
-    assert model.classifier.in_features == model.config.hidden_size + 12
+    assert model.classifier.in_features == model.config.hidden_size + 4 * num_band_statistics(model.config.patch_size)
     tokens = half_masked().shape[1] // small_config().num_groups * 2
     assert logits(model, images()[:, :4], torch.ones(len(images()), tokens)).isfinite().all()
 

@@ -68,18 +68,28 @@ def test_the_discriminant_of_one_sample_per_class_is_the_nearest_one():
     assert ((features @ weight.T + bias).argmax(1) == torch.arange(5)).all()
 
 
-def test_features_with_a_small_scale_do_not_drown_the_others():
+@pytest.mark.parametrize("many_tell", [False, True])
+def test_the_scale_of_many_features_is_chosen_by_what_they_tell(many_tell):
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(1000) % 4
-    telling = 1.5 * torch.eye(4)[labels] + torch.randn(1000, 4, generator=generator)
-    features = torch.cat([torch.randn(1000, 200, generator=generator), telling], dim=1)
-    scales = torch.cat([torch.full((200,), 0.1), torch.ones(4)])
+    many, few = torch.randn(1000, 200, generator=generator), torch.randn(1000, 4, generator=generator)
+    if many_tell:
+        many += 0.25 * torch.randn(4, 200, generator=generator)[labels]
+    else:
+        few += 1.5 * torch.eye(4)[labels]
+    features = torch.cat([many, few], dim=1)
+    small, large = torch.cat([torch.full((200,), 0.1), torch.ones(4)]), torch.ones(204)
+
+    def logits(*scales):
+        weight, bias = linear_discriminant(features[:40], labels[:40], 4, scales)
+        return features[40:] @ weight.T + bias
 
     def accuracy(*scales):
-        weight, bias = linear_discriminant(features[:40], labels[:40], 4, *scales)
-        return ((features[40:] @ weight.T + bias).argmax(1) == labels[40:]).float().mean()
+        return (logits(*scales).argmax(1) == labels[40:]).float().mean()
 
-    assert accuracy(scales) > accuracy() + 0.15
+    better, worse = (large, small) if many_tell else (small, large)
+    assert accuracy(better) > accuracy(worse) + 0.1
+    assert torch.equal(logits(worse, better), logits(better))
 
 
 def test_neighbours_vote_as_those_of_scikit_learn(clusters):
