@@ -91,6 +91,8 @@ def test_a_trained_model_maps_alike_wherever_its_tiles_lie(trained, tmp_path, ca
             "tiles of 128 px": {"tile_size": 128},
         }.items()
     }
+    hard = predict("hard", overlap=0.0)
+    equal["shift 40 px without overlap"] = (predict("hard shifted", overlap=0.0, shift=40) == hard).mean()
     shifts, maps = range(0, TILE // 2, 8), []
     for shift in shifts:
         predict(f"shift{shift}", shift=shift, layers=["probabilities"])
@@ -100,8 +102,11 @@ def test_a_trained_model_maps_alike_wherever_its_tiles_lie(trained, tmp_path, ca
     report = [f"shares {shares.round(3)}", f"accuracy {accuracy:.3f}", f"step ratio {ratio:.3f}"]
     with capsys.disabled():
         sys.stdout.write("\n" + ", ".join(report + [f"{name}: {share:.2%} equal" for name, share in equal.items()]))
-    assert equal["overlap 0.75"] >= 0.99
-    assert equal["shift 40 px"] >= 0.99
+    # How many pixels change depends on the network and its training. Blending leaves less than half of the changes.
+    assert equal["shift 40 px without overlap"] < 0.98
+    changes = {name: 1 - share for name, share in equal.items()}
+    assert changes["shift 40 px"] < 0.5 * changes["shift 40 px without overlap"]
+    assert changes["overlap 0.75"] < 0.5 * changes["shift 40 px without overlap"]
     assert ratio <= 1.1
 
 
