@@ -1,5 +1,6 @@
 """Describe a checkpoint and its costs from its configuration, without reading the weights."""
 
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
@@ -29,7 +30,6 @@ class CheckpointInfo:
         architecture: The class that the checkpoint was saved from.
         config: The configuration of the model.
         processor: The image processor of the checkpoint.
-        network: The model on the meta device, where tensors have shapes but no values.
         revision: The commit on the Hub; None for a folder.
         num_parameters: Number of parameters.
         dtype: Type of the stored weights.
@@ -40,7 +40,6 @@ class CheckpointInfo:
     architecture: str
     config: SpectralGPTConfig
     processor: SpectralGPTImageProcessor
-    network: PreTrainedModel
     revision: str | None
     num_parameters: int
     dtype: str
@@ -63,7 +62,9 @@ class CheckpointInfo:
         config = self.config
         shape = (1, config.num_channels, config.image_size, config.image_size)
         dates = 2 if self.architecture == "SpectralGPTForChangeDetection" else 1
-        return _measure(self.network, [torch.empty(shape, device="meta") for _ in range(dates)])
+        with torch.device("meta"), no_init_weights():  # tensors have shapes but no values
+            model = getattr(modeling_spectralgpt, self.architecture)(deepcopy(config))
+        return _measure(model, [torch.empty(shape, device="meta") for _ in range(dates)])
 
 
 def describe_checkpoint(checkpoint: str | PathLike[str], revision: str = "main") -> CheckpointInfo:
@@ -87,14 +88,12 @@ def describe_checkpoint(checkpoint: str | PathLike[str], revision: str = "main")
         raise ValueError(f"{checkpoint} holds a {name}, expected one of {', '.join(modeling_spectralgpt.__all__)}.")
 
     with torch.device("meta"), no_init_weights():
-        network = architecture(config)
-    num_parameters = network.num_parameters()
+        num_parameters = architecture(config).num_parameters()
     dtype = str(config.dtype or "float32").removeprefix("torch.")
     return CheckpointInfo(
         architecture=name,
         config=config,
         processor=processor,
-        network=network,
         revision=None if Path(checkpoint).is_dir() else config._commit_hash,
         num_parameters=num_parameters,
         dtype=dtype,
@@ -113,15 +112,15 @@ def _fused_attention(
     **_: object,
 ) -> tuple[torch.Tensor, None]:
     """The fused attention that training uses on a CPU. On the meta device, sdpa would take another kernel."""
+    if attention_mask is not None:
+        raise ValueError("This attention only counts operations, and takes no mask.")
     output, _ = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value, scale=scaling)
     return output.transpose(1, 2), None
 
 
-AttentionInterface.register(FUSED_ATTENTION, _fused_attention)
-
-
 def _measure(model: PreTrainedModel, images: list[torch.Tensor]) -> tuple[int, int]:
     """Return the operations of a forward pass and the bytes kept for the backward pass, without the parameters."""
+    AttentionInterface.register(FUSED_ATTENTION, _fused_attention)
     model.set_attn_implementation(FUSED_ATTENTION)
     weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     kept: dict[int, torch.Tensor] = {}

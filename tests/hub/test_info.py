@@ -71,6 +71,13 @@ def test_operations_are_measured_only_where_they_are_asked_for(tmp_path, monkeyp
     assert (info.flops, info.activation_bytes, len(calls)) == (3, 5, 1)
 
 
+def test_counting_leaves_the_configuration_as_it_is(tmp_path):
+    info = describe_checkpoint(preset(tmp_path, "tiny", "SpectralGPTModel"))
+    before = info.config._attn_implementation
+    assert info.flops > 0
+    assert info.config._attn_implementation == before
+
+
 def test_another_model_is_refused(tmp_path):
     with pytest.raises(ValueError, match="holds a ViTModel, expected one of SpectralGPT"):
         describe_checkpoint(preset(tmp_path, "tiny", "ViTModel"))
