@@ -67,7 +67,7 @@ def main(task: Task, argv: Sequence[str] | None = None, has_recipe: bool = False
     # The test split is scored once, after training.
     scores = {split: tuner.score(samples[split]) for split in SCORED_SPLITS if split in samples}
     losses = [record["loss"] for record in tuner.state.log_history if "loss" in record]
-    problems = find_problems(scores, losses)
+    problems = find_problems(scores, losses, options.probe_first)
     for problem in problems:
         warnings.warn(problem, stacklevel=2)
     finish(tuner, task, samples, scores, problems)

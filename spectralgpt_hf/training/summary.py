@@ -45,17 +45,20 @@ def describe_data(samples: Mapping[str, Samples]) -> str:
     return "\n".join(lines)
 
 
-def find_problems(scores: Mapping[ScoredSplit, SplitScores], losses: Sequence[float]) -> list[str]:
+def find_problems(
+    scores: Mapping[ScoredSplit, SplitScores], losses: Sequence[float], solved_start: bool = False
+) -> list[str]:
     """Return the signs that a model has not learnt, as whole sentences; an empty list if there are none.
 
     Args:
         scores: Scores of each split, from `FineTuner.score`.
         losses: Logged losses of the training.
+        solved_start: Whether the head was solved before training (`probe_first`). Its loss need not fall any more.
     """
     problems = []
     if not all(map(math.isfinite, [*losses, *(found["loss"] for found in scores.values())])):
         problems.append("A loss is not finite: lower the learning rate, and check the data for extreme values.")
-    elif len(losses) >= COMPARED:
+    elif len(losses) >= COMPARED and not solved_start:
         part = max(1, len(losses) // COMPARED)
         first, last = (sum(some) / part for some in (losses[:part], losses[-part:]))
         if last > (1 - LEAST_FALL) * first:

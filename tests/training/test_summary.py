@@ -30,8 +30,11 @@ def test_predictions_of_one_class_and_losses_that_are_not_finite_are_said():
 
 
 def test_a_loss_that_does_not_fall_is_said():
-    (problem,) = find_problems({}, [1.0, 1.1, 0.9, 1.0, 1.05, 1.0, 1.04, 1.06])
+    losses = [1.0, 1.1, 0.9, 1.0, 1.05, 1.0, 1.04, 1.06]
+    (problem,) = find_problems({}, losses)
     assert problem.startswith("The loss of the training did not fall: 1.05 at the beginning, 1.05 at the end")
+    assert find_problems({}, losses, solved_start=True) == []
+    assert "not finite" in find_problems({}, [*losses, float("nan")], solved_start=True)[0]
     assert find_problems({}, [1.0, 0.9, 0.8, 0.7]) == []
     assert find_problems({}, [1.0, 1.0]) == []  # too few epochs for a warning
 
