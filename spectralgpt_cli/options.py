@@ -10,7 +10,10 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 
-NAMES = "a folder, a name on the Hub (namespace/name), or `tiny` for the one that comes with the package"
+NAMES = (
+    "a folder, a name on the Hub (namespace/name), or one that comes with the package: `tiny`, `tiny-zscore`, "
+    "`tiny-eurosat`, `tiny-landcover` or `tiny-change`"
+)
 
 Checkpoint = Annotated[str, typer.Argument(help=f"Checkpoint: {NAMES}.")]
 Revision = Annotated[str, typer.Option(help="Branch, tag or commit of a checkpoint on the Hub.")]
@@ -31,7 +34,7 @@ Yes = Annotated[
 
 
 def _task(name: str) -> typer.models.OptionInfo:
-    return typer.Option(help=f"Checkpoint of {name}. Default: none.")
+    return typer.Option(help=f"Checkpoint of {name}. Default: the one that comes with the package.")
 
 
 def _revision(name: str) -> typer.models.OptionInfo:
