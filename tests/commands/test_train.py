@@ -254,8 +254,8 @@ def test_a_table_of_values_trains_a_regression_that_the_pipeline_gives_in_their_
     errors = [found[name][0]["score"] - value for name, value in values.items()]
     assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(test["scores"]["rmse"], rel=1e-3)
     assert np.mean(np.abs(errors)) == pytest.approx(test["scores"]["mae"], rel=1e-3)
-    results = ModelCard.load(folder / "README.md").data.eval_results
-    assert {result.metric_type for result in results} == {"mae", "rmse", "r2"}
+    assert test["trained_on_too"]
+    assert ModelCard.load(folder / "README.md").data.eval_results is None  # so nothing is claimed of it
     assert metrics["settings"]["learning_rate"] == 3e-3
 
 
