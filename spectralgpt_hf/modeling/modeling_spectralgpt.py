@@ -254,16 +254,17 @@ def skipped_pixels(
 
 
 def num_band_statistics(patch_size: int) -> int:
-    """Return how many statistics `band_statistics` computes of each band."""
-    return 2 + (patch_size & -patch_size).bit_length() - 1
+    """Return how many statistics `band_statistics` computes of each band: 2, and 1 for each time a patch is halved."""
+    num_halvings = (patch_size & -patch_size).bit_length() - 1  # the exponent of 2 in the patch size
+    return 2 + num_halvings
 
 
 def band_statistics(pixels: torch.Tensor, patch_size: int, mask: torch.Tensor | None = None) -> torch.Tensor:
-    """Return statistics of brightness and texture of each band, (B, S * C), float32, first one of all bands.
+    """Return statistics of brightness and texture of each band, (B, S * C), float32, ordered by statistic, then band.
 
-    They are the mean; the mean of the log-sigmoid, in which dark pixels differ more than bright ones; and, for squares
-    of 2, 4, ... pixels, the logarithm of how far their quarters differ from their mean, up to squares that are as large
-    as a patch or as the largest power of two that divides its size.
+    The first is the mean, the second the mean of the log-sigmoid, in which dark pixels differ more than bright ones.
+    The others are logarithms of the texture: the mean distance of the quarters of a square from their mean, for squares
+    of 2, 4, ... pixels, as often as the patch size can be halved.
 
     Args:
         pixels: Images (B, C, H, W).
@@ -282,7 +283,8 @@ def band_statistics(pixels: torch.Tensor, patch_size: int, mask: torch.Tensor | 
         quarters = patches.unflatten(4, (-1, 2)).unflatten(3, (-1, 2))  # (B, h * w, C, p, 2, p, 2)
         means = quarters.mean(dim=(4, 6), keepdim=True)
         texture = masked_mean((quarters - means).abs().mean(dim=(3, 4, 5, 6)), counted)
-        statistics.append((texture + 0.01).log())  # finite where all pixels are equal
+        # 0.01 is far below the texture of normalised images, and keeps the logarithm finite where all pixels are equal.
+        statistics.append((texture + 0.01).log())
         patches = means[:, :, :, :, 0, :, 0]
     return torch.cat(statistics, dim=1)
 

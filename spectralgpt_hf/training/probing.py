@@ -119,8 +119,8 @@ def linear_discriminant(
         labels: Class numbers (M,). Classes without a sample are never predicted.
         num_classes: Number of classes K.
         scales: Deviations (F,) to which features can be brought before the shrinkage, all 1 by default. The smaller one
-            is, the more evidence it takes until the feature counts. Those with which samples that were held out are
-            told apart best are taken, and the first where no class has two samples.
+            is, the more evidence it takes until the feature counts. The scale with the lowest loss on held-out samples
+            is used; the first one if no class has two samples.
 
     Raises:
         ImportError: If scikit-learn is missing.

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 NUM_PIXELS = 20_000  # of all training images together, to which the linear map of pixels is fitted
 PIXEL_WEIGHT_DECAY = 1e-4
 POOLED_SCALES = (0.1, 0.01, 0.03, 0.3, 1.0)
-"""Scales of the pooled features in the discriminant, beside the few statistics of bands, whose scale is 1. Samples that
-are held out choose: at the scale 1 hundreds of features drown the statistics, unless they tell much more. The first is
-taken where classes have one sample each."""
+"""Scales of the pooled features in the discriminant, beside the few statistics of bands, whose scale is 1. The one with
+the lowest loss on held-out samples is used, because hundreds of features of the scale 1 outweigh the statistics; the
+first one if classes have one sample each."""
 
 
 def start_from_samples(model: "PreTrainedModel | PeftModel", samples: Samples, seed: int = 0) -> None:

@@ -103,7 +103,7 @@ def test_a_trained_model_maps_alike_wherever_its_tiles_lie(trained, tmp_path, ca
     with capsys.disabled():
         sys.stdout.write("\n" + ", ".join(report + [f"{name}: {share:.2%} equal" for name, share in equal.items()]))
     # How many pixels change depends on the network and its training. Blending leaves less than half of the changes.
-    assert equal["shift 40 px without overlap"] < 0.98
+    assert min(equal["shift 40 px"], equal["overlap 0.75"]) >= 0.98
     changes = {name: 1 - share for name, share in equal.items()}
     assert changes["shift 40 px"] < 0.5 * changes["shift 40 px without overlap"]
     assert changes["overlap 0.75"] < 0.5 * changes["shift 40 px without overlap"]

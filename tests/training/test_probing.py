@@ -68,12 +68,12 @@ def test_the_discriminant_of_one_sample_per_class_is_the_nearest_one():
     assert ((features @ weight.T + bias).argmax(1) == torch.arange(5)).all()
 
 
-@pytest.mark.parametrize("many_tell", [False, True])
-def test_the_scale_of_many_features_is_chosen_by_what_they_tell(many_tell):
+@pytest.mark.parametrize("informative", [False, True])
+def test_the_scale_with_the_lowest_loss_on_held_out_samples_is_used(informative):
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(1000) % 4
     many, few = torch.randn(1000, 200, generator=generator), torch.randn(1000, 4, generator=generator)
-    if many_tell:
+    if informative:
         many += 0.25 * torch.randn(4, 200, generator=generator)[labels]
     else:
         few += 1.5 * torch.eye(4)[labels]
@@ -87,7 +87,7 @@ def test_the_scale_of_many_features_is_chosen_by_what_they_tell(many_tell):
     def accuracy(*scales):
         return (logits(*scales).argmax(1) == labels[40:]).float().mean()
 
-    better, worse = (large, small) if many_tell else (small, large)
+    better, worse = (large, small) if informative else (small, large)
     assert accuracy(better) > accuracy(worse) + 0.1
     assert torch.equal(logits(worse, better), logits(better))
 

@@ -22,7 +22,7 @@ def test_a_classifier_that_starts_from_its_features_knows_what_it_was_fitted_to(
     assert all(torch.equal(weight, before[name]) for name, weight in model.spectralgpt.state_dict().items())
 
 
-def test_pooled_features_that_tell_nothing_count_less_than_the_statistics_beside_them():
+def test_uninformative_pooled_features_count_less_than_the_statistics_beside_them():
     torch.manual_seed(0)
     model = new_model(pixel_skip=True)
     hidden, inputs = model.config.hidden_size, model.classifier.in_features
