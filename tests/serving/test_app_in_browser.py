@@ -3,6 +3,7 @@
 import re
 import shutil
 import time
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -28,15 +29,18 @@ def browser():
 
 
 @pytest.fixture
-def page(browser, demo_url):
-    """The page with the first example loaded; it may ask no other server, and must be silent in the console."""
+def page(request, browser, demo_url):
+    """The page with the first example loaded; it may ask no other server, and must be silent in the console.
+
+    Its parameter is the theme.
+    """
     page = browser.new_page(viewport={"width": 1440, "height": 1100}, accept_downloads=True)
     page.set_default_timeout(TIMEOUT)
     asked, errors = [], []
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: errors.append(f"{message.type}: {message.text}"))
-    page.goto(demo_url)
+    page.goto(f"{demo_url}?__theme={getattr(request, 'param', 'light')}")
     page.locator("#facts").get_by_text(FIRST.path.name).wait_for()
     page.locator("#save-reconstruction:not([disabled])").wait_for()
     yield page
@@ -171,13 +175,24 @@ def test_a_slider_between_pictures_moves_by_keyboard_and_pictures_have_texts(pag
     assert all(texts)
 
 
+@pytest.mark.parametrize(("page", "dark"), [("light", False), ("dark", True)], indirect=["page"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_the_page_is_as_wide_as_the_screen(page, width):
+def test_every_tab_is_as_wide_as_the_screen_in_both_themes(page, width, dark):
     page.set_viewport_size({"width": width, "height": 900})
-    page.get_by_role("tab", name="Classify").click()
-    page.locator("#labels h2").wait_for()
-    page.evaluate("document.querySelector('#labels h2').textContent = 'HerbaceousVegetationOfDryLand'")
-    page.wait_for_function("(width) => document.documentElement.scrollWidth <= width", arg=width)
+    page.wait_for_timeout(500)  # the page is drawn anew for its width
+    with Image.open(BytesIO(page.screenshot())) as drawn:
+        ground = drawn.convert("L").getpixel((2, 2))
+    assert (ground < 128) == dark
+    for name in ("Classify", "Segment", "Change", "Embeddings", "Reconstruct"):
+        tab = page.get_by_role("tab", name=name)
+        if not tab.is_visible():
+            page.locator(".overflow-menu > button").click()
+            tab = page.locator(".overflow-dropdown button").get_by_text(name)
+        tab.click()
+        if name == "Classify":
+            page.locator("#labels h2").wait_for()
+            page.evaluate("document.querySelector('#labels h2').textContent = 'HerbaceousVegetationOfDryLand'")
+        page.wait_for_function("(width) => document.documentElement.scrollWidth <= width", arg=width)
     label, clear = (page.locator(f"#file {part}").bounding_box() for part in ("label", "[aria-label=Clear]"))
     assert label["x"] + label["width"] <= clear["x"] or label["y"] + label["height"] <= clear["y"]
 
