@@ -283,8 +283,7 @@ def band_statistics(pixels: torch.Tensor, patch_size: int, mask: torch.Tensor | 
         quarters = patches.unflatten(4, (-1, 2)).unflatten(3, (-1, 2))  # (B, h * w, C, p, 2, p, 2)
         means = quarters.mean(dim=(4, 6), keepdim=True)
         texture = masked_mean((quarters - means).abs().mean(dim=(3, 4, 5, 6)), counted)
-        # 0.01 is far below the texture of normalised images, and keeps the logarithm finite where all pixels are equal.
-        statistics.append((texture + 0.01).log())
+        statistics.append((texture + 0.01).log())  # finite where all pixels are equal
         patches = means[:, :, :, :, 0, :, 0]
     return torch.cat(statistics, dim=1)
 
