@@ -115,7 +115,7 @@ def data(tmp_path_factory):
     return root
 
 
-def build_options(data, **changes) -> PretrainingOptions:
+def build_options(data, /, **changes) -> PretrainingOptions:
     settings = {
         "data": "shards",
         "image_size": 16,
@@ -134,7 +134,7 @@ def build_options(data, **changes) -> PretrainingOptions:
     return PretrainingOptions(**settings)
 
 
-def learn(data, folder, **changes) -> tuple[str, dict]:
+def learn(data, folder, /, **changes) -> tuple[str, dict]:
     """Run pretraining, and return what was learnt as text, and the recorded settings of its stages."""
     for state in (AcceleratorState, GradientState):
         state._reset_state()
