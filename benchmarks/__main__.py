@@ -10,8 +10,9 @@ limit is the time that this machine needs for the matrix products of the work, e
 its bytes at the rate of copying. Shares and ratios are medians over the rounds.
 
 Columns: limit and reached in seconds of processor time over all threads, which other work on the machine disturbs
-little; the share of the limit that is reached by processor time and by the wall clock; the share that is aimed at; our
-time over that of the literal way; rates by the wall clock; the peak memory of the process after our first run.
+little; the share of the limit that is reached by processor time and by the wall clock; the share or the time that is
+aimed at; our time over that of the literal way; rates by the wall clock; the peak memory of the process after our first
+run.
 """
 
 import argparse
@@ -42,7 +43,7 @@ def line(result: dict[str, Any]) -> list[str]:
         f"{processor['reached']:.3g} s",
         f"{processor['share']:.0%}" if "share" in processor else "",
         f"{wall['share']:.0%}" if "share" in wall else "",
-        f"{result['aim']:.0%}" if result["aim"] else "",
+        f"{result['aim']:.0%}" if isinstance(result["aim"], float) else result["aim"] or "",
         f"{processor['ratio']:.2f} x" if "ratio" in processor else "",
         f"{result['peak_gib']:.1f} GiB",
         "; ".join(filter(None, [result["work"], ", ".join(rates), result["notes"]])),

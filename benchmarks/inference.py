@@ -1,8 +1,10 @@
-"""Rows of inference: embeddings and maps of chips, against the literal encoder."""
+"""Rows of inference: embeddings and maps of chips, against the literal encoder, and with `torch.compile`."""
 
 import copy
+import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -57,9 +59,36 @@ def chips(task: str, preset: str, dtype: torch.dtype, setting: Setting) -> Work:
     )
 
 
+def compiled(preset: str, setting: Setting) -> Work:
+    """Embedding with `torch.compile`, against the same model without it. Compiling itself is not counted."""
+    image_size, number = 128, 1 if setting.quick else 16
+    torch.manual_seed(0)
+    model = SpectralGPTModel(SpectralGPTConfig.from_preset(preset, image_size=image_size)).eval()
+    fast = torch.compile(model)
+    images = torch.rand(number, 1, model.config.num_channels, image_size, image_size)
+
+    @torch.inference_mode()
+    def embed(net: Callable[[torch.Tensor], Any]) -> torch.Tensor:
+        return torch.cat([net(image).pooler_output for image in images])
+
+    start = time.perf_counter()
+    found, expected = embed(fast), embed(model)
+    difference = ((found - expected).abs().max() / expected.abs().max()).item()
+    return Work(
+        f"embedding of {number} chips of {image_size} px, {preset}, compiled; literal: not compiled",
+        partial(embed, fast),
+        literal=partial(embed, model),
+        amounts={"chips": number},
+        notes=f"{time.perf_counter() - start:.0f} s of compiling; largest relative difference {difference:.0e}",
+    )
+
+
 ROWS: dict[str, Callable[[Setting], Work]] = {
-    f"{task}-{preset}-{name_of(dtype)}": partial(chips, task, preset, dtype)
-    for task in ("embed", "map")
-    for preset in ("tiny", "base")
-    for dtype in (torch.float32, torch.bfloat16)
+    "embed-tiny-compiled": partial(compiled, "tiny"),
+    **{
+        f"{task}-{preset}-{name_of(dtype)}": partial(chips, task, preset, dtype)
+        for task in ("embed", "map")
+        for preset in ("tiny", "base")
+        for dtype in (torch.float32, torch.bfloat16)
+    },
 }

@@ -37,7 +37,8 @@ def package_import(setting: Setting) -> Work:
 
 def help_texts(setting: Setting) -> Work:
     """`spectralgpt --help`, whose limit is Typer itself."""
-    return Work("`spectralgpt --help`; limit: importing Typer", python(COMMAND, "--help"), [Part(python(IMPORT_TYPER))])
+    run = python(COMMAND, "--help")
+    return Work("`spectralgpt --help`; limit: importing Typer", run, [Part(python(IMPORT_TYPER))], aim="under 0.5 s")
 
 
 def completion(setting: Setting) -> Work:
@@ -46,7 +47,8 @@ def completion(setting: Setting) -> Work:
 
     asked = {"_SPECTRALGPT_COMPLETE": "complete_bash", "COMP_WORDS": "spectralgpt emb", "COMP_CWORD": "1"}
     run = python(COMMAND, environment={**os.environ, **asked})
-    return Work("completion of `spectralgpt emb`; limit: importing Typer", run, [Part(python(IMPORT_TYPER))])
+    text = "completion of `spectralgpt emb`; limit: importing Typer"
+    return Work(text, run, [Part(python(IMPORT_TYPER))], aim="under 0.5 s")
 
 
 IMPORT_TYPER = "import typer, typer.core, typer.main, typer.completion, rich.console"
@@ -58,6 +60,7 @@ def info(setting: Setting) -> Work:
         "`spectralgpt info tiny`; limit: `import spectralgpt_hf`",
         python(COMMAND, "info", str(CHECKPOINT)),
         [Part(python(PACKAGE))],
+        aim="limit + 0.5 s",
     )
 
 

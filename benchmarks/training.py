@@ -17,6 +17,7 @@ from spectralgpt_hf.modeling.modeling_spectralgpt import (
     resize,
     token_grid,
 )
+from spectralgpt_hf.training.attention import fastest_attention
 from spectralgpt_hf.training.monitoring import attainable_flops, step_flops
 
 from .measuring import (
@@ -84,7 +85,8 @@ def pretraining_step(preset: str, dtype: torch.dtype, setting: Setting) -> Work:
     if setting.quick:
         batch_size = 1
         config.num_hidden_layers = config.decoder_num_hidden_layers = 1
-    ours, literal = (make_step(config, batch_size, dtype, mode) for mode in ("sdpa", "literal"))
+    attention = fastest_attention(config, batch_size, dtype, torch.device("cpu"), pretraining=True)
+    ours, literal = (make_step(config, batch_size, dtype, mode) for mode in (attention, "literal"))
     with Products() as products:
         ours()
     return Work(
@@ -94,6 +96,7 @@ def pretraining_step(preset: str, dtype: torch.dtype, setting: Setting) -> Work:
         literal,
         {"GFLOP": products.flop / 1e9, "samples": batch_size},
         aim,
+        notes=f"{attention} attention",
     )
 
 

@@ -3,18 +3,21 @@
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import measuring
+from benchmarks import measuring, recipe_search
 from benchmarks.__main__ import line, main
 from benchmarks.measuring import NotMeasurableError, Part, Product, Products, Setting, Work
 from benchmarks.rows import ROWS
 from benchmarks.training import make_step
 from spectralgpt_hf import SpectralGPTConfig, SpectralGPTForSemanticSegmentation
+from spectralgpt_hf.training.stages import check_model, parse_pretraining_options, split_stages
 from tests import parity
 
 
@@ -152,3 +155,18 @@ def test_unknown_rows_are_named_beside_those_that_there_are(monkeypatch, capsys)
     with pytest.raises(SystemExit):
         main()
     assert "there are no rows nothing. Rows: step-base-float32" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_search.RECIPES if name != "base"])
+def test_a_recipe_of_the_search_differs_from_the_base_in_one_option(name, tmp_path):
+    def options(recipe: str) -> dict:
+        file = tmp_path / "recipe.yaml"
+        file.write_text(yaml.safe_dump(recipe_search.recipe_options(recipe)))
+        (stage,) = split_stages(parse_pretraining_options(["--config", str(file), "--steps", "1"]))
+        check_model(stage, None)
+        own = asdict(stage)
+        return own | own.pop("config_overrides")
+
+    base, changed = options("base"), options(name)
+    # An option of the network that the base does not name has the default there.
+    assert len({key for key in base | changed if base.get(key) != changed.get(key)}) == 1

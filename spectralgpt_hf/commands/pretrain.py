@@ -28,6 +28,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from accelerate.utils import broadcast_object_list
 from tqdm.auto import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
@@ -38,6 +39,7 @@ from ..hub.cards import card_for
 from ..hub.model_items import write_model_item
 from ..inference.checkpoints import without_weight_bars
 from ..modeling.modeling_spectralgpt import SpectralGPTForPreTrainingOutput
+from ..training.attention import fastest_attention
 from ..training.checkpointing import write_folder
 from ..training.console import describe_pretraining_step
 from ..training.contrast import build_projection, contrastive_loss, pooled_visible_tokens
@@ -97,6 +99,12 @@ def train_stage(run: Run, stage: PretrainingOptions, previous: str | Path | None
     recipe = view_recipe(stage, processor)
     projection = build_projection(config.hidden_size) if stage.contrast_weight else None
     num_views = 1 if projection is None else 2
+    dtype = torch.float32 if accelerator.mixed_precision == "no" else torch.bfloat16
+    if str(run.stage) not in run.attention:  # a resumed run computes as before
+        batch_size = num_views * stage.batch_size
+        fastest = fastest_attention(config, batch_size, dtype, accelerator.device, pretraining=True)
+        (run.attention[str(run.stage)],) = broadcast_object_list([fastest])
+    model.set_attn_implementation(run.attention[str(run.stage)])
     stream = open_stream(stage, config, accelerator, "train", stage.batch_size)
     validation = open_validation(stage, config, accelerator)
     run.checkpoints.check_space(3 * 4 * model.num_parameters())  # float32 weights and two moments
@@ -126,9 +134,9 @@ def train_stage(run: Run, stage: PretrainingOptions, previous: str | Path | None
     run.resume(schedule)
     accelerator.print(
         f"stage {number}: {stream.num_samples} images, {accelerator.num_processes} processes on "
-        f"{accelerator.device.type}, effective batch {effective_batch}, {steps} steps"
+        f"{accelerator.device.type}, effective batch {effective_batch}, {steps} steps, "
+        f"{run.attention[str(run.stage)]} attention"
     )
-    dtype = torch.float32 if accelerator.mixed_precision == "no" else torch.bfloat16
     attainable = attainable_flops(accelerator.device, dtype) * accelerator.num_processes
     if run.stage_step == 0 and validation is not None:
         validate(run, model, config, recipe, validation)

@@ -18,8 +18,10 @@ from transformers.training_args import OptimizerNames
 
 from ..files import write_json
 from ..modeling.band_plan import require_same_bands
+from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 from ..modeling.geometry import IGNORE_INDEX
 from ..modeling.modeling_spectralgpt import labelled_pixels
+from .attention import fastest_attention
 from .augmentation import Augmentation
 from .batches import collate, model_inputs
 from .console import ConsoleLog
@@ -107,6 +109,11 @@ class FineTuner(Trainer):
         for replaced in ConsoleLog.replaces:
             self.remove_callback(replaced)
         self.add_callback(ConsoleLog(self.scores.main))
+        if self.is_spectralgpt:
+            dtype = torch.bfloat16 if options.bf16 else torch.float32
+            batch_size = options.per_device_train_batch_size
+            config = cast(SpectralGPTConfig, model.config)
+            model.set_attn_implementation(fastest_attention(config, batch_size, dtype, options.device))
         if options.frozen_share:
             self.add_callback(FrozenStart(model, options.frozen_share))
         vars(self.model.config).pop("use_cache", None)  # the Trainer sets it, for language models

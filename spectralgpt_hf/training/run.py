@@ -68,13 +68,16 @@ class Run:
         self.stage = self.stage_step = self.step = self.skipped = self.unreadable = 0
         self.resume_from = self._find_checkpoint(options)
         self.shards: dict[str, str] = {}  # fingerprint of the training data, by the number of the stage
+        self.attention: dict[str, str] = {}  # its kind, by the number of the stage
         reached = (0, 0)
         if self.resume_from:
             position = read_position(self.resume_from)
             self._check_settings(position["settings"])
             for name in COUNTERS:
                 setattr(self, name, position[name])
-            self.shards = position.get("shards", {})  # checkpoints of 0.1 do not have it
+            # Checkpoints of 0.1 have neither.
+            self.shards = position.get("shards", {})
+            self.attention = position.get("attention", {})
             reached = (self.stage + 1, self.step)
         # Records after the checkpoint are dropped when the first new record is written, because they are logged again.
         self.log = JsonLinesLog(self.folder / "log.jsonl", lambda record: (record["stage"], record["step"]) <= reached)
@@ -113,7 +116,7 @@ class Run:
 
     def save(self, schedule: LRScheduler) -> None:
         """Write a checkpoint."""
-        position = {name: getattr(self, name) for name in (*COUNTERS, "settings", "shards")}
+        position = {name: getattr(self, name) for name in (*COUNTERS, "settings", "shards", "attention")}
         self.checkpoints.save(self.accelerator, self.step, {**position, "schedule": schedule.state_dict()})
 
     def resume(self, schedule: LRScheduler) -> None:

@@ -581,3 +581,23 @@ def test_every_ready_config_and_ablation_builds_its_model():
     assert (768, 16, False, "random") in sizes
     assert (768, 8, True, "random") in sizes
     assert (768, 8, False, "spectral") in sizes
+
+
+def test_a_resumed_run_keeps_the_attention_that_it_began_with(pretrain, pretrain_script, shards, tmp_path, monkeypatch):
+    used = []
+    set_attention = SpectralGPTForPreTraining.set_attn_implementation
+    monkeypatch.setattr(
+        SpectralGPTForPreTraining,
+        "set_attn_implementation",
+        lambda self, name: (used.append(name), set_attention(self, name))[1],
+    )
+    options = ["--data", shards, "--output_dir", tmp_path / "run", "--steps", 6, "--resume", "auto"]
+    monkeypatch.setattr(pretrain_script, "fastest_attention", lambda *_, **__: "eager")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretrain_script.Run, "must_stop", lambda self: self.step == 4)
+        pretrain(*options)
+    monkeypatch.setattr(pretrain_script, "fastest_attention", lambda *_, **__: "sdpa")
+    pretrain(*options)
+    assert used == ["eager", "eager"]
+    assert losses(tmp_path / "run")[-1][0] == 6
+    assert "attn" not in (tmp_path / "run" / "model" / "config.json").read_text()

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from spectralgpt_hf import SpectralGPTConfig, SpectralGPTImageProcessor
+from spectralgpt_hf.training import finetuning
 from spectralgpt_hf.training.finetuning import FineTuner, counted_labels
 from spectralgpt_hf.training.models import build_model
 from spectralgpt_hf.training.options import FineTuningOptions
@@ -58,3 +59,30 @@ def test_a_model_and_a_processor_of_other_bands_are_refused(tmp_path):
     model = build_model("segmentation", options, ["a", "b"])
     with pytest.raises(ValueError, match="must give the bands that the model expects"):
         FineTuner(model, options, Samples(rows, processor))
+
+
+@pytest.mark.parametrize("lora_rank", [0, 4])
+def test_training_computes_with_the_attention_that_is_the_fastest(lora_rank, tmp_path, monkeypatch):
+    asked = []
+
+    def fastest(config, batch_size, dtype, device):
+        asked.append((batch_size, dtype, device.type))
+        return "eager"
+
+    monkeypatch.setattr(finetuning, "fastest_attention", fastest)
+    script.write_data(tmp_path)
+    options = FineTuningOptions(
+        output_dir=str(tmp_path),
+        config_name="tiny",
+        validation_split="none",
+        use_cpu=True,
+        bf16=True,
+        per_device_train_batch_size=3,
+        lora_rank=lora_rank,
+    )
+    rows = script.load_image_masks(tmp_path, "all", classes=["a", "b"], band_names=script.L2A_BANDS)
+    trainer = FineTuner(
+        build_model("segmentation", options, ["a", "b"]), options, Samples(rows, SpectralGPTImageProcessor())
+    )
+    assert trainer.model.config._attn_implementation == "eager"
+    assert asked == [(3, torch.bfloat16, "cpu")]
