@@ -69,6 +69,13 @@ def evaluate(
     output: Annotated[
         Path | None, typer.Option(help="JSON file for the scores; a picture is drawn beside it. Default: none.")
     ] = None,
+    hub_dataset: Annotated[
+        str | None,
+        typer.Option(
+            help="EuroSAT on the Hub: namespace/name, or namespace/name/task. Writes CHECKPOINT/.eval_results beside "
+            "--output, to be copied to the checkpoint. Default: none."
+        ),
+    ] = None,
     revision: Revision = "main",
 ) -> None:
     """Score the features of checkpoints: reconstruction, land use, and EuroSAT with few labels."""
@@ -91,6 +98,7 @@ def evaluate(
             with_offset=names(with_offset) or (),
             seeds=seeds,
             output=output,
+            hub_dataset=hub_dataset,
             revision=revision,
         )
     )

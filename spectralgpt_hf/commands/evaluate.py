@@ -22,6 +22,7 @@ from .. import SpectralGPTForImageClassification, SpectralGPTImageProcessor, Spe
 from ..assets import find_checkpoint
 from ..data.readers.eurosat import EUROSAT_CLASSES
 from ..files import write_json
+from ..hub.finetuned_cards import save_hub_score
 from ..inference.checkpoints import without_weight_bars
 from ..modeling.bands import EUROSAT_FILE_BANDS
 from ..training.few_labels import (
@@ -39,6 +40,7 @@ from ..training.few_labels import (
 )
 from ..training.few_labels_report import contest_table, draw_contest
 from ..training.few_shot import FewShotRecipe, accuracy, finetune_few_shot, train_resnet
+from ..training.options import check_hub_dataset
 from ..training.probing import bootstrap_interval, draw_shots, fold_numbers
 from .evaluate_chips import score_chips
 
@@ -72,6 +74,8 @@ class EvaluationOptions:
         with_offset: Names of the chips whose values have an offset of +1000 that their files do not state.
         seeds: Number of seeds of masks and of untrained networks.
         output: JSON file for the scores, beside which a picture is written; None for none.
+        hub_dataset: EuroSAT on the Hub: namespace/name, or namespace/name/task. The test accuracy of the linear
+            classifier is written to `.eval_results` in a folder of each checkpoint's name, beside `output`.
         revision: Branch, tag or commit of checkpoints on the Hub.
     """
 
@@ -89,6 +93,7 @@ class EvaluationOptions:
     with_offset: Sequence[str] = ()
     seeds: int = 5
     output: Path | None = None
+    hub_dataset: str | None = None
     revision: str = "main"
 
 
@@ -104,6 +109,9 @@ def evaluate(options: EvaluationOptions) -> dict[str, object]:
         raise ValueError("Expected `chips`, `eurosat` or both: the data to evaluate on.")
     if unknown := sorted(set(options.finetune_ways) - set(WAYS)):
         raise ValueError(f"Expected ways of few-shot training among {', '.join(WAYS)}, got {', '.join(unknown)}.")
+    check_hub_dataset(options.hub_dataset)
+    if options.hub_dataset and (options.eurosat is None or options.test_part is None or options.output is None):
+        raise ValueError("`hub_dataset` is for scores of a test part: pass `eurosat`, `test_part` and `output` too.")
     scores: dict[str, object] = {"seeds": options.seeds}
     if options.eurosat is not None:
         scores["eurosat"] = score_eurosat(options, options.eurosat)
@@ -169,6 +177,13 @@ def score_eurosat(options: EvaluationOptions, folder: Path) -> Contest:
     if test is not None and options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         draw_contest(scores, options.output.with_suffix(".png"))
+        if options.hub_dataset:
+            read_out = options.read_outs[0]
+            name = f"accuracy of a linear classifier of frozen features ({read_out})"
+            for checkpoint in options.checkpoints:
+                linear = contestants[f"{checkpoint}, {read_out}"]["test"]["linear"]
+                folder = options.output.parent / Path(checkpoint).name
+                save_hub_score(folder, options.hub_dataset, name, linear["accuracy"])
     return scores
 
 

@@ -76,25 +76,26 @@ def finish(
     if isinstance(tuner.model.config, SpectralGPTConfig):
         write_model_item(folder, folder.resolve().parent.name)
     if options.hub_dataset and "test" in metrics:
-        save_hub_score(folder, options.hub_dataset, tuner.scores.main, metrics["test"])
+        main = tuner.scores.main
+        # Nothing is claimed of samples that the model was trained on.
+        if not metrics["test"]["trained_on_too"]:
+            save_hub_score(folder, options.hub_dataset, main, metrics["test"]["scores"][main])
     if options.publish:
         publish(folder, options.hub_model_id or "", private=bool(options.hub_private_repo), token=options.hub_token)
 
 
-def save_hub_score(folder: Path, dataset: str, name: str, scores: SplitScores) -> None:
+def save_hub_score(folder: Path, dataset: str, name: str, value: float) -> None:
     """Write a test score to `.eval_results/<dataset>.yaml`, which the Hub shows with the model and with a benchmark.
 
     Args:
         folder: Folder of the checkpoint.
         dataset: Dataset on the Hub, namespace/name or namespace/name/task. Without a task, it is "default".
         name: Name of the score.
-        scores: Scores of the test split. Nothing is written if the model was trained on these samples.
+        value: The score.
     """
-    if scores["trained_on_too"]:
-        return
     namespace, repository, *task = dataset.split("/")
-    value = round(scores["scores"][name], 6)
-    entry = EvalResultEntry(f"{namespace}/{repository}", task[0] if task else "default", value, notes=name)
+    task_id = task[0] if task else "default"
+    entry = EvalResultEntry(f"{namespace}/{repository}", task_id, round(value, 6), notes=name)
     write_text(folder / ".eval_results" / f"{repository}.yaml", yaml.safe_dump(eval_result_entries_to_yaml([entry])))
 
 

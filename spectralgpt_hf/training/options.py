@@ -319,10 +319,7 @@ class FineTuningOptions(TrainingArguments):
             raise ValueError(f"`statistics` must be 'scene' or 'dataset', got {self.statistics!r}.")
         if self.publish and not self.hub_model_id:
             raise ValueError("`push_to_hub` needs `hub_model_id`: namespace/name.")
-        if self.hub_dataset is not None and self.hub_dataset.count("/") not in (1, 2):
-            raise ValueError(
-                f"`hub_dataset`: expected namespace/name or namespace/name/task, got {self.hub_dataset!r}."
-            )
+        check_hub_dataset(self.hub_dataset)
         if not self.learning_rate > 0:
             raise ValueError(f"`learning_rate` must be above 0, got {self.learning_rate}.")
         if not 0 <= self.frozen_share < 1:
@@ -429,3 +426,9 @@ class FineTuningOptions(TrainingArguments):
     def model_dir(self) -> Path:
         """Folder of the finished model, with its processor, scores, pictures and card."""
         return Path(self.output_dir or ".") / "model"
+
+
+def check_hub_dataset(name: str | None) -> None:
+    """Raise a `ValueError` unless an option is None or the name of a dataset on the Hub, with or without a task."""
+    if name is not None and name.count("/") not in (1, 2):
+        raise ValueError(f"`hub_dataset`: expected namespace/name or namespace/name/task, got {name!r}.")

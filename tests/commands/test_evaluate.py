@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from transformers import ViTConfig, ViTImageProcessorPil, ViTModel
 from typer.testing import CliRunner
 
@@ -71,6 +72,18 @@ def test_few_shot_runs_are_compared_seed_by_seed():
     assert 0 <= low < 0.05 < 0.15 < high <= 0.2 + 1e-6
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hub_dataset": "eurosat"}, "expected namespace/name or namespace/name/task, got 'eurosat'"),
+        ({"hub_dataset": "org/eurosat"}, "pass `eurosat`, `test_part` and `output` too"),
+    ],
+)
+def test_a_score_for_the_hub_needs_a_data_set_and_a_test_part(options, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate.evaluate(EvaluationOptions(["tiny"], eurosat=Path("eurosat"), **options))
+
+
 @pytest.mark.slow
 def test_checkpoints_contend_on_eurosat_and_are_finetuned(tmp_path):
     command = [
@@ -94,6 +107,8 @@ def test_checkpoints_contend_on_eurosat_and_are_finetuned(tmp_path):
         "1",
         "--output",
         tmp_path / "scores.json",
+        "--hub-dataset",
+        "org/eurosat",
     ]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     scores = json.loads((tmp_path / "scores.json").read_text())["eurosat"]
@@ -109,3 +124,7 @@ def test_checkpoints_contend_on_eurosat_and_are_finetuned(tmp_path):
     assert "fine-tuned from random weights" in text
     assert f"fine-tuned, {CHECKPOINT} minus random weights like {CHECKPOINT}: 1 per class" in text
     assert (tmp_path / "scores.png").exists()
+    (entry,) = yaml.safe_load((tmp_path / CHECKPOINT.name / ".eval_results" / "eurosat.yaml").read_text())
+    assert entry["dataset"] == {"id": "org/eurosat", "task_id": "default"}
+    assert entry["value"] == pytest.approx(pooled["test"]["linear"]["accuracy"], abs=1e-6)
+    assert "linear classifier of frozen features (pooled)" in entry["notes"]
