@@ -2,23 +2,32 @@
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 
+import numpy as np
 import torch
-from torch import nn
+from torch import distributed, nn
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from spectralgpt_hf import SpectralGPTConfig, SpectralGPTForPreTraining, SpectralGPTForSemanticSegmentation
+from spectralgpt_hf.data.shards.format import ShardRow, write_shards
+from spectralgpt_hf.data.shards.stream import ShardStream
+from spectralgpt_hf.modeling.bands import L2A_BANDS
 from spectralgpt_hf.modeling.modeling_spectralgpt import (
     SpectralGPTConcatConv,
     SpectralGPTDecodeHead,
     SpectralGPTEmbeddings,
     SpectralGPTEnlargement,
+    SpectralGPTLayer,
     patchify,
     resize,
     token_grid,
 )
 from spectralgpt_hf.training.attention import fastest_attention
 from spectralgpt_hf.training.monitoring import attainable_flops, step_flops
+from spectralgpt_hf.training.views import make_views
 
 from .measuring import (
     NotMeasurableError,
@@ -50,8 +59,12 @@ class ProjectAllTokens(SpectralGPTEmbeddings):
 
 def make_step(
     config: SpectralGPTConfig, batch_size: int, dtype: torch.dtype, mode: str, device: str = "cpu"
-) -> Callable[[], None]:
-    """Return a step: forward, backward and AdamW. The mode is "literal", "eager", "sdpa" or "compiled"."""
+) -> Callable[..., None]:
+    """Return a step: forward, backward and AdamW, on its own images or on those that it is called with.
+
+    The mode is "literal"; "eager" or "sdpa" attention; "flash", which lets torch use no other kernel than that of flash
+    attention; "compiled"; or "sharded" (FSDP2), with weights and optimizer in shards, of which one process has all.
+    """
     torch.manual_seed(0)
     # The configuration holds the kind of attention, so each model has its own.
     model = SpectralGPTForPreTraining(copy.deepcopy(config)).train().to(device)
@@ -61,18 +74,34 @@ def make_step(
         model.set_attn_implementation("eager")
     if mode == "compiled":
         model.compile()
+    if mode == "sharded":
+        shard(model, dtype)
     fused = mode != "literal"  # one pass over the weights instead of a dozen
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.05, fused=fused)
     pixel_values = torch.rand(batch_size, config.num_channels, config.image_size, config.image_size, device=device)
 
-    def step() -> None:
-        with torch.autocast(device, dtype, enabled=dtype is not torch.float32):
+    def step(pixel_values: torch.Tensor = pixel_values) -> None:
+        kernels = sdpa_kernel(SDPBackend.FLASH_ATTENTION) if mode == "flash" else nullcontext()
+        # Sharded weights are gathered in the type of the arithmetic.
+        autocast = dtype is not torch.float32 and mode != "sharded"
+        with kernels, torch.autocast(device, dtype, enabled=autocast):
             loss = model(pixel_values).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 
     return step
+
+
+def shard(model: SpectralGPTForPreTraining, dtype: torch.dtype) -> None:
+    """Shard a model as Accelerate does with `examples/accelerate_configs/fsdp2_8_gpus.yaml`, in one process."""
+    if not distributed.is_initialized():
+        distributed.init_process_group(store=distributed.HashStore(), rank=0, world_size=1)
+    policy = MixedPrecisionPolicy(param_dtype=dtype)
+    for module in model.modules():
+        if isinstance(module, SpectralGPTLayer):
+            fully_shard(module, mp_policy=policy)
+    fully_shard(model, mp_policy=policy)
 
 
 def pretraining_step(preset: str, dtype: torch.dtype, setting: Setting) -> Work:
@@ -125,6 +154,36 @@ def gpu_step(preset: str, mode: str, setting: Setting) -> Work:
         {"TFLOP": flop / 1e12, "samples": batch_size},
         0.5 if preset == "base" else None,
         notes=f"{memory:.1f} GiB of {torch.cuda.get_device_name()}; limit: {stated / 1e12:.0f} TFLOP/s",
+    )
+
+
+def fed_step(preset: str, device: str, setting: Setting) -> Work:
+    """Pretraining steps whose images come from shards. The limit are the same steps on images in memory."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise NotMeasurableError("there is no GPU")
+    image_size, batch_size, count = (128, 128, 1024) if device == "cuda" else (64, 16, 128)
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    config = SpectralGPTConfig.from_preset(preset, image_size=image_size)
+    if setting.quick:
+        batch_size, count = 2, 4
+        config.num_hidden_layers = config.decoder_num_hidden_layers = 1
+    draw = np.random.default_rng(0)
+    shape = (len(L2A_BANDS), 3 * image_size // 2, 3 * image_size // 2)
+    images = (draw.integers(1, 10_000, shape, dtype=np.uint16) for _ in range(count))
+    write_shards((ShardRow(str(i), image, L2A_BANDS) for i, image in enumerate(images)), setting.folder / "shards")
+    stream = ShardStream(setting.folder / "shards", L2A_BANDS, batch_size, num_workers=2, pin_memory=device == "cuda")
+    step = make_step(config, batch_size, dtype, "sdpa", device)
+
+    def fed() -> None:
+        for batch in stream.batches():
+            step(make_views(batch, config, 0, 0, torch.device(device))["pixel_values"])
+
+    return Work(
+        f"{len(stream)} pretraining steps, {preset}, {image_size} px, batch {batch_size}, {name_of(dtype)}, {device}, "
+        "fed from shards; limit: the steps alone",
+        fed,
+        [Part(step, len(stream))],
+        amounts={"samples": len(stream) * batch_size},
     )
 
 
@@ -231,6 +290,8 @@ ROWS: dict[str, Callable[[Setting], Work]] = {
     **{
         f"gpu-{preset}-{mode}": partial(gpu_step, preset, mode)
         for preset in ("base", "large", "huge")
-        for mode in ("eager", "sdpa", "compiled")
+        for mode in ("eager", "sdpa", "flash", "compiled", "sharded")
     },
+    "fed-tiny-cpu": partial(fed_step, "tiny", "cpu"),
+    "fed-base-gpu": partial(fed_step, "base", "cuda"),
 }

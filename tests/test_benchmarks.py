@@ -16,7 +16,7 @@ from benchmarks.__main__ import line, main
 from benchmarks.measuring import NotMeasurableError, Part, Product, Products, Setting, Work
 from benchmarks.rows import ROWS
 from benchmarks.training import make_step
-from spectralgpt_hf import SpectralGPTConfig, SpectralGPTForSemanticSegmentation
+from spectralgpt_hf import SpectralGPTConfig, SpectralGPTForPreTraining, SpectralGPTForSemanticSegmentation
 from spectralgpt_hf.training.stages import check_model, parse_pretraining_options, split_stages
 from tests import parity
 
@@ -124,6 +124,33 @@ def test_the_contestants_of_a_step_have_their_own_kinds_of_attention():
         patch.setattr(torch.nn.functional, "softmax", lambda *args, **_: names.append("softmax") or args[0])
         sdpa()
     assert names == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["literal", "eager", "flash", "sharded"])
+def test_the_modes_of_a_step_compute_the_same(mode):
+    def losses(mode: str) -> list[float]:
+        found = []
+        forward = SpectralGPTForPreTraining.forward
+
+        def recorded(self, *arguments, **options):
+            torch.manual_seed(len(found))  # of the masks
+            output = forward(self, *arguments, **options)
+            found.append(output.loss)
+            return output
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(SpectralGPTForPreTraining, "forward", recorded)
+            step = make_step(small_config(), 2, torch.float32, mode)
+            for _ in range(3):
+                step()
+        return [loss.item() for loss in found]
+
+    try:
+        assert losses(mode) == pytest.approx(losses("sdpa"), rel=1e-5)
+    finally:
+        if mode == "sharded":
+            torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow
