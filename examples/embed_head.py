@@ -3,8 +3,8 @@
     python examples/embed_head.py outputs/landcover/model spectralgpt_hf/assets/spectralgpt-tiny-landcover
 
 The folder's `model.safetensors.index.json` names the file of the pretrained checkpoint for the tensors of the encoder.
-`from_pretrained` reads them from there, so that several heads share one encoder. To publish
-such a checkpoint, load it and save it again, because a published folder must hold all of its weights.
+`from_pretrained` reads them from there, so that several heads share one encoder. `spectralgpt publish` of an embedded
+checkpoint uploads all of its weights, with the card in `spectralgpt_hf/hub/model_cards`.
 """
 
 import argparse

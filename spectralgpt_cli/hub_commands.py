@@ -14,7 +14,8 @@ def publish_checkpoint(
     folder: Annotated[
         Path,
         typer.Argument(
-            help="Folder of the checkpoint, with the files of `save_pretrained` of model and processor and a README.md."
+            help="Folder of the checkpoint, with what `save_pretrained` of model and processor wrote and a README.md, "
+            "or the name of a checkpoint that comes with the package, such as `tiny-eurosat`."
         ),
     ],
     repo_id: Annotated[

@@ -34,3 +34,11 @@ def test_every_file_that_is_linked_exists(page):
 def test_every_script_that_is_named_exists():
     for script in re.findall(r"(?:examples|benchmarks)/\w+\.py", README):
         assert Path(script).exists(), script
+
+
+def test_every_score_of_an_embedded_checkpoint_stands_in_its_card():
+    rows = re.findall(r"^\| `(tiny[\w-]*)` \| (.*\[card\]\(([^)]*)\).*)$", README, re.MULTILINE)
+    assert {name for name, _, _ in rows} == {"tiny", "tiny-zscore", "tiny-eurosat", "tiny-landcover", "tiny-change"}
+    for name, row, card in rows:
+        assert Path(card).stem == f"spectralgpt-{name}"
+        assert [score for score in re.findall(r"\d\.\d{3}", row) if score not in Path(card).read_text()] == []

@@ -32,6 +32,7 @@ from ..modeling.configuration_spectralgpt import SpectralGPTConfig
 from .allowed_files import MANIFEST, read_object
 from .cards import name_repository
 from .checks import check_checkpoint, check_outputs
+from .embedded import folder_to_publish
 from .endpoint import ENDPOINT_FILES
 from .isolation import forward_in_isolation
 from .model_items import describe_model
@@ -66,7 +67,8 @@ def publish(
     `handler.py` for Inference Endpoints is added if the folder lacks it.
 
     Args:
-        folder: Folder of the checkpoint, which `check_checkpoint` must accept.
+        folder: Folder of the checkpoint, which `check_checkpoint` must accept, or the name of a checkpoint that comes
+            with the package, such as "tiny-eurosat": it is published complete, with its own card.
         repo_id: `namespace/name` on the Hub; created if it does not exist.
         private: Whether a new repository is private. An existing public one is refused.
         create_pr: Whether to open a pull request instead of changing the branch.
@@ -88,32 +90,32 @@ def publish(
         OSError: If there is no such folder, or if the Hub refuses the upload or cannot be reached.
     """
     target = Target(HfApi(token=token), repo_id, revision or "main")
-    folder = Path(folder).absolute()
-    outputs = check_checkpoint(folder)
-    report("The checkpoint loads with this package and without it, and the outputs are the same.")
+    with folder_to_publish(folder) as source:
+        outputs = check_checkpoint(source)
+        report("The checkpoint loads with this package and without it, and the outputs are the same.")
 
-    seen = target.look()
-    contents: dict[str, Path | bytes] = ENDPOINT_FILES | {
-        path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
-    }
-    contents[MODEL_ITEM] = (json.dumps(describe_model(folder, repo_id.split("/")[1]), indent=2) + "\n").encode()
-    contents[CARD] = name_repository((folder / CARD).read_text(encoding="utf-8"), repo_id).encode()
-    upload = Upload.of(contents)
-    changes = target.review(upload, seen, private=private, force=force, confirm=dry_run or confirm, report=report)
-    if dry_run:
-        return target.url
-    if seen and seen.exists and not changes:
-        report("The repository is up to date: nothing was uploaded.")
-        commit, url = seen.head, target.url_of(seen.head)
-    else:
-        commit, url = target.commit(upload, seen, private, create_pr)
-    try:
-        check_outputs(target.load(commit, folder), outputs, f"{repo_id} at {commit}")
-    except (ValueError, OSError) as error:
-        kind = ValueError if isinstance(error, ValueError) else ConnectionError
-        raise kind(f"Published as {url}, but that could not be loaded back: {error}") from error
-    report(f"The checkpoint loads from {repo_id} at {commit}.")
-    return url
+        seen = target.look()
+        contents: dict[str, Path | bytes] = ENDPOINT_FILES | {
+            path.relative_to(source).as_posix(): path for path in sorted(source.rglob("*")) if path.is_file()
+        }
+        contents[MODEL_ITEM] = (json.dumps(describe_model(source, repo_id.split("/")[1]), indent=2) + "\n").encode()
+        contents[CARD] = name_repository((source / CARD).read_text(encoding="utf-8"), repo_id).encode()
+        upload = Upload.of(contents)
+        changes = target.review(upload, seen, private=private, force=force, confirm=dry_run or confirm, report=report)
+        if dry_run:
+            return target.url
+        if seen and seen.exists and not changes:
+            report("The repository is up to date: nothing was uploaded.")
+            commit, url = seen.head, target.url_of(seen.head)
+        else:
+            commit, url = target.commit(upload, seen, private, create_pr)
+        try:
+            check_outputs(target.load(commit, source), outputs, f"{repo_id} at {commit}")
+        except (ValueError, OSError) as error:
+            kind = ValueError if isinstance(error, ValueError) else ConnectionError
+            raise kind(f"Published as {url}, but that could not be loaded back: {error}") from error
+        report(f"The checkpoint loads from {repo_id} at {commit}.")
+        return url
 
 
 class Hashes(NamedTuple):

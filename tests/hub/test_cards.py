@@ -12,12 +12,16 @@ import pytest
 import rasterio
 import torch
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file
 from transformers import dynamic_module_utils
 
 from spectralgpt_hf import SpectralGPTConfig, SpectralGPTImageProcessor
+from spectralgpt_hf.assets import TASK_CHECKPOINTS, find_checkpoint
 from spectralgpt_hf.conversion import convert_checkpoint
-from spectralgpt_hf.hub.cards import FOLDER, card_for, check_card, front_matter, name_repository
+from spectralgpt_hf.hub.cards import FOLDER, USES, card_for, check_card, front_matter, name_repository
+from spectralgpt_hf.hub.embedded import write_complete
 from spectralgpt_hf.hub.finetuned_cards import BASELINE
+from spectralgpt_hf.hub.info import describe_checkpoint
 from spectralgpt_hf.modeling.bands import L2A_BANDS
 from spectralgpt_hf.modeling.modeling_spectralgpt import (
     SpectralGPTForChangeDetection,
@@ -30,7 +34,8 @@ from tests.forked import run_forked
 
 
 CARDS = {path.stem: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.md")}
-EMBEDDED = ("tiny", "tiny-zscore")
+FINE_TUNED = tuple(folder.name.removeprefix("spectralgpt-") for folder in TASK_CHECKPOINTS.values())
+EMBEDDED = ("tiny", "tiny-zscore", *FINE_TUNED)
 RELEASED = ("SpectralGPT.pth", "SpectralGPT+.pth")
 
 # Run in a process of its own, since remote code goes into a cache.
@@ -98,6 +103,37 @@ def test_published_scores_are_marked_as_the_authors(name):
     assert "own random split" in CARDS[name]
 
 
+@pytest.mark.parametrize("name", FINE_TUNED)
+def test_the_card_of_a_fine_tuned_checkpoint_describes_that_checkpoint(name):
+    card, info = CARDS[f"spectralgpt-{name}"], describe_checkpoint(find_checkpoint(name))
+    found = metadata(card)
+    assert found["base_model"] == "org/spectralgpt-tiny-zscore"
+    assert found["pipeline_tag"] == USES[info.architecture].pipeline_tag
+    assert f"by name: {' '.join(info.processor.bands)}" in " ".join(card.split())
+    names = info.config.id2label
+    rows = re.findall(r"^\| (\d+) \| ([^|]+?) \|", card.partition("## Classes")[2].partition("\n## ")[0], re.M)
+    assert rows == [(str(code), names[i]) for i, code in enumerate(info.config.class_codes or range(len(names)))]
+    shapes = [tensor.shape for tensor in load_file(Path(find_checkpoint(name)) / "head.safetensors").values()]
+    assert f"{info.num_parameters / 1e6:.1f} million" in card
+    assert f"{sum(map(torch.Size.numel, shapes)):,} are the head's" in card
+
+
+def test_the_scores_by_class_of_the_classifier_add_up_to_its_accuracy():
+    card = CARDS["spectralgpt-tiny-eurosat"]
+    right, images = np.array(re.findall(r"\| (\d+) of (\d+) \|", card), int).sum(0)
+    assert f"Accuracy {right / images:.3f} " in card
+    assert f"on {images} images" in card
+
+
+def test_metadata_hold_only_scores_of_the_very_checkpoint_and_those_of_its_table():
+    for name in ("tiny-eurosat", "tiny-landcover"):  # trained on all sites, among them those of their scores
+        assert "model-index" not in metadata(CARDS[f"spectralgpt-{name}"])
+    card = CARDS["spectralgpt-tiny-change"]
+    (index,) = metadata(card)["model-index"]
+    tables = re.findall(r"^\| this model \|.*\| ([\d.]+) \| ([\d.]+) \|$", card, re.M)
+    assert [tuple(f"{m['value']:.3f}" for m in result["metrics"]) for result in index["results"]] == tables
+
+
 def run_in_new_process(folder: Path) -> None:
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "home")}
     arguments = [sys.executable, "-W", "ignore", "-c", SCRIPT]
@@ -124,6 +160,9 @@ def test_every_code_block_of_every_card_runs(run, tmp_path):
     torch.manual_seed(0)
     pretrained = convert_checkpoint(TOY, tmp_path / "pretrained", **TOY_HEADS)
     code = {name: blocks(card, pretrained) for name, card in CARDS.items()}
+    for name in FINE_TUNED:
+        write_complete(Path(find_checkpoint(name)), tmp_path / name)
+        code[f"spectralgpt-{name}"] = blocks(CARDS[f"spectralgpt-{name}"], tmp_path / name)
     for task in (SpectralGPTForImageClassification, SpectralGPTForSemanticSegmentation, SpectralGPTForChangeDetection):
         folder = tmp_path / task.__name__
         model = task(parity.config("toy", decode_hidden_size=16))

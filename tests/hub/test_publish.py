@@ -21,6 +21,7 @@ from spectralgpt_hf.hub import checks, isolation, publish, publishing
 from spectralgpt_hf.hub.allowed_files import MANIFEST
 from spectralgpt_hf.hub.model_items import describe_model
 from spectralgpt_hf.hub.publishing import Upload
+from spectralgpt_hf.modeling import modeling_spectralgpt
 from tests.conversion.originals import TOY, TOY_HEADS
 from tests.hub_server import TOKEN, HubServer, Repository, Trouble, sha256
 
@@ -64,7 +65,8 @@ def quick(monkeypatch):
     """Loads with this package instead of starting a process."""
 
     def forward(checkpoint, architecture, **source):
-        model = SpectralGPTForPreTraining.from_pretrained(checkpoint, dtype=torch.float32, **source).eval()
+        model_class = getattr(modeling_spectralgpt, architecture)
+        model = model_class.from_pretrained(checkpoint, dtype=torch.float32, **source).eval()
         return isolation.forward(model, SpectralGPTImageProcessor.from_pretrained(checkpoint, **source))
 
     for module in (checks, publishing):
