@@ -4,7 +4,9 @@
 
 Needs Chromium on the path, and the packages `gradio` and `playwright`. A first visit warms the page up and is not
 counted. Prints, for one visitor and for several at once, the seconds until the first image is seen (landing), until a
-masking is reconstructed and shown (reconstruct), and until the spectrum of a clicked pixel is drawn (click).
+masking is reconstructed and shown (reconstruct), and until the spectrum of a clicked pixel is drawn (click). The
+pictures show every tab with the result of an example, in `THEMES` and at `WIDTHS`; what the console said meanwhile, and
+every request that failed, is printed.
 """
 
 import argparse
@@ -16,7 +18,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from playwright.async_api import Page, async_playwright
+from playwright.sync_api import Response, sync_playwright
 
 from spectralgpt_hf.assets import CHECKPOINT, find_task_checkpoints
 from spectralgpt_hf.serving.app import serve
@@ -24,8 +28,24 @@ from spectralgpt_hf.serving.tasks import Models
 
 
 TIMEOUT = 600_000
-# Name of the picture, the example that it shows, and the tab.
-PICTURES = {"reconstruct": ("hills", "Reconstruct"), "embeddings": ("hills", "Embeddings")}
+THEMES, WIDTHS = ("light", "dark"), (1280, 390)
+# Name of each tab, the example that its picture shows, and what the page holds when the example's result is there.
+TABS = {
+    "Reconstruct": ("hills", "#save-reconstruction:not([disabled])"),
+    "Classify": ("hills", "#labels h2"),
+    "Segment": ("town", "#save-classes:not([disabled])"),
+    "Change": ("forest", "#save-change:not([disabled])"),
+    "Embeddings": ("hills", "#save-features:not([disabled])"),
+}
+# Of the open tab. What is below the screen would be loaded only when a visitor scrolls there.
+ALL_SHOWN = """
+() => {
+  const shown = (selector) => [...document.querySelectorAll(selector)].filter((element) => element.offsetParent);
+  const images = shown('.picture img');
+  images.forEach((image) => { image.loading = 'eager'; });
+  return images.every((image) => image.complete && image.naturalWidth) && !shown('.progress-text').length;
+}
+"""
 
 
 async def visit(browser: Any, url: str, seed: int) -> tuple[dict[str, float], list[str]]:
@@ -73,32 +93,54 @@ new MutationObserver(() => document.querySelectorAll('.progress-text, .meta-text
 """
 
 
-async def draw(browser: Any, url: str, folder: Path) -> None:
+def open_tab(page: Any, name: str) -> None:
+    """Open a tab of the page, also one that a narrow screen shows in a menu only."""
+    tab = page.get_by_role("tab", name=name)
+    if not tab.is_visible():
+        page.locator(".overflow-menu > button").click()
+        tab = page.locator(".overflow-dropdown button").get_by_text(name)
+    tab.click()
+
+
+def draw(url: str, folder: Path) -> None:
     """Draw the page's pictures."""
-    page = await browser.new_page(viewport={"width": 1280, "height": 900})
-    page.set_default_timeout(TIMEOUT)
-    await page.goto(url)
-    await page.locator("#save-reconstruction:not([disabled])").wait_for()
-    for name, (example, tab) in PICTURES.items():
-        await page.locator(f"#example-{example}").click()
-        await page.locator("#facts").get_by_text(f"{example}.tif").wait_for()
-        await page.get_by_role("tab", name=tab).click()
-        await page.locator("button[id^=save-]:not([disabled]):visible").wait_for()
-        await page.wait_for_function(
-            "[...document.querySelectorAll('.picture img')].every((image) => image.complete && image.naturalWidth)"
-        )
-        await page.wait_for_timeout(2000)
-        path = folder / f"demo_page_{name}.png"
-        await page.screenshot(path=path, full_page=True)
-        shrink(path)
-        print(f"{path}: {path.stat().st_size / 1e3:.0f} kB")
-    await page.close()
+    folder.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        for theme in THEMES:
+            page = browser.new_page(viewport={"width": max(WIDTHS), "height": 900})
+            page.set_default_timeout(TIMEOUT // 10)
+            page.on("console", lambda message: print(f"console: {message.type}: {message.text}"))
+            page.on("response", print_failure)
+            page.goto(f"{url}?__theme={theme}")
+            page.locator("#save-reconstruction:not([disabled])").wait_for()
+            for tab, (example, shown) in TABS.items():
+                page.set_viewport_size({"width": max(WIDTHS), "height": 900})
+                open_tab(page, "Reconstruct")
+                page.locator(f"#example-{example}").click()
+                page.locator("#save-reconstruction[disabled]").wait_for()  # until there is a result of this image
+                page.locator("#save-reconstruction:not([disabled])").wait_for()
+                open_tab(page, tab)
+                page.locator(f"{shown}:visible").first.wait_for()
+                for width in WIDTHS:
+                    page.set_viewport_size({"width": width, "height": 900})
+                    page.wait_for_function(ALL_SHOWN)
+                    page.wait_for_timeout(2000)
+                    path = folder / f"demo_page_{tab.lower()}_{width}_{theme}.png"
+                    page.screenshot(path=path, full_page=True)
+                    shrink(path)
+                    print(f"{path}: {path.stat().st_size / 1e3:.0f} kB", flush=True)
+            page.close()
+        browser.close()
+
+
+def print_failure(response: Response) -> None:
+    if not response.ok:
+        print(f"{response.status}: {response.url}")
 
 
 def shrink(path: Path) -> None:
     """Store a picture with a palette of 256 colours."""
-    from PIL import Image
-
     with Image.open(path) as picture:
         picture.convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT).save(path, optimize=True)
 
@@ -109,18 +151,15 @@ def report(name: str, visits: list[dict[str, float]]) -> None:
     print(f"{name}: {', '.join(steps)}" + (f"; slowest: {', '.join(worst)}" if len(visits) > 1 else ""))
 
 
-async def measure(url: str, options: argparse.Namespace) -> None:
+async def measure(url: str, visitors: int) -> None:
+    """Print the seconds that one visitor waits, and several at once."""
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        if options.visitors:
-            await time_visits(browser, url, options.visitors)
-        if options.pictures:
-            await draw(browser, url, options.pictures)
+        await time_visits(browser, url, visitors)
         await browser.close()
 
 
 async def time_visits(browser: Any, url: str, visitors: int) -> None:
-    """Print the seconds that one visitor waits, and several at once."""
     await visit(browser, url, 1)
     print(f"{os.cpu_count()} cores; load average {os.getloadavg()[0]:.1f}, which is 0 on an idle machine", flush=True)
     seconds, _ = await visit(browser, url, 2)
@@ -137,7 +176,10 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, help="folder to draw the pictures of the page into")
     options = parser.parse_args()
     with serve(Models(CHECKPOINT, **find_task_checkpoints())) as url:
-        asyncio.run(measure(url, options))
+        if options.visitors:
+            asyncio.run(measure(url, options.visitors))
+        if options.pictures:
+            draw(url, options.pictures)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """The demo: a Gradio page for pretrained and fine-tuned checkpoints. It serves several visitors, without network."""
 
+import asyncio
 import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ def serve(models: Models, host: str | None = None, port: int | None = None, in_b
         _forbid_downloads()
         _hide_folders()
         _take_one_file()
+        _wait_for_uploads_in_silence()
         act = Actions(models)
         demo = build(models, act)
         try:
@@ -273,3 +275,20 @@ class _OneFile(route_utils.GradioMultiPartParser):
 def _take_one_file() -> None:
     """Let Gradio take one file per upload, and nothing else."""
     route_utils.GradioMultiPartParser = _OneFile  # type: ignore[misc]
+
+
+def _wait_for_uploads_in_silence() -> None:
+    """Answer who asks for the progress of an upload that has not begun: the stream is empty then.
+
+    The page asks at the start of each upload. Gradio answers 404, an error in the browser's console, if the upload does
+    not begin within 3 seconds, because the machine is busy or because the upload was refused.
+    """
+    wait = getattr(route_utils.FileUploadProgress.is_tracked, "__wrapped__", route_utils.FileUploadProgress.is_tracked)
+
+    @wraps(wait)
+    async def is_tracked(self: route_utils.FileUploadProgress, upload_id: str) -> bool:
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(wait(self, upload_id), timeout=1)
+        return True
+
+    route_utils.FileUploadProgress.is_tracked = is_tracked  # type: ignore[method-assign]

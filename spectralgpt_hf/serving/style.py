@@ -38,8 +38,11 @@ button:focus-visible, input:focus-visible, [role=slider]:focus-visible, [role=ta
 .figure { gap: 6px !important; }
 .picture { border-radius: 8px !important; }
 .picture img { border-radius: 8px; image-rendering: pixelated; width: 100%; }
+.dark .picture .icon-button-wrapper { background: var(--button-secondary-background-fill); }
 .picture.clickable img { cursor: crosshair; }
 #labels h2 { font-size: 22px; overflow-wrap: anywhere; }
+#labels * { font-family: inherit; }
+#segment { margin-top: 10px; }
 .caption { color: var(--body-text-color-subdued); font-size: 13px; line-height: 1.5; overflow-wrap: anywhere; }
 .caption b { color: var(--body-text-color); font-weight: 600; }
 .notice { background: #fff7e6; border-radius: 8px; color: #7a5410; font-size: 13px; line-height: 1.5; margin-top: 8px;
@@ -62,7 +65,8 @@ table.scores td.best { font-weight: 650; }
 .legend i { border-radius: 4px; height: 14px; width: 14px; }
 .legend span { color: var(--body-text-color-subdued); font-variant-numeric: tabular-nums; text-align: right; }
 .ramp { border-radius: 5px; height: 9px; margin: 3px 0 2px; }
-.ends { display: flex; justify-content: space-between; gap: 12px; }
+.ends { align-items: start; display: flex; justify-content: space-between; gap: 12px; }
+.ends span:first-child, .ends span:last-child { white-space: nowrap; }
 
 .spectrum { --true: #0f766e; --made: #c2410c; color: var(--body-text-color); display: block; width: 100%; }
 .dark .spectrum { --true: #5eead4; --made: #fdba74; }
@@ -141,7 +145,9 @@ def theme() -> gr.Theme:
         block_title_text_color="#51636d",
         block_title_text_size="13px",
         button_primary_background_fill="#0f766e",
+        button_primary_background_fill_dark="#0f766e",
         button_primary_background_fill_hover="#115e59",
+        button_primary_background_fill_hover_dark="#115e59",
         button_secondary_background_fill="#e6eded",
         button_secondary_background_fill_hover="#dbe4e4",
         button_secondary_text_color="#0f1e26",
@@ -150,6 +156,7 @@ def theme() -> gr.Theme:
         button_secondary_text_color_dark="#e6edf0",
         block_background_fill_dark="transparent",
         block_title_text_color_dark="#a9b8c0",
+        checkbox_border_color_dark="#a9b8c0",
         input_background_fill_dark="#1d2930",
         input_background_fill="#f5f8f8",
         layout_gap="14px",

@@ -111,6 +111,11 @@ def test_an_upload_over_the_limit_is_refused(person, tmp_path):
         load(person, tmp_path / "large.tif")
 
 
+def test_the_progress_of_an_upload_that_does_not_begin_is_no_error(demo_url):
+    with urllib.request.urlopen(f"{demo_url}gradio_api/upload_progress?upload_id=refused", timeout=60) as answer:
+        assert (answer.status, answer.headers.get_content_type(), answer.read()) == (200, "text/event-stream", b"")
+
+
 def test_results_need_a_file_first(person):
     for endpoint in ("/segment", "/classify"):
         with pytest.raises(AppError, match="Upload a GeoTIFF, or take an example, first"):
