@@ -159,10 +159,12 @@ def space_files(
     chosen = revisions or {}
     for name, source in checkpoints.items():
         sources[name] = found = find_checkpoint(source, chosen.get(name, "main"))
-        if Path(found).is_dir():
+        if Path(found) in TASK_CHECKPOINTS.values():  # in `PARTS`, with the encoder whose weights they share
+            sources[name] = Path(found).name
+        elif Path(found).is_dir():
             sources[name] = f"checkpoints/{name}"
             files |= {f"checkpoints/{name}/{path.name}": path for path in _weights_and_settings(Path(found))}
-    models = [source for source in sources.values() if not source.startswith("checkpoints/")]
+    models = [source for source in sources.values() if "/" in source and not source.startswith("checkpoints/")]
     listed = "".join(["models:\n", *(f"- {model}\n" for model in models)]) if models else ""
     packages = "".join(f"{package}=={version(package).partition('+')[0]}\n" for package in REQUIREMENTS)
     arguments = ", ".join(f"{name}={json.dumps(source)}" for name, source in sources.items())

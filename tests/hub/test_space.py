@@ -101,6 +101,14 @@ def test_a_space_holds_the_embedded_checkpoints_of_tasks_with_their_encoder(tmp_
         assert not any(report.values()), task
 
 
+@pytest.mark.parametrize("source", ["tiny-eurosat", TASK_CHECKPOINTS["classification"]])
+def test_a_space_takes_an_embedded_checkpoint_of_a_task_from_the_package(source):
+    files = space_files({"checkpoint": "org/spectralgpt-base", "classification": source})
+    assert b'classification="spectralgpt-tiny-eurosat"' in files["app.py"]
+    assert not [name for name in files if name.startswith("checkpoints/")]
+    assert yaml.safe_load(files["README.md"].decode().split("---")[1])["models"] == ["org/spectralgpt-base"]
+
+
 def test_a_space_loads_checkpoints_of_the_hub_at_their_revisions():
     sources = {"checkpoint": CHECKPOINT, "classification": "org/a", "segmentation": "org/b"}
     revisions = {"checkpoint": "main", "classification": "v2", "segmentation": "main", "change": "v3"}
