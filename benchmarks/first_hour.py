@@ -3,6 +3,7 @@
     python benchmarks/first_hour.py chips CHIPS --work outputs/first_hour
     python benchmarks/first_hour.py eurosat EUROSAT --work outputs/first_hour --seeds 0 1 2
     python benchmarks/first_hour.py beetle BARKBEETLE --work outputs/first_hour --images 30
+    python benchmarks/first_hour.py change BARKBEETLE --work outputs/first_hour --images 20 --seeds 0 1
 
 Options after `--` are passed to `spectralgpt train`, such as `-- --checkpoint folder --epochs 5`. The command line is
 called as a user would call it. If it stops because files seem to have an unstated offset, the table that it proposes is
@@ -12,9 +13,13 @@ chips: `L1C/*.tif` (13 unnamed bands) and `LULC/*.tif` of the same names. Each c
 `spectralgpt predict`, and compared with its labels. A chip whose classes occur in no other chip is not in the table,
 because no model can learn them. eurosat: class folders and `index.csv`. The training set is 10 images per class of its
 part "choice", and its part "report" is scored. beetle: `2020-09/sentinel_2/geojson_<id>.tif` and
-`masks/{train,test}/mask_<id>.tif`. The score is the IoU of damage in the test part.
+`masks/{train,test}/mask_<id>.tif`. The score is the IoU of damage in the test part. change: the same sites with
+`2019-09/sentinel_2/geojson_<id>.tif` as the first date. The scores are F1 and IoU of damage in the test part, also of
+change vector analysis: the length of the difference of the standardised bands, above the best threshold of the training
+sites.
 
-The forest and the regression get the reflectance of each pixel (chips, beetle) or the mean, deviation and percentiles
+The forest and the regression get the reflectance of each pixel (chips, beetle), of both dates and its difference
+(change), or the mean, deviation and percentiles
 of each band (eurosat), of the same training images. The benchmark prints a line per fold or seed, and the means.
 """
 
@@ -25,7 +30,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +38,7 @@ import numpy as np
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import jaccard_score
+from sklearn.metrics import jaccard_score, precision_recall_curve
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -192,6 +197,60 @@ def beetle(options: argparse.Namespace) -> dict[str, list[tuple[float, ...]]]:
     return scores
 
 
+def change(options: argparse.Namespace) -> dict[str, list[tuple[float, ...]]]:
+    """Learn from some pairs of dates where bark beetles killed trees; scores are F1 and IoU on the test sites."""
+    scores: dict[str, list[tuple[float, ...]]] = {}
+    for seed in options.seeds:
+        data, output = options.work / "change" / str(seed), options.work / "change" / f"{seed}_run"
+        shutil.rmtree(data, ignore_errors=True)
+        rows: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+        for split in ("train", "test"):
+            masks = sorted((options.data / "masks" / split).glob("mask_*.tif"))
+            count = options.images if split == "train" else len(masks)
+            for number in np.random.default_rng(seed).permutation(len(masks))[:count]:
+                name = masks[number].name.removeprefix("mask_")
+                before, after = (
+                    options.data / date / "sentinel_2" / f"geojson_{name}" for date in ("2019-09", "2020-09")
+                )
+                for kind, path in {"before": before, "after": after, "masks": masks[number]}.items():
+                    link(path, data / split / kind / name)
+                rows.setdefault(split, []).append(read_pair(before, after, masks[number]))
+        minutes = train("change", data, output, ["--seed", str(seed), *options.rest])
+        metrics = json.loads((output / "model" / "metrics.json").read_text())
+        matrix = np.array(metrics["test"]["confusion_matrix"])
+        row = {"model": overlap(matrix[1, 1], matrix[1].sum(), matrix[:, 1].sum())}
+        features, labels = (np.concatenate(values) for values in zip(*rows["train"]))
+        tested, truth = (np.concatenate(values) for values in zip(*rows["test"]))
+        models = simple_models(features, labels, seed) | {"vectors": change_vectors(features, labels)}
+        for kind, predict in models.items():
+            found = predict(tested) == 1
+            row[kind] = overlap((found & (truth == 1)).sum(), (truth == 1).sum(), found.sum())
+        report(f"seed {seed} ({minutes:.1f} min)", row, scores)
+    return scores
+
+
+def change_vectors(features: np.ndarray, labels: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Return change vector analysis of features (N, 3 C) of `read_pair`, with the threshold of the highest F1."""
+    bands = features.shape[1] // 3
+    std = features[:, :bands].std(0)
+    length = np.linalg.norm(features[:, -bands:] / std, axis=1)
+    precision, recall, thresholds = precision_recall_curve(labels, length)
+    best = thresholds[(2 * precision * recall / np.maximum(precision + recall, 1e-9))[:-1].argmax()]
+    return lambda tested: (np.linalg.norm(tested[:, -bands:] / std, axis=1) >= best).astype(int)
+
+
+def overlap(both: float, truth: float, found: float) -> tuple[float, float]:
+    """Return F1 and IoU, from the numbers of pixels that both hold, that the truth holds, and that were found."""
+    return float(2 * both / (truth + found)), float(both / (truth + found - both))
+
+
+def read_pair(before: Path, after: Path, mask: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return both dates and their difference (N, 3 bands) of the pixels with data at both, and their labels (N,)."""
+    first, second, labels = read_pixels(before), read_pixels(after), read_raster(mask).pixels[0].ravel()
+    counted = first.any(1) & second.any(1) & (labels <= 1)
+    return np.concatenate([first, second, second - first], axis=1)[counted], labels[counted]
+
+
 def read_pixels(path: Path) -> np.ndarray:
     """Return the digital numbers (pixels, bands) of a file."""
     pixels = read_raster(path).pixels.astype(np.float32)
@@ -230,17 +289,17 @@ def describe(values: Sequence[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=["chips", "eurosat", "beetle"])
+    parser.add_argument("task", choices=["chips", "eurosat", "beetle", "change"])
     parser.add_argument("data", type=Path, help="Folder of the data.")
     parser.add_argument("--work", type=Path, default=Path("outputs/first_hour"), help="Folder to write to.")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="Seeds of eurosat and beetle.")
-    parser.add_argument("--images", type=int, default=160, help="Number of training images of beetle.")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="Seeds of all but chips.")
+    parser.add_argument("--images", type=int, default=160, help="Number of training sites of beetle and change.")
     argv = sys.argv[1:]
     cut = argv.index("--") if "--" in argv else len(argv)
     options = parser.parse_args(argv[:cut])
     options.rest = argv[cut + 1 :]
-    scores = {"chips": chips, "eurosat": eurosat, "beetle": beetle}[options.task](options)
-    names = {"chips": "accuracy / mean IoU", "eurosat": "accuracy", "beetle": "IoU of damage"}
+    scores = {"chips": chips, "eurosat": eurosat, "beetle": beetle, "change": change}[options.task](options)
+    names = {"chips": "accuracy / mean IoU", "eurosat": "accuracy", "beetle": "IoU of damage", "change": "F1 / IoU"}
     print(f"\n{options.task}: {names[options.task]}, mean of {len(scores['model'])}")
     for kind, rows in scores.items():
         print(f"  {kind:12} {describe(np.mean(rows, axis=0).tolist())}")
