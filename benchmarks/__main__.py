@@ -43,7 +43,7 @@ def line(result: dict[str, Any]) -> list[str]:
         f"{processor['reached']:.3g} s",
         f"{processor['share']:.0%}" if "share" in processor else "",
         f"{wall['share']:.0%}" if "share" in wall else "",
-        f"{result['aim']:.0%}" if isinstance(result["aim"], float) else result["aim"] or "",
+        result["aim"],
         f"{processor['ratio']:.2f} x" if "ratio" in processor else "",
         f"{result['peak_gib']:.1f} GiB",
         "; ".join(filter(None, [result["work"], ", ".join(rates), result["notes"]])),

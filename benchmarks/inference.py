@@ -83,7 +83,7 @@ def compiled(preset: str, setting: Setting) -> Work:
         product_parts({product: count * number for product, count in products.found.items()}),
         partial(embed, model),
         {"chips": number},
-        notes=f"{seconds:.0f} s of the first run, with compiling; largest relative difference {difference:.0e}",
+        notes=f"{seconds:.0f} s of the first run, which compiles; largest relative difference {difference:.0e}",
     )
 
 

@@ -54,7 +54,7 @@ class Work:
         limit: Parts whose times add up to the shortest time that the machine allows.
         literal: Does it in the literal way, if there is one.
         amounts: Amount of work by unit, for rates.
-        aim: Share of the limit that is aimed at, or the time in words.
+        aim: Share of the limit, or time, that is aimed at.
         overlaps: Whether the parts of the limit can run at the same time: the limit by the wall clock is then that of
             the longest one.
         notes: Facts to print and store beside the times.
@@ -65,7 +65,7 @@ class Work:
     limit: Sequence[Part] = ()
     literal: Callable[[], object] | None = None
     amounts: Mapping[str, float] = field(default_factory=dict)
-    aim: float | str | None = None
+    aim: str = ""
     overlaps: bool = False
     notes: str = ""
 
@@ -87,6 +87,8 @@ def measure_row(name: str, make: Callable[[Setting], Work], threads: int, repeat
             return {"row": name, **measure(work, repeats)}
         except NotMeasurableError as reason:
             return {"row": name, "notes": f"not measurable here: {reason}"}
+        except torch.OutOfMemoryError:
+            return {"row": name, "notes": "not measurable here: the memory of the GPU is too small"}
 
 
 def time_of(run: Callable[[], object]) -> Seconds:

@@ -1,6 +1,6 @@
 """Compare recipes of pretraining by what frozen features tell about EuroSAT, one change at a time.
 
-    python benchmarks/recipe_search.py SHARDS EUROSAT --work outputs/search [--steps 320] [--only base depth-4]
+    python benchmarks/recipe_search.py SHARDS EUROSAT --work outputs/search [--only base "decoder of 4 layers"]
 
 SHARDS is the output of `spectralgpt prepare`. Each recipe trains a small network from random weights with
 `examples/pretrain.py`, all with the same number of images, and differs from `base` in one option. The benchmark prints
@@ -94,7 +94,8 @@ def main() -> None:
     print(f"{part.sum()} images of the part {options.part}, {options.steps} steps of {BASE['batch_size']} images")
     print(f"{'':24}{'images/s':>10}" + "".join(f"{' '.join(column):>20}" for column in COLUMNS), flush=True)
     for name in options.only:
-        folder = options.work.resolve() / name.replace(" ", "-").replace(",", "").replace("%", "percent")
+        named = f"{name} {options.steps}"
+        folder = options.work.resolve() / named.replace(" ", "-").replace(",", "").replace("%", "percent")
         rate = train(name, options.shards.resolve(), options.steps, folder)
         model = SpectralGPTModel.from_pretrained(folder / "model", dtype=torch.float32)
         processor = SpectralGPTImageProcessor.from_pretrained(folder / "model")

@@ -42,7 +42,7 @@ def mapping(minimal: bool, setting: Setting) -> Work:
         lambda: predict_scene(model, processor, scene, next(names), overlap=OVERLAP, progress=False),
         [Part(read), Part(model_alone(model, grid.size, tiles))],
         amounts={"Mpx": size**2 / 1e6},
-        aim=0.85,
+        aim="85 %",
         overlaps=True,
     )
 

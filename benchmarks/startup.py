@@ -31,7 +31,7 @@ def package_import(setting: Setting) -> Work:
         "`import spectralgpt_hf`; limit: the auto classes of transformers",
         python(PACKAGE),
         [Part(python(AUTO_CLASSES))],
-        aim=1 / 1.1,
+        aim="91 %",
     )
 
 

@@ -12,6 +12,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from spectralgpt_hf import SpectralGPTConfig, SpectralGPTForPreTraining, SpectralGPTForSemanticSegmentation
+from spectralgpt_hf.commands.pretrain import loss_of_noise
 from spectralgpt_hf.data.shards.format import ShardRow, write_shards
 from spectralgpt_hf.data.shards.stream import ShardStream
 from spectralgpt_hf.modeling.bands import L2A_BANDS
@@ -63,7 +64,7 @@ def make_step(
     """Return a step: forward, backward and AdamW, on its own images or on those that it is called with.
 
     The mode is "literal"; "eager" or "sdpa" attention; "flash", which lets torch use no other kernel than that of flash
-    attention; "compiled"; or "sharded" (FSDP2), with weights and optimizer in shards, of which one process has all.
+    attention; "compiled"; or "sharded" (FSDP2), where one process holds all shards of the weights and the optimizer.
     """
     torch.manual_seed(0)
     # The configuration holds the kind of attention, so each model has its own.
@@ -78,14 +79,16 @@ def make_step(
         shard(model, dtype)
     fused = mode != "literal"  # one pass over the weights instead of a dozen
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.05, fused=fused)
-    pixel_values = torch.rand(batch_size, config.num_channels, config.image_size, config.image_size, device=device)
+    tokens = config.num_groups * (config.image_size // config.patch_size) ** 2
+    own = {
+        "pixel_values": torch.rand(batch_size, config.num_channels, *[config.image_size] * 2, device=device),
+        "noise": torch.rand(batch_size, tokens, device=device),
+    }
 
-    def step(pixel_values: torch.Tensor = pixel_values) -> None:
+    def step(**inputs: torch.Tensor | None) -> None:
         kernels = sdpa_kernel(SDPBackend.FLASH_ATTENTION) if mode == "flash" else nullcontext()
-        # Sharded weights are gathered in the type of the arithmetic.
-        autocast = dtype is not torch.float32 and mode != "sharded"
-        with kernels, torch.autocast(device, dtype, enabled=autocast):
-            loss = model(pixel_values).loss
+        with kernels, torch.autocast(device, dtype, enabled=dtype is not torch.float32):
+            loss = model(**(inputs or own)).loss
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -94,10 +97,10 @@ def make_step(
 
 
 def shard(model: SpectralGPTForPreTraining, dtype: torch.dtype) -> None:
-    """Shard a model as Accelerate does with `examples/accelerate_configs/fsdp2_8_gpus.yaml`, in one process."""
+    """Shard a model in one process, layer by layer, with the types that `training/run.py` lets Accelerate use."""
     if not distributed.is_initialized():
         distributed.init_process_group(store=distributed.HashStore(), rank=0, world_size=1)
-    policy = MixedPrecisionPolicy(param_dtype=dtype)
+    policy = MixedPrecisionPolicy(dtype, dtype, dtype, cast_forward_inputs=False)
     for module in model.modules():
         if isinstance(module, SpectralGPTLayer):
             fully_shard(module, mp_policy=policy)
@@ -107,14 +110,15 @@ def shard(model: SpectralGPTForPreTraining, dtype: torch.dtype) -> None:
 def pretraining_step(preset: str, dtype: torch.dtype, setting: Setting) -> Work:
     """A pretraining step on the CPU, whose limit are its matrix products, each in its own shape."""
     check_dtype(dtype)
-    image_size, batch_size, aim = (128, 2, 0.92) if preset == "base" else (64, 16, 0.6)
+    image_size, batch_size, aim = (128, 2, "92 %") if preset == "base" else (64, 16, "60 %")
     if dtype != torch.float32 and preset == "base":
-        aim = 0.8
+        aim = "80 %"
     config = SpectralGPTConfig.from_preset(preset, image_size=image_size)
     if setting.quick:
         batch_size = 1
         config.num_hidden_layers = config.decoder_num_hidden_layers = 1
-    attention = fastest_attention(config, batch_size, dtype, torch.device("cpu"), pretraining=True)
+    tried = SpectralGPTForPreTraining(copy.deepcopy(config))
+    attention = fastest_attention(tried, partial(loss_of_noise, tried), batch_size, dtype, torch.device("cpu"))
     ours, literal = (make_step(config, batch_size, dtype, mode) for mode in (attention, "literal"))
     with Products() as products:
         ours()
@@ -135,11 +139,14 @@ def gpu_step(preset: str, mode: str, setting: Setting) -> Work:
         raise NotMeasurableError("there is no GPU")
     config = SpectralGPTConfig.from_preset(preset, image_size=128)
     batch_size = 8 if setting.quick else {"base": 128, "large": 64, "huge": 32}[preset]
+    if mode == "flash" and torch.cuda.get_device_capability() < (8, 0):
+        raise NotMeasurableError("flash attention needs a newer GPU")
     ours = make_step(config, batch_size, torch.bfloat16, mode, "cuda")
-    literal = make_step(config, batch_size, torch.bfloat16, "literal", "cuda")
+    ours()  # after which the optimizer has its moments
     torch.cuda.reset_peak_memory_stats()
     ours()
     memory = torch.cuda.max_memory_allocated() / 2**30
+    literal = make_step(config, batch_size, torch.bfloat16, "literal", "cuda")
     size = 8192
     left, right = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
     stated = attainable_flops(torch.device("cuda"), torch.bfloat16)
@@ -152,13 +159,13 @@ def gpu_step(preset: str, mode: str, setting: Setting) -> Work:
         [Part(lambda: left @ right, speed * flop / (2 * size**3))],
         literal,
         {"TFLOP": flop / 1e12, "samples": batch_size},
-        0.5 if preset == "base" else None,
+        "50 %" if preset == "base" else "",
         notes=f"{memory:.1f} GiB of {torch.cuda.get_device_name()}; limit: {stated / 1e12:.0f} TFLOP/s",
     )
 
 
 def fed_step(preset: str, device: str, setting: Setting) -> Work:
-    """Pretraining steps whose images come from shards. The limit are the same steps on images in memory."""
+    """Pretraining steps whose images come from shards. The limit is that of the same steps on images in memory."""
     if device == "cuda" and not torch.cuda.is_available():
         raise NotMeasurableError("there is no GPU")
     image_size, batch_size, count = (128, 128, 1024) if device == "cuda" else (64, 16, 128)
@@ -176,7 +183,7 @@ def fed_step(preset: str, device: str, setting: Setting) -> Work:
 
     def fed() -> None:
         for batch in stream.batches():
-            step(make_views(batch, config, 0, 0, torch.device(device))["pixel_values"])
+            step(**make_views(batch, config, 0, 0, torch.device(device)))
 
     return Work(
         f"{len(stream)} pretraining steps, {preset}, {image_size} px, batch {batch_size}, {name_of(dtype)}, {device}, "

@@ -90,7 +90,7 @@ def test_contestants_alternate_and_ratios_are_medians_over_the_rounds(overlaps, 
 
     monkeypatch.setattr(measuring, "time_of", time_of)
     parts = [Part(lambda: order.append("a"), 2.0), Part(lambda: order.append("b"))]
-    given = {"amounts": {"chips": 8.0}, "overlaps": overlaps, "aim": 0.9}
+    given = {"amounts": {"chips": 8.0}, "overlaps": overlaps, "aim": "90 %"}
     work = Work("work", lambda: order.append("ours"), parts, lambda: order.append("literal"), **given)
     result = measuring.measure(work, 3)
     assert order == ["ours", *["ours", "literal", "a", "b"] * 4]
@@ -101,7 +101,7 @@ def test_contestants_alternate_and_ratios_are_medians_over_the_rounds(overlaps, 
     assert result["wall"]["share"] == (0.5 if overlaps else 0.75)
     assert result["processor"]["share"] == 0.75  # no part hides another one's work
     cells = line({"row": "name", **result})
-    assert cells[1:7] == ["9 s", "8 s", "75%", "50%" if overlaps else "75%", "90%", "1.00 x"]
+    assert cells[1:7] == ["9 s", "8 s", "75%", "50%" if overlaps else "75%", "90 %", "1.00 x"]
 
 
 def test_a_dtype_that_the_processor_emulates_is_not_measured(monkeypatch):
@@ -127,27 +127,27 @@ def test_the_contestants_of_a_step_have_their_own_kinds_of_attention():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("mode", ["literal", "eager", "flash", "sharded"])
-def test_the_modes_of_a_step_compute_the_same(mode):
+def test_the_modes_of_a_step_compute_the_same(mode, dtype):
     def losses(mode: str) -> list[float]:
         found = []
         forward = SpectralGPTForPreTraining.forward
 
         def recorded(self, *arguments, **options):
-            torch.manual_seed(len(found))  # of the masks
             output = forward(self, *arguments, **options)
             found.append(output.loss)
             return output
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(SpectralGPTForPreTraining, "forward", recorded)
-            step = make_step(small_config(), 2, torch.float32, mode)
+            step = make_step(small_config(), 2, dtype, mode)
             for _ in range(3):
                 step()
         return [loss.item() for loss in found]
 
     try:
-        assert losses(mode) == pytest.approx(losses("sdpa"), rel=1e-5)
+        assert losses(mode) == pytest.approx(losses("sdpa"), rel=1e-5 if dtype == torch.float32 else 1e-2)
     finally:
         if mode == "sharded":
             torch.distributed.destroy_process_group()

@@ -102,7 +102,8 @@ def evaluate(options: EvaluationOptions) -> dict[str, object]:
     """Score checkpoints, print tables, and write the scores to `output`.
 
     Raises:
-        ValueError: If neither chips nor EuroSAT is given, or a part, a read-out or a way to fine-tune is unknown.
+        ValueError: If neither chips nor EuroSAT is given, or a part, a read-out or a way to fine-tune is unknown; or if
+            a score for `hub_dataset` would not be one of a test.
         FileNotFoundError: If there is no such checkpoint or folder.
     """
     if options.chips is None and options.eurosat is None:
@@ -110,8 +111,8 @@ def evaluate(options: EvaluationOptions) -> dict[str, object]:
     if unknown := sorted(set(options.finetune_ways) - set(WAYS)):
         raise ValueError(f"Expected ways of few-shot training among {', '.join(WAYS)}, got {', '.join(unknown)}.")
     check_hub_dataset(options.hub_dataset)
-    if options.hub_dataset and (options.eurosat is None or options.test_part is None or options.output is None):
-        raise ValueError("`hub_dataset` is for scores of a test part: pass `eurosat`, `test_part` and `output` too.")
+    if options.hub_dataset:
+        check_test(options)
     scores: dict[str, object] = {"seeds": options.seeds}
     if options.eurosat is not None:
         scores["eurosat"] = score_eurosat(options, options.eurosat)
@@ -126,6 +127,17 @@ def evaluate(options: EvaluationOptions) -> dict[str, object]:
     if options.output:
         write_json(options.output, scores)
     return scores
+
+
+def check_test(options: EvaluationOptions) -> None:
+    """Raise a `ValueError` if a score for the Hub would not be one of a test, or replace that of another checkpoint."""
+    if options.eurosat is None or options.test_part is None or options.output is None:
+        raise ValueError("`hub_dataset` is for scores of a test part: pass `eurosat`, `test_part` and `output` too.")
+    if options.test_part == options.train_part or "all" in (options.train_part, options.test_part):
+        raise ValueError(f"`hub_dataset`: {options.test_part} is scored, of which {options.train_part} has images.")
+    names = [Path(checkpoint).name for checkpoint in options.checkpoints]
+    if len(set(names)) < len(names):
+        raise ValueError(f"`hub_dataset` writes to folders with the names of the checkpoints: {', '.join(names)}.")
 
 
 def score_eurosat(options: EvaluationOptions, folder: Path) -> Contest:
@@ -182,8 +194,8 @@ def score_eurosat(options: EvaluationOptions, folder: Path) -> Contest:
             name = f"accuracy of a linear classifier of frozen features ({read_out})"
             for checkpoint in options.checkpoints:
                 linear = contestants[f"{checkpoint}, {read_out}"]["test"]["linear"]
-                folder = options.output.parent / Path(checkpoint).name
-                save_hub_score(folder, options.hub_dataset, name, linear["accuracy"])
+                own = options.output.parent / Path(checkpoint).name
+                save_hub_score(own, options.hub_dataset, name, linear["accuracy"])
     return scores
 
 

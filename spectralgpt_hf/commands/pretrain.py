@@ -25,6 +25,7 @@ written beside it.
 import math
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -100,9 +101,9 @@ def train_stage(run: Run, stage: PretrainingOptions, previous: str | Path | None
     projection = build_projection(config.hidden_size) if stage.contrast_weight else None
     num_views = 1 if projection is None else 2
     dtype = torch.float32 if accelerator.mixed_precision == "no" else torch.bfloat16
-    if str(run.stage) not in run.attention:  # a resumed run computes as before
-        batch_size = num_views * stage.batch_size
-        fastest = fastest_attention(config, batch_size, dtype, accelerator.device, pretraining=True)
+    if accelerator.device.type != "cpu" or str(run.stage) not in run.attention:  # a run that resumes computes as before
+        images = num_views * stage.batch_size * accelerator.num_processes
+        fastest = fastest_attention(model, partial(loss_of_noise, model), images, dtype, accelerator.device)
         (run.attention[str(run.stage)],) = broadcast_object_list([fastest])
     model.set_attn_implementation(run.attention[str(run.stage)])
     stream = open_stream(stage, config, accelerator, "train", stage.batch_size)
@@ -231,6 +232,12 @@ def train_stage(run: Run, stage: PretrainingOptions, previous: str | Path | None
     write_folder(accelerator, run.result(run.stage), write)
     accelerator.free_memory(model, optimizer)
     return True
+
+
+def loss_of_noise(model: SpectralGPTForPreTraining, images: int) -> torch.Tensor:
+    """Return the loss of random images, for a trial of the speed of training."""
+    config = model.config
+    return model.train()(torch.rand(images, config.num_channels, config.image_size, config.image_size)).loss
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from accelerate.utils import broadcast_object_list
 from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -110,10 +111,7 @@ class FineTuner(Trainer):
             self.remove_callback(replaced)
         self.add_callback(ConsoleLog(self.scores.main))
         if self.is_spectralgpt:
-            dtype = torch.bfloat16 if options.bf16 else torch.float32
-            batch_size = options.per_device_train_batch_size
-            config = cast(SpectralGPTConfig, model.config)
-            model.set_attn_implementation(fastest_attention(config, batch_size, dtype, options.device))
+            self._choose_attention()
         if options.frozen_share:
             self.add_callback(FrozenStart(model, options.frozen_share))
         vars(self.model.config).pop("use_cache", None)  # the Trainer sets it, for language models
@@ -121,6 +119,21 @@ class FineTuner(Trainer):
         self.augmentation = Augmentation(options, len(train.class_names) if single else None)
         # `compute_loss` divides by what the whole step holds: the Trainer must not average over accumulated batches.
         self.model_accepts_loss_kwargs = True
+
+    def _choose_attention(self) -> None:
+        """Let the encoder compute with the attention that is the fastest here, the same in all processes."""
+        options, config = self.options, cast(SpectralGPTConfig, self.model.config)
+        dates = max(1, self.samples.length, 2 * ("pixels_after" in self.samples.dataset.features))
+        images = dates * options.per_device_train_batch_size * options.world_size
+        model = self.model.train() if isinstance(self.model, PreTrainedModel) else self.model.train().get_base_model()
+
+        def compute(count: int) -> torch.Tensor:
+            pixel_values = torch.rand(count, config.num_channels, config.image_size, config.image_size)
+            return model.base_model(pixel_values=pixel_values).last_hidden_state.sum()
+
+        dtype = torch.bfloat16 if options.bf16 else torch.float32
+        fastest = fastest_attention(model, compute, images, dtype, options.device)
+        model.set_attn_implementation(*broadcast_object_list([fastest]))
 
     def new_scores(self, samples: Samples) -> Scores:
         """Return empty scores for samples."""

@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TypedDict
@@ -56,6 +56,10 @@ class Run:
             # Without this, processes on CPUs do not find each other, and each trains alone.
             cpu=not torch.accelerator.is_available(),
         )
+        plugin = getattr(self.accelerator.state, "fsdp_plugin", None)
+        if plugin is not None and plugin.fsdp_version == 2 and plugin.mixed_precision_policy is not None:
+            # FSDP2 would cast the noise of the masks, too. The model casts images itself.
+            plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, cast_forward_inputs=False)
         if options.mixed_precision == "fp16" and self.accelerator.device.type == "cpu":
             raise ValueError("`mixed_precision: fp16` needs a GPU: use bf16 or no.")
         set_seed(options.seed)
@@ -68,16 +72,16 @@ class Run:
         self.stage = self.stage_step = self.step = self.skipped = self.unreadable = 0
         self.resume_from = self._find_checkpoint(options)
         self.shards: dict[str, str] = {}  # fingerprint of the training data, by the number of the stage
-        self.attention: dict[str, str] = {}  # its kind, by the number of the stage
+        self.attention: dict[str, str] = {}  # kind of attention, by the number of the stage
         reached = (0, 0)
         if self.resume_from:
             position = read_position(self.resume_from)
             self._check_settings(position["settings"])
             for name in COUNTERS:
                 setattr(self, name, position[name])
-            # Checkpoints of 0.1 have neither.
+            # Checkpoints of 0.1 have no `shards`, and those from before the trial of attention computed with sdpa.
             self.shards = position.get("shards", {})
-            self.attention = position.get("attention", {})
+            self.attention = position.get("attention", {str(self.stage): "sdpa"})
             reached = (self.stage + 1, self.step)
         # Records after the checkpoint are dropped when the first new record is written, because they are logged again.
         self.log = JsonLinesLog(self.folder / "log.jsonl", lambda record: (record["stage"], record["step"]) <= reached)

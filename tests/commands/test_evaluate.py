@@ -18,6 +18,9 @@ from spectralgpt_hf.training.few_labels import read_labelled
 from tests.training.test_few_labels import write_eurosat
 
 
+TO_HUB = {"hub_dataset": "org/eurosat", "train_part": "choice", "test_part": "report", "output": Path("scores.json")}
+
+
 def small_vit(folder):
     """Write another image model, with its image processor, and return where."""
     settings = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -77,11 +80,13 @@ def test_few_shot_runs_are_compared_seed_by_seed():
     [
         ({"hub_dataset": "eurosat"}, "expected namespace/name or namespace/name/task, got 'eurosat'"),
         ({"hub_dataset": "org/eurosat"}, "pass `eurosat`, `test_part` and `output` too"),
+        ({**TO_HUB, "train_part": "all"}, "report is scored, of which all has images"),
+        ({**TO_HUB, "checkpoints": ["a/model", "b/model"]}, "the names of the checkpoints: model, model"),
     ],
 )
 def test_a_score_for_the_hub_needs_a_data_set_and_a_test_part(options, message):
     with pytest.raises(ValueError, match=message):
-        evaluate.evaluate(EvaluationOptions(["tiny"], eurosat=Path("eurosat"), **options))
+        evaluate.evaluate(EvaluationOptions(**{"checkpoints": ["tiny"], "eurosat": Path("eurosat"), **options}))
 
 
 @pytest.mark.slow

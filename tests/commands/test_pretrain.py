@@ -12,6 +12,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -20,6 +21,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from huggingface_hub import ModelCard
+from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from spectralgpt_hf import SpectralGPTForPreTraining, SpectralGPTImageProcessor
 from spectralgpt_hf.assets import SAMPLE
@@ -27,6 +29,7 @@ from spectralgpt_hf.data.chip_grid import cut_chips
 from spectralgpt_hf.data.shards.format import ShardFile, ShardRow, decode_rows, find_shards, write_shards
 from spectralgpt_hf.files import locked
 from spectralgpt_hf.modeling.bands import L2A_BANDS
+from spectralgpt_hf.training import run as training_run
 from spectralgpt_hf.training.stages import PretrainingOptions, check_model, parse_pretraining_options, split_stages
 from tests.hub.test_publish import hub, quick  # noqa: F401
 from tests.sizes import SMALL
@@ -601,3 +604,29 @@ def test_a_resumed_run_keeps_the_attention_that_it_began_with(pretrain, pretrain
     assert used == ["eager", "eager"]
     assert losses(tmp_path / "run")[-1][0] == 6
     assert "attn" not in (tmp_path / "run" / "model" / "config.json").read_text()
+
+
+def test_a_checkpoint_from_before_the_trial_goes_on_with_fused_attention(
+    pretrain, pretrain_script, shards, tmp_path, monkeypatch
+):
+    options = ["--data", shards, "--output_dir", tmp_path / "run", "--steps", 6, "--resume", "auto"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretrain_script.Run, "must_stop", lambda self: self.step == 4)
+        pretrain(*options)
+    (path,) = (tmp_path / "run" / "checkpoints").glob("*/position.json")
+    position = json.loads(path.read_text())
+    del position["attention"]
+    path.write_text(json.dumps(position))
+    monkeypatch.setattr(pretrain_script, "fastest_attention", None)  # which is not asked
+    pretrain(*options)
+    assert losses(tmp_path / "run")[-1][0] == 6
+
+
+def test_sharding_does_not_round_the_noise_of_the_masks(tmp_path, monkeypatch):
+    policy = MixedPrecisionPolicy(torch.bfloat16, torch.bfloat16, torch.bfloat16)
+    plugin = SimpleNamespace(fsdp_version=2, mixed_precision_policy=policy)
+    state = SimpleNamespace(fsdp_plugin=plugin)
+    accelerator = SimpleNamespace(state=state, device=torch.device("cpu"), num_processes=1)
+    monkeypatch.setattr(training_run, "Accelerator", lambda **_: accelerator)
+    training_run.Run(PretrainingOptions(output_dir=str(tmp_path), mixed_precision="bf16"), [])
+    assert plugin.mixed_precision_policy == replace(policy, cast_forward_inputs=False)

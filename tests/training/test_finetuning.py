@@ -65,8 +65,9 @@ def test_a_model_and_a_processor_of_other_bands_are_refused(tmp_path):
 def test_training_computes_with_the_attention_that_is_the_fastest(lora_rank, tmp_path, monkeypatch):
     asked = []
 
-    def fastest(config, batch_size, dtype, device):
-        asked.append((batch_size, dtype, device.type))
+    def fastest(model, compute, images, dtype, device):
+        asked.append((images, dtype, device.type))
+        assert compute(1).requires_grad
         return "eager"
 
     monkeypatch.setattr(finetuning, "fastest_attention", fastest)
