@@ -36,7 +36,8 @@ from spectralgpt_hf.training.transforms import vary_atmosphere
 
 SIZE = 64
 TEST_SHARE = 0.2  # of the single images
-RECIPE = "--epochs 2 --freeze-encoder true --frozen-share 0 --train-split train"
+RECIPE = "--epochs 2 --freeze-encoder true --frozen-share 0 --train-split train --probe-first false"
+SIZES = "decode_hidden_size=32,decode_dropout=0.1"  # The embedded model's head does not see the pixels.
 # Factor of the reflectance of each band where green vegetation becomes dry.
 DRYING = dict(zip(L2A_BANDS, (1.1, 1.15, 1.15, 1.5, 1.25, 0.9, 0.8, 0.78, 0.78, 0.8, 1.2, 1.4), strict=True))
 
@@ -176,7 +177,7 @@ def train(data: Path, checkpoint: str, output: Path) -> Path:
     """Train on the pairs of the part `train`; return the folder of the model."""
     command = [sys.executable, "-c", "from spectralgpt_cli import app; app()", "train", "change", data]
     command += ["--output", output, "--checkpoint", checkpoint, *RECIPE.split(), "--validation-split", "none"]
-    command += ["--test-split", "none", "--early-stopping-patience", 0]
+    command += ["--test-split", "none", "--early-stopping-patience", 0, "--config-overrides", SIZES]
     subprocess.run(list(map(str, command)), check=True)
     return output / "model"
 

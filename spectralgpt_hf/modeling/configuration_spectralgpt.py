@@ -141,9 +141,9 @@ class SpectralGPTConfig(BackboneConfigMixin, PreTrainedConfig):
     classifier_dropout (`float`, *optional*, defaults to 0.0):
         Dropout before the classifier.
     pixel_skip (`bool`, *optional*, defaults to `False`):
-        Whether the head of classification or segmentation sees the input beside the encoder's features: statistics of
-        each band, or a linear map of each pixel. With few labels, what the values themselves tell then need not be
-        learnt through the encoder. Not part of the paper.
+        Whether the head sees the input beside the encoder's features: in classification statistics of each band, in
+        segmentation and change detection a linear map of each pixel, of both dates. With few labels, what the values
+        themselves tell then need not be learnt through the encoder. Not part of the paper.
     decode_hidden_size (`int`, *optional*, defaults to 256):
         Width of the head of segmentation and change detection, a multiple of 16; its four levels are 1, 2, 4 and 8
         times as wide.

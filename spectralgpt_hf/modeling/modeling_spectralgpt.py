@@ -1336,14 +1336,14 @@ class SpectralGPTDecodeHead(nn.Module):
     """The head of segmentation and change detection: a UPerNet (arXiv 1807.10221) on features of a single resolution.
 
     Four branches compute four resolutions from the fused features; pyramid pooling and a top-down path join them.
-    `forward` takes fused features (B, D, h, w), with `pixel_skip` also the input (B, C, H, W), and returns logits
-    (B, classes, H, W). Callers use `group_fusion` first, because change detection fuses the tokens of each date and
-    subtracts before it calls `forward`.
+    `forward` takes fused features (B, D, h, w), with `pixel_skip` also the input of all dates (B, dates * C, H, W), and
+    returns logits (B, classes, H, W). Callers use `group_fusion` first, because change detection fuses the tokens of
+    each date and subtracts before it calls `forward`.
     """
 
     pool_sizes = (1, 2, 3, 6)
 
-    def __init__(self, config: SpectralGPTConfig):
+    def __init__(self, config: SpectralGPTConfig, num_dates: int = 1):
         super().__init__()
         num_label_values = max(2, config.num_labels or 0)  # a single class has the labels 0 and 1
         if 0 <= config.semantic_loss_ignore_index < num_label_values:
@@ -1371,9 +1371,9 @@ class SpectralGPTDecodeHead(nn.Module):
         self.merges = nn.ModuleList([SpectralGPTConvBlock(config, nn.Conv2d(width, width, 1), 16) for _ in range(3)])
         self.level_fusion = SpectralGPTConvBlock(config, SpectralGPTConcatConv(4 * width, width, 1), 16)
         self.classifier = nn.Conv2d(width, config.num_labels, 3, padding=1)
+        num_values = num_dates * config.num_channels
         # CODEPATH: the paper's head sees the encoder's features only.
-        from_pixels = nn.Conv2d(config.num_channels, config.num_labels, 1, bias=False) if config.pixel_skip else None
-        self.pixel_classifier = from_pixels
+        self.pixel_classifier = nn.Conv2d(num_values, config.num_labels, 1, bias=False) if config.pixel_skip else None
 
     def forward(self, features: torch.Tensor, pixels: torch.Tensor | None = None) -> torch.Tensor:
         # (B, width, H, W), (B, 2 * width, H / 2, W / 2), (B, 4 * width, H / 4, W / 4) and (B, 8 * width, h, w)
@@ -1548,12 +1548,10 @@ class SpectralGPTForChangeDetection(SpectralGPTPreTrainedModel):
             raise ValueError(
                 f"`num_labels` must be 2 (unchanged, changed), got {config.num_labels}: pass `num_labels=2`."
             )
-        if config.pixel_skip:
-            raise ValueError("`pixel_skip` is for classification and segmentation: pass `pixel_skip=False`.")
         super().__init__(config)
         self.num_labels = config.num_labels
         self.spectralgpt = SpectralGPTModel(config)
-        self.decode_head = SpectralGPTDecodeHead(config)
+        self.decode_head = SpectralGPTDecodeHead(config, num_dates=2)
         keep_untrained(self.spectralgpt.layernorm)  # the head takes the tokens before the final LayerNorm
         self.post_init()
 
@@ -1600,7 +1598,13 @@ class SpectralGPTForChangeDetection(SpectralGPTPreTrainedModel):
         outputs = self.spectralgpt(torch.cat([pixel_values, pixel_values_after]), masks, **kwargs)
         first, second = outputs.last_layer_output.chunk(2)
         fuse = self.decode_head.group_fusion
-        logits = self.decode_head(fuse(first, grid, compared) - fuse(second, grid, compared))  # (B, classes, H, W)
+        features = fuse(first, grid, compared) - fuse(second, grid, compared)
+        pixels = None
+        # CODEPATH: the paper's head sees the encoder's features only.
+        if self.config.pixel_skip:
+            dates = (pixel_values, pixel_values_after)
+            pixels = torch.cat([skipped_pixels(date, self.config, compared)[0] for date in dates], dim=1)
+        logits = self.decode_head(features, pixels)  # (B, classes, H, W)
         loss = None if labels is None else dense_loss(logits, labels, self.config, compared, num_items_in_batch)
         return SemanticSegmenterOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions

@@ -52,10 +52,6 @@ def _single_label(task: Task, dataset: str, problem_type: ProblemType | None) ->
     return task == "classification" and problem_type in (None, "single_label_classification")
 
 
-def _solvable(task: Task, dataset: str, problem_type: ProblemType | None) -> bool:
-    return task == "segmentation" or _single_label(task, dataset, problem_type)
-
-
 def _one_class_each(task: Task, dataset: str, problem_type: ProblemType | None) -> bool:
     return problem_type in (None, "single_label_classification")
 
@@ -88,7 +84,7 @@ APPLIES: dict[str, tuple[Condition, str]] = {
     "crop_scale": (_images, "classification"),
     "random_erasing": (_images, "classification"),
     "eval_resize": (_images, "classification"),
-    "probe_first": (_solvable, "classification with one label per image, and segmentation"),
+    "probe_first": (_one_class_each, "images or pixels with one class each"),
     "mixup": (_single_label, "classification with one label per image"),
     "cutmix": (_single_label, "classification with one label per image"),
     "label_smoothing": (_single_label, "classification with one label per image"),
@@ -248,8 +244,8 @@ class FineTuningOptions(TrainingArguments):
     probe_first: bool = option(
         False,
         "Whether the head starts as what can be solved exactly, and stays so where no evaluation is clearly better: a "
-        "classifier as the linear discriminant of the frozen features, a segmentation model with `pixel_skip` as the "
-        "logistic regression of its pixels (SpectralGPT only; one class for each image or pixel).",
+        "classifier as the linear discriminant of the frozen features, a model of segmentation or change with "
+        "`pixel_skip` as the logistic regression of its pixels (SpectralGPT only; one class for each image or pixel).",
     )
     class_weights: str = option(
         "none",

@@ -1,13 +1,14 @@
 """Ways to start fine-tuning: from a head that is solved exactly, and with a frozen encoder."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..modeling.modeling_spectralgpt import (
+    SpectralGPTForChangeDetection,
     SpectralGPTForImageClassification,
     SpectralGPTForSemanticSegmentation,
     label_weights,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 
+DenseModel: TypeAlias = SpectralGPTForSemanticSegmentation | SpectralGPTForChangeDetection
 NUM_PIXELS = 20_000  # of all training images together, to which the linear map of pixels is fitted
 PIXEL_WEIGHT_DECAY = 1e-4
 POOLED_SCALES = (0.1, 0.01, 0.03, 0.3, 1.0)
@@ -34,8 +36,8 @@ first one if classes have one sample each."""
 def start_from_samples(model: "PreTrainedModel | PeftModel", samples: Samples, seed: int = 0) -> None:
     """Set the head of a new model to what can be solved exactly from samples, with the encoder as it is.
 
-    A classifier starts as the linear discriminant of its input. A segmentation model with `config.pixel_skip` starts
-    as the logistic regression of its pixels.
+    A classifier starts as the linear discriminant of its input. A model of segmentation or change with
+    `config.pixel_skip` starts as the logistic regression of its pixels.
 
     Args:
         model: New model. Its head is modified.
@@ -48,12 +50,13 @@ def start_from_samples(model: "PreTrainedModel | PeftModel", samples: Samples, s
     new = model if isinstance(model, PreTrainedModel) else model.get_base_model()
     if isinstance(new, SpectralGPTForImageClassification) and samples.problem_type == "single_label_classification":
         start_from_features(new, *classifier_inputs(new, samples))
-    elif isinstance(new, SpectralGPTForSemanticSegmentation) and new.config.pixel_skip:
+    elif isinstance(new, DenseModel) and new.config.pixel_skip:
         start_from_pixels(new, *labelled_values(new, samples, seed))
     else:
         raise ValueError(
-            "`probe_first` is for SpectralGPT as a classifier of images with one class each, or as a segmentation "
-            f"model with `pixel_skip`, found {type(new).__name__} and {samples.problem_type or 'maps'}: leave it out."
+            "`probe_first` is for SpectralGPT as a classifier of images with one class each, or as a model of "
+            f"segmentation or change with `pixel_skip`, found {type(new).__name__} and "
+            f"{samples.problem_type or 'maps'}: leave it out."
         )
 
 
@@ -74,22 +77,27 @@ def classifier_inputs(
 
 @torch.no_grad()
 def labelled_values(
-    model: SpectralGPTForSemanticSegmentation, samples: Samples, seed: int = 0, batch_size: int = 32
+    model: DenseModel, samples: Samples, seed: int = 0, batch_size: int = 32
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return values (M, C), float32, and classes (M,) of pixels, drawn by the weights that their classes have."""
+    """Return values (M, C), of pairs (M, 2 C), and classes (M,) of pixels, drawn by the weights that classes have."""
     generator = torch.Generator().manual_seed(seed)
     per_batch = -(-NUM_PIXELS * batch_size // len(samples))
     values, labels = [], []
     for batch in DataLoader(samples, batch_size, collate_fn=collate):
         inputs = _on_device(model, batch)
-        pixels, mask = inputs["pixel_values"], inputs.get("attention_mask")
+        mask = inputs.get("attention_mask")
+        if "pixel_values_after" in inputs:
+            masks = [inputs[name] for name in ("attention_mask", "attention_mask_after") if name in inputs]
+            mask = torch.stack(masks).amin(0) if masks else None  # both dates must have data
         with_data = with_data_at_any_date(mask)
         weights = label_weights(batch["labels"], model.config, None if with_data is None else with_data.cpu()).flatten()
         if not weights.any():
             continue
         count = min(per_batch, NUM_PIXELS, int((weights > 0).sum()))
         chosen = torch.multinomial(weights, count, replacement=True, generator=generator)
-        flat = skipped_pixels(pixels, model.config, mask)[0].permute(0, 2, 3, 1).flatten(0, 2)  # (B * H * W, C)
+        dates = [inputs[name] for name in ("pixel_values", "pixel_values_after") if name in inputs]
+        pixels = torch.cat([skipped_pixels(date, model.config, mask)[0] for date in dates], 1)
+        flat = pixels.permute(0, 2, 3, 1).flatten(0, 2)  # (B * H * W, C)
         values.append(flat[chosen.to(flat.device)].float().cpu())
         labels.append(batch["labels"].flatten()[chosen])
     return torch.cat(values), torch.cat(labels).long()
@@ -117,8 +125,8 @@ def start_from_features(model: SpectralGPTForImageClassification, features: torc
     model.classifier.bias.copy_(bias)
 
 
-def start_from_pixels(model: SpectralGPTForSemanticSegmentation, values: torch.Tensor, labels: torch.Tensor) -> None:
-    """Set the head of a segmentation model with `pixel_skip` to the logistic regression of pixels.
+def start_from_pixels(model: DenseModel, values: torch.Tensor, labels: torch.Tensor) -> None:
+    """Set the head of a model of segmentation or change with `pixel_skip` to the logistic regression of pixels.
 
     The last convolution of the features starts at 0, so that training adds what the features tell.
 

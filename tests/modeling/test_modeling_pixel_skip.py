@@ -128,9 +128,45 @@ def test_another_number_of_bands_is_refused():
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-def test_change_detection_has_no_such_head():
-    with pytest.raises(ValueError, match="is for classification and segmentation"):
-        small_model(SpectralGPTForChangeDetection, pixel_skip=True)
+def pair_model(**options):
+    return small_model(SpectralGPTForChangeDetection, num_labels=2, decode_hidden_size=16, **options)
+
+
+def pair() -> tuple[torch.Tensor, torch.Tensor]:
+    return images(), images().flip(0) * 0.7 + 0.1
+
+
+def test_a_change_head_adds_a_linear_map_of_each_pixel_at_both_dates():
+    model, plain = pair_model(pixel_skip=True), pair_model()
+    missing = plain.load_state_dict(model.state_dict(), strict=False)
+    assert missing.unexpected_keys == ["decode_head.pixel_classifier.weight"]
+    weight = model.decode_head.pixel_classifier.weight[:, :, 0, 0]
+    assert weight.shape == (2, 2 * model.config.num_channels)
+    added = torch.einsum("bchw,kc->bkhw", torch.cat(pair(), 1), weight.detach())
+    torch.testing.assert_close(logits(model, *pair()), logits(plain, *pair()) + added)
+
+
+def test_values_that_one_date_lacks_do_not_reach_the_map_of_pixels_of_either_date():
+    model, mask = pair_model(pixel_skip=True), half_masked()
+    missing = ~skipped_pixels(images(), model.config, mask)[1]
+    seen = []
+    model.decode_head.register_forward_hook(lambda module, inputs, output: seen.append(inputs[1]))
+    damaged = pair()[1].masked_fill(missing, 1e4)
+    before, after = pair()
+    expected = logits(model, before, after, attention_mask_after=mask)
+    assert torch.equal(logits(model, before, damaged, attention_mask_after=mask), expected)
+    first, second = seen[0].chunk(2, dim=1)
+    assert not first[missing].any()
+    assert not second[missing].any()
+    assert torch.equal(first[~missing], before[~missing])
+
+
+def test_a_change_model_is_saved_loaded_and_compiled_without_a_graph_break(tmp_path):
+    model = pair_model(pixel_skip=True, num_hidden_layers=1)
+    model.save_pretrained(tmp_path)
+    loaded = SpectralGPTForChangeDetection.from_pretrained(tmp_path)
+    compiled = torch.compile(loaded, fullgraph=True, backend="eager")
+    torch.testing.assert_close(logits(compiled, *pair()), logits(model, *pair()), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("model_class", HEADS)

@@ -3,9 +3,9 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from spectralgpt_hf import SpectralGPTForSemanticSegmentation
-from spectralgpt_hf.training.starting import FrozenStart, start_from_features, start_from_pixels
-from tests.modeling.networks import images, small_model
+from spectralgpt_hf import SpectralGPTForChangeDetection, SpectralGPTForSemanticSegmentation
+from spectralgpt_hf.training.starting import FrozenStart, labelled_values, start_from_features, start_from_pixels
+from tests.modeling.networks import half_masked, images, small_model
 from tests.training.test_few_shot import bright_and_dark, new_model
 
 
@@ -56,3 +56,22 @@ def test_a_frozen_start_lets_only_the_head_learn_at_first(tmp_path):
         assert all(parameter.requires_grad for parameter in model.classifier.parameters())
     assert [any(found) for found in learning] == [False, False, True, True]
     assert all(learning[-1])
+
+
+def test_a_change_model_starts_as_the_regression_of_both_dates_where_both_have_data():
+    model = small_model(SpectralGPTForChangeDetection, pixel_skip=True, num_labels=2, decode_hidden_size=16)
+    before, after = images(), images().flip(0)
+    labels = (after[:, 3] > before[:, 3]).long()
+    mask = half_masked()
+    samples = [
+        {"pixel_values": first, "pixel_values_after": second, "labels": changed, "attention_mask_after": tokens}
+        for first, second, changed, tokens in zip(before, after, labels, mask)
+    ]
+    values, found = labelled_values(model, samples)
+    bands = model.config.num_channels
+    assert values.shape[1] == 2 * bands
+    seen = values[values.all(1)]  # without the groups that one date lacks
+    assert torch.equal(found[values.all(1)] == 1, seen[:, bands + 3] > seen[:, 3])
+    start_from_pixels(model, torch.cat([before, after], 1).permute(0, 2, 3, 1).flatten(0, 2), labels.flatten())
+    with torch.no_grad():
+        assert (model(before, after).logits.argmax(1) == labels).float().mean() > 0.95
