@@ -31,6 +31,12 @@ def model_inputs(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     )
 
 
+def tokens_with_data(inputs: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
+    """Return where tokens have data, of a pair at both dates; None if all have. The shape is that of the masks."""
+    masks = [inputs[name].bool() for name in ("attention_mask", "attention_mask_after") if name in inputs]
+    return torch.stack(masks).all(0) if masks else None
+
+
 def _full_mask(sample: Mapping[str, torch.Tensor], example: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
     """Return a mask without gaps for a sample that has none, in the format of another sample's mask."""
     patch = example["pixel_values"].shape[-1] // example[name].shape[-1]

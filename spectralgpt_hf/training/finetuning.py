@@ -24,7 +24,7 @@ from ..modeling.geometry import IGNORE_INDEX
 from ..modeling.modeling_spectralgpt import labelled_pixels
 from .attention import fastest_attention
 from .augmentation import Augmentation
-from .batches import collate, model_inputs
+from .batches import collate, model_inputs, tokens_with_data
 from .console import ConsoleLog
 from .measuring import value_statistics
 from .metrics import (
@@ -321,9 +321,8 @@ class FineTuner(Trainer):
 
 def counted_labels(batch: Mapping[str, torch.Tensor], patch_size: int) -> torch.Tensor:
     """Return the maps (B, H, W) of a batch, without labels where no spectral group of a token has data at all dates."""
-    masks = [batch[name].bool() for name in ("attention_mask", "attention_mask_after") if name in batch]
-    with_data = torch.stack(masks).all(0).flatten(1) if masks else None  # (B, N)
-    counted = labelled_pixels(batch["labels"], IGNORE_INDEX, patch_size, with_data)
+    mask = tokens_with_data(batch)
+    counted = labelled_pixels(batch["labels"], IGNORE_INDEX, patch_size, None if mask is None else mask.flatten(1))
     return batch["labels"].masked_fill(~counted, IGNORE_INDEX)
 
 

@@ -15,7 +15,7 @@ from ..modeling.modeling_spectralgpt import (
     skipped_pixels,
     with_data_at_any_date,
 )
-from .batches import collate, model_inputs
+from .batches import collate, model_inputs, tokens_with_data
 from .probing import LinearProbe, linear_discriminant
 from .samples import Samples
 
@@ -85,10 +85,7 @@ def labelled_values(
     values, labels = [], []
     for batch in DataLoader(samples, batch_size, collate_fn=collate):
         inputs = _on_device(model, batch)
-        mask = inputs.get("attention_mask")
-        if "pixel_values_after" in inputs:
-            masks = [inputs[name] for name in ("attention_mask", "attention_mask_after") if name in inputs]
-            mask = torch.stack(masks).amin(0) if masks else None  # both dates must have data
+        mask = tokens_with_data(inputs)
         with_data = with_data_at_any_date(mask)
         weights = label_weights(batch["labels"], model.config, None if with_data is None else with_data.cpu()).flatten()
         if not weights.any():
