@@ -49,7 +49,7 @@ from .untrusted import Budget, driver_of, refuse_references
 try:
     import rasterio
     from rasterio.enums import ColorInterp, Interleaving
-    from rasterio.env import getenv, hasenv
+    from rasterio.env import env_ctx_if_needed, getenv, hasenv
     from rasterio.io import DatasetReader, MemoryFile
 except ImportError:
     rasterio = None
@@ -398,9 +398,10 @@ class Files:
 
 @contextmanager
 def named_errors(name: str) -> Iterator[None]:
-    """Convert all errors about a file to a `ValueError` that names the source."""
+    """Convert all errors about a file to a `ValueError` that names the source, and keep GDAL from printing warnings."""
     try:
-        yield
+        with env_ctx_if_needed():
+            yield
     except (rasterio.errors.RasterioError, rasterio._err.CPLE_BaseError, OSError, MemoryError, ValueError) as error:
         if isinstance(error, FileNotFoundError) or (isinstance(error, ValueError) and name in str(error)):
             raise
