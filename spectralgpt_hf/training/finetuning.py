@@ -123,7 +123,7 @@ class FineTuner(Trainer):
     def _choose_attention(self) -> None:
         """Let the encoder compute with the attention that is the fastest here, the same in all processes."""
         options, config = self.options, cast(SpectralGPTConfig, self.model.config)
-        dates = max(1, self.samples.length, 2 * ("pixels_after" in self.samples.dataset.features))
+        dates = max(1, self.samples.length, 2 * self.samples.is_change)
         images = dates * options.per_device_train_batch_size * options.world_size
         model = self.model.train() if isinstance(self.model, PreTrainedModel) else self.model.train().get_base_model()
 
@@ -144,8 +144,8 @@ class FineTuner(Trainer):
                 "single_label_classification": ClassificationScores,
             }
             return kinds[samples.problem_type](len(samples), samples.class_names)
-        change = "pixels_after" in samples.dataset.features
-        return DenseScores(samples.class_names, samples.scenes, samples.windows, change, self.background)
+        names, scenes, windows = samples.class_names, samples.scenes, samples.windows
+        return DenseScores(names, scenes, windows, samples.is_change, self.background)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Make AdamW with rates by layer."""

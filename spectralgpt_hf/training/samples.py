@@ -163,6 +163,7 @@ class Samples(torch.utils.data.Dataset):
         problem_type: As in the configuration of a classifier; None for maps. Floats as labels mean regression.
         class_names: Names of the classes, in the order of their numbers; of the values in regression.
         class_codes: Value of each class in the stored maps, where each class has one from 0 to 254; None otherwise.
+        is_change: Whether each sample has two dates, and its map shows what changed between them.
         scenes: Name of the scene of each sample.
         windows: Window of each sample in its scene (left, top, width, height), or None if it is the whole scene.
     """
@@ -179,7 +180,7 @@ class Samples(torch.utils.data.Dataset):
         self.native = native
         self.kept: dict[int, dict[str, torch.Tensor]] | None = {} if in_memory else None
         features = dataset.features
-        self.dense = "segmentation_map" in features
+        self.dense, self.is_change = "segmentation_map" in features, "pixels_after" in features
         self.problem_type: ProblemType | None = None
         self.class_names: list[str]
         self.class_codes: list[int] | None = None
