@@ -8,8 +8,8 @@ forest that bark beetles have killed. IMAGES are single images of other land, wi
 made of them: the second date has another illumination and atmosphere, vegetation at another stage of the season, and a
 shift of less than a pixel, none of which counts as change, and in most pairs regions of another site. The baselines
 are change vector analysis (the length of the difference of the normalised bands) and a logistic regression of the
-differences, each with the threshold that is best on the training sites. The result is `model` in the folder `run`,
-which `examples/embed_head.py` embeds.
+differences, each with the threshold that is best on the training sites. Intervals are 95 % bootstrap intervals over the
+sites. The result is `model` in the folder `run`, which `examples/embed_head.py` embeds.
 """
 
 import argparse
@@ -36,8 +36,8 @@ from spectralgpt_hf.training.transforms import vary_atmosphere
 
 SIZE = 64
 TEST_SHARE = 0.2  # of the single images
-RECIPE = "--epochs 2 --freeze-encoder true --frozen-share 0 --train-split train --probe-first false"
-SIZES = "decode_hidden_size=32,decode_dropout=0.1"  # The embedded model's head does not see the pixels.
+RECIPE = "--epochs 6 --freeze-encoder true --frozen-share 0 --train-split train"
+RESAMPLES = 2000
 # Factor of the reflectance of each band where green vegetation becomes dry.
 DRYING = dict(zip(L2A_BANDS, (1.1, 1.15, 1.15, 1.5, 1.25, 0.9, 0.8, 0.78, 0.78, 0.8, 1.2, 1.4), strict=True))
 
@@ -134,16 +134,20 @@ def write(path: Path, pixels: np.ndarray, dtype: str, descriptions: Sequence[str
         file.descriptions = tuple(descriptions)
 
 
-def pixels_of(folder: Path, name: str, std: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[Path]]:
-    """Return normalised differences (M, C) and labels (M,) of all labelled pixels, and the files of the first date."""
-    differences, labels, paths = [], [], sorted((folder / "before").glob(f"{name}_*.tif"))
-    for path in paths:
+def pixels_of(folder: Path, name: str, std: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[Path]]:
+    """Return normalised differences (M, C), labels (M,) and numbers of the sites (M,) of all labelled pixels.
+
+    The last value are the files of the first date, one for each site.
+    """
+    differences, labels, sites, paths = [], [], [], sorted((folder / "before").glob(f"{name}_*.tif"))
+    for number, path in enumerate(paths):
         changed = read(folder / "masks" / path.name)[0]
         known = changed != IGNORE_INDEX
         before, after = (read(folder / kind / path.name)[:, known].T.astype(np.float32) for kind in ("before", "after"))
         differences.append((after - before) / std)
         labels.append(changed[known])
-    return np.concatenate(differences), np.concatenate(labels) == 1, paths
+        sites.append(np.full(known.sum(), number))
+    return np.concatenate(differences), np.concatenate(labels) == 1, np.concatenate(sites), paths
 
 
 def best_threshold(values: np.ndarray, labels: np.ndarray) -> float:
@@ -153,11 +157,27 @@ def best_threshold(values: np.ndarray, labels: np.ndarray) -> float:
     return float(thresholds[f1[:-1].argmax()])
 
 
+def resampled_f1(found: np.ndarray, labels: np.ndarray, sites: np.ndarray) -> np.ndarray:
+    """Return F1 (`RESAMPLES`,) of sites drawn with replacement; the same sites whatever was found."""
+    counts = np.stack(
+        [np.bincount(sites[chosen], minlength=sites.max() + 1) for chosen in (found & labels, found, labels)]
+    )
+    num_sites = counts.shape[1]
+    drawn = np.random.default_rng(0).integers(num_sites, size=(RESAMPLES, num_sites))
+    both, *each = counts[:, drawn].sum(-1)
+    return 2 * both / np.maximum(1, sum(each))
+
+
 def row(found: np.ndarray, labels: np.ndarray) -> str:
-    """Return precision, recall, F1 and IoU of change as a row of a table."""
+    """Return precision, recall, F1 and IoU of change as columns of a table."""
     both = (found & labels).sum()
     scores = (both / max(1, found.sum()), both / labels.sum(), 2 * both / (found.sum() + labels.sum()))
     return "".join(f"{score:11.3f}" for score in (*scores, both / (found | labels).sum()))
+
+
+def interval(values: np.ndarray) -> str:
+    """Return the range that holds 95 % of the values, as a column of a table."""
+    return "{:.3f} to {:.3f}".format(*np.quantile(values, (0.025, 0.975))).rjust(19)
 
 
 def write_data(barkbeetle: Path, images: Sequence[Path], folder: Path, num_pairs: int, seed: int) -> None:
@@ -177,7 +197,7 @@ def train(data: Path, checkpoint: str, output: Path) -> Path:
     """Train on the pairs of the part `train`; return the folder of the model."""
     command = [sys.executable, "-c", "from spectralgpt_cli import app; app()", "train", "change", data]
     command += ["--output", output, "--checkpoint", checkpoint, *RECIPE.split(), "--validation-split", "none"]
-    command += ["--test-split", "none", "--early-stopping-patience", 0, "--config-overrides", SIZES]
+    command += ["--test-split", "none", "--early-stopping-patience", 0]
     subprocess.run(list(map(str, command)), check=True)
     return output / "model"
 
@@ -192,13 +212,14 @@ def score(checkpoint: Path, data: Path, work: Path) -> None:
         predict_scene(model, processor, before, work / "map.tif", after=after, overwrite=True, progress=False)
         return read(work / "map.tif")[0] == 1
 
-    print(f"{'held-out sites':44}{'precision':>11}{'recall':>11}{'F1':>11}{'IoU':>11}")
+    columns = "".join(f"{name:>11}" for name in ("precision", "recall", "F1", "IoU"))
+    print(f"{'held-out sites':44}{columns}{'interval of F1':>19}{'lead of the model':>19}")
     for name, title in (("real", "real pairs"), ("made", "made pairs")):
-        differences, labels, _ = pixels_of(data / "train", name, std)
+        differences, labels, *_ = pixels_of(data / "train", name, std)
         regression = LogisticRegression(class_weight="balanced").fit(differences[::5], labels[::5])
         length_limit = best_threshold(np.linalg.norm(differences, axis=1), labels)
         logit_limit = best_threshold(regression.decision_function(differences), labels)
-        differences, labels, paths = pixels_of(data / "test", name, std)
+        differences, labels, sites, paths = pixels_of(data / "test", name, std)
         found = []
         for path in paths:
             known = read(data / "test" / "masks" / path.name)[0] != IGNORE_INDEX
@@ -209,8 +230,10 @@ def score(checkpoint: Path, data: Path, work: Path) -> None:
             "logistic regression of the differences": regression.decision_function(differences) >= logit_limit,
         }
         print(f"{title}: {len(paths)} sites, {labels.mean():.1%} of the pixels changed")
+        f1 = {method: resampled_f1(answer, labels, sites) for method, answer in answers.items()}
         for method, answer in answers.items():
-            print(f"{'  ' + method:44}{row(answer, labels)}", flush=True)
+            lead = "" if method == "the model" else interval(f1["the model"] - f1[method])
+            print(f"{'  ' + method:44}{row(answer, labels)}{interval(f1[method])}{lead}", flush=True)
     share = predict(*(GALLERY / f"forest-{date}.tif" for date in ("before", "after"))).mean()
     print(f"forest and meadows, July and September: {share:.1%} of the pixels changed")
 

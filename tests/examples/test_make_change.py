@@ -40,3 +40,16 @@ def test_the_threshold_of_a_baseline_is_the_best_one_and_its_scores_are_those_of
     threshold = make_change.best_threshold(values, labels)
     assert threshold == 0.35
     assert [float(cell) for cell in make_change.row(values >= threshold, labels).split()] == [0.667, 1.0, 0.8, 0.667]
+
+
+def test_intervals_come_from_whole_sites_and_are_paired():
+    sites = np.repeat(np.arange(20), 50)
+    labels = np.arange(1000) % 2 == 0
+    found = labels & (sites < 15)  # nothing is found at a quarter of the sites
+    f1 = make_change.resampled_f1(found, labels, sites)
+    low, high = np.quantile(f1, (0.025, 0.975))
+    assert f1.shape == (make_change.RESAMPLES,)
+    assert low < 0.75 < 2 * 0.75 / 1.75 < high  # single pixels would vary by 0.03 only
+    worse = found & (np.arange(1000) % 4 == 0)
+    assert (f1 > make_change.resampled_f1(worse, labels, sites)).all()
+    assert make_change.interval(f1 - f1).split() == ["0.000", "to", "0.000"]
