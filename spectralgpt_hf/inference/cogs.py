@@ -13,11 +13,9 @@ from rasterio.enums import Interleaving, Resampling
 from rasterio.windows import Window
 
 from ..files import atomic_path, writing_error
+from ..modeling.raster_writing import BLOCK
 from ..modeling.tiling import Box
 
-
-BLOCK = 512
-"""Height and width of a block of one band, in pixels."""
 
 BLOCK_BYTES = 2**20
 """Approximate size of a block of all bands without compression, so that one short read gives all bands of a pixel."""

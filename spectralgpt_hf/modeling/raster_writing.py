@@ -14,6 +14,7 @@
 """Write a georeferenced raster, read it back, and only then rename it to its destination."""
 
 import glob
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,10 @@ try:
     from rasterio.crs import CRS
 except ImportError:
     rasterio = None
+
+
+BLOCK = 512
+"""Largest side of a block of the files that are written, in pixels."""
 
 
 def write_raster(
@@ -76,6 +81,8 @@ def write_raster(
         "crs": crs,
         "transform": transform,
         "nodata": nodata,
+        # A whole block is compressed, and read back, however little of it the image fills. Sides are multiples of 16.
+        "blocksize": min(BLOCK, math.ceil(max(pixels.shape[1:]) / 16) * 16),
         "compress": "deflate",
         "predictor": "yes",
         "bigtiff": "if_safer",

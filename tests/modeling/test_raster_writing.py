@@ -74,3 +74,12 @@ def test_not_a_number_reads_back_as_itself(tmp_path):
     write_raster(tmp_path / "a.tif", pixels, nodata=float("nan"), **GEOREFERENCE)
     with rasterio.open(tmp_path / "a.tif") as dataset:
         np.testing.assert_array_equal(dataset.read(), pixels)
+
+
+@pytest.mark.parametrize(("shape", "side"), [((2, 64, 40), 64), ((1, 101, 100), 112), ((1, 600, 30), 512)])
+def test_the_blocks_of_a_small_image_are_no_larger_than_it_needs(tmp_path, shape, side):
+    pixels = np.random.default_rng(0).random(shape, dtype=np.float32)
+    write_raster(tmp_path / "map.tif", pixels, crs=None, transform=None)
+    with rasterio.open(tmp_path / "map.tif") as file:
+        assert file.block_shapes[0] == (side, side)
+        np.testing.assert_array_equal(file.read(), pixels)
