@@ -4,6 +4,7 @@
     python benchmarks/first_hour.py eurosat EUROSAT --work outputs/first_hour --seeds 0 1 2
     python benchmarks/first_hour.py beetle BARKBEETLE --work outputs/first_hour --images 30
     python benchmarks/first_hour.py change BARKBEETLE --work outputs/first_hour --images 20 --seeds 0 1
+    python benchmarks/first_hour.py pretrain BARKBEETLE --work outputs/first_hour --images 40 --seeds 0 1
 
 Options after `--` are passed to `spectralgpt train`, such as `-- --checkpoint folder --epochs 5`. The command line is
 called as a user would call it. If it stops because files seem to have an unstated offset, the table that it proposes is
@@ -16,11 +17,12 @@ part "choice", and its part "report" is scored. beetle: `2020-09/sentinel_2/geoj
 `masks/{train,test}/mask_<id>.tif`. The score is the IoU of damage in the test part. change: the same sites with
 `2019-09/sentinel_2/geojson_<id>.tif` as the first date. The scores are F1 and IoU of damage in the test part, also of
 change vector analysis: the length of the difference of the standardised bands, above the best threshold of the training
-sites.
+sites. pretrain: the second date again, without labels. The scores are errors of the masked pixels of crops of the test
+sites, beside those of the checkpoint that training goes on from, and of simple baselines.
 
 The forest and the regression get the reflectance of each pixel (chips, beetle), of both dates and its difference
-(change), or the mean, deviation and percentiles
-of each band (eurosat), of the same training images. The benchmark prints a line per fold or seed, and the means.
+(change), or the mean, deviation and percentiles of each band (eurosat), of the same training images. The benchmark
+prints a line per fold or seed, and the means.
 """
 
 import argparse
@@ -35,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
@@ -42,11 +45,15 @@ from sklearn.metrics import jaccard_score, precision_recall_curve
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from spectralgpt_hf.modeling.bands import EUROSAT_FILE_BANDS
+from spectralgpt_hf import SpectralGPTForPreTraining, SpectralGPTImageProcessor
+from spectralgpt_hf.assets import find_checkpoint
+from spectralgpt_hf.inference.reconstruction import reconstruct_image, simple_baselines, spectral_angle
+from spectralgpt_hf.modeling.bands import EUROSAT_FILE_BANDS, L2A_BANDS
 from spectralgpt_hf.modeling.rasters import read_raster
 
 
 SHOTS = 10
+CROP, MASK_RATIO = 64, 0.9  # of `pretrain`, in scoring
 PIXELS = 20_000  # of all training images together, that the forest and the regression see
 OFFSET_STOP = "look as if their digital numbers carried an offset"
 
@@ -229,6 +236,61 @@ def change(options: argparse.Namespace) -> dict[str, list[tuple[float, ...]]]:
     return scores
 
 
+def pretrain(options: argparse.Namespace) -> dict[str, list[tuple[float, ...]]]:
+    """Continue pretraining on the images of some sites; scores are errors of masked pixels at the test sites."""
+    scores: dict[str, list[tuple[float, ...]]] = {}
+    images = {
+        split: [
+            options.data / "2020-09" / "sentinel_2" / path.name.replace("mask", "geojson")
+            for path in sorted((options.data / "masks" / split).glob("mask_*.tif"))
+        ]
+        for split in ("train", "test")
+    }
+    crops = [crop for crop in map(centre, images["test"]) if crop is not None]
+    print(f"{len(crops)} of {len(images['test'])} test sites have a whole crop of {CROP} px at their centre")
+    known = reconstruction_errors(find_checkpoint("tiny-zscore"), crops)
+    known["before"] = known.pop("model")
+    for seed in options.seeds:
+        data, output = options.work / "pretrain" / str(seed), options.work / "pretrain" / f"{seed}_run"
+        shutil.rmtree(data, ignore_errors=True)
+        chosen = np.random.default_rng(seed).permutation(len(images["train"]))[: options.images]
+        for path in (images["train"][number] for number in chosen):
+            link(path, data / path.name)
+        minutes = train("pretrain", data, output, ["--seed", str(seed), *options.rest])
+        after = reconstruction_errors(output / "model", crops)["model"]
+        report(f"seed {seed} ({minutes:.1f} min)", {"model": after} | known, scores)
+    return scores
+
+
+def centre(path: Path) -> np.ndarray | None:
+    """Return the crop (C, CROP, CROP) at the centre of an image, if the image is so large and all pixels have data."""
+    pixels = read_raster(path, band_names=L2A_BANDS).pixels
+    top, left = ((side - CROP) // 2 for side in pixels.shape[1:])
+    crop = pixels[:, max(0, top) : top + CROP, max(0, left) : left + CROP]
+    return crop if crop.shape[1:] == (CROP, CROP) and crop.any(0).all() else None
+
+
+def reconstruction_errors(checkpoint: str | Path, crops: Sequence[np.ndarray]) -> dict[str, tuple[float, ...]]:
+    """Return RMSE in percent of reflectance and spectral angle in degrees, means of the crops (C, H, W), by method.
+
+    The masks do not depend on the model.
+    """
+    model = SpectralGPTForPreTraining.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    processor = SpectralGPTImageProcessor.from_pretrained(checkpoint)
+    errors: dict[str, list[tuple[float, float]]] = {}
+    for number, crop in enumerate(crops):
+        inputs, (scaling,) = processor.preprocess(crop, band_names=L2A_BANDS, report=True)
+        result = reconstruct_image(model, inputs["pixel_values"][0], number, MASK_RATIO)
+        low, scale = (value.numpy()[:, None, None] / 10_000 for value in (scaling.low, scaling.scale))
+        truth = result.original * scale + low
+        answers = {"model": result.reconstructed} | simple_baselines(result.original, result.masked)
+        for kind, answer in answers.items():
+            found = answer * scale + low
+            rmse = 100 * np.sqrt(np.square(found - truth)[result.masked].mean())
+            errors.setdefault(kind, []).append((rmse, spectral_angle(truth, found, result.masked)))
+    return {kind: tuple(np.mean(values, axis=0).tolist()) for kind, values in errors.items()}
+
+
 def change_vectors(features: np.ndarray, labels: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """Return change vector analysis of features (N, 3 C) of `read_pair`, with the threshold of the highest F1."""
     bands = features.shape[1] // 3
@@ -287,20 +349,29 @@ def describe(values: Sequence[float]) -> str:
     return " / ".join(f"{value:.3f}" for value in values)
 
 
+SCORES = {
+    "chips": (chips, "accuracy / mean IoU"),
+    "eurosat": (eurosat, "accuracy"),
+    "beetle": (beetle, "IoU of damage"),
+    "change": (change, "F1 / IoU"),
+    "pretrain": (pretrain, "RMSE in % of reflectance / spectral angle in degrees"),
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=["chips", "eurosat", "beetle", "change"])
+    parser.add_argument("task", choices=list(SCORES))
     parser.add_argument("data", type=Path, help="Folder of the data.")
     parser.add_argument("--work", type=Path, default=Path("outputs/first_hour"), help="Folder to write to.")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="Seeds of all but chips.")
-    parser.add_argument("--images", type=int, default=160, help="Number of training sites of beetle and change.")
+    parser.add_argument("--images", type=int, default=160, help="Training sites of beetle, change and pretrain.")
     argv = sys.argv[1:]
     cut = argv.index("--") if "--" in argv else len(argv)
     options = parser.parse_args(argv[:cut])
     options.rest = argv[cut + 1 :]
-    scores = {"chips": chips, "eurosat": eurosat, "beetle": beetle, "change": change}[options.task](options)
-    names = {"chips": "accuracy / mean IoU", "eurosat": "accuracy", "beetle": "IoU of damage", "change": "F1 / IoU"}
-    print(f"\n{options.task}: {names[options.task]}, mean of {len(scores['model'])}")
+    score, names = SCORES[options.task]
+    scores = score(options)
+    print(f"\n{options.task}: {names}, mean of {len(scores['model'])}")
     for kind, rows in scores.items():
         print(f"  {kind:12} {describe(np.mean(rows, axis=0).tolist())}")
 
