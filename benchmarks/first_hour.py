@@ -18,7 +18,7 @@ part "choice", and its part "report" is scored. beetle: `2020-09/sentinel_2/geoj
 `2019-09/sentinel_2/geojson_<id>.tif` as the first date. The scores are F1 and IoU of damage in the test part, also of
 change vector analysis: the length of the difference of the standardised bands, above the best threshold of the training
 sites. pretrain: the second date again, without labels. The scores are errors of the masked pixels of crops of the test
-sites, beside those of the checkpoint that training goes on from, and of simple baselines.
+sites, beside those of `tiny-zscore`, from which training goes on by default, and of simple baselines.
 
 The forest and the regression get the reflectance of each pixel (chips, beetle), of both dates and its difference
 (change), or the mean, deviation and percentiles of each band (eurosat), of the same training images. The benchmark
@@ -248,8 +248,10 @@ def pretrain(options: argparse.Namespace) -> dict[str, list[tuple[float, ...]]]:
     }
     crops = [crop for crop in map(centre, images["test"]) if crop is not None]
     print(f"{len(crops)} of {len(images['test'])} test sites have a whole crop of {CROP} px at their centre")
+    if not crops:
+        raise ValueError(f"{options.data}: no image of the test part is large enough and without nodata.")
     known = reconstruction_errors(find_checkpoint("tiny-zscore"), crops)
-    known["before"] = known.pop("model")
+    known["tiny-zscore"] = known.pop("model")
     for seed in options.seeds:
         data, output = options.work / "pretrain" / str(seed), options.work / "pretrain" / f"{seed}_run"
         shutil.rmtree(data, ignore_errors=True)

@@ -19,7 +19,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import rasterio
 import torch
 from scipy import ndimage
 from sklearn.linear_model import LogisticRegression
@@ -30,7 +29,7 @@ from spectralgpt_hf.assets import GALLERY
 from spectralgpt_hf.inference.prediction import predict_scene
 from spectralgpt_hf.modeling.bands import L2A_BANDS
 from spectralgpt_hf.modeling.geometry import IGNORE_INDEX
-from spectralgpt_hf.modeling.rasters import read_raster
+from spectralgpt_hf.modeling.rasters import read_raster, write_raster
 from spectralgpt_hf.training.transforms import vary_atmosphere
 
 
@@ -121,17 +120,10 @@ def write_pairs(pairs: Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]], fold
         for kind, image in zip(("before", "after"), dates):
             # 0 means no data.
             stored = np.where((image > 0).all(0), image.round(), 0).clip(0, 65535)
-            write(folder / kind / f"{name}_{number}.tif", stored, "uint16", descriptions=L2A_BANDS, nodata=0)
-        write(folder / "masks" / f"{name}_{number}.tif", changed[None], "uint8", descriptions=["change"])
-
-
-def write(path: Path, pixels: np.ndarray, dtype: str, descriptions: Sequence[str], nodata: float | None = None) -> None:
-    """Write pixels (C, H, W) without a georeference. `write_raster` would make overviews, which takes its time."""
-    count, height, width = pixels.shape
-    size = {"count": count, "height": height, "width": width}
-    with rasterio.open(path, "w", driver="GTiff", dtype=dtype, nodata=nodata, **size) as file:
-        file.write(pixels.astype(dtype))
-        file.descriptions = tuple(descriptions)
+            path, stored = folder / kind / f"{name}_{number}.tif", stored.astype(np.uint16)
+            write_raster(path, stored, crs=None, transform=None, band_names=L2A_BANDS, nodata=0)
+        path = folder / "masks" / f"{name}_{number}.tif"
+        write_raster(path, changed.astype(np.uint8), crs=None, transform=None, band_names=["change"])
 
 
 def pixels_of(folder: Path, name: str, std: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[Path]]:
@@ -213,7 +205,7 @@ def score(checkpoint: Path, data: Path, work: Path) -> None:
         return read(work / "map.tif")[0] == 1
 
     columns = "".join(f"{name:>11}" for name in ("precision", "recall", "F1", "IoU"))
-    print(f"{'held-out sites':44}{columns}{'interval of F1':>19}{'lead of the model':>19}")
+    print(f"{'held-out sites':44}{columns}{'interval of F1':>19}{'F1 of model - F1':>19}")
     for name, title in (("real", "real pairs"), ("made", "made pairs")):
         differences, labels, *_ = pixels_of(data / "train", name, std)
         regression = LogisticRegression(class_weight="balanced").fit(differences[::5], labels[::5])
@@ -232,8 +224,8 @@ def score(checkpoint: Path, data: Path, work: Path) -> None:
         print(f"{title}: {len(paths)} sites, {labels.mean():.1%} of the pixels changed")
         f1 = {method: resampled_f1(answer, labels, sites) for method, answer in answers.items()}
         for method, answer in answers.items():
-            lead = "" if method == "the model" else interval(f1["the model"] - f1[method])
-            print(f"{'  ' + method:44}{row(answer, labels)}{interval(f1[method])}{lead}", flush=True)
+            difference = "" if method == "the model" else interval(f1["the model"] - f1[method])
+            print(f"{'  ' + method:44}{row(answer, labels)}{interval(f1[method])}{difference}", flush=True)
     share = predict(*(GALLERY / f"forest-{date}.tif" for date in ("before", "after"))).mean()
     print(f"forest and meadows, July and September: {share:.1%} of the pixels changed")
 

@@ -398,9 +398,9 @@ class Files:
 
 @contextmanager
 def named_errors(name: str) -> Iterator[None]:
-    """Convert all errors about a file to a `ValueError` that names the source, and keep GDAL from printing warnings."""
+    """Convert all errors about a file to a `ValueError` that names the source."""
     try:
-        with env_ctx_if_needed():
+        with env_ctx_if_needed():  # without rasterio's environment, which logs them, GDAL prints its warnings
             yield
     except (rasterio.errors.RasterioError, rasterio._err.CPLE_BaseError, OSError, MemoryError, ValueError) as error:
         if isinstance(error, FileNotFoundError) or (isinstance(error, ValueError) and name in str(error)):

@@ -180,7 +180,8 @@ class Samples(torch.utils.data.Dataset):
         self.native = native
         self.kept: dict[int, dict[str, torch.Tensor]] | None = {} if in_memory else None
         features = dataset.features
-        self.dense, self.is_change = "segmentation_map" in features, "pixels_after" in features
+        self.dense = "segmentation_map" in features
+        self.is_change = "pixels_after" in features
         self.problem_type: ProblemType | None = None
         self.class_names: list[str]
         self.class_codes: list[int] | None = None

@@ -565,6 +565,7 @@ def test_unreadable_rows_are_counted_over_processes_and_resumes_and_there_are_pi
     assert (tmp_path / "run" / "pictures" / "step-00000006.png").exists()
 
 
+@pytest.mark.slow
 def test_every_ready_config_and_ablation_builds_its_model():
     table = Path("examples/README.md").read_text().split("## The paper's ablations")[1]
     ablations = [

@@ -27,6 +27,7 @@ def run(file, inputs):
     return dict(zip(names, session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})))
 
 
+@pytest.mark.slow
 def test_an_encoder_gives_the_same_tokens_and_vectors_for_batches_of_any_size(checkpoints, tmp_path):
     size = 48  # and not that of the checkpoint, which the test below exports
     written = export_onnx(checkpoints["features"], tmp_path / "encoder.onnx", image_size=size)

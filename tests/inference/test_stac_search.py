@@ -167,6 +167,7 @@ def test_a_place_and_a_time_give_the_map_of_the_file_itself(api, tmp_path):
         assert "secret" not in json.dumps(found.tags())
 
 
+@pytest.mark.slow
 def test_a_series_takes_all_items_that_are_found(api, tmp_path):
     checkpoint = tmp_path / "checkpoint"
     segmenter().save_pretrained(checkpoint)

@@ -92,6 +92,7 @@ def test_the_losses_are_unbiased_over_draws(masking, attention_mask):
     assert ((losses.mean(dim=0) - expected).abs() < 4 * standard_error).all()
 
 
+@pytest.mark.slow
 def test_a_quarter_of_the_patch_positions_halves_the_arithmetic_of_base():
     flops = {}
     for ratio in (1.0, 0.5, 0.25):

@@ -210,7 +210,9 @@ def test_an_image_in_a_batch_gives_what_it_gives_alone():
 @pytest.mark.parametrize(
     "backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)], ids=["aot_eager", "inductor"]
 )
-@pytest.mark.parametrize("attention_mask", [None, half_masked()], ids=["all", "masked"])
+@pytest.mark.parametrize(
+    "attention_mask", [None, pytest.param(half_masked(), marks=pytest.mark.slow)], ids=["all", "masked"]
+)
 def test_compiles_to_one_graph_forward_and_backward(backend, attention_mask):
     torch._dynamo.reset()
     model = small_model(SpectralGPTForPreTraining, num_hidden_layers=2, decoder_num_hidden_layers=1).train()

@@ -360,10 +360,10 @@ def test_a_dataset_mask_is_used(tmp_path, resolution):
 
 def test_an_odd_directory_of_a_tiff_prints_nothing(tmp_path, capfd):
     path = write_geotiff(tmp_path / "a.tif", np.ones((12, 8, 8), np.uint16), names=L2A_BANDS)
-    photometric = (262).to_bytes(2, "little") + b"\x03\x00\x01\x00\x00\x00"  # of one short integer
+    extra_samples = (338).to_bytes(2, "little") + b"\x03\x00"  # a list of short integers, and how many
     content = path.read_bytes()
-    assert photometric + b"\x01" in content  # one colour channel and 11 more
-    path.write_bytes(content.replace(photometric + b"\x01", photometric + b"\x02"))  # RGB and 11 more of 12
+    assert extra_samples + b"\x0b" in content  # one colour channel and 11 more
+    path.write_bytes(content.replace(extra_samples + b"\x0b", extra_samples + b"\x09"))
     assert read_raster(path).pixels.shape == (12, 8, 8)
     with open_raster(path) as reader:
         assert reader.read(out_shape=(4, 4)).pixels.shape == (12, 4, 4)
