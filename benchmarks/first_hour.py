@@ -53,7 +53,7 @@ from spectralgpt_hf.modeling.rasters import read_raster
 
 
 SHOTS = 10
-CROP, MASK_RATIO = 64, 0.9  # of `pretrain`, in scoring
+CROP, MASK_RATIO, MASKS = 64, 0.9, 5  # size, share of masked tokens, and masks of each crop that `pretrain` scores
 PIXELS = 20_000  # of all training images together, that the forest and the regression see
 OFFSET_STOP = "look as if their digital numbers carried an offset"
 
@@ -273,16 +273,16 @@ def centre(path: Path) -> np.ndarray | None:
 
 
 def reconstruction_errors(checkpoint: str | Path, crops: Sequence[np.ndarray]) -> dict[str, tuple[float, ...]]:
-    """Return RMSE in percent of reflectance and spectral angle in degrees, means of the crops (C, H, W), by method.
+    """Return RMSE in percent of reflectance and spectral angle in degrees by method, means of crops (C, H, W) and masks.
 
     The masks do not depend on the model.
     """
     model = SpectralGPTForPreTraining.from_pretrained(checkpoint, dtype=torch.float32).eval()
     processor = SpectralGPTImageProcessor.from_pretrained(checkpoint)
     errors: dict[str, list[tuple[float, float]]] = {}
-    for number, crop in enumerate(crops):
+    for seed, crop in enumerate(crop for crop in crops for _ in range(MASKS)):
         inputs, (scaling,) = processor.preprocess(crop, band_names=L2A_BANDS, report=True)
-        result = reconstruct_image(model, inputs["pixel_values"][0], number, MASK_RATIO)
+        result = reconstruct_image(model, inputs["pixel_values"][0], seed, MASK_RATIO)
         low, scale = (value.numpy()[:, None, None] / 10_000 for value in (scaling.low, scaling.scale))
         truth = result.original * scale + low
         answers = {"model": result.reconstructed} | simple_baselines(result.original, result.masked)
