@@ -273,7 +273,7 @@ def centre(path: Path) -> np.ndarray | None:
 
 
 def reconstruction_errors(checkpoint: str | Path, crops: Sequence[np.ndarray]) -> dict[str, tuple[float, ...]]:
-    """Return RMSE in percent of reflectance and spectral angle in degrees by method, means of crops (C, H, W) and masks.
+    """Return RMSE in percent of reflectance and spectral angle in degrees by method, means over crops and masks.
 
     The masks do not depend on the model.
     """
