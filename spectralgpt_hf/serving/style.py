@@ -64,6 +64,7 @@ table.scores td.best { font-weight: 650; }
 .legend div { align-items: center; display: grid; gap: 10px; grid-template-columns: 16px 1fr auto 90px; }
 .legend i { border-radius: 4px; height: 14px; width: 14px; }
 .legend span { color: var(--body-text-color-subdued); font-variant-numeric: tabular-nums; text-align: right; }
+#change-hint:has(~ #change-summary .legend) { display: none; }
 .ramp { border-radius: 5px; height: 9px; margin: 3px 0 2px; }
 .ends { align-items: start; display: flex; justify-content: space-between; gap: 12px; }
 .ends span:first-child, .ends span:last-child { white-space: nowrap; }

@@ -136,6 +136,7 @@ def test_a_person_uploads_slides_clicks_and_downloads(page, crops, tmp_path):
         lambda: page.locator("#second-file input[type=file]").set_input_files(second_date(crops[0], tmp_path)),
     )
     page.locator("#change-summary").get_by_text("%").first.wait_for()
+    page.locator("#change-hint").wait_for(state="hidden")
     with rasterio.open(download(page, "save-change", tmp_path)) as change, rasterio.open(crops[0]) as source:
         assert (change.count, change.shape, change.bounds) == (1, source.shape, source.bounds)
 
