@@ -100,6 +100,7 @@ def prepared(data: Path, output: Path) -> Path:
             raise
     shards = output / "shards"
     print(f"{data} holds no shards: preparing its images in {shards}")
+    print(f"`spectralgpt prepare {data} {shards}` does so with options of your own, such as `--band-names`")
     prepare_shards([data], shards, size=CHIP_SIZE, stride=CHIP_SIZE // 2)
     return shards
 

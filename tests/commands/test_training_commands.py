@@ -110,6 +110,7 @@ def test_pretraining_prepares_images_first(tmp_path):
     process = subprocess.run([*map(str, [*command, *options])], capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     assert "holds no shards: preparing its images" in process.stdout
+    assert "`spectralgpt prepare" in process.stdout
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
 
 
