@@ -34,7 +34,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -171,6 +171,27 @@ def eurosat(options: argparse.Namespace) -> dict[str, list[tuple[float, ...]]]:
     return scores
 
 
+class Site(NamedTuple):
+    """Files of a site of bark beetles: a name for copies, the map of damage, and the images of both dates."""
+
+    name: str
+    mask: Path
+    before: Path
+    after: Path
+
+
+def sites_of(options: argparse.Namespace, split: str, seed: int) -> list[Site]:
+    """Return the sites of a split in random order; of the training split as many as the options say."""
+    masks = sorted((options.data / "masks" / split).glob("mask_*.tif"))
+    count = options.images if split == "train" else len(masks)
+    sites = []
+    for number in np.random.default_rng(seed).permutation(len(masks))[:count]:
+        name = masks[number].name.removeprefix("mask_")
+        dates = [options.data / date / "sentinel_2" / f"geojson_{name}" for date in ("2019-09", "2020-09")]
+        sites.append(Site(name, masks[number], *dates))
+    return sites
+
+
 def beetle(options: argparse.Namespace) -> dict[str, list[tuple[float, ...]]]:
     """Learn bark-beetle damage from some sites; the score is its IoU on the test sites."""
     scores: dict[str, list[tuple[float, ...]]] = {}
@@ -179,15 +200,10 @@ def beetle(options: argparse.Namespace) -> dict[str, list[tuple[float, ...]]]:
         shutil.rmtree(data, ignore_errors=True)
         pairs: dict[str, list[tuple[Path, Path]]] = {}
         for split in ("train", "test"):
-            masks = sorted((options.data / "masks" / split).glob("mask_*.tif"))
-            count = options.images if split == "train" else len(masks)
-            chosen = [masks[i] for i in np.random.default_rng(seed).permutation(len(masks))[:count]]
-            for mask in chosen:
-                name = mask.stem.removeprefix("mask_")
-                image = options.data / "2020-09" / "sentinel_2" / f"geojson_{name}.tif"
-                link(image, data / split / "images" / f"{name}.tif")
-                link(mask, data / split / "masks" / f"{name}.tif")
-                pairs.setdefault(split, []).append((image, mask))
+            for site in sites_of(options, split, seed):
+                link(site.after, data / split / "images" / site.name)
+                link(site.mask, data / split / "masks" / site.name)
+                pairs.setdefault(split, []).append((site.after, site.mask))
         classes = ["--classes", "0=none,1=damage"]
         minutes = train("segment", data, output, [*classes, "--seed", str(seed), *options.rest])
         metrics = json.loads((output / "model" / "metrics.json").read_text())
@@ -212,16 +228,10 @@ def change(options: argparse.Namespace) -> dict[str, list[tuple[float, ...]]]:
         shutil.rmtree(data, ignore_errors=True)
         rows: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
         for split in ("train", "test"):
-            masks = sorted((options.data / "masks" / split).glob("mask_*.tif"))
-            count = options.images if split == "train" else len(masks)
-            for number in np.random.default_rng(seed).permutation(len(masks))[:count]:
-                name = masks[number].name.removeprefix("mask_")
-                before, after = (
-                    options.data / date / "sentinel_2" / f"geojson_{name}" for date in ("2019-09", "2020-09")
-                )
-                for kind, path in {"before": before, "after": after, "masks": masks[number]}.items():
-                    link(path, data / split / kind / name)
-                rows.setdefault(split, []).append(read_pair(before, after, masks[number]))
+            for site in sites_of(options, split, seed):
+                for kind, path in {"before": site.before, "after": site.after, "masks": site.mask}.items():
+                    link(path, data / split / kind / site.name)
+                rows.setdefault(split, []).append(read_pair(site.before, site.after, site.mask))
         minutes = train("change", data, output, ["--seed", str(seed), *options.rest])
         metrics = json.loads((output / "model" / "metrics.json").read_text())
         matrix = np.array(metrics["test"]["confusion_matrix"])
@@ -239,15 +249,9 @@ def change(options: argparse.Namespace) -> dict[str, list[tuple[float, ...]]]:
 def pretrain(options: argparse.Namespace) -> dict[str, list[tuple[float, ...]]]:
     """Continue pretraining on the images of some sites; scores are errors of masked pixels at the test sites."""
     scores: dict[str, list[tuple[float, ...]]] = {}
-    images = {
-        split: [
-            options.data / "2020-09" / "sentinel_2" / path.name.replace("mask", "geojson")
-            for path in sorted((options.data / "masks" / split).glob("mask_*.tif"))
-        ]
-        for split in ("train", "test")
-    }
-    crops = [crop for crop in map(centre, images["test"]) if crop is not None]
-    print(f"{len(crops)} of {len(images['test'])} test sites have a whole crop of {CROP} px at their centre")
+    tested = sorted(sites_of(options, "test", 0))
+    crops = [crop for site in tested if (crop := centre(site.after)) is not None]
+    print(f"{len(crops)} of {len(tested)} test sites have a whole crop of {CROP} px at their centre")
     if not crops:
         raise ValueError(f"{options.data}: no image of the test part is large enough and without nodata.")
     known = reconstruction_errors(find_checkpoint("tiny-zscore"), crops)
@@ -255,9 +259,8 @@ def pretrain(options: argparse.Namespace) -> dict[str, list[tuple[float, ...]]]:
     for seed in options.seeds:
         data, output = options.work / "pretrain" / str(seed), options.work / "pretrain" / f"{seed}_run"
         shutil.rmtree(data, ignore_errors=True)
-        chosen = np.random.default_rng(seed).permutation(len(images["train"]))[: options.images]
-        for path in (images["train"][number] for number in chosen):
-            link(path, data / path.name)
+        for site in sites_of(options, "train", seed):
+            link(site.after, data / site.name)
         minutes = train("pretrain", data, output, ["--seed", str(seed), *options.rest])
         after = reconstruction_errors(output / "model", crops)["model"]
         report(f"seed {seed} ({minutes:.1f} min)", {"model": after} | known, scores)
