@@ -43,7 +43,7 @@ from ..modeling.modeling_spectralgpt import SpectralGPTForPreTrainingOutput
 from ..training.attention import fastest_attention
 from ..training.checkpointing import write_folder
 from ..training.console import describe_pretraining_step
-from ..training.contrast import build_projection, contrastive_loss, pooled_visible_tokens
+from ..training.pretraining_terms import build_projection, contrastive_loss, pooled_visible_tokens
 from ..training.memory import keep_freed_memory
 from ..training.monitoring import Throughput, attainable_flops, draw_reconstruction, step_flops
 from ..training.optimization import parameter_groups

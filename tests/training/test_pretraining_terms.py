@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from spectralgpt_hf import SpectralGPTForPreTraining
-from spectralgpt_hf.training.contrast import contrastive_loss, pooled_visible_tokens
+from spectralgpt_hf.training.pretraining_terms import contrastive_loss, pooled_visible_tokens
 from tests.parity import config
 
 
