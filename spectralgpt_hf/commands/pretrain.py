@@ -26,6 +26,7 @@ import math
 import shutil
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -43,10 +44,16 @@ from ..modeling.modeling_spectralgpt import SpectralGPTForPreTrainingOutput
 from ..training.attention import fastest_attention
 from ..training.checkpointing import write_folder
 from ..training.console import describe_pretraining_step
-from ..training.pretraining_terms import build_projection, contrastive_loss, pooled_visible_tokens
 from ..training.memory import keep_freed_memory
 from ..training.monitoring import Throughput, attainable_flops, draw_reconstruction, step_flops
 from ..training.optimization import parameter_groups
+from ..training.pretraining_terms import (
+    StatisticsTerm,
+    build_projection,
+    contrastive_loss,
+    pooled_visible_tokens,
+    view_statistics,
+)
 from ..training.run import Run, check_stages, initial_checkpoint, open_stream, open_validation
 from ..training.stages import (
     PretrainingOptions,
@@ -57,6 +64,9 @@ from ..training.stages import (
     view_recipe,
 )
 from ..training.views import ViewRecipe, join_views, make_views
+
+
+NUM_FITTED = 2048  # images whose statistics give the principal components of the statistics term
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -100,6 +110,7 @@ def train_stage(run: Run, stage: PretrainingOptions, previous: str | Path | None
     recipe = view_recipe(stage, processor)
     projection = build_projection(config.hidden_size) if stage.contrast_weight else None
     num_views = 1 if projection is None else 2
+    statistics_term = StatisticsTerm(config).to(accelerator.device) if stage.statistics_weight else None
     dtype = torch.float32 if accelerator.mixed_precision == "no" else torch.bfloat16
     if accelerator.device.type != "cpu" or str(run.stage) not in run.attention:  # a run that resumes computes as before
         images = num_views * stage.batch_size * accelerator.num_processes
@@ -108,6 +119,8 @@ def train_stage(run: Run, stage: PretrainingOptions, previous: str | Path | None
     model.set_attn_implementation(run.attention[str(run.stage)])
     stream = open_stream(stage, config, accelerator, "train", stage.batch_size)
     validation = open_validation(stage, config, accelerator)
+    if statistics_term is not None:
+        statistics_term.fit(first_statistics(run, stage, config, recipe, stream))
     run.checkpoints.check_space(3 * 4 * model.num_parameters())  # float32 weights and two moments
     if stage.gradient_checkpointing:
         model.gradient_checkpointing_enable()
@@ -120,8 +133,8 @@ def train_stage(run: Run, stage: PretrainingOptions, previous: str | Path | None
     steps = stage.steps or max(1, round(stage.epochs * steps_per_epoch))
     schedule_steps = round(stage.schedule_epochs * steps_per_epoch) if stage.schedule_epochs else steps
     groups = parameter_groups(model, stage.weight_decay)
-    if projection is not None:
-        groups += parameter_groups(projection, stage.weight_decay)
+    for term in filter(None, (projection, statistics_term)):
+        groups += parameter_groups(term, stage.weight_decay)
     optimizer = torch.optim.AdamW(
         groups,
         lr=stage.base_learning_rate * effective_batch / 256,
@@ -131,6 +144,8 @@ def train_stage(run: Run, stage: PretrainingOptions, previous: str | Path | None
     model, optimizer = accelerator.prepare(model, optimizer)
     if projection is not None:
         projection = accelerator.prepare(projection)
+    if statistics_term is not None:
+        statistics_term = accelerator.prepare(statistics_term)
     schedule = get_cosine_schedule_with_warmup(optimizer, round(stage.warmup_ratio * schedule_steps), schedule_steps)
     run.resume(schedule)
     accelerator.print(
@@ -149,7 +164,7 @@ def train_stage(run: Run, stage: PretrainingOptions, previous: str | Path | None
     nonfinite = unreadable = 0
     throughput = Throughput(effective_batch, step_flops(config) * effective_batch * num_views / attainable)
     while run.stage_step < steps:
-        losses = torch.zeros(4, device=accelerator.device)
+        losses = torch.zeros(5, device=accelerator.device)
         for _ in range(accumulation):
             with throughput.waiting():
                 epoch, batch = next(batches)
@@ -159,15 +174,21 @@ def train_stage(run: Run, stage: PretrainingOptions, previous: str | Path | None
                 views = join_views(
                     [make_views(batch, config, seed, epoch, device, recipe, view) for view in range(num_views)]
                 )
-                output = model(**views, output_hidden_states=projection is not None)
-                loss, contrast = output.loss, torch.zeros_like(output.loss)
-                if projection is not None:
+                output = model(**views, output_hidden_states=stage.pools_features)
+                loss = output.loss
+                contrast = statistics = torch.zeros_like(loss)
+                if stage.pools_features:
                     encoder = accelerator.unwrap_model(model).spectralgpt
                     pooled = pooled_visible_tokens(encoder, output, views["attention_mask"])
+                if projection is not None:
                     contrast = contrastive_loss(projection(pooled), stage.contrast_temperature)
                     loss = loss + stage.contrast_weight * contrast
+                if statistics_term is not None:
+                    statistics = statistics_term(pooled, view_statistics(views, config))
+                    loss = loss + stage.statistics_weight * statistics
                 accelerator.backward(loss)
-            losses += torch.stack([loss, output.token_loss, output.spectral_loss, contrast]).detach() / accumulation
+            terms = [loss, output.token_loss, output.spectral_loss, contrast, statistics]
+            losses += torch.stack(terms).detach() / accumulation
         norm = accelerator.clip_grad_norm_(model.parameters(), stage.max_grad_norm or math.inf)
         finite = norm is None or bool(torch.isfinite(norm))
         nonfinite, run.skipped = (0, run.skipped) if finite else (nonfinite + 1, run.skipped + 1)
@@ -187,7 +208,9 @@ def train_stage(run: Run, stage: PretrainingOptions, previous: str | Path | None
 
         is_last = run.stage_step == steps
         if run.step % stage.log_every == 0 or is_last:
-            loss, token_loss, spectral_loss, contrast_loss = accelerator.reduce(losses, "mean").tolist()
+            loss, token_loss, spectral_loss, contrast_loss, statistics_loss = accelerator.reduce(
+                losses, "mean"
+            ).tolist()
             progress.set_postfix(loss=f"{loss:.4f}")
             run.count_unreadable(unreadable)
             unreadable = 0
@@ -197,6 +220,7 @@ def train_stage(run: Run, stage: PretrainingOptions, previous: str | Path | None
                 "token_loss": token_loss,
                 "spectral_loss": spectral_loss,
                 "contrast_loss": None if projection is None else contrast_loss,
+                "statistics_loss": None if statistics_term is None else statistics_loss,
                 "learning_rate": schedule.get_last_lr()[0],
                 "grad_norm": None if norm is None or not finite else float(norm),
                 "skipped_steps": run.skipped,
@@ -232,6 +256,16 @@ def train_stage(run: Run, stage: PretrainingOptions, previous: str | Path | None
     write_folder(accelerator, run.result(run.stage), write)
     accelerator.free_memory(model, optimizer)
     return True
+
+
+def first_statistics(
+    run: Run, stage: PretrainingOptions, config: SpectralGPTConfig, recipe: ViewRecipe, stream: ShardStream
+) -> torch.Tensor:
+    """Return the statistics (N, S) of the first views of a stage, in all processes."""
+    device, count = run.accelerator.device, math.ceil(NUM_FITTED / stream.global_batch_size)
+    batches = islice(stream.endless(), count)
+    views = (make_views(batch, config, stage.seed + run.stage, epoch, device, recipe) for epoch, batch in batches)
+    return run.accelerator.gather(torch.cat([view_statistics(view, config) for view in views]))
 
 
 def loss_of_noise(model: SpectralGPTForPreTraining, images: int) -> torch.Tensor:

@@ -1,16 +1,28 @@
-"""The contrastive term of pretraining: two views of an image should have more similar features than views of others.
+"""Terms that the loss of pretraining can have beside those of the paper. Both are about the pooled features.
 
-The paper does not have this term. The projection is trained with the model, but is not part of the checkpoint.
+Contrast: two views of an image should have more similar features than views of others. Statistics: features should tell
+brightness and texture of the bands. The projections are trained with the model, but are not part of its checkpoint.
 """
 
 import torch
 from torch import distributed, nn
 from torch.distributed.nn.functional import all_gather
 
-from ..modeling.modeling_spectralgpt import SpectralGPTForPreTrainingOutput, SpectralGPTModel, masked_mean
+from ..modeling.configuration_spectralgpt import SpectralGPTConfig
+from ..modeling.modeling_spectralgpt import (
+    SpectralGPTForPreTrainingOutput,
+    SpectralGPTModel,
+    band_statistics,
+    masked_mean,
+    num_band_statistics,
+    skipped_pixels,
+)
+from .views import Views
 
 
 PROJECTION_WIDTHS = (512, 128)
+NUM_COMPONENTS = 24  # of the statistics
+COMPONENT_SCALE = 2.0  # deviation of a component in the features, whose own is about 1 after the final LayerNorm
 
 
 def build_projection(hidden_size: int) -> nn.Sequential:
@@ -60,6 +72,55 @@ def contrastive_loss(features: torch.Tensor, temperature: float) -> torch.Tensor
     itself = torch.eye(len(features), dtype=torch.bool, device=features.device)
     partner = torch.arange(len(features), device=features.device).roll(len(features) // 2)
     return nn.functional.cross_entropy(similarity.masked_fill(itself, -torch.inf), partner)
+
+
+def view_statistics(views: Views, config: SpectralGPTConfig) -> torch.Tensor:
+    """Return the `band_statistics` (B, S) of the views of a step, masked tokens included."""
+    pixels, mask = skipped_pixels(views["pixel_values"], config, views["attention_mask"])
+    return band_statistics(pixels, config.patch_size, mask)
+
+
+class StatisticsTerm(nn.Module):
+    """Squared error of the principal components of an image's `band_statistics`, as its pooled features tell them.
+
+    Reconstruction hardly rewards texture: noise that cannot be foretold is best filled with its mean. The components
+    are scaled to a variance of 1, because brightness makes up most of the variance of the statistics. Fixed orthogonal
+    axes read them from the features, so that all of them take equal room there.
+
+    Args:
+        config: Configuration of the model.
+    """
+
+    feature_axes: torch.Tensor
+    mean: torch.Tensor
+    axes: torch.Tensor
+
+    def __init__(self, config: SpectralGPTConfig) -> None:
+        super().__init__()
+        num_statistics = num_band_statistics(config.patch_size) * config.num_channels
+        num_components = min(NUM_COMPONENTS, num_statistics, config.hidden_size)
+        self.bias = nn.Parameter(torch.zeros(num_components))
+        axes = nn.init.orthogonal_(torch.empty(num_components, config.hidden_size))
+        self.register_buffer("feature_axes", axes)
+        self.register_buffer("mean", torch.zeros(num_statistics))
+        self.register_buffer("axes", torch.zeros(num_components, num_statistics))
+
+    @torch.no_grad()
+    def fit(self, statistics: torch.Tensor) -> None:
+        """Find the principal components of the statistics (N, S) of N images, each scaled to a variance of 1 before."""
+        values = statistics.double().cpu()
+        mean, deviations = values.mean(0), values.std(0).clamp(min=1e-6)
+        variances, axes = torch.linalg.eigh(((values - mean) / deviations).T.cov())  # in rising order
+        scaled = axes.T / variances.clamp(min=1e-6).sqrt()[:, None] / deviations
+        self.mean.copy_(mean)
+        self.axes.copy_(scaled.flip(0)[: len(self.axes)])
+
+    def forward(self, pooled: torch.Tensor, statistics: torch.Tensor) -> torch.Tensor:
+        """Return the loss of pooled features (B, D) of images with these statistics (B, S)."""
+        with torch.autocast(pooled.device.type, enabled=False):  # small components are differences of large numbers
+            targets = (statistics - self.mean) @ self.axes.T
+            found = nn.functional.linear(pooled.float(), self.feature_axes / COMPONENT_SCALE, self.bias)
+            return nn.functional.mse_loss(found, targets)
 
 
 def _gather_views(features: torch.Tensor) -> torch.Tensor:

@@ -81,11 +81,29 @@ class StageOptions:
         "examples are the views of all other images of the forward pass, in all processes.",
     )
     contrast_temperature: float = option(0.2, "Divisor of the similarities in the contrastive loss.")
+    statistics_weight: float = option(
+        0.0,
+        "Weight of the error with which the pooled features tell brightness and texture of the bands, which the paper "
+        "does not have.",
+    )
+
+    @property
+    def pools_features(self) -> bool:
+        """Whether the loss has a term about the pooled features."""
+        return self.contrast_weight > 0 or self.statistics_weight > 0
 
     def __post_init__(self) -> None:
         for name in ("image_size", "batch_size", "gradient_accumulation_steps"):
             _check(name, getattr(self, name), 1)
-        for name in ("epochs", "steps", "stretch", "base_learning_rate", "atmosphere", "contrast_weight"):
+        for name in (
+            "epochs",
+            "steps",
+            "stretch",
+            "base_learning_rate",
+            "atmosphere",
+            "contrast_weight",
+            "statistics_weight",
+        ):
             _check(name, getattr(self, name), 0)
         for name in ("warmup_ratio", "crop_scale"):
             _check(name, getattr(self, name), 0, 1)

@@ -157,16 +157,19 @@ def test_a_run_that_was_killed_resumes_to_the_same_losses(pretrain, shards, tmp_
         assert torch.equal(before, after)
 
 
-def test_a_contrastive_zscore_run_resumes_to_the_same_losses_and_saves_its_statistics(pretrain, shards, tmp_path):
+def test_a_zscore_run_with_both_added_terms_resumes_to_the_same_losses_and_saves_mean_and_std(
+    pretrain, shards, tmp_path
+):
     measured = {"bands": list(L2A_BANDS), "mean": [1000.0] * 12}
     measured |= {"percentile_5": [100.0] * 12, "percentile_95": [3390.0] * 12}
     (shards / "statistics.json").write_text(json.dumps({"train": measured}))
-    options = ["--data", shards, "--normalization=zscore", "--atmosphere=1", "--contrast_weight=1", "--steps=8"]
+    options = ["--data", shards, "--normalization=zscore", "--atmosphere=1", "--steps=8"]
+    options += ["--contrast_weight=1", "--statistics_weight=1"]
     pretrain(*options, "--output_dir", tmp_path / "whole")
     records = [record for record in read_log(tmp_path / "whole") if "loss" in record]
     for record in records:
-        terms = record["token_loss"] + record["spectral_loss"] + record["contrast_loss"]
-        assert record["loss"] == pytest.approx(terms, rel=1e-5)
+        terms = ("token_loss", "spectral_loss", "contrast_loss", "statistics_loss")
+        assert record["loss"] == pytest.approx(sum(record[term] for term in terms), rel=1e-5)
     shutil.copytree(tmp_path / "whole" / "checkpoints" / "step-00000004", tmp_path / "half" / "checkpoints" / "4")
     pretrain(*options, "--output_dir", tmp_path / "half", "--resume", tmp_path / "half" / "checkpoints" / "4")
     assert losses(tmp_path / "half") == losses(tmp_path / "whole")[4:]
@@ -176,7 +179,7 @@ def test_a_contrastive_zscore_run_resumes_to_the_same_losses_and_saves_its_stati
 
 @pytest.mark.slow
 def test_two_processes_equal_one_and_resume_to_the_same_losses(pretrain, holes, tmp_path):
-    run = ("--data", holes, "--steps", 40)
+    run = ("--data", holes, "--steps", 40, "--statistics_weight", 1)
     pretrain(*run, "--output_dir", tmp_path / "one")
     process = start(2, *run, "--batch_size", 4, "--output_dir", tmp_path / "two")
     output, _ = process.communicate()

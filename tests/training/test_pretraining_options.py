@@ -65,6 +65,7 @@ EXAMPLES = {
     "atmosphere": (ZSCORE, 1.0),
     "contrast_weight": ({}, 1.0),
     "contrast_temperature": ({"contrast_weight": 1.0}, 1.0),
+    "statistics_weight": ({}, 1.0),
     "save_dtype": ({}, "bfloat16"),
     "stages": ({}, [JsonMapping({"mask_ratio": 0.5})]),
     "preset": ({"config_overrides": JsonMapping({"num_hidden_layers": 1})}, "base"),

@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from spectralgpt_hf import SpectralGPTForPreTraining
-from spectralgpt_hf.training.pretraining_terms import contrastive_loss, pooled_visible_tokens
+from spectralgpt_hf.training.pretraining_terms import (
+    COMPONENT_SCALE,
+    StatisticsTerm,
+    contrastive_loss,
+    pooled_visible_tokens,
+    view_statistics,
+)
+from spectralgpt_hf.training.views import Views
 from tests.parity import config
 
 
@@ -55,3 +62,38 @@ def test_pooled_visible_tokens_are_what_the_encoder_pools_from_them():
     kept = output.ids_restore.argsort(1)[:, : int((output.mask == 0).sum(1)[0])]
     expected = model.spectralgpt(images, attention_mask, kept).pooler_output
     assert torch.allclose(pooled_visible_tokens(model.spectralgpt, output, attention_mask), expected, atol=1e-6)
+
+
+def test_the_statistics_term_is_small_only_for_features_that_tell_all_components_of_brightness_and_texture():
+    torch.manual_seed(0)
+    toy = config("toy")
+    size = (toy.num_channels, toy.image_size, toy.image_size)
+    images = torch.randn(256, 1, 1, 1) + torch.rand(256, 1, 1, 1) * torch.randn(256, *size)
+    statistics = view_statistics(Views(pixel_values=images, noise=torch.empty(0), attention_mask=None), toy)
+    term = StatisticsTerm(toy)
+    term.fit(statistics)
+    components = (statistics - term.mean) @ term.axes.T
+    torch.testing.assert_close(components.T.cov(), torch.eye(components.shape[1]), atol=1e-3, rtol=0)
+    pooled = COMPONENT_SCALE * components @ term.feature_axes
+    assert term(pooled, statistics) < 1e-6
+    shuffled = term(pooled.roll(1, 0), statistics)
+    assert shuffled > 1.5  # two for components that are independent of those of another image
+    with torch.no_grad():  # without the last component, which has a small share of the variance, the loss rises as much
+        last = term.feature_axes[-1:]
+        lacking = term(pooled - pooled @ last.T @ last, statistics)
+    assert lacking.item() == pytest.approx(1 / components.shape[1], rel=0.1)
+
+
+def test_statistics_of_views_leave_out_tokens_without_data():
+    torch.manual_seed(0)
+    toy = config("toy")
+    images = torch.randn(2, toy.num_channels, toy.image_size, toy.image_size)
+    mask = torch.ones(2, toy.num_groups, toy.image_size // 8, toy.image_size // 8, dtype=torch.long)
+    mask[:, :, 0] = 0
+    spoilt = images.clone()
+    spoilt[:, :, :8] = 1e3
+    whole, part = (
+        view_statistics(Views(pixel_values=values, noise=torch.empty(0), attention_mask=mask.flatten(1)), toy)
+        for values in (images, spoilt)
+    )
+    torch.testing.assert_close(whole, part)
