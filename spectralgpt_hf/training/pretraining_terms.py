@@ -81,7 +81,9 @@ def view_statistics(views: Views, config: SpectralGPTConfig) -> torch.Tensor:
 
 
 class StatisticsTerm(nn.Module):
-    """Squared error of the principal components of an image's `band_statistics`, as its pooled features tell them.
+    """Error of the principal components of an image's `band_statistics`, as its pooled features tell them.
+
+    Errors below 1 are squared, larger ones count less, so that clouds and open sea do not outweigh the land.
 
     Reconstruction hardly rewards texture: noise that cannot be foretold is best filled with its mean. The components
     are scaled to a variance of 1, because brightness makes up most of the variance of the statistics. Fixed orthogonal
@@ -100,7 +102,8 @@ class StatisticsTerm(nn.Module):
         num_statistics = num_band_statistics(config.patch_size) * config.num_channels
         num_components = min(NUM_COMPONENTS, num_statistics, config.hidden_size)
         self.bias = nn.Parameter(torch.zeros(num_components))
-        axes = nn.init.orthogonal_(torch.empty(num_components, config.hidden_size))
+        same = torch.Generator().manual_seed(0)  # in every stage and run, so that one can go on with another's weights
+        axes = nn.init.orthogonal_(torch.empty(num_components, config.hidden_size), generator=same)
         self.register_buffer("feature_axes", axes)
         self.register_buffer("mean", torch.zeros(num_statistics))
         self.register_buffer("axes", torch.zeros(num_components, num_statistics))
@@ -113,6 +116,7 @@ class StatisticsTerm(nn.Module):
         variances, axes = torch.linalg.eigh(((values - mean) / deviations).T.cov())  # in rising order
         scaled = axes.T / variances.clamp(min=1e-6).sqrt()[:, None] / deviations
         self.mean.copy_(mean)
+        scaled *= scaled.sum(1, keepdim=True).sign()  # the sign of an axis is arbitrary
         self.axes.copy_(scaled.flip(0)[: len(self.axes)])
 
     def forward(self, pooled: torch.Tensor, statistics: torch.Tensor) -> torch.Tensor:
@@ -120,7 +124,7 @@ class StatisticsTerm(nn.Module):
         with torch.autocast(pooled.device.type, enabled=False):  # small components are differences of large numbers
             targets = (statistics - self.mean) @ self.axes.T
             found = nn.functional.linear(pooled.float(), self.feature_axes / COMPONENT_SCALE, self.bias)
-            return nn.functional.mse_loss(found, targets)
+            return 2 * nn.functional.smooth_l1_loss(found, targets)
 
 
 def _gather_views(features: torch.Tensor) -> torch.Tensor:

@@ -76,12 +76,11 @@ def test_the_statistics_term_is_small_only_for_features_that_tell_all_components
     torch.testing.assert_close(components.T.cov(), torch.eye(components.shape[1]), atol=1e-3, rtol=0)
     pooled = COMPONENT_SCALE * components @ term.feature_axes
     assert term(pooled, statistics) < 1e-6
-    shuffled = term(pooled.roll(1, 0), statistics)
-    assert shuffled > 1.5  # two for components that are independent of those of another image
-    with torch.no_grad():  # without the last component, which has a small share of the variance, the loss rises as much
-        last = term.feature_axes[-1:]
-        lacking = term(pooled - pooled @ last.T @ last, statistics)
-    assert lacking.item() == pytest.approx(1 / components.shape[1], rel=0.1)
+    assert term(pooled.roll(1, 0), statistics) > 0.8  # the components of another image
+    last = term.feature_axes[-1:]  # of a component with a small share of the variance, which counts as much
+    lacking = term(pooled - pooled @ last.T @ last, statistics)
+    expected = 2 * torch.nn.functional.smooth_l1_loss(torch.zeros(256), components[:, -1]) / components.shape[1]
+    torch.testing.assert_close(lacking, expected)
 
 
 def test_statistics_of_views_leave_out_tokens_without_data():
