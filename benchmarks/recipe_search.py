@@ -55,6 +55,8 @@ RECIPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "75 % masked": ({"mask_ratio": 0.75}, {}),
     "50 % masked": ({"mask_ratio": 0.5}, {}),
     "contrastive term 0.2": ({"contrast_weight": 0.2}, {}),
+    "statistics term": ({"statistics_weight": 1.0}, {}),
+    "statistics term, 6 bands a token": ({"statistics_weight": 1.0}, {"spectral_patch_size": 6}),
 }
 
 
@@ -92,7 +94,7 @@ def main() -> None:
     images = read_labelled(options.eurosat)
     part = images.of(options.part)
     print(f"{part.sum()} images of the part {options.part}, {options.steps} steps of {BASE['batch_size']} images")
-    print(f"{'':24}{'images/s':>10}" + "".join(f"{' '.join(column):>20}" for column in COLUMNS), flush=True)
+    print(f"{'':34}{'images/s':>10}" + "".join(f"{' '.join(column):>20}" for column in COLUMNS), flush=True)
     for name in options.only:
         named = f"{name} {options.steps}"
         folder = options.work.resolve() / named.replace(" ", "-").replace(",", "").replace("%", "percent")
@@ -102,7 +104,7 @@ def main() -> None:
         features = network_features(model, processor, images, "pooled")
         folds = score_features(features, images, part, repeats=options.repeats)["folds"]
         scores = "".join(f"{folds[kind][method]:>20.3f}" for kind, method in COLUMNS)
-        print(f"{name:24}{rate:>10.1f}{scores}", flush=True)
+        print(f"{name:34}{rate:>10.1f}{scores}", flush=True)
 
 
 if __name__ == "__main__":

@@ -83,11 +83,10 @@ def view_statistics(views: Views, config: SpectralGPTConfig) -> torch.Tensor:
 class StatisticsTerm(nn.Module):
     """Error of the principal components of an image's `band_statistics`, as its pooled features tell them.
 
-    Errors below 1 are squared, larger ones count less, so that clouds and open sea do not outweigh the land.
-
     Reconstruction hardly rewards texture: noise that cannot be foretold is best filled with its mean. The components
     are scaled to a variance of 1, because brightness makes up most of the variance of the statistics. Fixed orthogonal
-    axes read them from the features, so that all of them take equal room there.
+    axes read them from the features, so that all of them take equal room there. Errors below 1 are squared; larger ones
+    count less, so that clouds and open sea do not outweigh the land.
 
     Args:
         config: Configuration of the model.
