@@ -106,7 +106,7 @@ class LinearProbe:
 
 
 def linear_discriminant(
-    features: torch.Tensor, labels: torch.Tensor, num_classes: int, scales: Sequence[torch.Tensor] | None = None
+    features: torch.Tensor, labels: torch.Tensor, num_classes: int, parts: Sequence[int] | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return weight (K, F) and bias (K,) of a linear discriminant analysis with shrunk covariance and equal priors.
 
@@ -118,42 +118,42 @@ def linear_discriminant(
         features: Features (M, F).
         labels: Class numbers (M,). Classes without a sample are never predicted.
         num_classes: Number of classes K.
-        scales: Deviations (F,) to which features can be brought before the shrinkage, all 1 by default. The smaller one
-            is, the more evidence it takes until the feature counts. The scale with the lowest loss on held-out samples
-            is used; the first one if no class has two samples.
+        parts: Sizes of parts of the features, which sum to F; by default there is one part. Each has a discriminant and
+            a temperature of its own, and the logits are the mean of theirs, so that many features do not outweigh few.
 
     Raises:
         ImportError: If scikit-learn is missing.
     """
-    scales = scales or [torch.ones(features.shape[1])]
+    solved = [_calibrated(part, labels, num_classes) for part in features.split(parts or [features.shape[1]], dim=1)]
+    weights, biases = zip(*solved)
+    return torch.cat(weights, dim=1) / len(solved), torch.stack(biases).mean(0)
+
+
+def _calibrated(features: torch.Tensor, labels: torch.Tensor, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return weight and bias of `linear_discriminant` for one part."""
+    weight, bias = _discriminant(features, labels, num_classes)
     repeated = labels.bincount(minlength=num_classes)[labels] > 1  # the others cannot be held out
-    if not repeated.any():
-        return _discriminant(features, labels, num_classes, scales[0])
-    folds = fold_numbers(labels, None, CALIBRATION_FOLDS, seed=0)
-    temperatures = torch.logspace(0, 3, 61)
-    losses = torch.empty(len(scales), len(temperatures))
-    for index, deviations in enumerate(scales):
+    temperature = torch.tensor(float(features.shape[1]))  # nothing tells a better one if no sample can be held out
+    if repeated.any():
+        folds = fold_numbers(labels, None, CALIBRATION_FOLDS, seed=0)
         logits = torch.zeros(len(labels), num_classes)
         for fold in folds[repeated].unique():
             out = folds == fold
-            weight, bias = _discriminant(features[~out], labels[~out], num_classes, deviations)
-            logits[out] = features[out] @ weight.T + bias
-        for column, value in enumerate(temperatures):
-            losses[index, column] = nn.functional.cross_entropy(logits[repeated] / value, labels[repeated])
-    best, column = divmod(int(losses.argmin()), len(temperatures))
-    weight, bias = _discriminant(features, labels, num_classes, scales[best])
-    return weight / temperatures[column], bias / temperatures[column]
+            held_out_weight, held_out_bias = _discriminant(features[~out], labels[~out], num_classes)
+            logits[out] = features[out] @ held_out_weight.T + held_out_bias
+        candidates = torch.logspace(0, 3, 61)
+        losses = [nn.functional.cross_entropy(logits[repeated] / value, labels[repeated]) for value in candidates]
+        temperature = candidates[torch.stack(losses).argmin()]
+    return weight / temperature, bias / temperature
 
 
-def _discriminant(
-    features: torch.Tensor, labels: torch.Tensor, num_classes: int, scales: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return weight and bias of `linear_discriminant`, without the temperature."""
+def _discriminant(features: torch.Tensor, labels: torch.Tensor, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return weight and bias of one part, without the temperature."""
     try:
         from sklearn.covariance import ledoit_wolf
     except ImportError as error:
         raise ImportError("A linear discriminant needs scikit-learn: `pip install scikit-learn`.") from error
-    mean, std = features.mean(0), features.std(0).nan_to_num().clamp(min=1e-6) / scales
+    mean, std = features.mean(0), features.std(0).nan_to_num().clamp(min=1e-6)
     features = (features - mean) / std
     present = labels.unique()
     means = torch.stack([features[labels == label].mean(0) for label in present])
@@ -162,6 +162,7 @@ def _discriminant(
     covariance = torch.eye(features.shape[1])  # if every class has a single sample
     if spread:
         covariance = torch.from_numpy(ledoit_wolf(residuals.numpy(), assume_centered=True)[0]) * len(labels) / spread
+    covariance += 1e-6 * torch.eye(len(covariance))  # all samples of a class may be equal
     axes = torch.linalg.solve(covariance.double(), means.double().T).T.float()  # (K present, F)
     weight, bias = torch.zeros(num_classes, features.shape[1]), torch.full((num_classes,), NEVER)
     weight[present], bias[present] = axes / std, -(axes * means).sum(1) / 2 - (axes / std) @ mean

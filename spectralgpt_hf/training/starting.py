@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 DenseModel: TypeAlias = SpectralGPTForSemanticSegmentation | SpectralGPTForChangeDetection
 NUM_PIXELS = 20_000  # of all training images together, to which the linear map of pixels is fitted
 PIXEL_WEIGHT_DECAY = 1e-4
-POOLED_SCALES = (0.1, 0.01, 0.03, 0.3, 1.0)
-"""Scales of the pooled features in the discriminant, beside the few statistics of bands, whose scale is 1. The one with
-the lowest loss on held-out samples is used, because hundreds of features of the scale 1 outweigh the statistics; the
-first one if classes have one sample each."""
 
 
 def start_from_samples(model: "PreTrainedModel | PeftModel", samples: Samples, seed: int = 0) -> None:
@@ -110,14 +106,16 @@ def _on_device(model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> dic
 def start_from_features(model: SpectralGPTForImageClassification, features: torch.Tensor, labels: torch.Tensor) -> None:
     """Set the head of a classifier to the linear discriminant of what it sees.
 
+    With `config.pixel_skip`, that is the mean of two, one of the pooled features and one of the statistics of bands.
+
     Args:
         model: Model with a head for the classes. It is modified.
         features: Inputs of its classifier (M, F).
         labels: Class numbers (M,).
     """
-    pooled = torch.arange(features.shape[1]) < model.config.hidden_size
-    scales = [torch.where(pooled, scale, 1.0) for scale in POOLED_SCALES] if model.config.pixel_skip else None
-    weight, bias = linear_discriminant(features, labels, model.classifier.out_features, scales)
+    pooled, num_classes = model.config.hidden_size, model.classifier.out_features
+    parts = [pooled, features.shape[1] - pooled] if model.config.pixel_skip else None
+    weight, bias = linear_discriminant(features, labels, num_classes, parts)
     model.classifier.weight.copy_(weight)
     model.classifier.bias.copy_(bias)
 

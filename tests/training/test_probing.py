@@ -68,28 +68,32 @@ def test_the_discriminant_of_one_sample_per_class_is_the_nearest_one():
     assert ((features @ weight.T + bias).argmax(1) == torch.arange(5)).all()
 
 
-@pytest.mark.parametrize("informative", [False, True])
-def test_the_scale_with_the_lowest_loss_on_held_out_samples_is_used(informative):
+def test_each_part_of_the_features_has_a_discriminant_of_its_own_so_that_many_do_not_outweigh_few():
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(1000) % 4
     many, few = torch.randn(1000, 200, generator=generator), torch.randn(1000, 4, generator=generator)
-    if informative:
-        many += 0.25 * torch.randn(4, 200, generator=generator)[labels]
-    else:
-        few += 1.5 * torch.eye(4)[labels]
+    few += 1.5 * torch.eye(4)[labels]
     features = torch.cat([many, few], dim=1)
-    small, large = torch.cat([torch.full((200,), 0.1), torch.ones(4)]), torch.ones(204)
 
-    def logits(*scales):
-        weight, bias = linear_discriminant(features[:40], labels[:40], 4, scales)
-        return features[40:] @ weight.T + bias
+    def logits(values, parts=None):
+        weight, bias = linear_discriminant(values[:40], labels[:40], 4, parts)
+        return values[40:] @ weight.T + bias
 
-    def accuracy(*scales):
-        return (logits(*scales).argmax(1) == labels[40:]).float().mean()
+    def accuracy(*arguments):
+        return (logits(*arguments).argmax(1) == labels[40:]).float().mean()
 
-    better, worse = (large, small) if informative else (small, large)
-    assert accuracy(better) > accuracy(worse) + 0.1
-    assert torch.equal(logits(worse, better), logits(better))
+    assert accuracy(features, [200, 4]) > accuracy(features) + 0.1
+    torch.testing.assert_close(logits(features, [200, 4]), (logits(many) + logits(few)) / 2)
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_parts_count_alike_with_one_sample_per_class_too(samples):
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(1000) % 4
+    features = torch.cat([torch.randn(1000, 400, generator=generator), 4 * torch.eye(4)[labels]], dim=1)
+    count = 4 * samples
+    weight, bias = linear_discriminant(features[:count], labels[:count], 4, [400, 4])
+    assert ((features[count:] @ weight.T + bias).argmax(1) == labels[count:]).float().mean() > 0.9
 
 
 def test_neighbours_vote_as_those_of_scikit_learn(clusters):
