@@ -236,7 +236,7 @@ def main() -> None:
     parser.add_argument("images", type=Path, nargs="+", help="Files of single images, at least 64 x 64 px.")
     parser.add_argument("--work", type=Path, default=Path("outputs/change"), help="Empty folder to write to.")
     parser.add_argument("--checkpoint", default="tiny-zscore", help="Checkpoint to start from. Default: %(default)s.")
-    parser.add_argument("--pairs", type=int, default=240, help="Pairs to make for training. Default: %(default)s.")
+    parser.add_argument("--pairs", type=int, default=480, help="Pairs to make for training. Default: %(default)s.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of the made pairs. Default: %(default)s.")
     options = parser.parse_args()
     data = options.work / "data"
