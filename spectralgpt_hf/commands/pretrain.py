@@ -119,7 +119,7 @@ def train_stage(run: Run, stage: PretrainingOptions, previous: str | Path | None
     model.set_attn_implementation(run.attention[str(run.stage)])
     stream = open_stream(stage, config, accelerator, "train", stage.batch_size)
     validation = open_validation(stage, config, accelerator)
-    if statistics_term is not None:
+    if statistics_term is not None and run.stage_step == 0:  # otherwise the checkpoint holds what was found
         statistics_term.fit(first_statistics(run, stage, config, recipe, stream))
     run.checkpoints.check_space(3 * 4 * model.num_parameters())  # float32 weights and two moments
     if stage.gradient_checkpointing:

@@ -244,8 +244,9 @@ class FineTuningOptions(TrainingArguments):
     probe_first: bool = option(
         False,
         "Whether the head starts as what can be solved exactly, and stays so where no evaluation is clearly better: a "
-        "classifier as the linear discriminant of the frozen features, a model of segmentation or change with "
-        "`pixel_skip` as the logistic regression of its pixels (SpectralGPT only; one class for each image or pixel).",
+        "classifier as the linear discriminant of the frozen features, with `pixel_skip` as the mean of it and of that "
+        "of the statistics of bands; a model of segmentation or change with `pixel_skip` as the logistic regression of "
+        "its pixels (SpectralGPT only; one class for each image or pixel).",
     )
     class_weights: str = option(
         "none",

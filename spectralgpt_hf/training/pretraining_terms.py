@@ -1,7 +1,7 @@
 """Terms that the loss of pretraining can have beside those of the paper. Both are about the pooled features.
 
-Contrast: two views of an image should have more similar features than views of others. Statistics: features should tell
-brightness and texture of the bands. The projections are trained with the model, but are not part of its checkpoint.
+Contrast: two views of an image should have more similar features than views of others. Statistics: features should
+predict brightness and texture of the bands. What the terms learn is not part of the model's checkpoint.
 """
 
 import torch
@@ -22,7 +22,8 @@ from .views import Views
 
 PROJECTION_WIDTHS = (512, 128)
 NUM_COMPONENTS = 24  # of the statistics
-COMPONENT_SCALE = 2.0  # deviation of a component in the features, whose own is about 1 after the final LayerNorm
+COMPONENT_SCALE = 2.0  # deviation of a component in the features; the mean square of a feature is 1 after the LayerNorm
+LEAST_DEVIATION = 1e-2  # of a statistic or a component
 
 
 def build_projection(hidden_size: int) -> nn.Sequential:
@@ -75,18 +76,19 @@ def contrastive_loss(features: torch.Tensor, temperature: float) -> torch.Tensor
 
 
 def view_statistics(views: Views, config: SpectralGPTConfig) -> torch.Tensor:
-    """Return the `band_statistics` (B, S) of the views of a step, masked tokens included."""
+    """Return the `band_statistics` (B, S) of the views of a step, masked tokens included; NaN for one without data."""
     pixels, mask = skipped_pixels(views["pixel_values"], config, views["attention_mask"])
-    return band_statistics(pixels, config.patch_size, mask)
+    statistics = band_statistics(pixels, config.patch_size, mask)
+    return statistics if mask is None else statistics.where(mask.flatten(1).any(1, keepdim=True), torch.nan)
 
 
 class StatisticsTerm(nn.Module):
-    """Error of the principal components of an image's `band_statistics`, as its pooled features tell them.
+    """Error of the principal components of an image's `band_statistics`, as predicted by its pooled features.
 
     Reconstruction hardly rewards texture: noise that cannot be foretold is best filled with its mean. The components
-    are scaled to a variance of 1, because brightness makes up most of the variance of the statistics. Fixed orthogonal
-    axes read them from the features, so that all of them take equal room there. Errors below 1 are squared; larger ones
-    count less, so that clouds and open sea do not outweigh the land.
+    are scaled to a variance of 1, because brightness makes up most of the variance of the statistics. They are
+    predicted along fixed orthogonal axes of the features, where all of them have the same variance. Errors below 1 are
+    squared; larger ones count less, so that clouds and open sea do not outweigh the land.
 
     Args:
         config: Configuration of the model.
@@ -101,29 +103,36 @@ class StatisticsTerm(nn.Module):
         num_statistics = num_band_statistics(config.patch_size) * config.num_channels
         num_components = min(NUM_COMPONENTS, num_statistics, config.hidden_size)
         self.bias = nn.Parameter(torch.zeros(num_components))
-        same = torch.Generator().manual_seed(0)  # in every stage and run, so that one can go on with another's weights
-        axes = nn.init.orthogonal_(torch.empty(num_components, config.hidden_size), generator=same)
+        generator = torch.Generator().manual_seed(0)  # every stage and run reads the features along the same axes
+        axes = nn.init.orthogonal_(torch.empty(num_components, config.hidden_size), generator=generator)
         self.register_buffer("feature_axes", axes)
         self.register_buffer("mean", torch.zeros(num_statistics))
         self.register_buffer("axes", torch.zeros(num_components, num_statistics))
 
     @torch.no_grad()
     def fit(self, statistics: torch.Tensor) -> None:
-        """Find the principal components of the statistics (N, S) of N images, each scaled to a variance of 1 before."""
-        values = statistics.double().cpu()
-        mean, deviations = values.mean(0), values.std(0).clamp(min=1e-6)
+        """Find the principal components of the statistics (N, S) of N images, each scaled to a variance of 1 before.
+
+        Statistics that hardly vary are left out, and so are components. Rows of NaN are left out, too.
+        """
+        values = statistics[statistics.isfinite().all(1)].double().cpu()
+        mean, deviations = values.mean(0), values.std(0)
+        deviations[~(deviations > LEAST_DEVIATION)] = torch.inf
         variances, axes = torch.linalg.eigh(((values - mean) / deviations).T.cov())  # in rising order
-        scaled = axes.T / variances.clamp(min=1e-6).sqrt()[:, None] / deviations
+        variances[variances < LEAST_DEVIATION**2] = torch.inf
+        scaled = axes.T / variances.sqrt()[:, None] / deviations
+        scaled[scaled.sum(1) < 0] *= -1  # the sign of an axis is arbitrary
         self.mean.copy_(mean)
-        scaled *= scaled.sum(1, keepdim=True).sign()  # the sign of an axis is arbitrary
         self.axes.copy_(scaled.flip(0)[: len(self.axes)])
 
     def forward(self, pooled: torch.Tensor, statistics: torch.Tensor) -> torch.Tensor:
-        """Return the loss of pooled features (B, D) of images with these statistics (B, S)."""
+        """Return the loss of pooled features (B, D) of images with these statistics (B, S); NaN are left out."""
         with torch.autocast(pooled.device.type, enabled=False):  # small components are differences of large numbers
-            targets = (statistics - self.mean) @ self.axes.T
+            known = statistics.isfinite().all(1)
+            targets = (statistics - self.mean).masked_fill(~known[:, None], 0.0) @ self.axes.T
             found = nn.functional.linear(pooled.float(), self.feature_axes / COMPONENT_SCALE, self.bias)
-            return 2 * nn.functional.smooth_l1_loss(found, targets)
+            errors = nn.functional.smooth_l1_loss(found, targets, reduction="none").mean(1)
+            return 2 * (errors * known).sum() / known.sum().clamp(min=1)
 
 
 def _gather_views(features: torch.Tensor) -> torch.Tensor:

@@ -112,7 +112,8 @@ def linear_discriminant(
 
     The covariance within classes, of standardised features, is shrunk as by Ledoit and Wolf (2004). With few samples of
     each class this is more accurate than logistic regression, and it has nothing to tune. Its logits would be far too
-    confident: they are divided by the temperature that suits samples which were held out (Guo et al., ICML 2017).
+    confident: they are divided by the temperature that suits samples which were held out (Guo et al., ICML 2017), or by
+    the number of features if no class has two samples.
 
     Args:
         features: Features (M, F).
@@ -126,14 +127,16 @@ def linear_discriminant(
     """
     solved = [_calibrated(part, labels, num_classes) for part in features.split(parts or [features.shape[1]], dim=1)]
     weights, biases = zip(*solved)
-    return torch.cat(weights, dim=1) / len(solved), torch.stack(biases).mean(0)
+    bias = torch.stack(biases).mean(0)
+    bias[labels.bincount(minlength=num_classes) == 0] = NEVER
+    return torch.cat(weights, dim=1) / len(solved), bias
 
 
 def _calibrated(features: torch.Tensor, labels: torch.Tensor, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return weight and bias of `linear_discriminant` for one part."""
     weight, bias = _discriminant(features, labels, num_classes)
     repeated = labels.bincount(minlength=num_classes)[labels] > 1  # the others cannot be held out
-    temperature = torch.tensor(float(features.shape[1]))  # nothing tells a better one if no sample can be held out
+    temperature = torch.tensor(float(features.shape[1]))  # if no sample can be held out: logits grow with it
     if repeated.any():
         folds = fold_numbers(labels, None, CALIBRATION_FOLDS, seed=0)
         logits = torch.zeros(len(labels), num_classes)

@@ -225,6 +225,8 @@ def check_stages(stages: list[PretrainingOptions], run: Run) -> None:
     for number, stage in enumerate(stages):
         try:
             config = check_model(stage, config)
+            if stage.pools_features and run.accelerator.is_fsdp2:
+                raise ValueError("`contrast_weight` and `statistics_weight` need another mode than FSDP2, such as DDP.")
             if number >= run.stage:
                 stage_processor(stage, list(config.bands or ()), source, config)
                 run.check_shards(number, open_stream(stage, config, run.accelerator, "train", stage.batch_size))

@@ -83,8 +83,8 @@ class StageOptions:
     contrast_temperature: float = option(0.2, "Divisor of the similarities in the contrastive loss.")
     statistics_weight: float = option(
         0.0,
-        "Weight of the error with which the pooled features tell brightness and texture of the bands, which the paper "
-        "does not have.",
+        "Weight of the error of brightness and texture of the bands, as predicted by the pooled features, which the "
+        "paper does not have.",
     )
 
     @property

@@ -32,8 +32,9 @@ PIXEL_WEIGHT_DECAY = 1e-4
 def start_from_samples(model: "PreTrainedModel | PeftModel", samples: Samples, seed: int = 0) -> None:
     """Set the head of a new model to what can be solved exactly from samples, with the encoder as it is.
 
-    A classifier starts as the linear discriminant of its input. A model of segmentation or change with
-    `config.pixel_skip` starts as the logistic regression of its pixels.
+    A classifier starts as the linear discriminant of the pooled features, with `config.pixel_skip` as the mean of it
+    and of that of the statistics of bands. A model of segmentation or change with `config.pixel_skip` starts as the
+    logistic regression of its pixels.
 
     Args:
         model: New model. Its head is modified.
@@ -104,9 +105,9 @@ def _on_device(model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> dic
 
 @torch.no_grad()
 def start_from_features(model: SpectralGPTForImageClassification, features: torch.Tensor, labels: torch.Tensor) -> None:
-    """Set the head of a classifier to the linear discriminant of what it sees.
+    """Set the head of a classifier to the linear discriminant of the pooled features.
 
-    With `config.pixel_skip`, that is the mean of two, one of the pooled features and one of the statistics of bands.
+    With `config.pixel_skip`, it is the mean of two, one of the pooled features and one of the statistics of bands.
 
     Args:
         model: Model with a head for the classes. It is modified.

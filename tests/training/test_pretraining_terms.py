@@ -96,3 +96,27 @@ def test_statistics_of_views_leave_out_tokens_without_data():
         for values in (images, spoilt)
     )
     torch.testing.assert_close(whole, part)
+
+
+def test_views_without_data_and_statistics_that_do_not_vary_have_no_part_in_the_statistics_term():
+    torch.manual_seed(0)
+    toy = config("toy")
+    images = torch.randn(64, toy.num_channels, toy.image_size, toy.image_size)
+    images[:, 0] = 0.5  # a band that is the same everywhere
+    mask = torch.ones(64, toy.num_groups * (toy.image_size // 8) ** 2, dtype=torch.long)
+    mask[3] = 0
+    statistics = view_statistics(Views(pixel_values=images, noise=torch.empty(0), attention_mask=mask), toy)
+    assert statistics.isnan().all(1).nonzero().flatten().tolist() == [3]
+    term, without = StatisticsTerm(toy), StatisticsTerm(toy)
+    others = torch.arange(64) != 3
+    term.fit(statistics)
+    without.fit(statistics[others])
+    assert torch.equal(term.axes, without.axes)
+    assert term.axes.abs().max() < 1e4
+    assert not term.axes[:, :: toy.num_channels].any()  # of the constant band
+    pooled = torch.randn(64, toy.hidden_size, requires_grad=True)
+    loss = term(pooled, statistics)
+    loss.backward()
+    torch.testing.assert_close(loss, without(pooled[others], statistics[others]))
+    assert pooled.grad.isfinite().all()
+    assert not pooled.grad[3].any()
