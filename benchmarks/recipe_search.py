@@ -3,7 +3,8 @@
     python benchmarks/recipe_search.py SHARDS EUROSAT --work outputs/search [--only base "decoder of 4 layers"]
 
 SHARDS is the output of `spectralgpt prepare`. Each recipe trains a small network from random weights with
-`examples/pretrain.py`, all with the same number of images, and differs from `base` in one option. The benchmark prints
+`examples/pretrain.py`, all with the same number of images, and differs from `base` in one option; names joined by
+" + ", such as "statistics term + 6 bands a token", are a recipe with the changes of each. The benchmark prints
 the rate, and the accuracy of a linear classifier and of ten nearest neighbours of pooled features, by cross-validation
 on one part of EuroSAT, with folds of random images and of whole blocks. The losses of recipes with other tokens cannot
 be compared, so they are not printed. A run that was interrupted is continued, and one that is complete is only scored.
@@ -56,14 +57,28 @@ RECIPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "50 % masked": ({"mask_ratio": 0.5}, {}),
     "contrastive term 0.2": ({"contrast_weight": 0.2}, {}),
     "statistics term": ({"statistics_weight": 1.0}, {}),
-    "statistics term, 6 bands a token": ({"statistics_weight": 1.0}, {"spectral_patch_size": 6}),
 }
 
 
 def recipe_options(name: str) -> dict[str, Any]:
-    """Return the options of a recipe of `RECIPES`."""
-    options, overrides = RECIPES[name]
-    return {**BASE, **options, "config_overrides": {**BASE["config_overrides"], **overrides}}
+    """Return the options of a recipe of `RECIPES`, or of several of them joined by " + "."""
+    result: dict[str, Any] = {**BASE, "config_overrides": dict(BASE["config_overrides"])}
+    for part in name.split(" + "):
+        options, overrides = RECIPES[part]
+        result.update(options)
+        result["config_overrides"].update(overrides)
+    return result
+
+
+def recipe_name(text: str) -> str:
+    """Return the name of a recipe as it is, after a check.
+
+    Raises:
+        argparse.ArgumentTypeError: If a part of it is not in `RECIPES`.
+    """
+    if unknown := set(text.split(" + ")) - set(RECIPES):
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; choose from {', '.join(RECIPES)}")
+    return text
 
 
 def train(name: str, shards: Path, steps: int, folder: Path) -> float:
@@ -89,7 +104,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=320, help="Steps of a run. Default: %(default)s.")
     parser.add_argument("--part", default="choice", help="Part of index.csv. Default: %(default)s.")
     parser.add_argument("--repeats", type=int, default=3, help="Repeats of the folds. Default: %(default)s.")
-    parser.add_argument("--only", nargs="+", choices=list(RECIPES), default=list(RECIPES), help="Recipes to run.")
+    parser.add_argument("--only", nargs="+", type=recipe_name, default=list(RECIPES), help="Recipes to run.")
     options = parser.parse_args()
     images = read_labelled(options.eurosat)
     part = images.of(options.part)
@@ -97,7 +112,9 @@ def main() -> None:
     print(f"{'':34}{'images/s':>10}" + "".join(f"{' '.join(column):>20}" for column in COLUMNS), flush=True)
     for name in options.only:
         named = f"{name} {options.steps}"
-        folder = options.work.resolve() / named.replace(" ", "-").replace(",", "").replace("%", "percent")
+        folder = options.work.resolve() / named.replace(" ", "-").replace(",", "").replace("+", "and").replace(
+            "%", "percent"
+        )
         rate = train(name, options.shards.resolve(), options.steps, folder)
         model = SpectralGPTModel.from_pretrained(folder / "model", dtype=torch.float32)
         processor = SpectralGPTImageProcessor.from_pretrained(folder / "model")

@@ -1,5 +1,6 @@
 """The suite of `python -m benchmarks`: what it counts as work, how contestants alternate, and that rows run."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -194,6 +195,18 @@ def test_a_recipe_of_the_search_differs_from_the_base_in_one_option(name, tmp_pa
         own = asdict(stage)
         return own | own.pop("config_overrides")
 
-    base, changed = options("base"), options(name)
-    # An option of the network that the base does not name has the default there.
-    assert len({key for key in base | changed if base.get(key) != changed.get(key)}) == 1
+    base = options("base")
+
+    def changes(recipe: str) -> dict:
+        # An option of the network that the base does not name has the default there.
+        return {key: value for key, value in options(recipe).items() if base.get(key) != value}
+
+    assert len(changes(name)) == 1
+    if name != "statistics term":
+        assert changes(f"statistics term + {name}") == changes("statistics term") | changes(name)
+
+
+def test_a_recipe_of_the_search_that_is_unknown_is_named_beside_those_that_there_are():
+    assert recipe_search.recipe_name("statistics term + 6 bands a token") == "statistics term + 6 bands a token"
+    with pytest.raises(argparse.ArgumentTypeError, match="unknown: nothing; choose from base, "):
+        recipe_search.recipe_name("base + nothing")
