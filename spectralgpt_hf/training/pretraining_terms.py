@@ -126,13 +126,13 @@ class StatisticsTerm(nn.Module):
         self.axes.copy_(scaled.flip(0)[: len(self.axes)])
 
     def forward(self, pooled: torch.Tensor, statistics: torch.Tensor) -> torch.Tensor:
-        """Return the loss of pooled features (B, D) of images with these statistics (B, S); NaN are left out."""
+        """Return the loss of pooled features (B, D) of images with these statistics (B, S), 0 for rows of NaN."""
         with torch.autocast(pooled.device.type, enabled=False):  # small components are differences of large numbers
             known = statistics.isfinite().all(1)
             targets = (statistics - self.mean).masked_fill(~known[:, None], 0.0) @ self.axes.T
             found = nn.functional.linear(pooled.float(), self.feature_axes / COMPONENT_SCALE, self.bias)
             errors = nn.functional.smooth_l1_loss(found, targets, reduction="none").mean(1)
-            return 2 * (errors * known).sum() / known.sum().clamp(min=1)
+            return 2 * (errors * known).mean()  # of all images, so that processes with fewer known ones count less
 
 
 def _gather_views(features: torch.Tensor) -> torch.Tensor:
