@@ -1,6 +1,7 @@
 """The small pieces of HTML and the pictures between the components of Gradio."""
 
 import math
+import secrets
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -207,9 +208,14 @@ def overview(upload: Upload) -> Image.Image | None:
 def mark(
     picture: Image.Image, pixel: tuple[int, int] | None = None, window: tuple[int, int, int, int] | None = None
 ) -> Image.Image:
-    """Return a picture enlarged, with a ring around a pixel (row, column) and the outline of a window (and h, w)."""
+    """Return a picture enlarged, with a ring around a pixel (row, column) and the outline of a window (and h, w).
+
+    Gradio names the file of a picture by its content, and writes it anew while another visitor may be reading it. A
+    random text in the picture gives each visitor a file of their own.
+    """
     times = zoom((picture.height, picture.width))
-    picture = enlarge(picture, (picture.height * times, picture.width * times))
+    picture = enlarge(picture, (picture.height * times, picture.width * times)).copy()
+    picture.info["shown"] = secrets.token_hex(8)
     if pixel is None and window is None:
         return picture
     picture = picture.convert("RGB")

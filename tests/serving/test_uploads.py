@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import rasterio
+from gradio.processing_utils import save_pil_to_cache
+from PIL import Image
 
 from spectralgpt_hf.modeling.bands import BANDS
 from spectralgpt_hf.serving import page
@@ -79,3 +81,11 @@ def test_the_pixel_looked_at_first_has_data(tmp_path):
     loaded = act.load(str(path))
     assert loaded.pixel == (9, 40)
     assert loaded.upload.raster.valid[loaded.pixel]
+
+
+@pytest.mark.parametrize("pixel", [None, (1, 1)])
+def test_visitors_who_see_the_same_picture_do_not_share_its_file(tmp_path, pixel):
+    picture = Image.new("RGB", (2000, 8))
+    files = {save_pil_to_cache(page.mark(picture, pixel), str(tmp_path), format="png") for _ in range(3)}
+    assert len(files) == 3  # Gradio would write a shared one anew while it is read
+    assert not picture.info
