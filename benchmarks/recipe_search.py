@@ -12,6 +12,7 @@ be compared, so they are not printed. A run that was interrupted is continued, a
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -112,9 +113,7 @@ def main() -> None:
     print(f"{'':34}{'images/s':>10}" + "".join(f"{' '.join(column):>20}" for column in COLUMNS), flush=True)
     for name in options.only:
         named = f"{name} {options.steps}"
-        folder = options.work.resolve() / named.replace(" ", "-").replace(",", "").replace("+", "and").replace(
-            "%", "percent"
-        )
+        folder = options.work.resolve() / re.sub(r"\W+", "-", named.replace("%", "percent"))
         rate = train(name, options.shards.resolve(), options.steps, folder)
         model = SpectralGPTModel.from_pretrained(folder / "model", dtype=torch.float32)
         processor = SpectralGPTImageProcessor.from_pretrained(folder / "model")

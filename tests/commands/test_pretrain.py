@@ -19,6 +19,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 import torch
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from huggingface_hub import ModelCard
 from torch.distributed.fsdp import MixedPrecisionPolicy
@@ -175,6 +176,13 @@ def test_a_zscore_run_with_both_added_terms_resumes_to_the_same_losses_and_saves
     assert losses(tmp_path / "half") == losses(tmp_path / "whole")[4:]
     processor = SpectralGPTImageProcessor.from_pretrained(tmp_path / "whole" / "model")
     assert (processor.normalization, processor.mean["B1"], processor.std["B1"]) == ("zscore", 1000.0, 1000.0)
+
+
+@pytest.mark.parametrize("weight", ["--contrast_weight", "--statistics_weight"])
+def test_added_terms_are_refused_with_fsdp2_before_training(pretrain, shards, tmp_path, monkeypatch, weight):
+    monkeypatch.setattr(Accelerator, "is_fsdp2", property(lambda _: True))
+    with pytest.raises(ValueError, match="need another mode than FSDP2"):
+        pretrain("--data", shards, weight, 1, "--output_dir", tmp_path / "run")
 
 
 @pytest.mark.slow
