@@ -93,6 +93,22 @@ CUSTOM_PIPELINES: dict[str, dict[str, Any]] = {
 }
 
 
+def refuse_picture_pipeline(task: str | None) -> None:
+    """Raise a `ValueError` if a task of transformers opens pictures, which have three bands, and name our task for it.
+
+    Args:
+        task: Task of the pipeline for which something is loaded, if any.
+    """
+    if task is None or not task.startswith("image-"):
+        return
+    for ours in CUSTOM_PIPELINES:
+        if ours.endswith(task.removeprefix("image-")):
+            raise ValueError(
+                f"The pipeline {task!r} of transformers opens pictures of three bands. Use pipeline({ours!r}, ...), "
+                "which opens all bands of a GeoTIFF."
+            )
+
+
 # True if this file was downloaded with a checkpoint, not installed.
 _IS_REMOTE_CODE = __name__.startswith("transformers_modules.")
 

@@ -18,14 +18,15 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from torch import nn
 
-from .chips import NoDataError, as_tensor
+from .chips import Chip, NoDataError, as_tensor
 from .configuration_spectralgpt import IGNORE_INDEX
+from .matching import matched_bands
 from .rasters import read_raster
 
 
@@ -94,6 +95,21 @@ class PreprocessingReport:
     tags: dict[str, str]
     units: str = "digital numbers (reflectance x 10000)"
     matched: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, chip: Chip, **steps: Any) -> "PreprocessingReport":
+        """Return the report on a chip, given the attributes that the chip does not have."""
+        return cls(
+            source=chip.name,
+            band_names=chip.band_names,
+            assumed=chip.assumed,
+            offsets=chip.offsets,
+            crs=chip.crs,
+            transform=chip.transform,
+            tags=chip.tags,
+            matched=matched_bands(chip.tags),
+            **steps,
+        )
 
     @property
     def valid_share(self) -> float:

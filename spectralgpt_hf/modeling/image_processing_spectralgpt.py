@@ -25,7 +25,7 @@ from transformers.image_processing_utils import BaseImageProcessor, get_size_dic
 from .band_plan import plan_bands
 from .bands import L2A_BANDS, SENTINEL_2, Sensor
 from .chips import BandNames, Chip, ImageInput, Mask, Offset, one_each, open_chips
-from .configuration_spectralgpt import AUTO_MAP, IGNORE_INDEX
+from .configuration_spectralgpt import AUTO_MAP, IGNORE_INDEX, refuse_picture_pipeline
 from .geometry import (
     Labels,
     PreprocessingReport,
@@ -37,7 +37,7 @@ from .geometry import (
     plan_sizes,
     token_masks,
 )
-from .matching import Matching, matched_bands
+from .matching import Matching
 from .normalization import NORMALIZATIONS, by_band, check_statistics, given_limits, measured_limits
 from .pixel_statistics import Statistics, allocate, quantise_, valid_mean
 from .post_processing import PostProcessing
@@ -207,6 +207,12 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
     def measures_pixels(self) -> bool:
         """Whether limits are measured on the image or the scene. Otherwise they are saved with the processor."""
         return self._saved_statistics() is None
+
+    @classmethod
+    def get_image_processor_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
+        """Read the saved attributes, unless for a pipeline that opens pictures of three bands."""
+        refuse_picture_pipeline(kwargs.get("_from_pipeline"))
+        return super().get_image_processor_dict(pretrained_model_name_or_path, **kwargs)
 
     @classmethod
     def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs: Any) -> Any:
@@ -408,23 +414,16 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
         names, sides = [chip.name for chip in chips], (self.patch_size, self.spectral_patch_size)
         tokens = token_masks(names, lacking, share, target, *sides)
         return [
-            PreprocessingReport(
-                source=chip.name,
-                band_names=chip.band_names,
-                assumed=chip.assumed,
+            PreprocessingReport.of(
+                chip,
                 bands=tuple(self.bands),
                 filled=plan.filled,
-                offsets=chip.offsets,
                 normalization=self.normalization,
                 low=chip_low,
                 scale=chip_scale,
                 valid=chip_valid,
                 tokens=chip_tokens,
                 sizes=sizes,
-                crs=chip.crs,
-                transform=chip.transform,
-                tags=chip.tags,
-                matched=matched_bands(chip.tags),
             )
             for chip, chip_low, chip_scale, chip_valid, chip_tokens in zip(
                 chips, low.unbind(), scale.unbind(), [None] * len(chips) if valid is None else valid.unbind(), tokens

@@ -10,7 +10,7 @@ import pytest
 import rasterio
 import torch
 from rasterio.transform import from_origin
-from transformers import pipeline
+from transformers import AutoImageProcessor, pipeline
 
 from spectralgpt_hf import SpectralGPTConfig, SpectralGPTForImageClassification, SpectralGPTImageProcessor
 from spectralgpt_hf.modeling.bands import L2A_BANDS
@@ -262,7 +262,7 @@ sys.modules["spectralgpt_hf"] = None
 from pathlib import Path
 import numpy as np
 import torch
-from transformers import pipeline
+from transformers import AutoImageProcessor, pipeline
 
 folder = Path(sys.argv[1])
 image = np.load(folder / "image.npy")
@@ -294,6 +294,21 @@ def test_with_the_package_a_checkpoint_runs_the_code_of_the_package_without_a_pr
         assert type(loaded) is type(run)
         assert type(loaded.model) is MODELS[task]
         assert type(loaded.image_processor) is SpectralGPTImageProcessor
+
+
+@pytest.mark.parametrize(
+    ("task", "ours"),
+    [
+        ("image-feature-extraction", "multispectral-feature-extraction"),
+        ("image-classification", "multispectral-image-classification"),
+        ("image-segmentation", "multispectral-image-segmentation"),
+    ],
+)
+def test_pipelines_that_open_pictures_name_the_task_that_opens_all_bands(task, ours, tmp_path):
+    make_pipeline(ours).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=rf"pictures of three bands. Use pipeline\('{ours}'"):
+        pipeline(task, model=str(tmp_path), device="cpu", trust_remote_code=True)
+    assert AutoImageProcessor.from_pretrained(tmp_path, _from_pipeline="of-somebody-else", trust_remote_code=True)
 
 
 @pytest.mark.slow
