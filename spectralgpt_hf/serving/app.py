@@ -179,9 +179,9 @@ def build(models: Models, act: Actions) -> gr.Blocks:
                 with gr.Tab("Embeddings"):
                     embed = embeddings_tab(shared, results)
         gr.HTML(page.about(models), elem_id="about")
-        if models.card:
-            with gr.Accordion("Model card", open=False, elem_id="card"):
-                gr.Markdown(models.card)
+        for name, card in models.cards.items():
+            with gr.Accordion(f"Model card: {name}", open=False, elem_classes="card"):
+                gr.Markdown(card)
         gr.HTML(page.foot(models, MAX_BYTES // 2**20), elem_id="foot")
 
         known = [shared.upload, shared.pixel, facts, composite, overview, window, *corner, *results]

@@ -15,8 +15,8 @@ footer { display: none !important; }
 #about { max-width: 900px; }
 #about a { color: var(--link-text-color); margin: 0; padding: 0; text-decoration: underline; }
 #foot { font-size: 12.5px; }
-#card { background: none; padding: 0 2px; }
-#card .prose { max-width: 900px; }
+.card { background: none; padding: 0 2px; }
+.card .prose { max-width: 900px; }
 
 #examples { contain: inline-size; display: flex; flex-wrap: nowrap; gap: 12px; overflow-x: auto; padding: 3px;
   scroll-snap-type: x mandatory; }

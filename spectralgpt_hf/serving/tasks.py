@@ -81,7 +81,7 @@ class Models:
     Attributes:
         name: Name of the pretrained checkpoint.
         card_url: URL of its card on the Hub; empty for a folder.
-        card: Text of its card, if the folder or this package holds one; else empty.
+        cards: Texts of the cards that the checkpoints' folders or this package hold, by the checkpoint's name.
         pipelines: Pipelines of the fine-tuned checkpoints, by task.
 
     Raises:
@@ -102,7 +102,6 @@ class Models:
         checkpoint = find_checkpoint(checkpoint, chosen["checkpoint"])
         self.name = Path(checkpoint).name
         self.card_url = "" if Path(checkpoint).is_dir() else f"https://huggingface.co/{checkpoint}"
-        self.card = _read_card(Path(checkpoint))
         # dtype: weights may be stored in half precision, and a CPU computes in single.
         with reading(checkpoint):
             loaded: Any = SpectralGPTForPreTraining.from_pretrained(
@@ -124,6 +123,8 @@ class Models:
         given = {CLASSIFICATION: classification, SEGMENTATION: segmentation, CHANGE: change}
         loaded = {task: _load(task, source, chosen[task]) for task, source in given.items() if source}
         self.pipelines = {task: run for task, run in loaded.items() if self._fits(run.model.config.sensor, given[task])}
+        sources = [checkpoint, *(source for task, source in given.items() if source and task in self.pipelines)]
+        self.cards = {Path(source).name: card for source in sources if (card := _read_card(Path(source)))}
 
     @property
     def cell(self) -> int:

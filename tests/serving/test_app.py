@@ -203,6 +203,21 @@ def test_a_task_without_a_checkpoint_has_no_tab(tmp_path):
         assert offered & {"classify", "segment", "compare"} == ({"segment"} if expected else set())
 
 
+def test_the_page_shows_the_card_of_each_model_that_it_uses(tmp_path):
+    from spectralgpt_hf.serving.actions import Actions
+    from spectralgpt_hf.serving.app import build
+
+    folders = [save_checkpoint(task, tmp_path / task) for task in ("features", "segmentation", "change")]
+    for folder in folders[:2]:
+        (folder / "README.md").write_text(f"---\nlicense: mit\n---\nThe card of {folder.name}")
+    models = Models(folders[0], segmentation=folders[1], change=folders[2])
+    components = build(models, Actions(models)).get_config_file()["components"]
+    labels = [component["props"].get("label") or "" for component in components]
+    texts = [component["props"]["value"] for component in components if component["type"] == "markdown"]
+    assert [label for label in labels if "card" in label] == ["Model card: features", "Model card: segmentation"]
+    assert texts == ["The card of features", "The card of segmentation"]
+
+
 def test_the_checkpoints_of_this_package_open_their_tabs(tmp_path, monkeypatch):
     from spectralgpt_hf.serving import app
 
