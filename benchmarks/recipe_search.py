@@ -22,10 +22,9 @@ import torch
 import yaml
 
 from spectralgpt_hf import SpectralGPTImageProcessor, SpectralGPTModel
-from spectralgpt_hf.training.few_labels import network_features, read_labelled, score_features
+from spectralgpt_hf.training.few_labels import FOLD_HEADER, fold_accuracies, network_features, read_labelled
 
 
-COLUMNS = [(kind, method) for kind in ("random", "spatial") for method in ("linear", "neighbours")]
 NETWORK = {"hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 4, "intermediate_size": 1024}
 BASE: dict[str, Any] = {
     "preset": "tiny",
@@ -110,7 +109,7 @@ def main() -> None:
     images = read_labelled(options.eurosat)
     part = images.of(options.part)
     print(f"{part.sum()} images of the part {options.part}, {options.steps} steps of {BASE['batch_size']} images")
-    print(f"{'':34}{'images/s':>10}" + "".join(f"{' '.join(column):>20}" for column in COLUMNS), flush=True)
+    print(f"{'':34}{'images/s':>10}{FOLD_HEADER}", flush=True)
     for name in options.only:
         named = f"{name} {options.steps}"
         folder = options.work.resolve() / re.sub(r"\W+", "-", named.replace("%", "percent"))
@@ -118,8 +117,7 @@ def main() -> None:
         model = SpectralGPTModel.from_pretrained(folder / "model", dtype=torch.float32)
         processor = SpectralGPTImageProcessor.from_pretrained(folder / "model")
         features = network_features(model, processor, images, "pooled")
-        folds = score_features(features, images, part, repeats=options.repeats)["folds"]
-        scores = "".join(f"{folds[kind][method]:>20.3f}" for kind, method in COLUMNS)
+        scores = "".join(f"{score:>20.3f}" for score in fold_accuracies(features, images, part, options.repeats))
         print(f"{name:34}{rate:>10.1f}{scores}", flush=True)
 
 

@@ -21,11 +21,14 @@ from scipy import stats
 
 from spectralgpt_hf import SpectralGPTConfig, SpectralGPTImageProcessor, SpectralGPTModel
 from spectralgpt_hf.assets import find_checkpoint
-from spectralgpt_hf.training.few_labels import LabelledImages, network_features, read_labelled, score_features
+from spectralgpt_hf.training.few_labels import (
+    FOLD_HEADER,
+    LabelledImages,
+    fold_accuracies,
+    network_features,
+    read_labelled,
+)
 from spectralgpt_hf.training.probing import pixel_statistics
-
-
-COLUMNS = [(kind, method) for kind in ("random", "spatial") for method in ("linear", "neighbours")]
 
 
 def of_part(images: LabelledImages, part: str) -> LabelledImages:
@@ -33,13 +36,6 @@ def of_part(images: LabelledImages, part: str) -> LabelledImages:
     kept = images.of(part).nonzero()[:, 0].tolist()
     ids, blocks, parts = ([values[number] for number in kept] for values in (images.ids, images.blocks, images.parts))
     return replace(images, ids=ids, pixels=images.pixels[kept], labels=images.labels[kept], blocks=blocks, parts=parts)
-
-
-def score(features: torch.Tensor, images: LabelledImages, repeats: int) -> np.ndarray:
-    """Return the accuracies of `COLUMNS`."""
-    everything = torch.ones(len(images.ids), dtype=torch.bool)
-    folds = score_features(features, images, everything, repeats=repeats)["folds"]
-    return np.array([folds[kind][method] for kind, method in COLUMNS])
 
 
 def extrapolate(counts: list[int], scores: np.ndarray, target: float) -> Iterator[tuple[float, float]]:
@@ -77,7 +73,7 @@ def main() -> None:
     processor = SpectralGPTImageProcessor.from_pretrained(settings)
 
     print(f"{len(images.ids)} images of the part {options.part}, pooled features, {options.repeats} repeats")
-    print(f"{'':44}" + "".join(f"{f'{kind} {method}':>20}" for kind, method in COLUMNS))
+    print(f"{'':44}{FOLD_HEADER}")
 
     def report(name: str, scores: np.ndarray, errors: np.ndarray | None = None) -> None:
         cells = [f"{value:.3f}" for value in scores]
@@ -86,22 +82,26 @@ def main() -> None:
         print(f"{name:44}" + "".join(f"{cell:>20}" for cell in cells), flush=True)
 
     pixels = torch.from_numpy(images.pixels.astype(np.float32))
-    report("mean and std of digital numbers", score(pixel_statistics(pixels), images, options.repeats))
+    report(
+        "mean and std of digital numbers", fold_accuracies(pixel_statistics(pixels), images, repeats=options.repeats)
+    )
     for name in options.also:
         other = SpectralGPTModel.from_pretrained(find_checkpoint(name), dtype=torch.float32)
         own = SpectralGPTImageProcessor.from_pretrained(find_checkpoint(name))
-        report(name, score(network_features(other, own, images, "pooled"), images, options.repeats))
+        features = network_features(other, own, images, "pooled")
+        report(name, fold_accuracies(features, images, repeats=options.repeats))
     untrained = []
     for seed in range(options.seeds):
         torch.manual_seed(seed)
         features = network_features(SpectralGPTModel(config), processor, images, "pooled")
-        untrained.append(score(features, images, options.repeats))
+        untrained.append(fold_accuracies(features, images, repeats=options.repeats))
     if untrained:
         report(f"untrained, mean ± deviation of {options.seeds} seeds", *(np.mean(untrained, 0), np.std(untrained, 0)))
     curve = []
     for path in ordered:
         model = SpectralGPTModel.from_pretrained(path, config=config, dtype=torch.float32)
-        curve.append(score(network_features(model, processor, images, "pooled"), images, options.repeats))
+        features = network_features(model, processor, images, "pooled")
+        curve.append(fold_accuracies(features, images, repeats=options.repeats))
         report(f"{steps[path] * options.images_per_step:,} images", curve[-1])
     if len(curve) > 2:
         counts = [steps[path] * options.images_per_step for path in ordered]

@@ -266,6 +266,26 @@ def score_features(
     return result
 
 
+FOLD_COLUMNS = [(kind, method) for kind in ("random", "spatial") for method in ("linear", "neighbours")]
+FOLD_HEADER = "".join(f"{f'{kind} {method}':>20}" for kind, method in FOLD_COLUMNS)
+
+
+def fold_accuracies(
+    features: torch.Tensor, images: LabelledImages, part: torch.Tensor | None = None, repeats: int = 3
+) -> np.ndarray:
+    """Return the accuracies of `FOLD_COLUMNS` (4,), with which runs and recipes of pretraining are compared.
+
+    Args:
+        features: Features (N, F) of all images.
+        images: The images.
+        part: (N,) bool, the images that are cross-validated; all by default.
+        repeats: Repetitions of the cross-validation.
+    """
+    chosen = torch.ones(len(features), dtype=torch.bool) if part is None else part
+    folds = score_features(features, images, chosen, repeats=repeats)["folds"]
+    return np.array([folds[kind][method] for kind, method in FOLD_COLUMNS])
+
+
 def compare(first: FeatureScores, others: Sequence[FeatureScores]) -> dict[str, Difference]:
     """Return the difference of accuracy between two contestants by method, paired by test image.
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from examples import score_curve
-from spectralgpt_hf.training.few_labels import read_labelled
+from spectralgpt_hf.training.few_labels import fold_accuracies, read_labelled
 from tests.training.test_few_labels import write_eurosat
 
 
@@ -27,5 +27,10 @@ def test_the_images_of_a_part_are_scored_alone(tmp_path):
     chosen = score_curve.of_part(images, "choice")
     assert set(chosen.parts) == {"choice"}
     assert len(chosen.ids) == len(chosen.pixels) == len(chosen.labels) == len(chosen.blocks) == len(images.ids) // 2
-    brightness = torch.from_numpy(chosen.pixels.astype(np.float32)).mean((1, 2, 3))
-    assert score_curve.score(brightness[:, None], chosen, repeats=1).shape == (4,)
+    features = {}
+    for part in (images, chosen):
+        pixels = torch.from_numpy(part.pixels.astype(np.float32))
+        features[len(part.ids)] = torch.stack([pixels.mean((1, 2, 3)), pixels.std((1, 2, 3))], dim=1)
+    alone = fold_accuracies(features[len(chosen.ids)], chosen, repeats=1)
+    assert alone.shape == (4,)
+    assert (alone == fold_accuracies(features[len(images.ids)], images, images.of("choice"), repeats=1)).all()
