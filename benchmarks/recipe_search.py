@@ -3,11 +3,11 @@
     python benchmarks/recipe_search.py SHARDS EUROSAT --work outputs/search [--only base "decoder of 4 layers"]
 
 SHARDS is the output of `spectralgpt prepare`. Each recipe trains a small network from random weights with
-`examples/pretrain.py`, all with the same number of images, and differs from `base` in one option; names joined by
-" + ", such as "statistics term + 6 bands a token", are a recipe with the changes of each. The benchmark prints
-the rate, and the accuracy of a linear classifier and of ten nearest neighbours of pooled features, by cross-validation
-on one part of EuroSAT, with folds of random images and of whole blocks. The losses of recipes with other tokens cannot
-be compared, so they are not printed. A run that was interrupted is continued, and one that is complete is only scored.
+`examples/pretrain.py`, all with the same number of images, and differs from `base` in one option. Names joined by
+" + ", such as "statistics term + 6 bands a token", combine their changes. The benchmark prints the rate, and the
+accuracy of a linear classifier and of ten nearest neighbours of pooled features, by cross-validation on one part of
+EuroSAT, with folds of random images and of whole blocks. The losses of recipes with other tokens cannot be compared, so
+they are not printed. A run that was interrupted is continued, and one that is complete is only scored.
 """
 
 import argparse
@@ -22,7 +22,8 @@ import torch
 import yaml
 
 from spectralgpt_hf import SpectralGPTImageProcessor, SpectralGPTModel
-from spectralgpt_hf.training.few_labels import FOLD_HEADER, fold_accuracies, network_features, read_labelled
+from spectralgpt_hf.training.few_labels import fold_accuracies, network_features, read_labelled
+from spectralgpt_hf.training.few_labels_report import FOLD_HEADER, fold_cells
 
 
 NETWORK = {"hidden_size": 256, "num_hidden_layers": 6, "num_attention_heads": 4, "intermediate_size": 1024}
@@ -77,7 +78,7 @@ def recipe_name(text: str) -> str:
         argparse.ArgumentTypeError: If a part of it is not in `RECIPES`.
     """
     if unknown := set(text.split(" + ")) - set(RECIPES):
-        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; choose from {', '.join(RECIPES)}")
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(sorted(unknown))}; choose from {', '.join(RECIPES)}")
     return text
 
 
@@ -117,7 +118,7 @@ def main() -> None:
         model = SpectralGPTModel.from_pretrained(folder / "model", dtype=torch.float32)
         processor = SpectralGPTImageProcessor.from_pretrained(folder / "model")
         features = network_features(model, processor, images, "pooled")
-        scores = "".join(f"{score:>20.3f}" for score in fold_accuracies(features, images, part, options.repeats))
+        scores = fold_cells(fold_accuracies(features, images, part, options.repeats))
         print(f"{name:34}{rate:>10.1f}{scores}", flush=True)
 
 

@@ -22,12 +22,12 @@ from scipy import stats
 from spectralgpt_hf import SpectralGPTConfig, SpectralGPTImageProcessor, SpectralGPTModel
 from spectralgpt_hf.assets import find_checkpoint
 from spectralgpt_hf.training.few_labels import (
-    FOLD_HEADER,
     LabelledImages,
     fold_accuracies,
     network_features,
     read_labelled,
 )
+from spectralgpt_hf.training.few_labels_report import FOLD_HEADER, fold_cells
 from spectralgpt_hf.training.probing import pixel_statistics
 
 
@@ -76,10 +76,7 @@ def main() -> None:
     print(f"{'':44}{FOLD_HEADER}")
 
     def report(name: str, scores: np.ndarray, errors: np.ndarray | None = None) -> None:
-        cells = [f"{value:.3f}" for value in scores]
-        if errors is not None:
-            cells = [f"{cell} ± {error:.3f}" for cell, error in zip(cells, errors)]
-        print(f"{name:44}" + "".join(f"{cell:>20}" for cell in cells), flush=True)
+        print(f"{name:44}{fold_cells(scores, errors)}", flush=True)
 
     pixels = torch.from_numpy(images.pixels.astype(np.float32))
     report(

@@ -92,21 +92,22 @@ CUSTOM_PIPELINES: dict[str, dict[str, Any]] = {
     },
 }
 
+# Tasks of transformers that open pictures, which have three bands, and ours instead of them.
+PICTURE_TASKS: dict[str, tuple[str, ...]] = {
+    "image-classification": ("multispectral-image-classification",),
+    "image-segmentation": ("multispectral-image-segmentation", "multispectral-change-detection"),
+    "image-feature-extraction": ("multispectral-feature-extraction",),
+}
 
-def refuse_picture_pipeline(task: str | None) -> None:
-    """Raise a `ValueError` if a task of transformers opens pictures, which have three bands, and name our task for it.
 
-    Args:
-        task: Task of the pipeline for which something is loaded, if any.
-    """
-    if task is None or not task.startswith("image-"):
-        return
-    for ours in CUSTOM_PIPELINES:
-        if ours.endswith(task.removeprefix("image-")):
-            raise ValueError(
-                f"The pipeline {task!r} of transformers opens pictures of three bands. Use pipeline({ours!r}, ...), "
-                "which opens all bands of a GeoTIFF."
-            )
+def refuse_picture_task(task: str | None) -> None:
+    """Raise a `ValueError` that names our tasks if a pipeline of `PICTURE_TASKS` is being loaded."""
+    if task in PICTURE_TASKS:
+        ours = " or ".join(map(repr, PICTURE_TASKS[task]))
+        raise ValueError(
+            f"The pipeline {task!r} of transformers opens pictures of three bands. Use the task {ours}, which takes "
+            "all bands of a GeoTIFF."
+        )
 
 
 # True if this file was downloaded with a checkpoint, not installed.

@@ -25,7 +25,7 @@ from transformers.image_processing_utils import BaseImageProcessor, get_size_dic
 from .band_plan import plan_bands
 from .bands import L2A_BANDS, SENTINEL_2, Sensor
 from .chips import BandNames, Chip, ImageInput, Mask, Offset, one_each, open_chips
-from .configuration_spectralgpt import AUTO_MAP, IGNORE_INDEX, refuse_picture_pipeline
+from .configuration_spectralgpt import AUTO_MAP, IGNORE_INDEX, refuse_picture_task
 from .geometry import (
     Labels,
     PreprocessingReport,
@@ -211,7 +211,7 @@ class SpectralGPTImageProcessor(PostProcessing, BaseImageProcessor):  # trf-igno
     @classmethod
     def get_image_processor_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
         """Read the saved attributes, unless for a pipeline that opens pictures of three bands."""
-        refuse_picture_pipeline(kwargs.get("_from_pipeline"))
+        refuse_picture_task(kwargs.get("_from_pipeline"))
         return super().get_image_processor_dict(pretrained_model_name_or_path, **kwargs)
 
     @classmethod

@@ -179,8 +179,8 @@ def build(models: Models, act: Actions) -> gr.Blocks:
                 with gr.Tab("Embeddings"):
                     embed = embeddings_tab(shared, results)
         gr.HTML(page.about(models), elem_id="about")
-        for name, card in models.cards.items():
-            with gr.Accordion(f"Model card: {name}", open=False, elem_classes="card"):
+        for task, card in models.cards.items():
+            with gr.Accordion(f"Model card: {task}", open=False, elem_classes="card"):
                 gr.Markdown(card)
         gr.HTML(page.foot(models, MAX_BYTES // 2**20), elem_id="foot")
 

@@ -214,7 +214,7 @@ def mark(
     random text in the picture gives each visitor a file of their own.
     """
     times = zoom((picture.height, picture.width))
-    picture = enlarge(picture, (picture.height * times, picture.width * times)).copy()
+    picture = enlarge(picture, (picture.height * times, picture.width * times))
     picture.info["shown"] = secrets.token_hex(8)
     if pixel is None and window is None:
         return picture

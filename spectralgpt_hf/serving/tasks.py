@@ -81,7 +81,8 @@ class Models:
     Attributes:
         name: Name of the pretrained checkpoint.
         card_url: URL of its card on the Hub; empty for a folder.
-        cards: Texts of the cards that the checkpoints' folders or this package hold, by the checkpoint's name.
+        cards: Texts of the cards that the checkpoints' folders or this package hold, by task; that of the pretrained
+            checkpoint is under "pretraining".
         pipelines: Pipelines of the fine-tuned checkpoints, by task.
 
     Raises:
@@ -123,8 +124,9 @@ class Models:
         given = {CLASSIFICATION: classification, SEGMENTATION: segmentation, CHANGE: change}
         loaded = {task: _load(task, source, chosen[task]) for task, source in given.items() if source}
         self.pipelines = {task: run for task, run in loaded.items() if self._fits(run.model.config.sensor, given[task])}
-        sources = [checkpoint, *(source for task, source in given.items() if source and task in self.pipelines)]
-        self.cards = {Path(source).name: card for source in sources if (card := _read_card(Path(source)))}
+        shown = {"pretraining": checkpoint} | {task: given[task] for task in self.pipelines}
+        cards = {task: _read_card(Path(find_checkpoint(source))) for task, source in shown.items() if source}
+        self.cards = {task: card for task, card in cards.items() if card}
 
     @property
     def cell(self) -> int:

@@ -42,6 +42,8 @@ from .probing import (
 
 BLOCKS_PER_DEGREE = 2
 FOLDS = 5
+# Folds and methods of the scores by which runs and recipes of pretraining are compared.
+FOLD_COLUMNS = [(kind, method) for kind in ("random", "spatial") for method in ("linear", "neighbours")]
 TRUE_COLOUR_LIMITS = np.array([[0, 3000]] * 3)  # digital numbers of red, green and blue
 
 
@@ -266,14 +268,10 @@ def score_features(
     return result
 
 
-FOLD_COLUMNS = [(kind, method) for kind in ("random", "spatial") for method in ("linear", "neighbours")]
-FOLD_HEADER = "".join(f"{f'{kind} {method}':>20}" for kind, method in FOLD_COLUMNS)
-
-
 def fold_accuracies(
     features: torch.Tensor, images: LabelledImages, part: torch.Tensor | None = None, repeats: int = 3
 ) -> np.ndarray:
-    """Return the accuracies of `FOLD_COLUMNS` (4,), with which runs and recipes of pretraining are compared.
+    """Return the accuracies of `FOLD_COLUMNS` (4,).
 
     Args:
         features: Features (N, F) of all images.

@@ -3,8 +3,19 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from .few_labels import Contest
+from .few_labels import FOLD_COLUMNS, Contest
 from .probing import METHODS
+
+
+FOLD_HEADER = "".join(f"{f'{kind} {method}':>20}" for kind, method in FOLD_COLUMNS)
+
+
+def fold_cells(scores: Iterable[float], errors: Iterable[float] | None = None) -> str:
+    """Return the cells below `FOLD_HEADER`: `fold_accuracies`, each with its error if there are errors."""
+    cells = [f"{score:.3f}" for score in scores]
+    if errors is not None:
+        cells = [f"{cell} ± {error:.3f}" for cell, error in zip(cells, errors)]
+    return "".join(f"{cell:>20}" for cell in cells)
 
 
 def contest_table(scores: Contest) -> str:

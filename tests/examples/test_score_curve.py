@@ -27,10 +27,7 @@ def test_the_images_of_a_part_are_scored_alone(tmp_path):
     chosen = score_curve.of_part(images, "choice")
     assert set(chosen.parts) == {"choice"}
     assert len(chosen.ids) == len(chosen.pixels) == len(chosen.labels) == len(chosen.blocks) == len(images.ids) // 2
-    features = {}
-    for part in (images, chosen):
-        pixels = torch.from_numpy(part.pixels.astype(np.float32))
-        features[len(part.ids)] = torch.stack([pixels.mean((1, 2, 3)), pixels.std((1, 2, 3))], dim=1)
-    alone = fold_accuracies(features[len(chosen.ids)], chosen, repeats=1)
+    features, part = torch.from_numpy(images.pixels.astype(np.float32)).mean((2, 3)), images.of("choice")
+    alone = fold_accuracies(features[part], chosen, repeats=1)
     assert alone.shape == (4,)
-    assert (alone == fold_accuracies(features[len(images.ids)], images, images.of("choice"), repeats=1)).all()
+    assert (alone == fold_accuracies(features, images, part, repeats=1)).all()

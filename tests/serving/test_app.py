@@ -207,15 +207,17 @@ def test_the_page_shows_the_card_of_each_model_that_it_uses(tmp_path):
     from spectralgpt_hf.serving.actions import Actions
     from spectralgpt_hf.serving.app import build
 
-    folders = [save_checkpoint(task, tmp_path / task) for task in ("features", "segmentation", "change")]
+    folders = [save_checkpoint(task, tmp_path / task / "model") for task in ("features", "segmentation", "change")]
     for folder in folders[:2]:
-        (folder / "README.md").write_text(f"---\nlicense: mit\n---\nThe card of {folder.name}")
-    models = Models(folders[0], segmentation=folders[1], change=folders[2])
+        (folder / "README.md").write_text(f"---\nlicense: mit\n---\nThe card of {folder.parent.name}")
+    models = Models(folders[0], classification="tiny-eurosat", segmentation=folders[1], change=folders[2])
     components = build(models, Actions(models)).get_config_file()["components"]
     labels = [component["props"].get("label") or "" for component in components]
     texts = [component["props"]["value"] for component in components if component["type"] == "markdown"]
-    assert [label for label in labels if "card" in label] == ["Model card: features", "Model card: segmentation"]
-    assert texts == ["The card of features", "The card of segmentation"]
+    cards = [label.removeprefix("Model card: ") for label in labels if "card" in label]
+    assert cards == ["pretraining", "classification", "segmentation"]
+    assert "SpectralGPT Tiny, EuroSAT" in texts[1]
+    assert texts[0::2] == ["The card of features", "The card of segmentation"]
 
 
 def test_the_checkpoints_of_this_package_open_their_tabs(tmp_path, monkeypatch):

@@ -64,7 +64,7 @@ def test_pooled_visible_tokens_are_what_the_encoder_pools_from_them():
     assert torch.allclose(pooled_visible_tokens(model.spectralgpt, output, attention_mask), expected, atol=1e-6)
 
 
-def test_the_statistics_term_is_small_only_for_features_that_tell_all_components_of_brightness_and_texture():
+def test_the_statistics_term_is_small_only_for_features_that_hold_all_components_of_brightness_and_texture():
     torch.manual_seed(0)
     toy = config("toy")
     size = (toy.num_channels, toy.image_size, toy.image_size)
