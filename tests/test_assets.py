@@ -83,7 +83,7 @@ def test_the_embedded_classifier_shares_the_encoder_and_tells_sea_forest_and_tow
     encoder = SpectralGPTForPreTraining.from_pretrained(find_checkpoint("tiny-zscore")).spectralgpt
     assert all(torch.equal(a, b) for a, b in zip(model.spectralgpt.parameters(), encoder.parameters(), strict=True))
     processor = SpectralGPTImageProcessor.from_pretrained(folder)
-    sea = read_raster(SAMPLE).pixels[:, 448:, 448:]
+    sea = read_raster(SAMPLE).pixels[:, 448:, 200:264]  # open water; further right are marsh and creeks
     with torch.no_grad():
         for image, expected in (
             (sea, "SeaLake"),
