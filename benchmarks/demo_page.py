@@ -82,12 +82,20 @@ async def visit(browser: Any, url: str, seed: int) -> tuple[dict[str, float], li
 async def click(page: Page, x: int, y: int) -> float:
     """Click on the image, and return the seconds until the spectrum of that pixel is drawn."""
     drawn = await page.locator("#spectrum svg").get_attribute("aria-label")
+    shown = await page.locator("#image img").get_attribute("src")
     start = time.perf_counter()
     await page.locator("#image img").click(position={"x": x, "y": y})
     await page.wait_for_function(
         "(drawn) => document.querySelector('#spectrum svg')?.getAttribute('aria-label') !== drawn", arg=drawn
     )
-    return time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    # The image with the ring replaces the one that was clicked. A click in that moment would be lost.
+    await page.wait_for_function(
+        "(shown) => { const image = document.querySelector('#image img');"
+        " return image && image.complete && image.getAttribute('src') !== shown }",
+        arg=shown,
+    )
+    return seconds
 
 
 WATCH_QUEUE = """
