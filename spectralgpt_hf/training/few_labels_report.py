@@ -7,11 +7,15 @@ from .few_labels import FOLD_COLUMNS, Contest
 from .probing import METHODS
 
 
-FOLD_HEADER = "".join(f"{f'{kind} {method}':>20}" for kind, method in FOLD_COLUMNS)
+def _header(columns: Iterable[tuple[str, str]]) -> str:
+    return "".join(f"{' '.join(column):>20}" for column in columns)
+
+
+FOLD_HEADER = _header(FOLD_COLUMNS)
 
 
 def fold_cells(scores: Iterable[float], errors: Iterable[float] | None = None) -> str:
-    """Return the cells below `FOLD_HEADER`: `fold_accuracies`, each with its error if there are errors."""
+    """Return the cells below a header such as `FOLD_HEADER`: accuracies, each with its error if there are errors."""
     cells = [f"{score:.3f}" for score in scores]
     if errors is not None:
         cells = [f"{cell} ± {error:.3f}" for cell, error in zip(cells, errors)]
@@ -24,10 +28,10 @@ def contest_table(scores: Contest) -> str:
     width = max(map(len, contestants))
     columns = [(kind, method) for kind in ("spatial", "random") for method in METHODS]
     lines = [f"EuroSAT, accuracy in cross-validation of the part {scores['train_part']}"]
-    lines.append(" " * width + "".join(f"{f'{kind} {method}':>20}" for kind, method in columns))
+    lines.append(" " * width + _header(columns))
     for name, result in contestants.items():
         values = (result["folds"][kind][method] for kind, method in columns)
-        lines.append(f"{name:{width}}" + "".join(f"{value:20.3f}" for value in values))
+        lines.append(f"{name:{width}}{fold_cells(values)}")
     if scores["test_part"] is not None:
         lines += _test_lines(scores, width)
     for name, curve in scores.get("fine_tuning", {}).items():
