@@ -18,9 +18,9 @@ from tests.serving.checkpoints import save_checkpoint
 LIMIT = 2**20
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def demo_url(tmp_path_factory):
-    """The page's address. What it leaves behind is looked for at the end."""
+    """The page's address. What it leaves behind is looked for at the end, before other tests use this process."""
     pytest.importorskip("gradio", reason="needs the extra `serve`")
     from spectralgpt_hf.serving import app
 
