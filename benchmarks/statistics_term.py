@@ -16,6 +16,8 @@ from itertools import islice
 from pathlib import Path
 
 import torch
+from sklearn.linear_model import Ridge
+from sklearn.metrics import explained_variance_score
 
 from spectralgpt_hf import SpectralGPTConfig, SpectralGPTImageProcessor, SpectralGPTModel
 from spectralgpt_hf.assets import find_checkpoint
@@ -24,6 +26,7 @@ from spectralgpt_hf.modeling.bands import EUROSAT_FILE_BANDS
 from spectralgpt_hf.training.few_labels import fold_accuracies, read_labelled
 from spectralgpt_hf.training.few_labels_report import FOLD_HEADER, fold_cells
 from spectralgpt_hf.training.pretraining_terms import StatisticsTerm, view_statistics
+from spectralgpt_hf.training.probing import read_out
 from spectralgpt_hf.training.stages import PretrainingOptions, view_recipe
 from spectralgpt_hf.training.views import ViewRecipe, Views, make_views
 
@@ -48,7 +51,7 @@ def draw_crops(
 
 @torch.no_grad()
 def pooled_features(model: SpectralGPTModel, pixels: torch.Tensor) -> torch.Tensor:
-    return torch.cat([model(batch).pooler_output for batch in pixels.split(BATCH)])
+    return torch.cat([read_out(model, batch, "pooled") for batch in pixels.split(BATCH)])
 
 
 def main() -> None:
@@ -84,10 +87,7 @@ def main() -> None:
         return (statistics(pixels) - term.mean) @ term.axes.T
 
     fitted = draw_crops(stream, config, varied, 2 * count, count)
-    features, targets = pooled_features(model, fitted), components(fitted)
-    centre, level = features.mean(0), targets.mean(0)
-    gram = (features - centre).T @ (features - centre) + PENALTY * torch.eye(features.shape[1])
-    weight = torch.linalg.solve(gram, (features - centre).T @ (targets - level))
+    ridge = Ridge(alpha=PENALTY).fit(pooled_features(model, fitted), components(fitted))
 
     print(f"explained share of the variance of components 1 to {len(term.axes)} (largest first)")
     for name, pixels in (
@@ -95,9 +95,8 @@ def main() -> None:
         ("unvaried crops", draw_crops(stream, config, unvaried, 3 * count, count)),
         (f"EuroSAT, {options.part}", euro[part]),
     ):
-        truth = components(pixels)
-        errors = (pooled_features(model, pixels) - centre) @ weight + level - truth
-        shares = 1 - errors.var(0) / truth.var(0)
+        predicted = ridge.predict(pooled_features(model, pixels))
+        shares = explained_variance_score(components(pixels), predicted, multioutput="raw_values")
         print(f"{name:24}" + " ".join(f"{share:5.2f}" for share in shares), flush=True)
 
     print(f"\n{int(part.sum())} images of the part {options.part}, {options.repeats} repeats")
@@ -106,7 +105,7 @@ def main() -> None:
     for name, values in (
         ("components 1 to 8", known[:, :8]),
         (f"components 1 to {len(term.axes)}", known),
-        ("the same, as predicted from the features", (pooled - centre) @ weight),
+        ("the same, as predicted from the features", torch.from_numpy(ridge.predict(pooled))),
         ("pooled features", pooled),
     ):
         print(f"{name:44}{fold_cells(fold_accuracies(values, images, part, options.repeats))}", flush=True)
